@@ -1,0 +1,270 @@
+//! Jobs and plans: an explicit intent, and the preview that people approve.
+
+use std::collections::BTreeMap;
+
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    Timestamp,
+    id::{JobId, ServerId, SiteId, TraceId, UserId},
+};
+
+/// What a job does, with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(tag = "kind", content = "params", rename_all = "snake_case")]
+pub enum JobSpec {
+    /// Read identity, power, health and firmware from the BMC.
+    Inventory(#[garde(dive)] InventoryParams),
+    /// Change the host's power state and read it back.
+    Power(#[garde(dive)] PowerParams),
+    /// Install one firmware package and read the version back.
+    FirmwareUpdate(#[garde(dive)] FirmwareUpdateParams),
+}
+
+impl JobSpec {
+    pub const KINDS: [&'static str; 3] = ["inventory", "power", "firmware_update"];
+
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Inventory(_) => "inventory",
+            Self::Power(_) => "power",
+            Self::FirmwareUpdate(_) => "firmware_update",
+        }
+    }
+
+    /// Whether a run of this job changes anything on the server: it then needs an approved plan, and at
+    /// most one such run works on a server.
+    pub const fn mutates(&self) -> bool {
+        !matches!(self, Self::Inventory(_))
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InventoryParams {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerAction {
+    On,
+    /// At once, without asking the operating system.
+    ForceOff,
+    /// Asks the operating system to shut down.
+    GracefulShutdown,
+    /// Asks the operating system to restart.
+    GracefulRestart,
+    /// Reset line; the host stays powered.
+    ForceRestart,
+    /// Off, then on.
+    PowerCycle,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PowerParams {
+    #[garde(skip)]
+    pub action: PowerAction,
+}
+
+/// One firmware package in the site's repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwarePackage {
+    /// Shown to people, e.g. `BIOS 2.19.1`.
+    #[garde(length(chars, min = 1, max = 200))]
+    pub name: String,
+    #[garde(pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"))]
+    pub file_name: String,
+    /// Where an executor of the site fetches it: `http://` or `https://`; the executor's policy names the
+    /// hosts it may fetch from.
+    #[garde(length(bytes, max = 1000), pattern(r"^https?://[^ @]+$"))]
+    pub url: String,
+    /// Of the whole file, hex. Nothing else is ever handed to a BMC.
+    #[garde(pattern(r"^[0-9a-f]{64}$"))]
+    pub sha256: String,
+    /// Bytes.
+    #[garde(range(min = 1, max = 8_589_934_592))]
+    pub size: u64,
+    /// The firmware family it updates; equals [`crate::server::FirmwareComponent::software_id`].
+    #[garde(length(chars, min = 1, max = 64))]
+    pub software_id: String,
+    /// The version that must be read back.
+    #[garde(length(chars, min = 1, max = 64))]
+    pub version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareUpdateParams {
+    /// The package for each BMC generation (`idrac8`, `idrac9`, …), or under `any` one for all.
+    #[garde(length(min = 1, max = 32), custom(each_package))]
+    pub packages: BTreeMap<String, FirmwarePackage>,
+    /// Also install when the target version is older than the installed one.
+    #[serde(default)]
+    #[garde(skip)]
+    pub allow_downgrade: bool,
+}
+
+fn each_package(packages: &BTreeMap<String, FirmwarePackage>, _: &()) -> garde::Result {
+    for (generation, package) in packages {
+        package.validate().map_err(|report| {
+            garde::Error::new(format!("{generation}: {}", report.to_string().trim_end()))
+        })?;
+    }
+    Ok(())
+}
+
+impl FirmwareUpdateParams {
+    /// The package meant for a BMC of `generation`.
+    pub fn package_for(&self, generation: Option<&str>) -> Option<&FirmwarePackage> {
+        generation.and_then(|generation| self.packages.get(generation)).or_else(|| self.packages.get("any"))
+    }
+}
+
+/// How a job is carried out over its targets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobPolicy {
+    /// At most this many of its runs at once.
+    #[garde(range(min = 1, max = 1000))]
+    pub max_parallel: u32,
+    /// Pause the job when so many runs have failed or are unknown; 0 never pauses.
+    #[garde(range(max = 1000))]
+    pub pause_after_failures: u32,
+}
+
+impl Default for JobPolicy {
+    fn default() -> Self {
+        Self { max_parallel: 8, pause_after_failures: 3 }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewJob {
+    #[garde(skip)]
+    pub site_id: SiteId,
+    #[serde(flatten)]
+    #[garde(dive)]
+    pub spec: JobSpec,
+    #[garde(length(min = 1, max = 1000))]
+    pub targets: Vec<ServerId>,
+    #[serde(default)]
+    #[garde(dive)]
+    pub policy: JobPolicy,
+    /// Why; kept in the audit.
+    #[garde(length(chars, min = 3, max = 500))]
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// The plan waits for approval.
+    Planned,
+    Running,
+    /// No new run starts; those under way go on to a safe end.
+    Paused,
+    Succeeded,
+    /// At least one run did not succeed.
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    pub id: JobId,
+    pub site_id: SiteId,
+    pub site: String,
+    #[serde(flatten)]
+    pub spec: JobSpec,
+    pub policy: JobPolicy,
+    pub reason: String,
+    pub state: JobState,
+    /// Why it is in this state, for people; empty when there is nothing to say.
+    pub state_reason: String,
+    pub since: Timestamp,
+    pub created_at: Timestamp,
+    pub created_by: Option<UserId>,
+    pub created_by_name: String,
+    pub trace_id: TraceId,
+    pub targets: u64,
+    /// Run state → number of runs.
+    pub runs: BTreeMap<String, u64>,
+    pub plan: Plan,
+}
+
+/// The server-computed preview of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    /// SHA-256 over targets, packages, prior versions, order and policy (not minutes), hex. Approval names it.
+    pub digest: String,
+    pub targets: Vec<PlanTarget>,
+    /// A forecast, for people; not part of the digest.
+    pub estimated_minutes: u32,
+    pub approved_by_name: Option<String>,
+    pub approved_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanTarget {
+    pub server_id: ServerId,
+    pub server: String,
+    pub steps: Vec<PlanStep>,
+    /// Reasons why this target is left out; a plan with blocked targets may still be approved.
+    pub blockers: Vec<String>,
+    pub warnings: Vec<String>,
+    pub estimated_minutes: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum PlanStep {
+    ReadInventory,
+    Power {
+        action: PowerAction,
+    },
+    /// Nothing to do: the version is installed already.
+    AlreadyInstalled {
+        component: String,
+        version: String,
+    },
+    Firmware {
+        /// [`crate::server::FirmwareComponent::key`].
+        component: String,
+        component_name: String,
+        from: String,
+        to: String,
+        sha256: String,
+        reboot: Reboot,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reboot {
+    None,
+    /// The BMC restarts itself; the host keeps running.
+    Bmc,
+    /// The host is restarted by the job.
+    Host,
+    /// Old firmware: the BMC restarts the host by itself as soon as it has the package.
+    HostAtOnce,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The digest of the plan that was read.
+    #[garde(pattern(r"^[0-9a-f]{64}$"))]
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    #[garde(length(chars, min = 3, max = 500))]
+    pub reason: String,
+}
