@@ -299,4 +299,8 @@ pub struct AttemptAnswer {
     pub allowed: bool,
     /// Why not, for people; empty when allowed.
     pub detail: String,
+    /// Refused only for now, because the same version is being proved on another BMC: ask again after so
+    /// many milliseconds. Absent with `allowed: false`: do not ask again for this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
 }

@@ -1,0 +1,224 @@
+-- Servers, credentials, jobs, runs and the queue's tables.
+set role rackhand_owner;
+
+create table rackhand.credential (
+    id uuid primary key default rackhand.uuid_v7(),
+    site_id uuid not null references rackhand.site,
+    name text not null,
+    version int not null,
+    -- A sealed box; nothing here can open it.
+    sealed text not null,
+    suspended_at timestamptz,
+    created_at timestamptz not null default now(),
+    unique (site_id, name)
+);
+
+create table rackhand.server (
+    id uuid primary key default rackhand.uuid_v7(),
+    site_id uuid not null references rackhand.site,
+    name text not null,
+    tags text[] not null default '{}',
+    vendor text,
+    model text,
+    service_tag text,
+    generation text,
+    bios_version text,
+    bmc_version text,
+    power text not null default 'unknown',
+    health text not null default 'unknown',
+    capabilities text[] not null default '{}',
+    unreadable jsonb not null default '{}',
+    seen_at timestamptz,
+    version bigint not null default 1,
+    created_at timestamptz not null default now(),
+    unique (site_id, name)
+);
+create index server_by_name on rackhand.server (name, id);
+create index server_by_site_name on rackhand.server (site_id, name, id);
+create index server_by_service_tag on rackhand.server (service_tag);
+
+create table rackhand.bmc (
+    id uuid primary key default rackhand.uuid_v7(),
+    server_id uuid not null unique references rackhand.server on delete cascade,
+    site_id uuid not null references rackhand.site,
+    url text not null,
+    credential_id uuid references rackhand.credential,
+    spki_sha256 text,
+    -- All traffic goes through this executor; it stays so while it is alive.
+    owner_executor uuid references rackhand.executor,
+    owner_epoch bigint not null default 0,
+    unique (site_id, url)
+);
+
+create table rackhand.firmware (
+    server_id uuid not null references rackhand.server on delete cascade,
+    key text not null,
+    site_id uuid not null,
+    name text not null,
+    software_id text,
+    version text not null,
+    updateable boolean not null,
+    primary key (server_id, key)
+);
+
+-- The login budget of each (BMC, credential version); survives executors.
+create table rackhand.credential_use (
+    bmc_id uuid not null references rackhand.bmc on delete cascade,
+    credential_id uuid not null references rackhand.credential on delete cascade,
+    version int not null,
+    proven_at timestamptz,
+    failures int not null default 0,
+    -- An attempt under way; if its executor dies it stays and counts as failed.
+    reserved_at timestamptz,
+    primary key (bmc_id, credential_id, version)
+);
+
+create table rackhand.job (
+    id uuid primary key default rackhand.uuid_v7(),
+    site_id uuid not null references rackhand.site,
+    kind text not null,
+    params jsonb not null,
+    mutating boolean not null,
+    policy jsonb not null,
+    reason text not null,
+    state text not null check (state in ('planned', 'running', 'paused', 'succeeded', 'failed', 'cancelled')),
+    state_reason text not null default '',
+    since timestamptz not null default now(),
+    cancel_requested boolean not null default false,
+    trace_id uuid not null,
+    created_by uuid references rackhand.users,
+    created_by_name text not null,
+    created_at timestamptz not null default now(),
+    plan_digest text not null,
+    plan_targets jsonb not null,
+    estimated_minutes int not null,
+    approved_by uuid references rackhand.users,
+    approved_by_name text,
+    approved_at timestamptz
+);
+create index job_by_site on rackhand.job (site_id, id desc);
+create index job_newest on rackhand.job (id desc);
+
+create table rackhand.run (
+    id uuid primary key default rackhand.uuid_v7(),
+    job_id uuid not null references rackhand.job,
+    site_id uuid not null,
+    server_id uuid not null references rackhand.server,
+    bmc_id uuid not null references rackhand.bmc,
+    kind text not null,
+    mutating boolean not null,
+    position int not null,
+    plan jsonb not null,
+    trace_id uuid not null,
+    state text not null check (state in ('queued', 'leased', 'running', 'waiting', 'settling',
+        'succeeded', 'no_change', 'failed', 'cancelled', 'unknown')),
+    reason text not null default '',
+    detail text not null default '',
+    since timestamptz not null default now(),
+    -- Expected to leave this state by then; afterwards it shows as stuck.
+    expected_by timestamptz,
+    phase text not null default '',
+    percent smallint,
+    -- Holds its capacity slots.
+    admitted boolean not null default false,
+    epoch bigint not null default 0,
+    last_seq bigint not null default 0,
+    executor_id uuid references rackhand.executor,
+    checkpoint jsonb,
+    -- Announced and not resolved.
+    intent jsonb,
+    -- How it will end once its effects are undone.
+    settle jsonb,
+    finish jsonb,
+    cancel_requested boolean not null default false,
+    lease_ended_at timestamptz,
+    created_at timestamptz not null default now(),
+    finished_at timestamptz
+);
+create index run_by_job on rackhand.run (job_id, position);
+create index run_open_by_job on rackhand.run (job_id) where finished_at is null;
+create index run_by_server on rackhand.run (server_id, id desc);
+create index run_active_on_server on rackhand.run (server_id) where finished_at is null;
+create index run_to_admit on rackhand.run (site_id, created_at, position)
+    where state = 'queued' and not admitted;
+
+create table rackhand.run_phase (
+    run_id uuid not null references rackhand.run on delete cascade,
+    site_id uuid not null,
+    phase text not null,
+    state text not null,
+    started_at timestamptz not null,
+    finished_at timestamptz,
+    evidence jsonb not null default 'null',
+    primary key (run_id, phase)
+);
+
+create table rackhand.effect (
+    id uuid primary key,
+    run_id uuid not null references rackhand.run,
+    site_id uuid not null,
+    server_id uuid not null,
+    object text not null,
+    property text not null,
+    prior jsonb not null,
+    wanted jsonb not null,
+    state text not null check (state in ('intended', 'applied', 'not_applied', 'settling', 'settled', 'conflict')),
+    changed_at timestamptz not null default now()
+);
+create index effect_by_run on rackhand.effect (run_id);
+create index effect_open on rackhand.effect (site_id) where state in ('intended', 'applied', 'settling');
+
+-- ── The queue: no policy for rackhand_api, only functions touch it ─────────────────────────────────────
+
+-- Admitted runs that wait for an executor.
+create table rackhand.ready (
+    run_id uuid primary key references rackhand.run on delete cascade,
+    site_id uuid not null,
+    bmc_id uuid not null,
+    kind text not null,
+    ready_at timestamptz not null default now()
+);
+create index ready_next on rackhand.ready (site_id, ready_at, run_id);
+
+-- Granted runs. Liveness is not here but in executor_session: one row to renew, whatever is held.
+create table rackhand.lease (
+    run_id uuid primary key references rackhand.run on delete cascade,
+    site_id uuid not null,
+    session_id uuid not null references rackhand.executor_session,
+    executor_id uuid not null,
+    epoch bigint not null
+);
+create index lease_by_session on rackhand.lease (session_id);
+
+-- Slots: site, job and server. A run holds its slots until it is terminal and its effects are settled.
+create table rackhand.capacity (
+    key text primary key,
+    used int not null check (used >= 0)
+);
+
+create table rackhand.idempotency (
+    user_id uuid not null references rackhand.users on delete cascade,
+    key text not null,
+    request_hash text not null,
+    job_id uuid not null references rackhand.job,
+    created_at timestamptz not null default now(),
+    primary key (user_id, key)
+);
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['credential', 'server', 'bmc', 'firmware', 'job', 'run', 'run_phase', 'effect']
+    loop
+        execute format('alter table rackhand.%I enable row level security', name);
+        execute format('create policy visible on rackhand.%I for select to rackhand_api
+            using (site_id = any ((select rackhand.allowed_sites())::uuid[]))', name);
+    end loop;
+end
+$$;
+grant select on rackhand.server, rackhand.bmc, rackhand.firmware, rackhand.job, rackhand.run,
+    rackhand.run_phase, rackhand.effect to rackhand_api;
+grant select (id, site_id, name, version, suspended_at, created_at) on rackhand.credential to rackhand_api;
+
+reset role;
