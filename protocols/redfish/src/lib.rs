@@ -1,1 +1,48 @@
-//! 
+//! An async Redfish client that survives real BMCs.
+//!
+//! What it is for: reading any vendor's service, and updating the firmware of Dell servers without ever doing
+//! it twice. It knows the protocol and its field reports, nothing of jobs, databases or schedules.
+//!
+//! * [`Transport`] is the door to the network, [`HttpsTransport`] the real one with SPKI-pinned TLS.
+//! * [`Client`] holds one session per BMC, finds everything by links, and reads what is readable: one broken
+//!   subsystem is reported beside the others, never instead of them.
+//! * [`Error::class`] says what to do about a failure, decided by the vendor's message id before the status.
+//! * [`Client::follow`] says where an update stands, over task, job queues and Lifecycle log.
+//!
+//! A mutation takes a deadline by which its request has ended or been cut off; if it was cut off, the class is
+//! [`Class::Ambiguous`] and the caller probes.
+//!
+//! **Architecture invariant:** no wall clock, no sockets outside [`HttpsTransport`] and [`probe_pin`], no secrets
+//! in `Debug`, `Display` or errors, and no path beyond `/redfish/v1/` that no answer has linked to (but see
+//! [`Client::follow`]).
+
+mod auth;
+mod classify;
+mod client;
+mod document;
+mod error;
+mod https;
+mod model;
+mod tls;
+mod transport;
+mod update;
+mod version;
+
+pub use auth::{
+    AuthAttempt, AuthGate, AuthMethod, AuthOutcome, Credentials, Exchange, FirstRejectionCloses, GateDenied,
+    Observer, SessionHandle, Unobserved,
+};
+pub use classify::{Class, Meaning, RULES, Rule, Verdict, classify, classify_message};
+pub use client::{Client, Endpoint, EndpointError, Options};
+pub use document::{Evidence, Message, short_id};
+pub use error::{Error, Problem};
+pub use https::{HttpsOptions, HttpsTransport, probe_pin};
+pub use model::{
+    Accepted, ApplyTime, Capabilities, FirmwareComponent, FirmwareInventory, FirmwareRow, Health, HealthReport,
+    Identity, Job, Jobs, LogRecord, LogRecords, PartHealth, PciIds, PowerState, Readiness, ResetKind,
+    SimpleUpdateSupport, System, TaskProgress, TaskRef, TaskSource, TaskState, Unreadable, UpdateSemantics,
+};
+pub use tls::{Fingerprint, PinMismatch, TlsTrust};
+pub use transport::{Body, DEFAULT_ANSWER_LIMIT, NotSent, Transport, TransportError};
+pub use update::{MultipartUpdate, SimpleUpdate, update_semantics};
+pub use version::{Generation, compare_firmware, compare_versions};

@@ -1,0 +1,322 @@
+//! What to do about an answer, decided by the vendor's message id first and the HTTP status second.
+//!
+//! Status codes of BMCs say little: "not ready, try again" comes as 400, 500 and 503. The ids are stable.
+//!
+//! Sources of the table: the Dell event and error message registry as an R750 serves it
+//! (`/redfish/v1/Registries/Messages/EEMIRegistry`, 5500 messages; text and recommended action of every `IDRAC` id
+//! below were read there), the DMTF `Base` registry 1.12 (DSP8011) for the others, and field reports where a
+//! message behaves unlike its text:
+//! SWC0700 sent with 400 and gone minutes later (badfish issue 129), SYS518 with 503 (metal-operator issue 170),
+//! RAC0218 with 503 (gofish issue 75), SUP029 with 400 for a package that is installed already
+//! (dellemc-openmanage-ansible-modules issue 250), JCP052 on a task that says Completed (metal-operator issue 453).
+
+use std::time::Duration;
+
+use crate::document::Message;
+
+/// What a caller should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Class {
+    /// Try again, not before `retry_after` when given.
+    Transient {
+        /// Earliest useful retry.
+        retry_after: Option<Duration>,
+    },
+    /// Something else is using what this needs (a running job, a full queue, the Lifecycle Controller). Wait.
+    Busy {
+        /// Earliest useful retry.
+        retry_after: Option<Duration>,
+    },
+    /// The session table is full; log in later or do without a session.
+    SessionLimit,
+    /// The password was rejected, or the account may not do this. Do not try again with it.
+    Auth,
+    /// The gate withheld the password; nothing was sent.
+    AuthWithheld {
+        /// When the gate may be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// The service shows another key than the pinned one. Only a person can decide.
+    Untrusted,
+    /// This service will never do it: no licence, no such action, no such value.
+    Unsupported,
+    /// The service understood and declined this request in its present state (lockdown, invalid package).
+    Refused,
+    /// The service is restarting or shutting down; expect it back.
+    GoneForReset,
+    /// The resource does not exist, or no longer.
+    NotFound,
+    /// The wanted state is there already; count it as done after reading back.
+    UpToDate,
+    /// It failed and will fail again; a person should look.
+    Permanent,
+    /// The request may have been carried out; probe, never repeat.
+    Ambiguous,
+    /// Nothing reached the service; repeating is safe.
+    NotSent,
+}
+
+impl Class {
+    /// When to try again, when known.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Transient { retry_after } | Self::Busy { retry_after } | Self::AuthWithheld { retry_after } => {
+                retry_after
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A verdict and the message that led to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What to do.
+    pub class: Class,
+    /// Index of the deciding message; `None` when the status decided.
+    pub message: Option<usize>,
+}
+
+/// Classifies an error answer. Among several messages the first one with a rule decides.
+#[must_use]
+pub fn classify(status: u16, messages: &[Message], retry_after: Option<Duration>) -> Verdict {
+    let ruled = messages.iter().enumerate().find_map(|(at, message)| Some((at, rule_for(message)?)));
+    if let Some((at, rule)) = ruled {
+        let told = messages.get(at).and_then(seconds_in);
+        return Verdict { class: with_delay(rule.class(), told.or(retry_after)), message: Some(at) };
+    }
+    Verdict { class: with_delay(by_status(status), retry_after), message: None }
+}
+
+/// The class of one message id, when the table knows it.
+#[must_use]
+pub fn classify_message(message: &Message) -> Option<Class> {
+    let class = rule_for(message)?.class();
+    Some(with_delay(class, seconds_in(message)))
+}
+
+fn with_delay(class: Class, delay: Option<Duration>) -> Class {
+    match (class, delay) {
+        (Class::Transient { .. }, Some(_)) => Class::Transient { retry_after: delay },
+        (Class::Busy { .. }, Some(_)) => Class::Busy { retry_after: delay },
+        (class, _) => class,
+    }
+}
+
+/// A delay said in words or as an argument: SYS518 ends with "retry … 30 seconds" on some firmware, and
+/// `Base.ServiceTemporarilyUnavailable` has the seconds as its argument.
+fn seconds_in(message: &Message) -> Option<Duration> {
+    let from_args = match message.short_id() {
+        Some("ServiceTemporarilyUnavailable") => message.args.first().and_then(|arg| arg.trim().parse().ok()),
+        _ => None,
+    };
+    let seconds: u64 = from_args.or_else(|| {
+        let words: Vec<&str> = message.text.split_whitespace().collect();
+        words.windows(2).find_map(|pair| match pair {
+            [number, unit] if unit.to_ascii_lowercase().starts_with("second") => number.parse().ok(),
+            _ => None,
+        })
+    })?;
+    (seconds <= 3600).then(|| Duration::from_secs(seconds))
+}
+
+fn by_status(status: u16) -> Class {
+    match status {
+        401 | 403 => Class::Auth,
+        404 | 410 => Class::NotFound,
+        405 | 406 | 415 | 501 => Class::Unsupported,
+        408 | 425 | 429 | 502 | 503 | 504 => Class::Transient { retry_after: None },
+        409 | 423 => Class::Busy { retry_after: None },
+        400 | 402 | 412 | 413 | 422 | 428 | 431 => Class::Refused,
+        500 => Class::Transient { retry_after: None },
+        _ => Class::Permanent,
+    }
+}
+
+/// One row of the table: what a message id means.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Short id, or its beginning when it ends with `*`.
+    pub id: &'static str,
+    /// What it means.
+    pub meaning: Meaning,
+    /// Seconds to wait at least; 0: the rule says nothing.
+    pub retry_seconds: u64,
+}
+
+/// The class of a rule without its delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the variant of `Class` of the same name")]
+pub enum Meaning {
+    Transient,
+    Busy,
+    SessionLimit,
+    Auth,
+    Unsupported,
+    Refused,
+    GoneForReset,
+    NotFound,
+    UpToDate,
+    Permanent,
+}
+
+impl Rule {
+    fn class(&self) -> Class {
+        let retry_after = (self.retry_seconds > 0).then(|| Duration::from_secs(self.retry_seconds));
+        match self.meaning {
+            Meaning::Transient => Class::Transient { retry_after },
+            Meaning::Busy => Class::Busy { retry_after },
+            Meaning::SessionLimit => Class::SessionLimit,
+            Meaning::Auth => Class::Auth,
+            Meaning::Unsupported => Class::Unsupported,
+            Meaning::Refused => Class::Refused,
+            Meaning::GoneForReset => Class::GoneForReset,
+            Meaning::NotFound => Class::NotFound,
+            Meaning::UpToDate => Class::UpToDate,
+            Meaning::Permanent => Class::Permanent,
+        }
+    }
+}
+
+fn rule_for(message: &Message) -> Option<&'static Rule> {
+    let id = message.short_id()?;
+    RULES.iter().find(|rule| match rule.id.strip_suffix('*') {
+        Some(beginning) => id.starts_with(beginning),
+        None => id == rule.id,
+    })
+}
+
+const fn rule(id: &'static str, meaning: Meaning, retry_seconds: u64) -> Rule {
+    Rule { id, meaning, retry_seconds }
+}
+
+/// The table. Earlier rows win.
+pub const RULES: &[Rule] = &[
+    // The BMC or its data sources are not up yet.
+    rule("SWC0700", Meaning::Transient, 30), // "iDRAC is not ready", also with status 400
+    rule("SYS518", Meaning::Transient, 30),  // data sources unavailable
+    rule("RAC964", Meaning::Transient, 60),  // "wait for some time before retrying"
+    rule("SYS446", Meaning::Transient, 120), // internal error, "retry after a few minutes"
+    rule("RAC0508", Meaning::Transient, 60), // provider not ready
+    rule("LC060", Meaning::Transient, 60),   // Lifecycle Controller not ready for requests
+    rule("PR27", Meaning::Transient, 60),    // unable to allocate resources, retry one at a time
+    rule("JCP012", Meaning::Transient, 60),  // internal iDRAC error
+    rule("JCP021", Meaning::Transient, 60),  // internal iDRAC error
+    rule("RED051", Meaning::Transient, 60),  // package transfer failed
+    // Something else runs; waiting helps.
+    rule("RED023", Meaning::Busy, 60), // Lifecycle Controller in use
+    rule("JCP024", Meaning::Busy, 60), // Lifecycle Controller in use
+    rule("BIOS009", Meaning::Busy, 60),
+    rule("RAC1243", Meaning::Busy, 60),
+    rule("LC062", Meaning::Busy, 120),
+    rule("SUP0108", Meaning::Busy, 60), // an update is in progress already
+    rule("SUP016", Meaning::Busy, 30),  // wait until the job is Downloaded
+    rule("SUP031", Meaning::Busy, 60),  // this update is scheduled or running already
+    rule("RED014", Meaning::Busy, 0),   // a job for this device is present
+    rule("JCP029", Meaning::Busy, 0),   // a job of this type exists
+    rule("JCP014", Meaning::Busy, 60),  // queue full
+    rule("JCP017", Meaning::Busy, 60),
+    rule("RAC034", Meaning::Busy, 60),
+    rule("RAC0524", Meaning::Busy, 60),
+    rule("JCP015", Meaning::Busy, 30), // a running job cannot be deleted
+    rule("JCP018", Meaning::Busy, 60),
+    rule("JCP019", Meaning::Busy, 60),
+    rule("JCP020", Meaning::Busy, 60),
+    rule("JCP030", Meaning::Busy, 60),
+    rule("JCP031", Meaning::Busy, 30),
+    rule("JCP035", Meaning::Busy, 60),
+    rule("JCP043", Meaning::Busy, 60),
+    rule("JCP044", Meaning::Busy, 60),
+    rule("JCP048", Meaning::Busy, 120), // the iDRAC firmware itself is being updated
+    rule("SYS431", Meaning::Busy, 60),  // import or export in progress
+    rule("ResourceInUse", Meaning::Busy, 0),
+    rule("ResourceInStandby", Meaning::Busy, 30),
+    // Sessions and passwords.
+    rule("RAC0218", Meaning::SessionLimit, 0),
+    rule("SessionLimitExceeded", Meaning::SessionLimit, 0),
+    rule("CreateLimitReachedForResource", Meaning::Busy, 60),
+    rule("SYS415", Meaning::Auth, 0), // invalid session or credentials
+    rule("NoValidSession", Meaning::Auth, 0),
+    rule("ResourceAtUriUnauthorized", Meaning::Auth, 0),
+    rule("AccessDenied", Meaning::Auth, 0),
+    rule("InsufficientPrivilege", Meaning::Auth, 0),
+    rule("PasswordChangeRequired", Meaning::Auth, 0),
+    rule("AccountForSessionNoLongerExists", Meaning::Auth, 0),
+    rule("SYS479", Meaning::Auth, 0),
+    rule("SYS012", Meaning::Auth, 0),
+    rule("RAC012", Meaning::Auth, 0),
+    rule("RAC0506", Meaning::Auth, 0),
+    rule("RAC1115", Meaning::Auth, 0),
+    rule("RAC1260", Meaning::Auth, 0), // the default password must be changed first
+    rule("SWC1908", Meaning::Auth, 0),
+    // Never on this server.
+    rule("LIC*", Meaning::Unsupported, 0),
+    rule("SYS402", Meaning::Unsupported, 0), // method not allowed
+    rule("SYS419", Meaning::Unsupported, 0), // Redfish attribute disabled
+    rule("RED041", Meaning::Unsupported, 0), // licence missing
+    rule("JCP025", Meaning::Unsupported, 0), // Lifecycle Controller not enabled
+    rule("ActionNotSupported", Meaning::Unsupported, 0),
+    rule("ServiceDisabled", Meaning::Unsupported, 0),
+    rule("QueryNotSupported*", Meaning::Unsupported, 0),
+    rule("ActionParameterNotSupported", Meaning::Unsupported, 0),
+    rule("ActionParameterUnknown", Meaning::Unsupported, 0),
+    rule("SourceDoesNotSupportProtocol", Meaning::Unsupported, 0),
+    // Understood and declined.
+    rule("JCP041", Meaning::Refused, 0), // System Lockdown
+    rule("RAC095", Meaning::Refused, 0),
+    rule("RAC1201", Meaning::Refused, 0),
+    rule("SYS291", Meaning::Refused, 0),
+    rule("SYS406", Meaning::Refused, 0),
+    rule("LC087", Meaning::Refused, 0),
+    rule("BIOS031", Meaning::Refused, 0),
+    rule("SUP028", Meaning::Refused, 0), // the update list asked for was never made
+    rule("SUP030", Meaning::Refused, 0), // proxy parameters without proxy support
+    rule("SUP017", Meaning::Refused, 0),
+    rule("SUP026", Meaning::Refused, 0),
+    rule("SYS442", Meaning::Refused, 0), // more than one image in one request
+    rule("SYS400", Meaning::Refused, 0),
+    rule("SYS401", Meaning::Refused, 0),
+    rule("SYS405", Meaning::Refused, 0),
+    rule("SYS407", Meaning::Refused, 0),
+    rule("SYS409", Meaning::Refused, 0),
+    rule("SYS428", Meaning::Refused, 0),
+    rule("SYS429", Meaning::Refused, 0),
+    rule("RED007", Meaning::Refused, 0), // package signature
+    rule("JCP011", Meaning::Refused, 0),
+    rule("JCP013", Meaning::Refused, 0),
+    rule("JCP032", Meaning::Refused, 0),
+    rule("ActionParameter*", Meaning::Refused, 0),
+    rule("PropertyValue*", Meaning::Refused, 0),
+    rule("PropertyMissing", Meaning::Refused, 0),
+    rule("PropertyUnknown", Meaning::Refused, 0),
+    rule("MalformedJSON", Meaning::Refused, 0),
+    rule("UnrecognizedRequestBody", Meaning::Refused, 0),
+    rule("ChassisPowerState*", Meaning::Refused, 0),
+    rule("ResourceAlreadyExists", Meaning::Refused, 0),
+    // Restarting, gone, done.
+    rule("RAC0608", Meaning::GoneForReset, 0), // restarts when the iDRAC update is complete
+    rule("RAC0621", Meaning::GoneForReset, 0), // iDRAC update complete, sessions closed
+    rule("ServiceShuttingDown", Meaning::GoneForReset, 0),
+    rule("ServiceTemporarilyUnavailable", Meaning::Transient, 30),
+    rule("SYS403", Meaning::NotFound, 0),
+    rule("JCP022", Meaning::NotFound, 0), // invalid job id
+    rule("RAC1144", Meaning::NotFound, 0),
+    rule("ResourceMissingAtURI", Meaning::NotFound, 0),
+    rule("ResourceNotFound", Meaning::NotFound, 0),
+    rule("InvalidURI", Meaning::NotFound, 0),
+    rule("SUP029", Meaning::UpToDate, 0), // unsupported package or same version: read back decides
+    rule("RED064", Meaning::UpToDate, 0), // no applicable update found
+    rule("NoOperation", Meaning::UpToDate, 0),
+    // Failed for good.
+    rule("PR21", Meaning::Permanent, 0),   // job failed; the Lifecycle log says why
+    rule("JCP052", Meaning::Permanent, 0), // ran without progress until its time was up
+    rule("JCP003", Meaning::Permanent, 0),
+    rule("JCP004", Meaning::Permanent, 0),
+    rule("JCP042", Meaning::Permanent, 0),
+    rule("PR26", Meaning::Permanent, 0),
+    rule("PR30", Meaning::Permanent, 0),
+    rule("SYS045", Meaning::Permanent, 0), // profile import or export failed
+    rule("SYS046", Meaning::Permanent, 0),
+];
