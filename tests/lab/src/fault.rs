@@ -1,0 +1,189 @@
+//! Faults that can be switched on for one BMC while it runs, each named after a row of `FAILURE-MODES.md`.
+//!
+//! A fault is either lasting or armed for a number of uses; what counts as one use is said at each variant.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A fault and its parameters. In JSON: `{"fault": "job_visibility_delay", "seconds": 45}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+pub enum Fault {
+    /// D01: `POST` to the session collection answers 503 RAC0218. One use: one refused login.
+    SessionTableFull,
+    /// D02: every session token is forgotten. One use: the next request that carries a token.
+    SessionDies,
+    /// D04: a request with right credentials gets 401 (not counted as a failed login). One use: one request.
+    SpuriousUnauthorized,
+    /// D09: documents are preceded by a licence error in the same body. One use: one `GET`.
+    MalformedErrorJson,
+    /// D10: updates and OEM actions are refused for want of a licence. One use: one refusal.
+    NoLicence,
+    /// D11: HTTP 400 SWC0700 to every authenticated request. One use: one request.
+    NotReadySwc0700,
+    /// D12: the Lifecycle Controller is in use by someone else; update jobs stay `New`.
+    LcBusy,
+    /// D14: the task disappears `seconds` after it ended; with `everywhere` the job does too. One use: one job.
+    TaskVanishes {
+        #[serde(default)]
+        seconds: u64,
+        #[serde(default)]
+        everywhere: bool,
+    },
+    /// D15: the flash ends `Completed`, 100 %, but critical with JCP052, and nothing was written. One use: one job.
+    CompletedCritical,
+    /// D16: a direct update ends in `RebootPending`; the version changes at the next host boot. One use: one job.
+    RebootPending,
+    /// D17: the BMC resets, cutting the answer, when a task or job is read. One use: one reset.
+    BmcResetWhilePolled,
+    /// D18: a mutating `POST` is carried out, then the connection is cut. One use: one `POST`.
+    CutAfterAccept,
+    /// D18: a mutating `POST` is read, not carried out, and the connection is cut. One use: one `POST`.
+    CutBeforeAccept,
+    /// D18: a new job shows up in queue and task list only after `seconds`. One use: one job.
+    JobVisibilityDelay { seconds: u64 },
+    /// D20: the job succeeds and the inventory still shows the old version. One use: one job.
+    VersionUnchanged,
+    /// D21: the firmware inventory answers 503 for `seconds` after a flash. One use: one job.
+    InventoryUnreadable { seconds: u64 },
+    /// D22: an update is refused with HTTP 400 SUP029. One use: one `POST`.
+    UpToDateSup029,
+    /// D23: the flash fails with PR21. One use: one job.
+    FlashFailsPr21,
+    /// D34: a power request is answered with success and ignored. One use: one request.
+    PowerIgnored,
+    /// D34: the power state changes `seconds` after the request. One use: one request.
+    SlowPower { seconds: u64 },
+    /// D36: staged jobs stay `Scheduled` through reboots.
+    StuckScheduled,
+    /// The BMC's clock is off by this much, beside what its `ServerSpec` says.
+    ClockOffset { seconds: i64 },
+    /// Every answer comes this much later, in simulated time. One use: one request.
+    SlowResponses { milliseconds: u64 },
+    /// Requests are read and never answered. One use: one request.
+    Hang,
+    /// `GET` answers with something no client should survive by luck. One use: one `GET`.
+    HostileBody { shape: HostileShape },
+    /// The TLS key is another than the pinned one.
+    ChangedTlsKey,
+    /// Nothing reaches the BMC: connections are refused.
+    Partition,
+}
+
+/// What a hostile body looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostileShape {
+    /// JSON nested 100,000 deep.
+    Deep,
+    /// 64 MB of JSON.
+    Huge,
+    /// Every property of the true document has another JSON type.
+    WrongTypes,
+    /// Bytes that are not JSON, nor UTF-8.
+    Garbage,
+}
+
+impl Fault {
+    /// The name used in URLs: the `fault` tag.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SessionTableFull => "session_table_full",
+            Self::SessionDies => "session_dies",
+            Self::SpuriousUnauthorized => "spurious_unauthorized",
+            Self::MalformedErrorJson => "malformed_error_json",
+            Self::NoLicence => "no_licence",
+            Self::NotReadySwc0700 => "not_ready_swc0700",
+            Self::LcBusy => "lc_busy",
+            Self::TaskVanishes { .. } => "task_vanishes",
+            Self::CompletedCritical => "completed_critical",
+            Self::RebootPending => "reboot_pending",
+            Self::BmcResetWhilePolled => "bmc_reset_while_polled",
+            Self::CutAfterAccept => "cut_after_accept",
+            Self::CutBeforeAccept => "cut_before_accept",
+            Self::JobVisibilityDelay { .. } => "job_visibility_delay",
+            Self::VersionUnchanged => "version_unchanged",
+            Self::InventoryUnreadable { .. } => "inventory_unreadable",
+            Self::UpToDateSup029 => "up_to_date_sup029",
+            Self::FlashFailsPr21 => "flash_fails_pr21",
+            Self::PowerIgnored => "power_ignored",
+            Self::SlowPower { .. } => "slow_power",
+            Self::StuckScheduled => "stuck_scheduled",
+            Self::ClockOffset { .. } => "clock_offset",
+            Self::SlowResponses { .. } => "slow_responses",
+            Self::Hang => "hang",
+            Self::HostileBody { .. } => "hostile_body",
+            Self::ChangedTlsKey => "changed_tls_key",
+            Self::Partition => "partition",
+        }
+    }
+}
+
+/// How often a fault happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Times {
+    Once,
+    Count(u32),
+    /// Until it is cleared.
+    Always,
+}
+
+/// A fault in force and the uses it has left (`None`: no limit).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ArmedFault {
+    #[serde(flatten)]
+    pub fault: Fault,
+    pub remaining: Option<u32>,
+}
+
+/// The faults in force on one BMC.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FaultSet(BTreeMap<&'static str, ArmedFault>);
+
+impl FaultSet {
+    pub(crate) fn arm(&mut self, fault: Fault, times: Times) {
+        let remaining = match times {
+            Times::Once => Some(1),
+            Times::Count(count) => Some(count),
+            Times::Always => None,
+        };
+        let name = fault.name();
+        if remaining == Some(0) {
+            self.0.remove(name);
+        } else {
+            self.0.insert(name, ArmedFault { fault, remaining });
+        }
+    }
+
+    pub(crate) fn clear(&mut self, name: &str) -> bool {
+        self.0.remove(name).is_some()
+    }
+
+    /// Looks without using it up: for faults that describe a condition.
+    pub(crate) fn get(&self, name: &str) -> Option<&Fault> {
+        self.0.get(name).map(|armed| &armed.fault)
+    }
+
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Uses it once; gone when that was the last use.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Fault> {
+        let armed = self.0.get_mut(name)?;
+        let fault = armed.fault.clone();
+        if let Some(remaining) = &mut armed.remaining {
+            *remaining -= 1;
+            if *remaining == 0 {
+                self.0.remove(name);
+            }
+        }
+        Some(fault)
+    }
+
+    pub(crate) fn list(&self) -> Vec<ArmedFault> {
+        self.0.values().cloned().collect()
+    }
+}

@@ -1,0 +1,555 @@
+//! One BMC: its state, its events in time, and the front door every request passes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::auth::Auth;
+use super::clock::BmcClock;
+use super::firmware::Component;
+use super::host::Host;
+use super::jobs::{Apply, Job, State, UpdateRequest};
+use super::log::Log;
+use super::messages::{self, Message};
+use super::traits::Traits;
+use super::{Fetch, FetchFailure, Reply, SiteConfig, mutation_kind};
+use crate::counters::{Counters, MUTATIONS_KEPT, MutationRecord};
+use crate::fault::{ArmedFault, Fault, FaultSet};
+use crate::package::PackageHeader;
+use crate::spec::{Kind, ServerSpec, Timings, mix};
+
+/// Whether the BMC itself is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Up {
+    Yes,
+    Resetting { until: Duration },
+}
+
+#[derive(Debug)]
+pub(crate) struct Bmc {
+    pub(crate) index: usize,
+    pub(crate) spec: ServerSpec,
+    pub(crate) username: String,
+    pub(crate) password: String,
+    pub(crate) timings: Timings,
+    pub(crate) seed: u64,
+    epoch_unix: i64,
+    pub(crate) now: Duration,
+    up: Up,
+    /// Data is unavailable until then, and the Lifecycle Controller until the other.
+    data_ready_at: Duration,
+    pub(crate) lc_ready_at: Duration,
+    pub(crate) last_boot: Duration,
+    pub(crate) last_bmc_reset: Duration,
+    pub(crate) host: Host,
+    pub(crate) pending_power: Option<(Duration, String)>,
+    pub(crate) components: Vec<Component>,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) job_numbers: BTreeSet<u64>,
+    /// Uploaded through `HttpPushUri`, by inventory id.
+    pub(crate) pushed: BTreeMap<String, PackageHeader>,
+    pub(crate) inventory_unreadable_until: Duration,
+    pub(crate) auth: Auth,
+    tokens: u64,
+    pub(crate) faults: FaultSet,
+    pub(crate) lc: Log,
+    pub(crate) sel: Log,
+    pub(crate) counters: Counters,
+    pub(crate) fetches: Vec<Fetch>,
+    mutations: BTreeMap<u64, MutationRecord>,
+    next_mutation: u64,
+}
+
+/// What one BMC is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcStatus {
+    pub name: String,
+    pub simulated_seconds: u64,
+    /// Whether the BMC answers.
+    pub reachable: bool,
+    /// `On` or `Off`, as Redfish shows it.
+    pub power_state: String,
+    /// `ServerStatus` of the Lifecycle Controller service.
+    pub server_status: String,
+    pub idrac_version: String,
+    pub bios_version: String,
+    /// Installed version by FQDD; destroyed components are missing.
+    pub versions: BTreeMap<String, String>,
+    /// Queue, oldest first: id, name, state, message id.
+    pub jobs: Vec<(String, String, String, String)>,
+    /// Whether a flash is being written right now.
+    pub flashing: bool,
+}
+
+/// A request that passed the front door.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// Without a trailing slash.
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) client: IpAddr,
+    /// Session id, `basic`, or `none`.
+    pub(crate) session: String,
+}
+
+enum Event {
+    BmcUp,
+    Power,
+    Host,
+    Job(usize),
+}
+
+impl Bmc {
+    pub(crate) fn new(index: usize, spec: &ServerSpec, config: &SiteConfig) -> Self {
+        let seed = mix(config.seed, index as u64);
+        let mut bmc = Self {
+            index,
+            spec: spec.clone(),
+            username: config.username.clone(),
+            password: config.password.clone(),
+            timings: config.timings.clone(),
+            seed,
+            epoch_unix: config.epoch_unix,
+            now: Duration::ZERO,
+            up: Up::Yes,
+            data_ready_at: Duration::ZERO,
+            lc_ready_at: Duration::ZERO,
+            last_boot: Duration::ZERO,
+            last_bmc_reset: Duration::ZERO,
+            host: if spec.powered_on { Host::Running } else { Host::Off },
+            pending_power: None,
+            components: spec.model.components(&spec.idrac_version).into_iter().map(Component::new).collect(),
+            jobs: Vec::new(),
+            job_numbers: BTreeSet::new(),
+            pushed: BTreeMap::new(),
+            inventory_unreadable_until: Duration::ZERO,
+            auth: Auth::new(100 + seed % 900),
+            tokens: 0,
+            faults: FaultSet::default(),
+            lc: Log::starting_at(1_000 + seed % 90_000),
+            sel: Log::starting_at(1),
+            counters: Counters::default(),
+            fetches: Vec::new(),
+            mutations: BTreeMap::new(),
+            next_mutation: 0,
+        };
+        bmc.log_lc("System Health", Message::info("SYS1000", "The system is turned on."));
+        bmc.sel.add(Duration::ZERO, "System Health", Message::info("SEL9901", "The log was cleared."));
+        bmc
+    }
+
+    // ---- time -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn advance(&mut self, now: Duration) {
+        while let Some((at, event)) = self.next_event()
+            && at <= now
+        {
+            self.now = self.now.max(at);
+            match event {
+                Event::BmcUp => self.bmc_is_up(),
+                Event::Power => {
+                    if let Some((_, reset)) = self.pending_power.take() {
+                        self.apply_power(&reset);
+                    }
+                }
+                Event::Host => self.step_host(),
+                Event::Job(index) => self.step_job(index),
+            }
+        }
+        self.now = self.now.max(now);
+        self.auth.expire(self.now);
+    }
+
+    fn next_event(&self) -> Option<(Duration, Event)> {
+        let mut next: Option<(Duration, Event)> = None;
+        let mut offer = |at: Option<Duration>, event: Event| {
+            if let Some(at) = at
+                && next.as_ref().is_none_or(|(earliest, _)| at < *earliest)
+            {
+                next = Some((at, event));
+            }
+        };
+        if let Up::Resetting { until } = self.up {
+            offer(Some(until), Event::BmcUp);
+        }
+        offer(self.pending_power.as_ref().map(|(at, _)| *at), Event::Power);
+        offer(self.host.due(), Event::Host);
+        for (index, job) in self.jobs.iter().enumerate() {
+            offer(self.job_due(job), Event::Job(index));
+        }
+        next
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.up == Up::Yes
+    }
+
+    pub(crate) fn is_reachable(&self) -> bool {
+        let dead = self.components.iter().any(|at| at.dead && at.spec.kind == Kind::Idrac);
+        self.is_up() && !dead && !self.faults.is_on("partition")
+    }
+
+    /// The BMC goes away for `length`; sessions are lost, and downloads unless new firmware is starting.
+    pub(crate) fn reset_bmc(&mut self, length: Duration, for_update: bool) {
+        self.counters.bmc_resets += 1;
+        self.up = Up::Resetting { until: self.now + length };
+        self.auth.close_all();
+        if !for_update {
+            for index in 0..self.jobs.len() {
+                if self.jobs.get(index).is_some_and(|job| job.state == State::Downloading) {
+                    self.fail(index, Message::new("RED006", "The update package could not be downloaded."));
+                }
+            }
+        }
+    }
+
+    fn bmc_is_up(&mut self) {
+        self.up = Up::Yes;
+        self.last_bmc_reset = self.now;
+        self.data_ready_at = self.now + self.timings.bmc_warm_up;
+        self.lc_ready_at = self.now + self.timings.lc_warm_up;
+        self.log_lc("System Health", Message::info("RAC0182", "The iDRAC is started."));
+        let updated = self.jobs.iter().position(|job| {
+            job.state == State::Running
+                && job.until.is_none()
+                && job.header().is_some_and(|header| header.software_id == "25227")
+        });
+        if let Some(index) = updated
+            && let Some(job) = self.jobs.get(index)
+            && let Some(header) = job.header().cloned()
+        {
+            let targets = job.targets.clone();
+            self.install(index, &header, &targets);
+        }
+    }
+
+    pub(crate) fn power_failure(&mut self) {
+        self.power_off();
+        self.pending_power = None;
+        // The BMC has no standby power left either: what it writes to itself is lost with it.
+        for index in 0..self.jobs.len() {
+            let Some(job) = self.jobs.get(index).filter(|job| job.state == State::Running) else { continue };
+            let targets = job.targets.clone();
+            for at in targets {
+                if let Some(component) = self.components.get_mut(at) {
+                    component.dead = true;
+                    self.counters.bricked += 1;
+                }
+            }
+            self.counters.power_losses_while_flashing += 1;
+            self.end_flash(index, crate::counters::FlashOutcome::Bricked);
+            self.fail(index, Message::critical("PR21", "The job failed."));
+        }
+        self.reset_bmc(self.timings.bmc_reset, false);
+    }
+
+    // ---- what others ask ------------------------------------------------------------------------------------
+
+    pub(crate) fn clock(&self) -> BmcClock {
+        let fault = match self.faults.get("clock_offset") {
+            Some(Fault::ClockOffset { seconds }) => *seconds,
+            _ => 0,
+        };
+        BmcClock {
+            start_unix: self.epoch_unix + self.spec.clock_offset_seconds + fault,
+            utc_offset_minutes: self.spec.utc_offset_minutes,
+        }
+    }
+
+    pub(crate) fn idrac_version(&self) -> &str {
+        self.version_of(Kind::Idrac)
+    }
+
+    pub(crate) fn version_of(&self, kind: Kind) -> &str {
+        self.components
+            .iter()
+            .find(|component| component.spec.kind == kind)
+            .map_or("", |component| component.spec.version.as_str())
+    }
+
+    pub(crate) fn traits(&self) -> Traits {
+        Traits::of(self.spec.model.generation(), self.idrac_version())
+    }
+
+    pub(crate) fn log_lc(&mut self, category: &'static str, message: Message) {
+        self.lc.add(self.now, category, message);
+    }
+
+    pub(crate) fn take_fetches(&mut self) -> Vec<Fetch> {
+        std::mem::take(&mut self.fetches)
+    }
+
+    pub(crate) fn fetched(&mut self, job: &str, now: Duration, result: Result<Bytes, FetchFailure>) {
+        self.deliver(job, now, result);
+        self.advance(now);
+    }
+
+    pub(crate) fn foreign_job(&mut self, header: Option<PackageHeader>, immediate: bool) -> String {
+        const ORIGIN: &str = "foreign";
+        match header {
+            Some(header) => self.create_update(UpdateRequest {
+                file: format!("foreign-{}", header.version),
+                url: None,
+                content: Some(Ok(header)),
+                apply: if immediate { Apply::Immediate } else { Apply::OnReset },
+                origin: ORIGIN.to_owned(),
+            }),
+            None => self.create_configuration(ORIGIN),
+        }
+    }
+
+    pub(crate) fn is_flashing(&self) -> bool {
+        self.jobs.iter().any(|job| job.state == State::Running && job.flash.is_some())
+    }
+
+    pub(crate) fn power_state(&self) -> &'static str {
+        if self.host.is_on() { "On" } else { "Off" }
+    }
+
+    pub(crate) fn status(&self) -> BmcStatus {
+        let registry = self.traits().registry;
+        BmcStatus {
+            name: self.spec.name.clone(),
+            simulated_seconds: self.now.as_secs(),
+            reachable: self.is_reachable(),
+            power_state: self.power_state().to_owned(),
+            server_status: self.host.server_status().to_owned(),
+            idrac_version: self.idrac_version().to_owned(),
+            bios_version: self.version_of(Kind::Bios).to_owned(),
+            versions: self
+                .components
+                .iter()
+                .filter(|component| !component.dead)
+                .map(|component| (component.spec.fqdd.clone(), component.spec.version.clone()))
+                .collect(),
+            jobs: self
+                .jobs
+                .iter()
+                .map(|job| {
+                    let id = job.message.full_id(registry);
+                    (job.id.clone(), job.name.clone(), job.state.dell().to_owned(), id)
+                })
+                .collect(),
+            flashing: self.is_flashing(),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        counters.sessions_open = self.auth.sessions().len() as u64;
+        counters.mutation_log = self.mutations.values().cloned().collect();
+        counters
+    }
+
+    pub(crate) fn fault_list(&self) -> Vec<ArmedFault> {
+        self.faults.list()
+    }
+
+    // ---- mutations in flight --------------------------------------------------------------------------------
+
+    pub(crate) fn begin_mutation(
+        &mut self,
+        now: Duration,
+        real: Duration,
+        client: IpAddr,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Option<u64> {
+        let kind = mutation_kind(method, path)?;
+        self.advance(now);
+        let session = self.session_name(headers);
+        let origin = format!("{session}@{client}");
+        let in_flight = self.mutations.values().any(|mutation| mutation.ended.is_none());
+        let in_flash = self
+            .jobs
+            .iter()
+            .any(|job| job.state == State::Running && job.flash.is_some() && job.origin != origin);
+        if in_flight || in_flash {
+            self.counters.overlapping_mutations += 1;
+        }
+        *self.counters.mutations.entry(kind).or_default() += 1;
+        self.counters.last_mutation = Some(self.now.as_secs_f64());
+        let number = self.next_mutation;
+        self.next_mutation += 1;
+        if self.mutations.len() >= MUTATIONS_KEPT {
+            self.mutations.pop_first();
+        }
+        self.mutations.insert(
+            number,
+            MutationRecord {
+                bmc: self.spec.name.clone(),
+                kind,
+                path: path.to_owned(),
+                client: client.to_string(),
+                session,
+                began: self.now.as_secs_f64(),
+                ended: None,
+                began_real: real.as_secs_f64(),
+                ended_real: None,
+                status: None,
+            },
+        );
+        Some(number)
+    }
+
+    pub(crate) fn end_mutation(&mut self, number: u64, now: Duration, real: Duration, status: Option<u16>) {
+        if let Some(mutation) = self.mutations.get_mut(&number) {
+            mutation.ended = Some(now.as_secs_f64());
+            mutation.ended_real = Some(real.as_secs_f64());
+            mutation.status = status;
+        }
+    }
+
+    fn session_name(&self, headers: &HeaderMap) -> String {
+        if let Some(token) = headers.get("x-auth-token").and_then(|value| value.to_str().ok()) {
+            return self.auth.id_of(token).map_or("none".to_owned(), |id| id.to_string());
+        }
+        if headers.contains_key(http::header::AUTHORIZATION) { "basic" } else { "none" }.to_owned()
+    }
+
+    // ---- the front door -------------------------------------------------------------------------------------
+
+    pub(crate) fn handle(&mut self, now: Duration, client: IpAddr, request: Request<Bytes>) -> Reply {
+        self.advance(now);
+        if !self.is_reachable() {
+            return Reply::Refuse;
+        }
+        if self.auth.is_blocked(client, self.now) {
+            self.counters.blocked += 1;
+            return Reply::Refuse;
+        }
+        self.counters.requests += 1;
+        if self.faults.take("hang").is_some() {
+            return Reply::Hang;
+        }
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().trim_end_matches('/').to_owned();
+        let mutating = mutation_kind(&parts.method, &path).is_some();
+        if mutating && parts.method == Method::POST && self.faults.take("cut_before_accept").is_some() {
+            return Reply::CutBeforeProcessing;
+        }
+        let session = self.session_name(&parts.headers);
+        let call = Call {
+            method: parts.method,
+            path,
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            headers: parts.headers,
+            body,
+            client,
+            session,
+        };
+        let polled = call.method == Method::GET && call.path.contains("/JID_");
+        if polled && self.faults.take("bmc_reset_while_polled").is_some() {
+            self.reset_bmc(self.timings.bmc_reset, false);
+            return Reply::CutAfterProcessing;
+        }
+        let response = self.admit(&call);
+        if mutating
+            && call.method == Method::POST
+            && response.status().is_success()
+            && self.faults.take("cut_after_accept").is_some()
+        {
+            return Reply::CutAfterProcessing;
+        }
+        let slow = match self.faults.take("slow_responses") {
+            Some(Fault::SlowResponses { milliseconds }) => Duration::from_millis(milliseconds),
+            _ => Duration::ZERO,
+        };
+        let usual =
+            if call.method == Method::GET { self.timings.read_latency } else { self.timings.write_latency };
+        Reply::Respond { after: usual + slow, response }
+    }
+
+    /// Authentication and the states in which nobody is served, then the routes.
+    fn admit(&mut self, call: &Call) -> http::Response<Bytes> {
+        if super::routes::is_public(call, &self.traits()) {
+            return self.route(call);
+        }
+        if let Some(refusal) = self.authenticate(call) {
+            return refusal;
+        }
+        if self.faults.take("spurious_unauthorized").is_some() {
+            return self.access_denied();
+        }
+        if self.faults.take("not_ready_swc0700").is_some() {
+            let message = Message::critical("SWC0700", "The iDRAC is not ready. Retry in a few minutes.");
+            return self.error(StatusCode::BAD_REQUEST, &message);
+        }
+        if self.now < self.data_ready_at {
+            let message = Message::info("SYS518", "Data sources are unavailable. Retry in 30 seconds.");
+            let response = self.error(StatusCode::SERVICE_UNAVAILABLE, &message);
+            return messages::retry_after(response, 30);
+        }
+        self.route(call)
+    }
+
+    fn authenticate(&mut self, call: &Call) -> Option<http::Response<Bytes>> {
+        if let Some(token) = call.headers.get("x-auth-token").and_then(|value| value.to_str().ok()) {
+            if self.faults.take("session_dies").is_some() {
+                self.auth.close_all();
+            }
+            if self.auth.touch(token, self.now).is_some() {
+                return None;
+            }
+            // A dead token is refused, but guesses no password: it does not count towards blocking.
+            self.counters.auth_failures += 1;
+            return Some(self.access_denied());
+        }
+        let Some(value) = call.headers.get(http::header::AUTHORIZATION) else {
+            return Some(self.access_denied());
+        };
+        match basic_credentials(value.to_str().unwrap_or_default()) {
+            Some((user, password)) if user == self.username && password == self.password => {
+                self.auth.succeeded(call.client);
+                None
+            }
+            _ => Some(self.login_failed(call.client)),
+        }
+    }
+
+    pub(crate) fn login_failed(&mut self, client: IpAddr) -> http::Response<Bytes> {
+        self.counters.auth_failures += 1;
+        let text = format!("A login from {client} failed.");
+        self.log_lc("Audit", Message::info("USR0031", text).with_args([client.to_string()]));
+        if self.auth.failed(client, self.now) == super::auth::Failure::Blocked {
+            self.counters.addresses_blocked += 1;
+            let text = format!("The address {client} is blocked for 60 seconds.");
+            self.log_lc("Audit", Message::new("USR0034", text).with_args([client.to_string()]));
+        }
+        self.access_denied()
+    }
+
+    fn access_denied(&self) -> http::Response<Bytes> {
+        let text = "The authentication credentials of this request are missing or invalid.";
+        self.error(StatusCode::UNAUTHORIZED, &Message::critical("Base.1.12.AccessDenied", text))
+    }
+
+    /// A token that nobody guesses and that is the same for the same seed.
+    pub(crate) fn new_token(&mut self) -> String {
+        self.tokens += 1;
+        hex::encode(&Sha256::digest(format!("{}/{}/{}", self.seed, self.spec.name, self.tokens))[..16])
+    }
+
+    pub(crate) fn error(&self, status: StatusCode, message: &Message) -> http::Response<Bytes> {
+        let traits = self.traits();
+        messages::error(status, traits.registry, traits.single_error_object, message)
+    }
+}
+
+/// User and password of a Basic `Authorization` header.
+pub(crate) fn basic_credentials(value: &str) -> Option<(String, String)> {
+    use base64::Engine as _;
+    let encoded = value.strip_prefix("Basic ")?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
