@@ -349,13 +349,13 @@ declare
         about ->> 'site')::uuid;
     moment timestamptz := clock_timestamp();
     actor text := coalesce(rackhand.scope_text('actor'), 'rackhand');
-    head bytea;
+    tip bytea;
 begin
     chain := coalesce(chain, '00000000-0000-0000-0000-000000000000');
     insert into rackhand.stream as s (id, head, length) values (chain, '\x', 0)
-        on conflict (id) do update set length = s.length returning s.head into head;
-    head := rackhand.link(head, moment, kind, level, actor, message, data);
-    update rackhand.stream s set head = append_event.head, length = s.length + 1 where s.id = chain;
+        on conflict (id) do update set length = s.length returning s.head into tip;
+    tip := rackhand.link(tip, moment, kind, level, actor, message, data);
+    update rackhand.stream s set head = tip, length = s.length + 1 where s.id = chain;
     insert into rackhand.event (at, kind, level, message, actor, site_id, job_id, run_id, server_id, user_id,
             trace_id, epoch, seq, late, data, stream, hash)
         values (moment, kind, level, message, actor, (about ->> 'site')::uuid, (about ->> 'job')::uuid,
@@ -363,7 +363,7 @@ begin
             coalesce((about ->> 'user')::uuid, rackhand.scope_uuid('user')),
             coalesce((about ->> 'trace')::uuid, rackhand.scope_uuid('trace')),
             (about ->> 'epoch')::bigint, (about ->> 'seq')::bigint,
-            coalesce((about ->> 'late')::boolean, false), data, chain, head);
+            coalesce((about ->> 'late')::boolean, false), data, chain, tip);
     perform pg_notify('rackhand', 'events');
 end
 $$;

@@ -31,6 +31,8 @@ create table rackhand.server (
     seen_at timestamptz,
     version bigint not null default 1,
     created_at timestamptz not null default now(),
+    -- Its runs and events stay; its name and address are free again.
+    removed_at timestamptz,
     unique (site_id, name)
 );
 create index server_by_name on rackhand.server (name, id);
@@ -98,6 +100,7 @@ create table rackhand.job (
 );
 create index job_by_site on rackhand.job (site_id, id desc);
 create index job_newest on rackhand.job (id desc);
+create index job_running on rackhand.job (site_id, id) where state = 'running';
 
 create table rackhand.run (
     id uuid primary key default rackhand.uuid_v7(),
@@ -139,8 +142,7 @@ create index run_by_job on rackhand.run (job_id, position);
 create index run_open_by_job on rackhand.run (job_id) where finished_at is null;
 create index run_by_server on rackhand.run (server_id, id desc);
 create index run_active_on_server on rackhand.run (server_id) where finished_at is null;
-create index run_to_admit on rackhand.run (site_id, created_at, position)
-    where state = 'queued' and not admitted;
+create index run_to_admit on rackhand.run (job_id, position) where state = 'queued' and not admitted;
 
 create table rackhand.run_phase (
     run_id uuid not null references rackhand.run on delete cascade,
@@ -217,6 +219,8 @@ begin
     end loop;
 end
 $$;
+alter policy visible on rackhand.server
+    using (site_id = any ((select rackhand.allowed_sites())::uuid[]) and removed_at is null);
 grant select on rackhand.server, rackhand.bmc, rackhand.firmware, rackhand.job, rackhand.run,
     rackhand.run_phase, rackhand.effect to rackhand_api;
 grant select (id, site_id, name, version, suspended_at, created_at) on rackhand.credential to rackhand_api;

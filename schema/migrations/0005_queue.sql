@@ -1,0 +1,618 @@
+-- The queue: admission, lease, report. Only executors call it; rackhand_api touches none of its tables.
+--
+-- A run waits as `queued`; admission (one writer for each site) gives it its slots and puts it into `ready`;
+-- a claim pops it into `lease`. Liveness is one row for each executor session. Whoever polls expires the
+-- dead sessions of the site first, so no cron is needed for that.
+set role rackhand_owner;
+
+-- The slots a run holds while it is admitted.
+create function rackhand.slot_keys(r rackhand.run) returns text[]
+language sql immutable as $$
+    select case when r.mutating
+        then array['job:' || r.job_id, 'server:' || r.server_id, 'site:' || r.site_id]
+        else array['job:' || r.job_id] end
+$$;
+
+-- Frees slots; a key may stand in the array more than once.
+create function rackhand.release(keys text[]) returns void
+language plpgsql as $$
+begin
+    perform from rackhand.capacity c where c.key = any (keys) order by c.key for update;
+    update rackhand.capacity c set used = c.used - k.n
+        from (select key, count(*)::int as n from unnest(keys) as key group by key) k where c.key = k.key;
+end
+$$;
+
+-- Moves queued runs of a site to `ready` as far as capacity allows; the number moved. Only one caller at a
+-- time works on a site, the others leave it to that one.
+create function rackhand.admit(site uuid) returns int
+language plpgsql as $$
+declare
+    config jsonb;
+    room int;
+    chosen uuid[];
+    keys text[];
+begin
+    if not exists (
+        select from rackhand.job j join rackhand.run r on r.job_id = j.id
+        where j.site_id = site and j.state = 'running' and r.state = 'queued' and not r.admitted)
+        or not pg_try_advisory_xact_lock(hashtextextended(site::text, 2))
+    then
+        return 0;
+    end if;
+    select s.config into config from rackhand.site s where s.id = site;
+    room := (config ->> 'max_mutating_runs')::int
+        - coalesce((select c.used from rackhand.capacity c where c.key = 'site:' || site), 0);
+    select array_agg(id order by id), array_agg(key order by key) into chosen, keys
+        from (
+            select q.id, null as key from (
+                select r.id, r.mutating,
+                    row_number() over (partition by r.mutating order by r.created_at, r.job_id, r.position) as place
+                from (
+                    -- At most one mutating run for each server, and each job within its own limit.
+                    select distinct on (case when n.mutating then n.server_id else n.id end) n.*
+                    from rackhand.job j
+                    cross join lateral (
+                        select r.* from rackhand.run r
+                        where r.job_id = j.id and r.state = 'queued' and not r.admitted
+                            and not (r.mutating and ((config ->> 'hardware_paused')::boolean or exists (
+                                select from rackhand.capacity c
+                                where c.key = 'server:' || r.server_id and c.used > 0)))
+                        order by r.position
+                        limit greatest(0, (j.policy ->> 'max_parallel')::int - coalesce((
+                            select c.used from rackhand.capacity c where c.key = 'job:' || j.id), 0))
+                    ) n
+                    where j.site_id = site and j.state = 'running' and not j.cancel_requested
+                    order by case when n.mutating then n.server_id else n.id end, n.created_at, n.position
+                ) r
+            ) q
+            where not q.mutating or q.place <= room
+        ) ids;
+    if chosen is null then
+        return 0;
+    end if;
+    -- The runs may have been cancelled meanwhile.
+    select array_agg(r.id) into chosen from (
+        select r.id from rackhand.run r where r.id = any (chosen) and r.state = 'queued' and not r.admitted
+        order by r.id for update skip locked) r;
+    update rackhand.run r set admitted = true where r.id = any (chosen);
+    insert into rackhand.ready (run_id, site_id, bmc_id, kind)
+        select r.id, r.site_id, r.bmc_id, r.kind from rackhand.run r where r.id = any (chosen)
+        order by r.created_at, r.position;
+    select array_agg(k) into keys
+        from rackhand.run r cross join lateral unnest(rackhand.slot_keys(r)) k where r.id = any (chosen);
+    perform from rackhand.capacity c where c.key = any (keys) order by c.key for update;
+    insert into rackhand.capacity as c (key, used)
+        select key, count(*)::int from unnest(keys) as key group by key order by key
+        on conflict (key) do update set used = c.used + excluded.used;
+    return coalesce(array_length(chosen, 1), 0);
+end
+$$;
+
+-- Ends the leases of dead sessions of a site. A session that renews itself at this moment is left alone: both
+-- sides lock its row first.
+create function rackhand.expire(site uuid) returns void
+language plpgsql as $$
+declare
+    dead uuid[];
+    item record;
+begin
+    select array_agg(s.id) into dead from (
+        select s.id from rackhand.executor_session s
+        where s.site_id = site and s.expires_at <= clock_timestamp()
+            and exists (select from rackhand.lease l where l.session_id = s.id)
+        order by s.id for update skip locked) s;
+    if dead is null then
+        return;
+    end if;
+    for item in
+        select r.*, l.session_id, s.expires_at as ended, e.name as executor_name
+        from rackhand.lease l
+        join rackhand.run r on r.id = l.run_id
+        join rackhand.executor_session s on s.id = l.session_id
+        join rackhand.executor e on e.id = l.executor_id
+        where l.session_id = any (dead)
+        order by r.id for update of r
+    loop
+        delete from rackhand.lease l where l.run_id = item.id;
+        update rackhand.run r set
+                state = case when r.settle is null then 'queued' else 'settling' end,
+                reason = 'lease_expired', since = now(), expected_by = null, lease_ended_at = item.ended,
+                detail = format('Executor %s went silent; another one goes on.', item.executor_name)
+            where r.id = item.id;
+        insert into rackhand.ready (run_id, site_id, bmc_id, kind)
+            values (item.id, item.site_id, item.bmc_id, item.kind);
+        perform rackhand.append_event('run.lease_expired', 'warn',
+            format('Executor %s went silent in phase %s; the run waits for another one', item.executor_name,
+                coalesce(nullif(item.phase, ''), 'start')),
+            jsonb_build_object('site', item.site_id, 'job', item.job_id, 'run', item.id,
+                'server', item.server_id, 'trace', item.trace_id));
+    end loop;
+end
+$$;
+
+-- RunGrant of rackhand-schema.
+create function rackhand.grant_json(r rackhand.run) returns jsonb
+language sql stable as $$
+    select jsonb_build_object(
+        'run_id', r.id, 'epoch', r.epoch, 'job_id', r.job_id, 'site_id', r.site_id, 'trace_id', r.trace_id,
+        'spec', jsonb_build_object('kind', j.kind, 'params', j.params),
+        'plan', r.plan, 'phase', r.phase, 'checkpoint', r.checkpoint, 'intent', r.intent,
+        'cancel_requested', r.cancel_requested, 'settle', r.settle,
+        'predecessor_ended_ms', coalesce(
+            greatest(0, extract(epoch from clock_timestamp() - r.lease_ended_at) * 1000)::bigint, 0),
+        'effects', (select coalesce(jsonb_agg(jsonb_build_object('id', e.id, 'object', e.object,
+                'property', e.property, 'prior', e.prior, 'wanted', e.wanted, 'state', e.state) order by e.id), '[]')
+            from rackhand.effect e where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')),
+        'target', jsonb_build_object(
+            'server_id', r.server_id, 'name', v.name, 'bmc_id', b.id, 'url', b.url,
+            'spki_sha256', b.spki_sha256, 'owner_epoch', b.owner_epoch,
+            'credential', case when c.id is not null then jsonb_build_object(
+                'id', c.id, 'name', c.name, 'version', c.version, 'sealed', c.sealed,
+                'proven', exists (select from rackhand.credential_use u where u.bmc_id = b.id
+                    and u.credential_id = c.id and u.version = c.version and u.proven_at is not null)) end))
+    from rackhand.job j, rackhand.server v, rackhand.bmc b
+    left join rackhand.credential c on c.id = b.credential_id
+    where j.id = r.job_id and v.id = r.server_id and b.id = r.bmc_id
+$$;
+
+-- Whether an executor has a session that has neither expired nor been superseded.
+create function rackhand.alive(executor uuid) returns boolean
+language sql stable as $$
+    select exists (select from rackhand.executor_session s where s.executor_id = executor
+        and s.superseded_at is null and s.expires_at > clock_timestamp())
+$$;
+
+-- LeaseRequest → LeaseResponse, with `wake_in_ms` beside it: when something becomes due by itself (a session
+-- of the site expires, a run's pause ends); a caller that waits should look again then.
+create function rackhand.executor_lease(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    me rackhand.executor := rackhand.calling_executor();
+    session uuid := rackhand.scope_uuid('session');
+    home rackhand.site;
+    ttl int;
+    wanted int := (args ->> 'capacity')::int;
+    popped uuid[];
+    item record;
+    answer jsonb;
+begin
+    select * into home from rackhand.site s where s.id = me.site_id;
+    ttl := (home.config ->> 'lease_ttl_ms')::int;
+    update rackhand.executor_session s set seen_at = clock_timestamp(),
+            expires_at = clock_timestamp() + make_interval(secs => ttl / 1000.0)
+        where s.id = session and s.superseded_at is null;
+    if not found then
+        perform rackhand.fail('session-superseded', format('A newer process has signed in as %s.', me.name));
+    end if;
+    if me.version is distinct from args ->> 'version'
+        or me.kinds is distinct from array(select jsonb_array_elements_text(args -> 'kinds'))
+    then
+        update rackhand.executor e set version = args ->> 'version',
+            kinds = array(select jsonb_array_elements_text(args -> 'kinds')) where e.id = me.id;
+    end if;
+
+    perform rackhand.expire(me.site_id);
+
+    if wanted > 0 and me.state = 'active' then
+        perform rackhand.admit(me.site_id);
+        -- A BMC has one owner; it changes only when the owner is not alive.
+        select array_agg(p.run_id) into popped from (
+            select d.run_id
+            from rackhand.ready d
+            join rackhand.run r on r.id = d.run_id
+            join rackhand.bmc b on b.id = d.bmc_id
+            where d.site_id = me.site_id and d.ready_at <= clock_timestamp() and b.owner_executor = me.id
+                and d.kind in (select jsonb_array_elements_text(args -> 'kinds'))
+            order by d.ready_at, d.run_id
+            limit wanted
+            for update of d, r, b skip locked) p;
+        wanted := wanted - coalesce(array_length(popped, 1), 0);
+        -- BMCs without a living owner are shared out: at most one part in as many as there are executors for
+        -- each poll, so that the first to wake does not take them all.
+        select popped || array_agg(p.run_id) into popped from (
+            select d.run_id
+            from rackhand.ready d
+            join rackhand.run r on r.id = d.run_id
+            join rackhand.bmc b on b.id = d.bmc_id
+            where d.site_id = me.site_id and d.ready_at <= clock_timestamp()
+                and d.kind in (select jsonb_array_elements_text(args -> 'kinds'))
+                and (b.owner_executor is null or b.owner_executor <> me.id)
+                and not rackhand.alive(b.owner_executor)
+            order by d.ready_at, d.run_id
+            limit least(wanted, (
+                select ceil(count(*) / (select greatest(1, count(*)) from rackhand.executor e
+                    where e.site_id = me.site_id and e.state = 'active' and rackhand.alive(e.id))::numeric)
+                from rackhand.ready d join rackhand.bmc b on b.id = d.bmc_id
+                where d.site_id = me.site_id and d.ready_at <= clock_timestamp()
+                    and b.owner_executor is distinct from me.id and not rackhand.alive(b.owner_executor)))
+            for update of d, r, b skip locked) p;
+        if popped is not null then
+            update rackhand.bmc b set owner_executor = me.id, owner_epoch = b.owner_epoch + 1
+                from rackhand.run r
+                where r.id = any (popped) and b.id = r.bmc_id and b.owner_executor is distinct from me.id;
+            delete from rackhand.ready d where d.run_id = any (popped);
+            insert into rackhand.lease (run_id, site_id, session_id, executor_id, epoch)
+                select r.id, r.site_id, session, me.id, r.epoch + 1 from rackhand.run r where r.id = any (popped);
+            for item in
+                update rackhand.run r set epoch = r.epoch + 1, last_seq = 0, executor_id = me.id, since = now(),
+                        state = case when r.settle is null then 'leased' else 'settling' end,
+                        reason = '', detail = '', expected_by = null
+                    where r.id = any (popped) returning r.*
+            loop
+                perform rackhand.append_event('run.leased', 'info',
+                    format('Executor %s took the run', me.name),
+                    jsonb_build_object('site', item.site_id, 'job', item.job_id, 'run', item.id,
+                        'server', item.server_id, 'trace', item.trace_id),
+                    jsonb_build_object('epoch', item.epoch));
+            end loop;
+        end if;
+    end if;
+
+    with held as (
+        select (value ->> 'run_id')::uuid as run_id, (value ->> 'epoch')::bigint as epoch
+        from jsonb_array_elements(args -> 'held')
+    ), mine as (
+        select l.run_id, l.epoch from rackhand.lease l where l.session_id = session
+    )
+    select jsonb_build_object(
+        'ttl_ms', ttl,
+        'server_time', rackhand.ts(clock_timestamp()),
+        'grants', (select coalesce(jsonb_agg(rackhand.grant_json(r) order by r.created_at, r.position), '[]')
+            from mine m join rackhand.run r on r.id = m.run_id
+            where not exists (select from held h where h.run_id = m.run_id and h.epoch = m.epoch)),
+        'lost', (select coalesce(jsonb_agg(jsonb_build_object('run_id', h.run_id, 'epoch', h.epoch)), '[]')
+            from held h where not exists (
+                select from mine m where m.run_id = h.run_id and m.epoch = h.epoch)),
+        'cancel', (select coalesce(jsonb_agg(r.id), '[]')
+            from mine m join rackhand.run r on r.id = m.run_id where r.cancel_requested),
+        'hardware_paused', home.config -> 'hardware_paused',
+        'joining', case when me.state <> 'active' then '[]' else (
+            select coalesce(jsonb_agg(jsonb_build_object('executor_id', e.id, 'name', e.name,
+                'fingerprint', e.fingerprint, 'signing_key', e.signing_key, 'sealing_key', e.sealing_key)), '[]')
+            from rackhand.executor e where e.site_id = me.site_id and e.state = 'joining') end,
+        'site_key', me.site_key,
+        'site_public_key', home.public_key,
+        'wake_in_ms', (
+            select case when min(due) is not null
+                then greatest(1, ceil(extract(epoch from min(due) - clock_timestamp()) * 1000))::bigint end from (
+                select s.expires_at as due from rackhand.executor_session s
+                where s.site_id = me.site_id and s.id <> session
+                    and exists (select from rackhand.lease l where l.session_id = s.id)
+                union all
+                -- An owner that has just died holds its BMCs until its session expires.
+                select s.expires_at from rackhand.ready d
+                join rackhand.bmc b on b.id = d.bmc_id
+                join rackhand.executor_session s on s.executor_id = b.owner_executor
+                where d.site_id = me.site_id and s.expires_at > clock_timestamp() and s.id <> session
+                    and s.superseded_at is null
+                union all
+                select d.ready_at from rackhand.ready d
+                where d.site_id = me.site_id and d.ready_at > clock_timestamp()) dues))
+        into answer;
+    return answer;
+end
+$$;
+
+-- What was read from a server; an event for each version or state that changed.
+create function rackhand.server_observed(which uuid, inventory jsonb, about jsonb) returns void
+language plpgsql as $$
+declare
+    before rackhand.server;
+    bios text;
+    changes jsonb;
+begin
+    select * into before from rackhand.server v where v.id = which for update;
+    select value ->> 'version' into bios from jsonb_array_elements(inventory -> 'components')
+        where value ->> 'key' like 'BIOS%' or upper(value ->> 'name') = 'BIOS' limit 1;
+    with listed as (
+        select * from jsonb_to_recordset(inventory -> 'components')
+            as f (key text, name text, software_id text, version text, updateable boolean)
+    ), changed as (
+        insert into rackhand.firmware as f (server_id, site_id, key, name, software_id, version, updateable)
+            select distinct on (l.key) which, before.site_id, l.key, l.name, l.software_id, l.version, l.updateable
+            from listed l
+            on conflict (server_id, key) do update set name = excluded.name, version = excluded.version,
+                software_id = excluded.software_id, updateable = excluded.updateable
+                where (f.name, f.software_id, f.version, f.updateable) is distinct from
+                    (excluded.name, excluded.software_id, excluded.version, excluded.updateable)
+            returning f.key, f.version
+    )
+    select coalesce(jsonb_object_agg(key, version), '{}') into changes from changed;
+    -- An inventory that could not be read removes nothing.
+    if not inventory -> 'unreadable' ? 'firmware' then
+        delete from rackhand.firmware f where f.server_id = which and not exists (
+            select from jsonb_array_elements(inventory -> 'components') c where c ->> 'key' = f.key);
+    end if;
+    update rackhand.server v set
+            vendor = coalesce(inventory ->> 'vendor', v.vendor),
+            model = coalesce(inventory ->> 'model', v.model),
+            service_tag = coalesce(inventory ->> 'service_tag', v.service_tag),
+            generation = coalesce(inventory ->> 'generation', v.generation),
+            bmc_version = coalesce(inventory ->> 'bmc_version', v.bmc_version),
+            bios_version = coalesce(bios, v.bios_version),
+            power = inventory ->> 'power', health = inventory ->> 'health',
+            capabilities = array(select jsonb_array_elements_text(inventory -> 'capabilities') order by 1),
+            unreadable = inventory -> 'unreadable', seen_at = clock_timestamp(), version = v.version + 1
+        where v.id = which;
+    if changes <> '{}' or before.power <> inventory ->> 'power' or before.health <> inventory ->> 'health' then
+        perform rackhand.append_event('server.observed', 'info', format('%s read', before.name),
+            about || jsonb_build_object('run', null, 'job', null, 'epoch', null, 'seq', null),
+            jsonb_build_object('versions', changes, 'power', inventory -> 'power', 'health', inventory -> 'health',
+                'run', about -> 'run'));
+    end if;
+end
+$$;
+
+-- One item of a report: {status, code?, expected_seq?, freed?: [key]}. The run's row is locked already.
+create function rackhand.report_item(item jsonb, me rackhand.executor, session uuid, live boolean) returns jsonb
+language plpgsql as $$
+declare
+    r rackhand.run;
+    body jsonb := item -> 'body';
+    kind text := coalesce(item -> 'body' ->> 'type', 'quarantine');
+    sent_epoch bigint := (item ->> 'epoch')::bigint;
+    sent_seq bigint := (item ->> 'seq')::bigint;
+    about jsonb;
+    outcome text;
+    effects_open boolean;
+begin
+    select * into r from rackhand.run where id = (item ->> 'run_id')::uuid;
+    if not found or r.site_id <> me.site_id or sent_epoch > r.epoch then
+        return '{"status": "refused", "code": "not-found"}';
+    end if;
+    if sent_epoch = r.epoch and sent_seq <= r.last_seq then
+        return '{"status": "duplicate"}';
+    end if;
+    about := jsonb_build_object('site', r.site_id, 'job', r.job_id, 'run', r.id, 'server', r.server_id,
+        'trace', r.trace_id, 'epoch', sent_epoch, 'seq', sent_seq);
+    if not live or not exists (select from rackhand.lease l
+        where l.run_id = r.id and l.session_id = session and l.epoch = sent_epoch)
+    then
+        -- The lease has passed on: observations are kept, state is refused.
+        if kind not in ('event', 'quarantine') then
+            return jsonb_build_object('status', 'refused', 'code',
+                case when r.finished_at is not null and sent_epoch = r.epoch then 'run-finished'
+                    else 'stale-epoch' end);
+        elsif exists (select from rackhand.event e
+            where e.run_id = r.id and e.epoch = sent_epoch and e.seq = sent_seq)
+        then
+            return '{"status": "duplicate"}';
+        end if;
+        perform rackhand.append_event(
+            case kind when 'event' then 'run.log' else 'report.quarantined' end,
+            coalesce(body ->> 'level', 'warn'), coalesce(body ->> 'message', 'A report item was not understood'),
+            about || '{"late": true}', coalesce(body -> 'data', item -> 'quarantine', 'null'));
+        return '{"status": "late"}';
+    end if;
+    if sent_seq <> r.last_seq + 1 then
+        return jsonb_build_object('status', 'refused', 'code', 'sequence-gap', 'expected_seq', r.last_seq + 1);
+    end if;
+
+    case kind
+    when 'event' then
+        perform rackhand.append_event('run.log', body ->> 'level', body ->> 'message', about,
+            coalesce(body -> 'data', 'null'));
+    when 'quarantine' then
+        perform rackhand.append_event('report.quarantined', 'warn', 'A report item was not understood', about,
+            item -> 'quarantine');
+    when 'phase' then
+        insert into rackhand.run_phase as p (run_id, site_id, phase, state, started_at, finished_at, evidence)
+            values (r.id, r.site_id, body ->> 'phase', body ->> 'state', clock_timestamp(),
+                case when body ->> 'state' <> 'running' then clock_timestamp() end,
+                coalesce(body -> 'evidence', 'null'))
+            on conflict (run_id, phase) do update set state = excluded.state, finished_at = excluded.finished_at,
+                evidence = case when excluded.evidence = 'null' then p.evidence else excluded.evidence end;
+        update rackhand.run set phase = body ->> 'phase', percent = null, reason = '', detail = '',
+                state = case when state = 'settling' then state else 'running' end,
+                since = case when state in ('running', 'settling') then since else now() end, expected_by = null
+            where id = r.id;
+        perform rackhand.append_event('run.phase', 'info',
+            format('Phase %s: %s', body ->> 'phase', body ->> 'state'), about,
+            jsonb_build_object('phase', body -> 'phase', 'state', body -> 'state',
+                'evidence', coalesce(body -> 'evidence', 'null')));
+    when 'checkpoint' then
+        update rackhand.run set checkpoint = body -> 'state', phase = body ->> 'phase',
+                percent = (body ->> 'percent')::smallint,
+                state = case when state = 'settling' then state
+                    when body ->> 'waiting' is null then 'running' else 'waiting' end,
+                reason = coalesce(body -> 'waiting' ->> 'reason', ''),
+                detail = coalesce(body -> 'waiting' ->> 'detail', ''),
+                since = case when coalesce(body -> 'waiting' ->> 'reason', '') = reason then since else now() end,
+                expected_by = case when coalesce(body -> 'waiting' ->> 'reason', '') = reason then expected_by
+                    else now() + make_interval(secs => (body -> 'waiting' ->> 'within_ms')::bigint / 1000.0) end
+            where id = r.id;
+        if coalesce(body -> 'waiting' ->> 'reason', '') <> r.reason and body ->> 'waiting' is not null then
+            perform rackhand.append_event('run.waiting', 'info', body -> 'waiting' ->> 'detail', about,
+                body -> 'waiting');
+        else
+            perform pg_notify('rackhand', 'events');
+        end if;
+    when 'intent' then
+        if r.intent is not null then
+            return '{"status": "refused", "code": "invalid-request"}';
+        end if;
+        update rackhand.run set intent = body - 'type' where id = r.id;
+        perform rackhand.append_event('run.intent', 'info', format('About to %s', body ->> 'action'), about,
+            body - 'type');
+    when 'intent_resolved' then
+        update rackhand.run set intent = null where id = r.id;
+        perform rackhand.append_event('run.intent_resolved', 'info',
+            format('%s: %s', coalesce(r.intent ->> 'action', 'nothing open'), replace(body ->> 'resolution', '_', ' ')),
+            about, body - 'type');
+    when 'effect' then
+        insert into rackhand.effect as e (id, run_id, site_id, server_id, object, property, prior, wanted, state)
+            values ((body ->> 'id')::uuid, r.id, r.site_id, r.server_id, body ->> 'object', body ->> 'property',
+                body -> 'prior', body -> 'wanted', body ->> 'state')
+            on conflict (id) do update set state = excluded.state, changed_at = now(), property = excluded.property,
+                wanted = excluded.wanted
+                where e.run_id = r.id;
+        perform rackhand.append_event('run.effect',
+            case body ->> 'state' when 'conflict' then 'warn' else 'info' end,
+            format('%s %s: %s', body ->> 'object', body ->> 'property', replace(body ->> 'state', '_', ' ')),
+            about, body - 'type');
+    when 'inventory' then
+        perform rackhand.server_observed(r.server_id, body - 'type', about);
+    when 'finish' then
+        outcome := body ->> 'outcome';
+        if r.intent is not null and outcome <> 'unknown' then
+            return '{"status": "refused", "code": "effects-open"}';
+        end if;
+        effects_open := exists (select from rackhand.effect e
+            where e.run_id = r.id and e.state in ('intended', 'applied', 'settling'));
+        if effects_open and outcome <> 'unknown' and r.settle is not null then
+            return '{"status": "refused", "code": "effects-open"}';
+        end if;
+        delete from rackhand.lease l where l.run_id = r.id;
+        if effects_open and outcome <> 'unknown' then
+            update rackhand.run set settle = body - 'type', state = 'settling', since = now(),
+                    reason = 'effects_open', detail = 'Restoring what was changed on the way', percent = null,
+                    lease_ended_at = clock_timestamp(), last_seq = sent_seq
+                where id = r.id;
+            insert into rackhand.ready (run_id, site_id, bmc_id, kind) values (r.id, r.site_id, r.bmc_id, r.kind);
+            perform rackhand.append_event('run.settling', 'info', 'Restoring what was changed on the way', about,
+                body - 'type');
+            perform pg_notify('rackhand', r.site_id::text);
+            return '{"status": "accepted"}';
+        end if;
+        -- An unknown outcome keeps its slots until a person has looked.
+        update rackhand.run set state = outcome, finish = body - 'type', settle = null, since = now(),
+                finished_at = clock_timestamp(), reason = body ->> 'code', detail = body ->> 'detail',
+                percent = null, expected_by = null, admitted = (outcome = 'unknown'), last_seq = sent_seq
+            where id = r.id;
+        perform rackhand.append_event('run.finished',
+            case when outcome in ('failed', 'unknown') then 'error' else 'info' end,
+            coalesce(nullif(body ->> 'detail', ''), 'Run ' || replace(outcome, '_', ' ')), about, body - 'type');
+        return jsonb_build_object('status', 'accepted', 'job', r.job_id, 'freed', case when outcome = 'unknown'
+            then '[]' else to_jsonb(rackhand.slot_keys(r)) end);
+    when 'yield' then
+        delete from rackhand.lease l where l.run_id = r.id;
+        update rackhand.run set state = case when settle is null then 'queued' else 'settling' end, since = now(),
+                reason = body ->> 'reason', detail = body ->> 'detail', lease_ended_at = clock_timestamp(),
+                last_seq = sent_seq
+            where id = r.id;
+        insert into rackhand.ready (run_id, site_id, bmc_id, kind, ready_at)
+            values (r.id, r.site_id, r.bmc_id, r.kind,
+                clock_timestamp() + make_interval(secs => (body ->> 'resume_after_ms')::bigint / 1000.0));
+        perform rackhand.append_event('run.yielded', 'info', body ->> 'detail', about, body - 'type');
+        perform pg_notify('rackhand', r.site_id::text);
+        return '{"status": "accepted"}';
+    end case;
+    update rackhand.run set last_seq = sent_seq where id = r.id;
+    return '{"status": "accepted"}';
+end
+$$;
+
+-- {items: [{index, run_id, epoch, seq, body} | {index, run_id, epoch, seq, quarantine: {reason, text}}]}
+-- → ReportResponse. An item that makes trouble is quarantined under its number; its neighbours go on.
+create function rackhand.executor_report(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    me rackhand.executor := rackhand.calling_executor();
+    session uuid := rackhand.scope_uuid('session');
+    live boolean;
+    item jsonb;
+    result jsonb;
+    results jsonb[] := '{}';
+    freed text[] := '{}';
+    jobs uuid[] := '{}';
+    job uuid;
+    trouble text;
+begin
+    select s.expires_at > clock_timestamp() and s.superseded_at is null into live
+        from rackhand.executor_session s where s.id = session for share;
+    perform from rackhand.run r where r.id in (
+            select (value ->> 'run_id')::uuid from jsonb_array_elements(args -> 'items'))
+        order by r.id for update;
+    for item in select value from jsonb_array_elements(args -> 'items') loop
+        begin
+            result := rackhand.report_item(item, me, session, live);
+        exception
+            when deadlock_detected or serialization_failure or lock_not_available or query_canceled then
+                raise;
+            when others then
+                get stacked diagnostics trouble = message_text;
+                result := rackhand.report_item(
+                    item - 'body' || jsonb_build_object('quarantine', jsonb_build_object('reason', trouble,
+                        'text', left((item -> 'body')::text, 4000))), me, session, live);
+                if result ->> 'status' = 'accepted' then
+                    result := '{"status": "quarantined"}';
+                end if;
+        end;
+        if item ? 'quarantine' and result ->> 'status' = 'accepted' then
+            result := '{"status": "quarantined"}';
+        end if;
+        if result ? 'freed' then
+            freed := freed || array(select jsonb_array_elements_text(result -> 'freed'));
+            jobs := jobs || (result ->> 'job')::uuid;
+        end if;
+        results := results || (result - 'freed' - 'job' || jsonb_build_object('index', item -> 'index'));
+    end loop;
+    if jobs <> '{}' then
+        perform rackhand.release(freed);
+        for job in select distinct j from unnest(jobs) as j order by j loop
+            perform rackhand.job_settle(job);
+        end loop;
+        perform pg_notify('rackhand', me.site_id::text);
+    end if;
+    return jsonb_build_object('results', to_jsonb(results));
+end
+$$;
+
+-- Event of rackhand-schema.
+create function rackhand.event_json(e rackhand.event) returns jsonb
+language sql stable as $$
+    select jsonb_build_object('cursor', e.xid || '.' || e.id, 'at', rackhand.ts(e.at), 'kind', e.kind,
+        'level', e.level, 'message', e.message, 'site_id', e.site_id, 'job_id', e.job_id, 'run_id', e.run_id,
+        'server_id', e.server_id, 'trace_id', e.trace_id, 'actor', e.actor, 'late', e.late, 'data', e.data,
+        'hash', encode(e.hash, 'hex'))
+$$;
+
+-- {after?: cursor | "latest", site?, job?, run?, server?, limit} → EventPage. As the caller, so under its
+-- policy. Only rows below the oldest running transaction: nothing that commits later can sort before them.
+create function rackhand.events_after(args jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+    horizon xid8 := pg_snapshot_xmin(pg_current_snapshot());
+    after_xid xid8;
+    after_id bigint;
+    object text := case
+        when args ->> 'run' is not null then 'run' when args ->> 'job' is not null then 'job'
+        when args ->> 'server' is not null then 'server' when args ->> 'site' is not null then 'site' end;
+    answer jsonb;
+begin
+    if args ->> 'after' = 'latest' then
+        return jsonb_build_object('items', '[]'::jsonb, 'cursor', horizon || '.0');
+    elsif coalesce(args ->> 'after', '') = '' then
+        after_xid := '0';
+        after_id := 0;
+    elsif args ->> 'after' ~ '^[0-9]{1,19}\.[0-9]{1,18}$' then
+        after_xid := split_part(args ->> 'after', '.', 1)::xid8;
+        after_id := split_part(args ->> 'after', '.', 2)::bigint;
+    else
+        perform rackhand.fail('invalid-request', 'The cursor is not one of ours.');
+    end if;
+    execute format($query$
+        select coalesce(jsonb_agg(rackhand.event_json(p) order by p.xid, p.id), '[]') from (
+            select * from rackhand.event e
+            where (e.xid, e.id) > ($1, $2) and e.xid < $3 %s
+            order by e.xid, e.id limit $4) p
+        $query$, case when object is not null then format('and e.%I = $5', object || '_id') else '' end)
+        into answer
+        using after_xid, after_id, horizon, (args ->> 'limit')::int, (args ->> object)::uuid;
+    return jsonb_build_object('items', answer,
+        'cursor', coalesce(answer -> -1 ->> 'cursor', after_xid || '.' || after_id));
+end
+$$;
+
+grant execute on function
+    rackhand.site_json, rackhand.job_json, rackhand.run_json, rackhand.event_json, rackhand.events_after,
+    rackhand.site_create, rackhand.site_update, rackhand.enrolment_token_create, rackhand.executor_enrol,
+    rackhand.executor_revoke, rackhand.executor_nonce, rackhand.executor_challenge,
+    rackhand.executor_session_start, rackhand.site_key_set, rackhand.credential_put,
+    rackhand.credential_attempt, rackhand.servers_upsert, rackhand.server_delete, rackhand.job_context,
+    rackhand.job_create, rackhand.job_approve, rackhand.job_control, rackhand.job_retry_context,
+    rackhand.executor_lease, rackhand.executor_report
+    to rackhand_api;
+
+reset role;
