@@ -1,0 +1,83 @@
+//! The event cursor: a reader beside many interleaved committers misses nothing and sees nothing twice.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rackhand_tests::TestSite;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_beside_fifty_interleaved_committers_misses_nothing() {
+    const WRITERS: usize = 50;
+    const EACH: usize = 20;
+    let site = TestSite::new().await;
+    let finished = Arc::new(AtomicUsize::new(0));
+    let start =
+        site.database.run(&site.admin, "events_after", json!({"after": "latest", "limit": 1})).await.unwrap();
+    for writer in 0..WRITERS {
+        let client = rackhand_tests::database::connect(&site.database.owner_url()).await;
+        let finished = Arc::clone(&finished);
+        let site_id = site.id.clone();
+        tokio::spawn(async move {
+            for round in 0..EACH {
+                // Ids are drawn early and committed late and out of order.
+                client.batch_execute("begin").await.unwrap();
+                client
+                    .execute(
+                        "select rackhand.append_event('test', 'info', $1, jsonb_build_object('site', $2::text,
+                            'user', rackhand.uuid_v7()))",
+                        &[&format!("{writer}/{round}"), &site_id],
+                    )
+                    .await
+                    .unwrap();
+                tokio::time::sleep(Duration::from_micros(((writer * 7 + round * 13) % 23) as u64 * 300))
+                    .await;
+                client.batch_execute(if round % 7 == 3 { "rollback" } else { "commit" }).await.unwrap();
+            }
+            finished.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+    let mut cursor = start["cursor"].clone();
+    let mut seen = BTreeSet::new();
+    loop {
+        let all_written = finished.load(Ordering::SeqCst) == WRITERS;
+        let page = site
+            .database
+            .run(&site.admin, "events_after", json!({"after": cursor, "site": site.id, "limit": 37}))
+            .await
+            .unwrap();
+        cursor = page["cursor"].clone();
+        let items = page["items"].as_array().unwrap();
+        for item in items {
+            assert!(seen.insert(item["message"].as_str().unwrap().to_owned()), "seen twice: {item}");
+        }
+        if all_written && items.is_empty() {
+            break;
+        }
+    }
+    let expected: BTreeSet<_> = (0..WRITERS)
+        .flat_map(|writer| {
+            (0..EACH).filter(|round| round % 7 != 3).map(move |round| format!("{writer}/{round}"))
+        })
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_hostile_cursor_is_refused_by_code() {
+    let site = TestSite::new().await;
+    for cursor in ["1", "x.y", "-1.2", "99999999999999999999999.1", "1.2.3", "1.1; drop table event"] {
+        let refused = site
+            .database
+            .run(&site.admin, "events_after", json!({"after": cursor, "limit": 1}))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code, "invalid-request", "{cursor}");
+    }
+}

@@ -1,0 +1,246 @@
+//! Invariant 3: leases fence writes. Liveness, redelivery, expiry, takeover, ownership of BMCs.
+
+use std::time::{Duration, Instant};
+
+use rackhand_tests::{
+    TestSite,
+    site::{event, finish, granted, item},
+};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_lost_lease_answer_is_delivered_again() {
+    let site = TestSite::new().await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(3).await;
+    site.job("inventory", &servers, 10).await;
+
+    let first = granted(&site.lease(&executor, &[], 2).await);
+    assert_eq!(first.len(), 2);
+    // The answer was lost: the executor lists nothing as held and has room for nothing more.
+    let again = granted(&site.lease(&executor, &[], 0).await);
+    assert_eq!(again, first, "the same runs with the same epochs");
+    let quiet = site.lease(&executor, &first, 0).await;
+    assert_eq!(quiet["grants"], json!([]));
+    assert_eq!(quiet["lost"], json!([]));
+}
+
+#[tokio::test]
+async fn a_dead_executors_runs_go_to_another_with_a_new_epoch_and_its_writes_are_refused() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 500})).await;
+    let (first, second) = (site.executor("one").await, site.executor("two").await);
+    let servers = site.servers(1).await;
+    site.job("power", &servers, 10).await;
+    let held = granted(&site.lease(&first, &[], 5).await);
+    assert_eq!(held.len(), 1);
+    let accepted = site
+        .report(
+            &first,
+            vec![
+                item(&held[0], 1, json!({"type": "checkpoint", "phase": "act", "state": {"step": 1}})),
+                item(
+                    &held[0],
+                    2,
+                    json!({"type": "intent", "phase": "act", "action": "reset_host", "before": {},
+                "deadline_ms": 100}),
+                ),
+            ],
+        )
+        .await;
+    assert_eq!(accepted[1]["status"], "accepted");
+
+    // While it lives, its run and its BMC are nobody else's.
+    assert_eq!(granted(&site.lease(&second, &[], 5).await), vec![]);
+
+    let died = Instant::now();
+    let taken = loop {
+        let answer = site.lease(&second, &[], 5).await;
+        if !granted(&answer).is_empty() {
+            break answer;
+        }
+        let wake = answer["wake_in_ms"].as_u64().expect("the answer says when to look again");
+        tokio::time::sleep(Duration::from_millis(wake)).await;
+    };
+    assert!(
+        died.elapsed() < Duration::from_millis(600),
+        "re-leased within 1.2 × TTL, took {:?}",
+        died.elapsed()
+    );
+    let grant = &taken["grants"][0];
+    assert_eq!(grant["epoch"], 2);
+    assert_eq!(grant["checkpoint"], json!({"step": 1}));
+    assert_eq!(grant["intent"]["action"], "reset_host", "the successor learns what may have happened");
+    assert_eq!(grant["target"]["owner_epoch"], 2, "the BMC has a new owner");
+
+    // The first one wakes up: state is refused, observations are kept and marked late.
+    let late = site
+        .report(
+            &first,
+            vec![
+                item(&held[0], 3, event("the reset was sent after all")),
+                item(
+                    &held[0],
+                    4,
+                    json!({"type": "intent_resolved", "resolution": "applied", "evidence": null}),
+                ),
+                item(&held[0], 5, finish("succeeded")),
+                item(&held[0], 3, event("the reset was sent after all")),
+            ],
+        )
+        .await;
+    let statuses: Vec<_> = late.iter().map(|result| result["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["late", "refused", "refused", "duplicate"]);
+    assert_eq!(late[1]["code"], "stale-epoch");
+    assert_eq!(site.database.value("select count(*) from rackhand.event where late").await, 1);
+    assert_eq!(site.database.value("select intent ->> 'action' from rackhand.run").await, "reset_host");
+    assert_eq!(site.lease(&first, &held, 0).await["lost"], json!([{"run_id": held[0].0, "epoch": 1}]));
+}
+
+#[tokio::test]
+async fn a_late_renewal_keeps_what_nobody_took() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 500})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("inventory", &servers, 10).await;
+    let held = granted(&site.lease(&executor, &[], 5).await);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(
+        site.report(&executor, vec![item(&held[0], 1, finish("succeeded"))]).await[0]["code"],
+        "stale-epoch",
+        "an expired session may write nothing before it has renewed"
+    );
+    // Its own poll does the expiry of the site, so it gets its run back under a new epoch or keeps it;
+    // either way nothing is in two hands.
+    let renewed = site.lease(&executor, &held, 5).await;
+    assert_eq!(renewed["lost"], json!([]));
+    assert_eq!(renewed["grants"], json!([]));
+    assert_eq!(
+        site.report(&executor, vec![item(&held[0], 1, finish("succeeded"))]).await[0]["status"],
+        "accepted"
+    );
+}
+
+#[tokio::test]
+async fn a_second_process_of_the_same_executor_supersedes_the_first() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let first = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("power", &servers, 10).await;
+    let held = granted(&site.lease(&first, &[], 5).await);
+    assert_eq!(held.len(), 1);
+
+    // A clone that cannot prove the first process dead waits for its lease.
+    let clone = site.session(&first.id, None).await;
+    assert_eq!(granted(&site.lease(&clone, &[], 5).await), vec![]);
+    let refused = site.try_lease(&first, &held, 0).await.unwrap_err();
+    assert_eq!(refused.code, "session-superseded");
+
+    // A restart that holds the journal's lock gets the run at once, under a new epoch.
+    let restarted = site.session(&first.id, Some(&first.session)).await;
+    assert_eq!(granted(&site.lease(&restarted, &[], 5).await), vec![], "only the session it names is ended");
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let first = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("power", &servers, 10).await;
+    let held = granted(&site.lease(&first, &[], 5).await);
+    let restarted = site.session(&first.id, Some(&first.session)).await;
+    let regained = granted(&site.lease(&restarted, &[], 5).await);
+    assert_eq!(regained, vec![(held[0].0.clone(), 2)]);
+}
+
+#[tokio::test]
+async fn unowned_bmcs_are_shared_between_executors_and_then_stay() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let (first, second) = (site.executor("one").await, site.executor("two").await);
+    site.lease(&first, &[], 0).await;
+    site.lease(&second, &[], 0).await;
+    let servers = site.servers(12).await;
+    site.job("inventory", &servers, 100).await;
+    let (mut ours, mut theirs) = (vec![], vec![]);
+    for _ in 0..8 {
+        ours.extend(granted(&site.lease(&first, &ours, 50).await));
+        theirs.extend(granted(&site.lease(&second, &theirs, 50).await));
+    }
+    assert_eq!(ours.len() + theirs.len(), 12);
+    assert!(ours.len() >= 4 && theirs.len() >= 4, "{} and {}", ours.len(), theirs.len());
+    for run in &ours {
+        site.report(&first, vec![item(run, 1, finish("succeeded"))]).await;
+    }
+    // A later run of an owned BMC goes to its owner only.
+    site.job("inventory", &servers, 100).await;
+    let mut again = vec![];
+    for _ in 0..8 {
+        again.extend(granted(&site.lease(&first, &again, 50).await));
+    }
+    assert_eq!(again.len(), ours.len());
+}
+
+#[tokio::test]
+async fn open_effects_turn_a_finish_into_settling_until_they_are_undone() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let (first, second) = (site.executor("one").await, site.executor("two").await);
+    let servers = site.servers(1).await;
+    let job = site.job("power", &servers, 10).await;
+    let held = granted(&site.lease(&first, &[], 5).await);
+    let effect = |state: &str| {
+        json!({"type": "effect", "id": "01920000-0000-7000-8000-00000000000e",
+        "object": "host_power", "property": "state", "prior": "off", "wanted": "on", "state": state})
+    };
+    let answers = site
+        .report(
+            &first,
+            vec![
+                item(&held[0], 1, effect("intended")),
+                item(&held[0], 2, effect("applied")),
+                item(&held[0], 3, finish("failed")),
+                item(&held[0], 3, finish("failed")),
+            ],
+        )
+        .await;
+    assert_eq!(answers[2]["status"], "accepted");
+    assert_eq!(answers[3]["status"], "duplicate");
+    assert_eq!(site.database.value("select state from rackhand.run").await, "settling");
+    assert_eq!(site.database.value("select max(used) from rackhand.capacity").await, 1, "slots are kept");
+
+    let settle = site.lease(&first, &[], 5).await;
+    assert_eq!(settle["grants"][0]["settle"]["outcome"], "failed");
+    assert_eq!(settle["grants"][0]["effects"][0]["state"], "applied");
+    let held = granted(&settle);
+    let early = site.report(&first, vec![item(&held[0], 1, finish("failed"))]).await;
+    assert_eq!(early[0]["code"], "effects-open", "a run cannot end with an effect open");
+    site.report(&first, vec![item(&held[0], 1, effect("settled")), item(&held[0], 2, finish("failed"))])
+        .await;
+    assert_eq!(site.database.value("select state from rackhand.run").await, "failed");
+    assert_eq!(site.database.value("select max(used) from rackhand.capacity").await, 0, "slots are free");
+    assert_eq!(
+        site.database.value(&format!("select state from rackhand.job where id = '{job}'")).await,
+        "failed"
+    );
+    assert_eq!(granted(&site.lease(&second, &[], 5).await), vec![]);
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_keeps_its_slots_until_a_person_closes_it() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    let job = site.job("firmware_update", &servers, 10).await;
+    let held = granted(&site.lease(&executor, &[], 5).await);
+    let intent = json!({"type": "intent", "phase": "stage", "action": "stage_package", "before": {}, "deadline_ms": 1});
+    let answers = site
+        .report(
+            &executor,
+            vec![
+                item(&held[0], 1, intent),
+                item(&held[0], 2, finish("succeeded")),
+                item(&held[0], 2, finish("unknown")),
+            ],
+        )
+        .await;
+    assert_eq!(answers[1]["status"], "refused", "no success with an unresolved intent");
+    assert_eq!(answers[2]["status"], "accepted");
+    let next = site.job("power", &servers, 10).await;
+    assert_eq!(granted(&site.lease(&executor, &[], 5).await), vec![], "nothing else mutates that server");
+    site.admin("job_control", json!({"id": job, "action": "cancel", "reason": "looked at it"})).await;
+    assert_eq!(granted(&site.lease(&executor, &[], 5).await).len(), 1, "job {next} goes on");
+}

@@ -1,0 +1,15 @@
+//! Everything that needs a real Postgres, in one binary: one cluster serves all of it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed step ends the test"
+)]
+
+mod capacity;
+mod credentials;
+mod event_cursor;
+mod leases;
+mod report;
+mod visibility;

@@ -1,0 +1,99 @@
+//! Row-level security: what a scope shows, and what it leaves behind on a pooled connection.
+
+use rackhand_tests::{TestSite, database::run, site::person};
+use serde_json::json;
+
+const TABLES: [&str; 9] =
+    ["site", "server", "bmc", "firmware", "credential", "job", "run", "event", "executor"];
+
+#[tokio::test]
+async fn a_person_of_one_site_sees_nothing_of_another_in_any_table() {
+    let site = TestSite::new().await;
+    let servers = site.servers(2).await;
+    site.executor("one").await;
+    site.job("inventory", &servers, 5).await;
+    let other = site
+        .admin(
+            "site_create",
+            json!({"name": "other", "config": {"lease_ttl_ms": 1000,
+        "max_mutating_runs": 1, "hardware_paused": false, "second_person": false}}),
+        )
+        .await;
+    let stranger = person(&site.database, "Sam Stranger", "admin", other["id"].as_str()).await;
+    for table in TABLES {
+        let count = format!("select to_jsonb(count(id)) from rackhand.{table}");
+        let count = if table == "firmware" { count.replace("(id)", "(key)") } else { count };
+        let seen = |scope| {
+            let client = &site.database.api;
+            let count = count.clone();
+            async move { run(client, scope, &count, json!({})).await.unwrap().as_u64().unwrap() }
+        };
+        let own = u64::from(table == "site") + u64::from(table == "event");
+        assert_eq!(seen(&stranger).await, own, "{table} of another site");
+        assert_eq!(seen(&json!({"kind": "anonymous"})).await, 0, "{table} without a scope");
+    }
+    // Without `run` there is no scope, on a connection that had one a moment ago too.
+    let row = site.database.api.query_one("select count(*) from rackhand.server", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn a_failed_request_leaves_no_scope_behind() {
+    let site = TestSite::new().await;
+    site.servers(1).await;
+    run(&site.database.api, &site.admin, "select to_jsonb(1 / 0) from rackhand.server", json!({}))
+        .await
+        .unwrap_err();
+    let row = site.database.api.query_one("select count(*) from rackhand.server", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn the_api_role_cannot_touch_the_queue_secrets_or_other_peoples_tables() {
+    let site = TestSite::new().await;
+    for statement in [
+        "select * from rackhand.ready",
+        "select * from rackhand.lease",
+        "select * from rackhand.capacity",
+        "select sealed from rackhand.credential",
+        "select password_hash from rackhand.users",
+        "select site_key from rackhand.executor",
+        "update rackhand.run set state = 'succeeded'",
+        "delete from rackhand.event",
+        "insert into rackhand.server (site_id, name) values (gen_random_uuid(), 'x')",
+        "select rackhand.append_event('x', 'info', 'forged', '{}')",
+        "select rackhand.release('{}')",
+        "set role rackhand_owner",
+    ] {
+        let error = site.database.api.batch_execute(statement).await.expect_err(statement);
+        assert_eq!(error.code().unwrap().code(), "42501", "{statement}");
+    }
+    let row = site
+        .database
+        .api
+        .query_one("select rolbypassrls or rolsuper from pg_roles where rolname = current_user", &[])
+        .await
+        .unwrap();
+    assert!(!row.get::<_, bool>(0));
+}
+
+#[tokio::test]
+async fn roles_are_asked_of_the_database_at_each_request() {
+    let site = TestSite::new().await;
+    let mut viewer = person(&site.database, "Vera Viewer", "viewer", Some(&site.id)).await;
+    let args = json!({"site_id": site.id, "servers": []});
+    let refused = site.database.run(&viewer, "servers_upsert", args.clone()).await.unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.needs_role.as_str()), ("forbidden-role", "operator"));
+    viewer["need"] = json!("operator");
+    let refused = site.database.run(&viewer, "servers_upsert", args.clone()).await.unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.needs_role.as_str()), ("forbidden-role", "operator"));
+    site.database
+        .owner
+        .batch_execute("update rackhand.user_grant set role = 'operator' where role = 'viewer'")
+        .await
+        .unwrap();
+    site.database.run(&viewer, "servers_upsert", args.clone()).await.unwrap();
+    site.database.owner.batch_execute("update rackhand.user_session set ended_at = now()").await.unwrap();
+    let refused = site.database.run(&viewer, "servers_upsert", args).await.unwrap_err();
+    assert_eq!(refused.code, "session-ended");
+}

@@ -1,0 +1,122 @@
+//! A database for each test, spoken to exactly as the hosts do: one `rackhand.run` under a scope.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+use crate::cluster::Cluster;
+
+/// A refusal by code, or the server's own error text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// An error code of rackhand-schema; or `SQLSTATE …` for anything that is not a refusal of ours.
+    pub code: String,
+    pub detail: String,
+    pub needs_role: String,
+}
+
+pub struct TestDatabase {
+    pub name: String,
+    /// Logged in as `rackhand_api`, as the hosts are.
+    pub api: Client,
+    /// Superuser: arranges and inspects.
+    pub owner: Client,
+}
+
+impl TestDatabase {
+    /// A migrated, empty database.
+    pub async fn new() -> Self {
+        static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let cluster = Cluster::shared();
+        let admin = connect(&cluster.url("postgres", "postgres")).await;
+        TEMPLATE
+            .get_or_init(|| async {
+                admin.batch_execute("create database template_rackhand").await.unwrap();
+                let template = connect(&cluster.url("postgres", "template_rackhand")).await;
+                let schema = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../schema");
+                let mut files: Vec<_> = std::fs::read_dir(schema.join("migrations"))
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path())
+                    .collect();
+                files.sort();
+                files.insert(0, schema.join("bootstrap.sql"));
+                for file in files {
+                    let sql = std::fs::read_to_string(&file).unwrap();
+                    template
+                        .batch_execute(&sql)
+                        .await
+                        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+                }
+            })
+            .await;
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        admin.batch_execute(&format!("create database {name} template template_rackhand")).await.unwrap();
+        Self {
+            api: connect(&cluster.url("rackhand_api", &name)).await,
+            owner: connect(&cluster.url("postgres", &name)).await,
+            name,
+        }
+    }
+
+    /// A further connection as `rackhand_api`.
+    pub async fn connect(&self) -> Client {
+        connect(&self.api_url()).await
+    }
+
+    pub fn api_url(&self) -> String {
+        Cluster::shared().url("rackhand_api", &self.name)
+    }
+
+    pub fn owner_url(&self) -> String {
+        Cluster::shared().url("postgres", &self.name)
+    }
+
+    /// `select <statement>($1)` under `scope`, as a host sends it.
+    pub async fn run(&self, scope: &Value, statement: &str, args: Value) -> Result<Value, Refused> {
+        run(&self.api, scope, statement, args).await
+    }
+
+    /// One value of a query as superuser.
+    pub async fn value(&self, query: &str) -> Value {
+        let row = self.owner.query_one(&format!("select to_jsonb(({query}))::text"), &[]).await.unwrap();
+        row.get::<_, Option<&str>>(0).map_or(Value::Null, |text| serde_json::from_str(text).unwrap())
+    }
+}
+
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connects to Postgres");
+    tokio::spawn(connection);
+    client
+}
+
+/// One statement under a scope. A bare function name is called with the arguments.
+pub async fn run(client: &Client, scope: &Value, statement: &str, args: Value) -> Result<Value, Refused> {
+    let sql = if statement.contains(' ') {
+        statement.to_owned()
+    } else {
+        format!("select rackhand.{statement}($1)")
+    };
+    let row = client
+        .query_one(
+            "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb)::text",
+            &[&scope.to_string(), &sql, &args.to_string()],
+        )
+        .await
+        .map_err(|error| {
+            let Some(database) = error.as_db_error() else { panic!("connection lost: {error}") };
+            let ours = database.code().code() == "RH000";
+            Refused {
+                code: if ours {
+                    database.message().to_owned()
+                } else {
+                    format!("SQLSTATE {}: {}", database.code().code(), database.message())
+                },
+                detail: database.detail().unwrap_or_default().to_owned(),
+                needs_role: database.hint().unwrap_or_default().to_owned(),
+            }
+        })?;
+    Ok(row.get::<_, Option<&str>>(0).map_or(json!(null), |text| serde_json::from_str(text).unwrap()))
+}
