@@ -62,9 +62,9 @@ impl Class {
     #[must_use]
     pub fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Transient { retry_after } | Self::Busy { retry_after } | Self::AuthWithheld { retry_after } => {
-                retry_after
-            }
+            Self::Transient { retry_after }
+            | Self::Busy { retry_after }
+            | Self::AuthWithheld { retry_after } => retry_after,
             _ => None,
         }
     }
@@ -310,7 +310,7 @@ pub const RULES: &[Rule] = &[
     rule("RED064", Meaning::UpToDate, 0), // no applicable update found
     rule("NoOperation", Meaning::UpToDate, 0),
     // Failed for good.
-    rule("PR21", Meaning::Permanent, 0),   // job failed; the Lifecycle log says why
+    rule("PR21", Meaning::Permanent, 0), // job failed; the Lifecycle log says why
     rule("JCP052", Meaning::Permanent, 0), // ran without progress until its time was up
     rule("JCP003", Meaning::Permanent, 0),
     rule("JCP004", Meaning::Permanent, 0),

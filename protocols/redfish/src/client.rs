@@ -1,90 +1,277 @@
-//! Client.
-use std::{sync::Arc, time::Duration};
-use crate::{auth::{AuthGate, Credentials, Observer, SessionHandle}, error::Error, model::*, transport::Transport};
+//! The client: requests with authentication, deadlines, one careful retry, and evidence.
+//!
+//! Every request goes through [`Client::exchange`]. It is repeated at most once, and only when that is harmless:
+//! a read whose answer was lost, or any request that was answered 401 because the session had ended. Whether
+//! and how a password may be presented is decided in `session.rs`.
 
-/// Address of a Redfish service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint { scheme: http::uri::Scheme, authority: http::uri::Authority }
-/// Why a text is not an [`Endpoint`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
-    /// Not a URL.
-    #[error("not a URL: {0}")]
-    NotAUrl(String),
-    /// A scheme other than https (or http on loopback).
-    #[error("only https is accepted (plain http on loopback only)")]
-    Scheme,
-    /// User information in the URL.
-    #[error("the URL must not hold a user or password")]
-    UserInfo,
-}
-impl Endpoint {
-    /// Reads `https://host[:port][/…]` or `host[:port]`.
-    ///
-    /// # Errors
-    /// [`EndpointError`].
-    pub fn parse(_text: &str) -> Result<Self, EndpointError> { todo!() }
-    /// Host and port.
-    #[must_use]
-    pub fn address(&self) -> &str { self.authority.as_str() }
-}
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::{
+    auth::{AuthGate, Credentials, Exchange, Observer},
+    classify::Class,
+    discovery::Links,
+    document::{self, Document, Evidence},
+    endpoint::Endpoint,
+    error::{Error, Problem},
+    session::{Auth, Presented},
+    transport::{Body, Transport, TransportError},
+};
+
 /// Behaviour of a [`Client`].
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Deadline of each read request. Mutations bring their own.
     pub read_timeout: Duration,
-    /// Which system of a service that holds several: its path, id, name or UUID.
+    /// Which system of a service that holds several: its path, or the last segment of it.
     pub system: Option<String>,
     /// How long to stay with HTTP Basic after the session table was full.
     pub basic_period: Duration,
 }
+
 impl Default for Options {
-    fn default() -> Self { Self { read_timeout: Duration::from_secs(60), system: None, basic_period: Duration::from_secs(300) } }
+    fn default() -> Self {
+        // An iDRAC8 takes more than half a minute for an expanded inventory.
+        Self { read_timeout: Duration::from_secs(60), system: None, basic_period: Duration::from_secs(300) }
+    }
 }
-/// A client of one service.
-pub struct Client { _s: () }
+
+/// A client of one Redfish service. Share it by reference: it has one session, and requests may run concurrently.
+///
+/// Call [`Client::close`] when done with it: dropping it cannot delete the session.
+pub struct Client {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) credentials: Credentials,
+    pub(crate) gate: Arc<dyn AuthGate>,
+    pub(crate) options: Options,
+    /// Held across a login, so that concurrent requests wait for one session instead of opening their own.
+    pub(crate) auth: tokio::sync::Mutex<Auth>,
+    pub(crate) links: Mutex<Links>,
+    transport: Arc<dyn Transport>,
+    observer: Arc<dyn Observer>,
+}
+
+/// A request before it is authenticated.
+pub(crate) struct Call<'a> {
+    pub method: Method,
+    pub path: &'a str,
+    pub body: Body,
+    pub content_type: Option<HeaderValue>,
+    pub deadline: Instant,
+    /// Whether the service may change something because of it.
+    pub mutates: bool,
+}
+
 impl Client {
-    /// With default options.
+    /// A client with default options. Sends nothing yet.
     #[must_use]
-    pub fn new(transport: Arc<dyn Transport>, endpoint: Endpoint, credentials: Credentials, gate: Arc<dyn AuthGate>, observer: Arc<dyn Observer>) -> Self { Self::with_options(transport, endpoint, credentials, gate, observer, Options::default()) }
-    /// With options.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        endpoint: Endpoint,
+        credentials: Credentials,
+        gate: Arc<dyn AuthGate>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self::with_options(transport, endpoint, credentials, gate, observer, Options::default())
+    }
+
+    /// A client with the given options. Sends nothing yet.
     #[must_use]
-    pub fn with_options(_transport: Arc<dyn Transport>, _endpoint: Endpoint, _credentials: Credentials, _gate: Arc<dyn AuthGate>, _observer: Arc<dyn Observer>, _options: Options) -> Self { todo!() }
-    /// Host and port.
+    pub fn with_options(
+        transport: Arc<dyn Transport>,
+        endpoint: Endpoint,
+        credentials: Credentials,
+        gate: Arc<dyn AuthGate>,
+        observer: Arc<dyn Observer>,
+        options: Options,
+    ) -> Self {
+        let (auth, links) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { endpoint, credentials, gate, options, auth, links, transport, observer }
+    }
+
+    /// Host and port of the service.
     #[must_use]
-    pub fn address(&self) -> &str { todo!() }
-    /// Deletes the session.
-    pub async fn close(&self) { todo!() }
-    /// The session in use.
-    pub async fn session_handle(&self) -> Option<SessionHandle> { todo!() }
-    /// Uses a session from before.
-    pub async fn adopt_session(&self, _session: SessionHandle) { todo!() }
-    /// Deletes a session from before, proving it by its own token.
-    pub async fn delete_session(&self, _session: &SessionHandle) -> Result<(), Error> { todo!() }
-    /// Drops what was discovered.
-    pub fn forget_links(&self) { todo!() }
-    /// Paths of the systems.
-    pub async fn systems(&self) -> Result<Vec<String>, Error> { todo!() }
-    /// Who the server is.
-    pub async fn identity(&self) -> Result<Identity, Error> { todo!() }
-    /// System now.
-    pub async fn system(&self) -> Result<System, Error> { todo!() }
-    /// Health.
-    pub async fn health(&self) -> Result<HealthReport, Error> { todo!() }
-    /// Firmware.
-    pub async fn firmware_inventory(&self) -> Result<FirmwareInventory, Error> { todo!() }
-    /// Capabilities.
-    pub async fn capabilities(&self) -> Result<Capabilities, Error> { todo!() }
-    /// The job queue.
-    pub async fn jobs(&self) -> Result<Jobs, Error> { todo!() }
-    /// One job; `None`: it does not exist (any more).
-    pub async fn job(&self, _id: &str) -> Result<Option<Job>, Error> { todo!() }
-    /// Lifecycle records newer than `since`, newest first.
-    pub async fn lifecycle_log(&self, _since: Option<u64>) -> Result<LogRecords, Error> { todo!() }
-    /// The newest Lifecycle record.
-    pub async fn last_lifecycle_record(&self) -> Result<Option<LogRecord>, Error> { todo!() }
-    /// `None`: not declared by this service.
-    pub async fn readiness(&self) -> Result<Option<Readiness>, Error> { todo!() }
-    /// Where a task stands.
-    pub async fn follow(&self, _task: &TaskRef) -> Result<TaskProgress, Error> { todo!() }
+    pub fn address(&self) -> &str {
+        self.endpoint.address()
+    }
+
+    pub(crate) fn read_deadline(&self) -> Instant {
+        Instant::now() + self.options.read_timeout
+    }
+
+    /// GETs a resource.
+    pub(crate) async fn get(&self, path: &str) -> Result<Document, Error> {
+        self.get_by(path, self.read_deadline()).await
+    }
+
+    /// GETs a resource by a deadline.
+    pub(crate) async fn get_by(&self, path: &str, deadline: Instant) -> Result<Document, Error> {
+        let call = Call::get(path, deadline);
+        let response = self.exchange(call).await?;
+        self.document(&Method::GET, path, response)
+    }
+
+    /// A resource, or `None` when the service says that it does not exist.
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<Document>, Error> {
+        match self.get(path).await {
+            Ok(document) => Ok(Some(document)),
+            Err(error) if error.class() == Class::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn document(
+        &self,
+        method: &Method,
+        path: &str,
+        response: Response<Bytes>,
+    ) -> Result<Document, Error> {
+        let evidence = evidence(path, response.status().as_u16(), response.body());
+        match document::parse(&evidence.body) {
+            Some(value) => Ok(Document { value, evidence }),
+            None => {
+                let problem = Problem::Malformed { what: "it holds no JSON object".to_owned(), evidence };
+                Err(self.error(method, path, false, problem))
+            }
+        }
+    }
+
+    pub(crate) fn error(&self, method: &Method, path: &str, mutates: bool, problem: Problem) -> Error {
+        Error::new(self.address(), method, path, mutates, problem)
+    }
+
+    /// The error of something that is not declared.
+    pub(crate) fn not_declared(&self, path: &str, what: &str) -> Error {
+        self.error(&Method::GET, path, false, Problem::NotDeclared { what: what.to_owned() })
+    }
+
+    /// Sends a call with authentication. Any answer of 2xx is a success, everything else an error.
+    pub(crate) async fn exchange(&self, call: Call<'_>) -> Result<Response<Bytes>, Error> {
+        let (presented, guard) = self.authenticate(call.deadline).await?;
+        let response = match self.send_reading_twice(&call, &presented).await {
+            Ok(response) => response,
+            Err(failure) => {
+                self.settle_basic(&presented, guard, Err(&failure)).await;
+                return Err(self.error(&call.method, call.path, call.mutates, Problem::Transport(failure)));
+            }
+        };
+        self.settle_basic(&presented, guard, Ok(response.status().as_u16())).await;
+        let Presented::Session(token) = &presented else { return self.check(&call, response) };
+        if response.status().as_u16() != 401 {
+            return self.check(&call, response);
+        }
+        // The session has ended; a 401 was not acted upon, so even a mutation may follow with a new one.
+        self.drop_session(token).await;
+        let (presented, guard) = self.authenticate(call.deadline).await?;
+        let outcome = self.send(&call, &presented, 2).await;
+        let seen = outcome.as_ref().map(|response| response.status().as_u16());
+        self.settle_basic(&presented, guard, seen).await;
+        match outcome {
+            Ok(response) => self.check(&call, response),
+            Err(failure) => {
+                Err(self.error(&call.method, call.path, call.mutates, Problem::Transport(failure)))
+            }
+        }
+    }
+
+    /// Sends once; a read whose answer was lost is sent once more.
+    async fn send_reading_twice(
+        &self,
+        call: &Call<'_>,
+        presented: &Presented,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let outcome = self.send(call, presented, 1).await;
+        let lost = matches!(outcome, Err(TransportError::NoAnswer { .. }));
+        if lost && !call.mutates && Instant::now() < call.deadline {
+            return self.send(call, presented, 2).await;
+        }
+        outcome
+    }
+
+    /// One exchange, observed.
+    pub(crate) async fn send(
+        &self,
+        call: &Call<'_>,
+        presented: &Presented,
+        attempt: u32,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let started = Instant::now();
+        let outcome = match self.request(call, presented) {
+            Ok(request) => self.transport.send(request, call.deadline).await,
+            Err(error) => {
+                let why = crate::transport::NotSent::Invalid(error.to_string());
+                Err(TransportError::NotSent { why })
+            }
+        };
+        self.observer.observe(&Exchange {
+            server: self.address(),
+            method: &call.method,
+            path: call.path.split('?').next().unwrap_or(call.path),
+            status: outcome.as_ref().ok().map(|response| response.status().as_u16()),
+            duration: started.elapsed(),
+            attempt,
+            answer_bytes: outcome.as_ref().map_or(0, |response| response.body().len()),
+            failure: outcome.as_ref().err(),
+        });
+        outcome
+    }
+
+    fn request(&self, call: &Call<'_>, presented: &Presented) -> Result<Request<Body>, http::Error> {
+        let mut request = Request::builder().method(call.method.clone()).uri(self.endpoint.uri(call.path)?);
+        if let Some(content_type) = &call.content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        // DSP0266 §6.5: services answer this version, and some insist on hearing it.
+        request = request.header("OData-Version", HeaderValue::from_static("4.0"));
+        if let Some((name, value)) = presented.header(&self.credentials) {
+            request = request.header(name, value);
+        }
+        request.body(call.body.clone())
+    }
+
+    pub(crate) fn check(&self, call: &Call<'_>, response: Response<Bytes>) -> Result<Response<Bytes>, Error> {
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .filter(|seconds| *seconds <= 3600)
+            .map(Duration::from_secs);
+        let messages = document::parse(response.body()).as_ref().map(document::messages).unwrap_or_default();
+        let evidence = evidence(call.path, status, response.body());
+        let problem = Problem::Answer { status, messages, retry_after, evidence };
+        Err(self.error(&call.method, call.path, call.mutates, problem))
+    }
+}
+
+impl<'a> Call<'a> {
+    pub fn get(path: &'a str, deadline: Instant) -> Self {
+        let (method, body) = (Method::GET, Body::empty());
+        Self { method, path, body, content_type: None, deadline, mutates: false }
+    }
+
+    pub fn post(path: &'a str, body: &Value, deadline: Instant) -> Self {
+        let body = Body::from(Bytes::from(body.to_string()));
+        let content_type = Some(HeaderValue::from_static("application/json"));
+        Self { method: Method::POST, path, body, content_type, deadline, mutates: true }
+    }
+
+    pub fn delete(path: &'a str, deadline: Instant) -> Self {
+        let (method, body) = (Method::DELETE, Body::empty());
+        Self { method, path, body, content_type: None, deadline, mutates: true }
+    }
+}
+
+pub(crate) fn evidence(path: &str, status: u16, body: &Bytes) -> Evidence {
+    let path = path.split('?').next().unwrap_or(path);
+    Evidence { path: path.into(), status, body: body.clone() }
 }

@@ -215,8 +215,10 @@ pub(crate) fn is_safe_path(path: &str) -> bool {
 /// `#UpdateService.SimpleUpdate` like everybody, but OEM names carry versions.
 pub(crate) fn action<'a>(resource: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
     let actions = resource.get("Actions")?;
-    [Some(actions), actions.get("Oem")].into_iter().flatten().filter_map(Value::as_object).find_map(|actions| {
-        let (_, action) = actions.iter().find(|(key, _)| key.rsplit('#').next() == Some(name))?;
-        action.as_object()
-    })
+    [Some(actions), actions.get("Oem")].into_iter().flatten().filter_map(Value::as_object).find_map(
+        |actions| {
+            let (_, action) = actions.iter().find(|(key, _)| key.rsplit('#').next() == Some(name))?;
+            action.as_object()
+        },
+    )
 }

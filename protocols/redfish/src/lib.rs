@@ -19,10 +19,18 @@
 mod auth;
 mod classify;
 mod client;
+mod discovery;
 mod document;
+mod endpoint;
 mod error;
+mod firmware;
+mod follow;
 mod https;
+mod jobs;
+mod log;
 mod model;
+mod session;
+mod system;
 mod tls;
 mod transport;
 mod update;
@@ -33,14 +41,16 @@ pub use auth::{
     Observer, SessionHandle, Unobserved,
 };
 pub use classify::{Class, Meaning, RULES, Rule, Verdict, classify, classify_message};
-pub use client::{Client, Endpoint, EndpointError, Options};
+pub use client::{Client, Options};
 pub use document::{Evidence, Message, short_id};
+pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Problem};
 pub use https::{HttpsOptions, HttpsTransport, probe_pin};
 pub use model::{
-    Accepted, ApplyTime, Capabilities, FirmwareComponent, FirmwareInventory, FirmwareRow, Health, HealthReport,
-    Identity, Job, Jobs, LogRecord, LogRecords, PartHealth, PciIds, PowerState, Readiness, ResetKind,
-    SimpleUpdateSupport, System, TaskProgress, TaskRef, TaskSource, TaskState, Unreadable, UpdateSemantics,
+    Accepted, ApplyTime, Capabilities, FirmwareComponent, FirmwareInventory, FirmwareRow, Health,
+    HealthReport, Identity, Job, Jobs, LogRecord, LogRecords, PartHealth, PciIds, PowerState, Readiness,
+    ResetKind, SimpleUpdateSupport, System, TaskProgress, TaskRef, TaskSource, TaskState, Unreadable,
+    UpdateSemantics,
 };
 pub use tls::{Fingerprint, PinMismatch, TlsTrust};
 pub use transport::{Body, DEFAULT_ANSWER_LIMIT, NotSent, Transport, TransportError};

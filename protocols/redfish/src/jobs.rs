@@ -1,0 +1,196 @@
+//! Job queues and tasks: one reading for three vocabularies.
+//!
+//! Dell's own queue (`DellJob`), the job service (`Job`, DSP2046) and the task service (`Task`) describe the same
+//! work with different words, and a state alone lies: a task can be `Completed`, 100 %, with a status of `Critical`
+//! (metal-operator issue 453), or completed with a reboot still pending (iDRAC-Redfish-Scripting issue 266). So
+//! the state of a [`Job`] is what state, status and messages say together.
+
+use serde_json::Value;
+
+use crate::{
+    client::Client,
+    discovery::{ROOT, own_path},
+    document::{Message, at, items, link, message, number_at, short_id, str_at, text, text_at},
+    error::Error,
+    model::{Job, Jobs, TaskSource, TaskState, Unreadable},
+};
+
+impl Client {
+    /// The job queue: Dell's own where there is one, because it lists what the others do not, or the job service's.
+    ///
+    /// # Errors
+    /// There is no queue, or it cannot be read. Jobs that cannot be read are no error; jobs that vanish meanwhile
+    /// neither, but leave the answer incomplete.
+    pub async fn jobs(&self) -> Result<Jobs, Error> {
+        let links = self.manager_links().await?;
+        let (path, source) = match &links.oem_jobs {
+            Some(path) => (path.clone(), TaskSource::OemJobs),
+            None => {
+                let path = self.job_service_jobs().await?;
+                (path.ok_or_else(|| self.not_declared(ROOT, "a job queue"))?, TaskSource::JobService)
+            }
+        };
+        let collection = self.collection(&path, true).await?;
+        let mut found = Jobs {
+            jobs: Vec::with_capacity(collection.members.len()),
+            source,
+            unreadable: collection.unreadable,
+            complete: collection.complete,
+        };
+        for member in collection.members {
+            match job(member) {
+                Some(job) => found.jobs.push(job),
+                None => {
+                    let error = self.not_declared(&path, "the Id of a job");
+                    found.unreadable.push(Unreadable { what: "a job without an id".to_owned(), error });
+                    found.complete = false;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// One job by its id, asked from each queue in turn; `None` when none of them knows it (any more).
+    ///
+    /// # Errors
+    /// There is no queue, the id is not one, or a queue cannot be asked: then absence is not proved.
+    pub async fn job(&self, id: &str) -> Result<Option<Job>, Error> {
+        self.check_job_id(id)?;
+        let mut queues = self.queues().await?;
+        // Dell's own queue first: it has the job's type and its messages.
+        queues.reverse();
+        for (_, path) in queues {
+            if let Some(document) = self.find(&member_path(&path, id)).await?
+                && let Some(job) = job(document.value)
+            {
+                return Ok(Some(job));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The job collections: the job service's first, then Dell's.
+    pub(crate) async fn queues(&self) -> Result<Vec<(TaskSource, String)>, Error> {
+        let service = self.job_service_jobs().await?.map(|path| (TaskSource::JobService, path));
+        let links = self.manager_links().await?;
+        let oem = links.oem_jobs.clone().map(|path| (TaskSource::OemJobs, path));
+        Ok(service.into_iter().chain(oem).collect())
+    }
+
+    pub(crate) fn check_job_id(&self, id: &str) -> Result<(), Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let wildcard = id.to_ascii_uppercase().contains("CLEARALL");
+        if id.is_empty() || id.len() > 128 || !id.bytes().all(plain) || wildcard {
+            return Err(self.not_declared(ROOT, "such a job id"));
+        }
+        Ok(())
+    }
+}
+
+/// The member of a collection with this id. By the letter of DSP0266 such a path is opaque; every service seen so
+/// far builds it like this, and a 404 leads on to the next source.
+pub(crate) fn member_path(collection: &str, id: &str) -> String {
+    format!("{}/{id}", collection.trim_end_matches('/'))
+}
+
+/// Reads a `DellJob`, `Job` or `Task`. `None`: it has no id.
+pub(crate) fn job(raw: Value) -> Option<Job> {
+    let path = own_path(&raw);
+    let last = path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty());
+    let id = text_at(&raw, "Id").or_else(|| last.map(str::to_owned))?;
+    let raw_state = text_at(&raw, "JobState").or_else(|| text_at(&raw, "TaskState"));
+    let messages = messages(&raw);
+    let status = str_at(&raw, "JobStatus").or_else(|| str_at(&raw, "TaskStatus"));
+    Some(Job {
+        name: text_at(&raw, "Name").unwrap_or_else(|| id.clone()),
+        kind: text_at(&raw, "JobType"),
+        state: state(raw_state.as_deref(), status, &messages),
+        percent: number_at(&raw, "PercentComplete").and_then(|percent| u8::try_from(percent.min(100)).ok()),
+        message: messages.last().cloned(),
+        started: text_at(&raw, "ActualRunningStartTime").or_else(|| text_at(&raw, "StartTime")),
+        ended: text_at(&raw, "CompletionTime").or_else(|| text_at(&raw, "EndTime")),
+        targets: targets(&raw),
+        path,
+        id,
+        raw_state,
+        raw,
+    })
+}
+
+/// The messages of a job: a list in `Messages`, or `MessageId` and `Message` of the job itself (`DellJob`).
+fn messages(raw: &Value) -> Vec<Message> {
+    let listed: Vec<Message> =
+        raw.get("Messages").into_iter().flat_map(items).filter_map(message).take(64).collect();
+    if listed.is_empty() { message(raw).into_iter().collect() } else { listed }
+}
+
+/// Targets as paths or as text; Dell names the device in the job's name only.
+fn targets(raw: &Value) -> Vec<String> {
+    let holders =
+        [at(raw, &["Links", "AffectedResources"]), raw.get("Targets"), raw.get("TargetSettingsURI")];
+    let values = holders.into_iter().flatten().flat_map(items);
+    values.filter_map(|value| link(value).map(str::to_owned).or_else(|| text(value))).take(64).collect()
+}
+
+/// The state that state, status and messages amount to.
+pub(crate) fn state(raw_state: Option<&str>, status: Option<&str>, messages: &[Message]) -> TaskState {
+    let state = by_name(raw_state);
+    if state != TaskState::Completed {
+        return state;
+    }
+    let has =
+        |ids: &[&str]| messages.iter().any(|message| message.short_id().is_some_and(|id| ids.contains(&id)));
+    if has(FAILED) || status == Some("Critical") {
+        return TaskState::Failed;
+    }
+    if has(WITH_ERRORS) || status == Some("Warning") {
+        return TaskState::CompletedWithErrors;
+    }
+    let pending = |message: &Message| {
+        let text = message.text.to_ascii_lowercase();
+        message.short_id() == Some("RED029") || text.contains("reboot") && text.contains("pending")
+    };
+    if messages.iter().any(pending) {
+        return TaskState::CompletedRebootPending;
+    }
+    TaskState::Completed
+}
+
+/// Ids of messages that end a job without success, from Dell's registry.
+const FAILED: &[&str] =
+    &["PR21", "JCP003", "JCP004", "JCP042", "JCP052", "PR26", "PR30", "SUP1907", "RED007", "RED051"];
+const WITH_ERRORS: &[&str] = &["JCP008", "PR31"];
+const COMPLETED: &[&str] = &["PR19", "JCP007", "JCP037", "SUP1906", "RED025", "RED063"];
+const CANCELLED: &[&str] = &["PR24", "JCP009", "JCP036"];
+
+/// How a job ended, told by one log message about it.
+pub(crate) fn ending(message_id: &str) -> Option<TaskState> {
+    let id = short_id(message_id);
+    match id {
+        _ if FAILED.contains(&id) => Some(TaskState::Failed),
+        _ if WITH_ERRORS.contains(&id) => Some(TaskState::CompletedWithErrors),
+        _ if COMPLETED.contains(&id) => Some(TaskState::Completed),
+        _ if CANCELLED.contains(&id) => Some(TaskState::Cancelled),
+        _ => None,
+    }
+}
+
+/// The union of `TaskState` and `JobState` (DSP2046) and of Dell's `JobState` (schema `DellJob` on an R750).
+fn by_name(state: Option<&str>) -> TaskState {
+    match state.unwrap_or_default() {
+        "New" | "Starting" | "Validating" => TaskState::New,
+        "Downloading" | "Downloaded" => TaskState::Downloading,
+        "Scheduled" | "Scheduling" | "ReadyForExecution" | "PendingActivation" | "RebootPending"
+        | "Pending" => TaskState::Scheduled,
+        "Running" | "Stopping" | "Cancelling" | "Continue" => TaskState::Running,
+        "Waiting" | "Paused" | "Suspended" | "Interrupted" | "UserIntervention" | "Service" => {
+            TaskState::Waiting
+        }
+        "Completed" | "RebootCompleted" => TaskState::Completed,
+        "CompletedWithErrors" => TaskState::CompletedWithErrors,
+        "Failed" | "RebootFailed" | "Exception" | "Invalid" => TaskState::Failed,
+        "Cancelled" | "Killed" => TaskState::Cancelled,
+        "" => TaskState::Other("not said".to_owned()),
+        other => TaskState::Other(other.to_owned()),
+    }
+}

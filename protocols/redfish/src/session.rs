@@ -1,0 +1,290 @@
+//! The one session of a client: when it is made, how it is proved, and that it is deleted.
+//!
+//! Session tables are small (8 on one field report's iDRAC) and leak when clients die. So a client makes one
+//! session, lazily, shares it among all its requests, and deletes it in [`Client::close`]; what a crash leaves
+//! behind can be deleted or used again by whoever kept the [`SessionHandle`]. Where no session can be had (no
+//! session service, table full) every request carries HTTP Basic.
+//!
+//! Each request that presents a password not yet accepted asks the [`crate::AuthGate`] first. A new login after a
+//! session ended asks again: the password may have been changed in the meantime.
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Response, header};
+use serde_json::json;
+use tokio::{
+    sync::MutexGuard,
+    time::{Duration, Instant},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    auth::{AuthAttempt, AuthMethod, AuthOutcome, Credentials, SessionHandle},
+    classify::{self, Class},
+    client::{Call, Client, evidence},
+    discovery::Services,
+    document,
+    error::{Error, Problem},
+    transport::{Body, TransportError},
+};
+
+/// How long to wait for the deletion of a session.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the client proves itself at present.
+#[derive(Default)]
+pub(crate) enum Auth {
+    /// Nothing yet, or the session has ended.
+    #[default]
+    None,
+    /// A session.
+    Session(SessionHandle),
+    /// HTTP Basic.
+    Basic {
+        /// Whether the service has accepted the password.
+        proven: bool,
+        /// When to ask for a session again; `None`: there is no session service.
+        until: Option<Instant>,
+    },
+}
+
+/// What one request presents.
+pub(crate) enum Presented {
+    /// Nothing: the service root is public.
+    Nothing,
+    /// A session token.
+    Session(Zeroizing<String>),
+    /// User and password. `Some`: not proven yet, and the gate has allowed this attempt.
+    Basic(Option<AuthAttempt>),
+}
+
+impl Presented {
+    /// The header that carries it. Marked sensitive, so that nobody's `Debug` prints it.
+    pub fn header(&self, credentials: &Credentials) -> Option<(HeaderName, HeaderValue)> {
+        let (name, mut value) = match self {
+            Self::Nothing => return None,
+            Self::Session(token) => {
+                (HeaderName::from_static("x-auth-token"), HeaderValue::from_str(token).ok()?)
+            }
+            Self::Basic(_) => {
+                let pair = Zeroizing::new(format!("{}:{}", credentials.user(), credentials.password()));
+                let encoded =
+                    Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()));
+                let value = Zeroizing::new(format!("Basic {}", *encoded));
+                (header::AUTHORIZATION, HeaderValue::from_str(&value).ok()?)
+            }
+        };
+        value.set_sensitive(true);
+        Some((name, value))
+    }
+}
+
+impl Client {
+    /// The session in use, to be sealed and kept: whoever has it can delete the session after a crash.
+    pub async fn session_handle(&self) -> Option<SessionHandle> {
+        match &*self.auth.lock().await {
+            Auth::Session(session) => Some(session.clone()),
+            _ => None,
+        }
+    }
+
+    /// Goes on with a session from before. If the service does not know it any more, the first request finds out
+    /// and logs in.
+    pub async fn adopt_session(&self, session: SessionHandle) {
+        *self.auth.lock().await = Auth::Session(session);
+    }
+
+    /// Deletes a session from before, proving it by its own token; presents no password.
+    ///
+    /// # Errors
+    /// No answer, or a refusal. A session that has ended already is a success.
+    pub async fn delete_session(&self, session: &SessionHandle) -> Result<(), Error> {
+        let Some(path) = self.endpoint.path_of(&session.uri) else { return Ok(()) };
+        let call = Call { mutates: false, ..Call::delete(path, Instant::now() + CLOSE_TIMEOUT) };
+        let presented = Presented::Session(session.token().clone());
+        let response = self
+            .send(&call, &presented, 1)
+            .await
+            .map_err(|failure| self.error(&Method::DELETE, path, false, Problem::Transport(failure)))?;
+        match response.status().as_u16() {
+            401 | 403 | 404 | 410 => Ok(()),
+            _ => self.check(&call, response).map(drop),
+        }
+    }
+
+    /// Deletes the session, if there is one. Call it on every way out. The client may be used again afterwards.
+    ///
+    /// If the deletion fails (the observer sees it), the session stays until the service lets it expire, after 30
+    /// minutes by default on iDRACs; [`Client::end_session`] tells.
+    pub async fn close(&self) {
+        drop(self.end_session().await);
+    }
+
+    /// Like [`Client::close`], and says how it went.
+    ///
+    /// # Errors
+    /// The deletion failed; the client still has the session.
+    pub async fn end_session(&self) -> Result<(), Error> {
+        let mut auth = self.auth.lock().await;
+        let Auth::Session(session) = &*auth else { return Ok(()) };
+        self.delete_session(session).await?;
+        *auth = Auth::None;
+        Ok(())
+    }
+
+    /// What the next request presents. Logs in when needed. While HTTP Basic is not proven, the guard is
+    /// returned too: no second request presents the password before the first one's outcome is known.
+    pub(crate) async fn authenticate(
+        &self,
+        deadline: Instant,
+    ) -> Result<(Presented, Option<MutexGuard<'_, Auth>>), Error> {
+        let mut auth = self.auth.lock().await;
+        if let Auth::Basic { until: Some(until), .. } = *auth
+            && Instant::now() >= until
+        {
+            *auth = Auth::None;
+        }
+        if matches!(*auth, Auth::None) {
+            *auth = self.log_in(deadline).await?;
+        }
+        match &*auth {
+            Auth::Session(session) => Ok((Presented::Session(session.token().clone()), None)),
+            Auth::Basic { proven: true, .. } => Ok((Presented::Basic(None), None)),
+            Auth::Basic { .. } | Auth::None => {
+                let attempt = self.ask(AuthMethod::Basic, "/redfish/v1/").await?;
+                Ok((Presented::Basic(Some(attempt)), Some(auth)))
+            }
+        }
+    }
+
+    /// Reports how a first use of HTTP Basic went, and notes a rejection of one that had been proven.
+    pub(crate) async fn settle_basic(
+        &self,
+        presented: &Presented,
+        guard: Option<MutexGuard<'_, Auth>>,
+        seen: Result<u16, &TransportError>,
+    ) {
+        let Presented::Basic(attempt) = presented else { return };
+        let outcome = match seen {
+            Ok(401) => AuthOutcome::Rejected,
+            Ok(503) => AuthOutcome::NotJudged,
+            Ok(_) => AuthOutcome::Accepted,
+            Err(failure) if failure.is_not_sent() => AuthOutcome::NotSent,
+            Err(_) => AuthOutcome::Unknown,
+        };
+        let mut auth = match guard {
+            Some(guard) => guard,
+            None if outcome == AuthOutcome::Rejected => self.auth.lock().await,
+            None => return,
+        };
+        if let Auth::Basic { proven, .. } = &mut *auth {
+            *proven = outcome == AuthOutcome::Accepted;
+        }
+        drop(auth);
+        match attempt {
+            Some(attempt) => self.gate.settle(attempt, outcome).await,
+            // A password that had been accepted is rejected now: the budget must hear of it.
+            None => self.gate.settle(&self.attempt(AuthMethod::Basic), outcome).await,
+        }
+    }
+
+    /// Forgets the session with this token, unless another request has replaced it already.
+    pub(crate) async fn drop_session(&self, token: &Zeroizing<String>) {
+        let mut auth = self.auth.lock().await;
+        if matches!(&*auth, Auth::Session(session) if session.token() == token) {
+            *auth = Auth::None;
+        }
+    }
+
+    fn attempt(&self, method: AuthMethod) -> AuthAttempt {
+        let (server, user) = (self.address().to_owned(), self.credentials.user().to_owned());
+        AuthAttempt { server, user, method }
+    }
+
+    async fn ask(&self, method: AuthMethod, path: &str) -> Result<AuthAttempt, Error> {
+        let attempt = self.attempt(method);
+        match self.gate.ask(&attempt).await {
+            Ok(()) => Ok(attempt),
+            Err(denied) => Err(self.error(&Method::POST, path, false, Problem::Gate(denied))),
+        }
+    }
+
+    /// Makes a session, or decides for HTTP Basic.
+    async fn log_in(&self, deadline: Instant) -> Result<Auth, Error> {
+        let sessions = match self.services(deadline).await? {
+            Services::Known(root) => self.sessions_path(&root, deadline).await?,
+            Services::NeedAuthentication => None,
+        };
+        let Some(sessions) = sessions else { return Ok(Auth::Basic { proven: false, until: None }) };
+        let attempt = self.ask(AuthMethod::Session, &sessions).await?;
+        let body = json!({ "UserName": self.credentials.user(), "Password": self.credentials.password() });
+        let body = Zeroizing::new(body.to_string());
+        let call = Call {
+            method: Method::POST,
+            path: &sessions,
+            body: Body::from(Bytes::from_owner(Secret(body))),
+            content_type: Some(HeaderValue::from_static("application/json")),
+            deadline,
+            mutates: false,
+        };
+        let outcome = self.send(&call, &Presented::Nothing, 1).await;
+        let response = match outcome {
+            Ok(response) => response,
+            Err(failure) => {
+                let outcome = if failure.is_not_sent() { AuthOutcome::NotSent } else { AuthOutcome::Unknown };
+                self.gate.settle(&attempt, outcome).await;
+                return Err(self.error(&call.method, &sessions, false, Problem::Transport(failure)));
+            }
+        };
+        let status = response.status().as_u16();
+        let basic_for_now =
+            Auth::Basic { proven: false, until: Some(Instant::now() + self.options.basic_period) };
+        let (outcome, auth) = match status {
+            200..=299 => (AuthOutcome::Accepted, self.session_of(&sessions, response)),
+            _ => match login_class(&response) {
+                Class::SessionLimit => (AuthOutcome::NotJudged, Ok(basic_for_now)),
+                Class::Auth => (AuthOutcome::Rejected, self.check(&call, response).map(|_| Auth::None)),
+                Class::Unsupported | Class::NotFound => {
+                    (AuthOutcome::NotJudged, Ok(Auth::Basic { proven: false, until: None }))
+                }
+                _ => (AuthOutcome::NotJudged, self.check(&call, response).map(|_| Auth::None)),
+            },
+        };
+        self.gate.settle(&attempt, outcome).await;
+        auth
+    }
+
+    /// The session of a successful login: `X-Auth-Token`, and `Location` or the body for its path (DSP0266 §13.3.4).
+    fn session_of(&self, sessions: &str, response: Response<Bytes>) -> Result<Auth, Error> {
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let body = document::parse(response.body());
+        let in_body = body.as_ref().and_then(document::link);
+        let uri = header("location").and_then(|link| self.endpoint.path_of(link)).or(in_body);
+        match (header("x-auth-token"), uri) {
+            (Some(token), Some(uri)) => {
+                Ok(Auth::Session(SessionHandle::new(uri, Zeroizing::new(token.to_owned()))))
+            }
+            _ => {
+                // The body of a login may repeat the token, so it is not kept as evidence.
+                let evidence = evidence(sessions, response.status().as_u16(), &Bytes::new());
+                let what = "a login without X-Auth-Token or Location".to_owned();
+                Err(self.error(&Method::POST, sessions, false, Problem::Malformed { what, evidence }))
+            }
+        }
+    }
+}
+
+/// A status of 401 or 403 is a rejection unless a message says otherwise; 400 with an authentication message too.
+fn login_class(response: &Response<Bytes>) -> Class {
+    let messages = document::parse(response.body()).as_ref().map(document::messages).unwrap_or_default();
+    classify::classify(response.status().as_u16(), &messages, None).class
+}
+
+/// Bytes that are wiped when the last reference goes.
+struct Secret(Zeroizing<String>);
+
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
