@@ -59,7 +59,8 @@ async fn a_reader_beside_fifty_interleaved_committers_misses_nothing() {
             .unwrap();
         cursor = page["cursor"].clone();
         let items = page["items"].as_array().unwrap();
-        for item in items {
+        // Another test's transaction may hold `latest` back to before this test's own set-up.
+        for item in items.iter().filter(|item| item["kind"] == "test") {
             assert!(seen.insert(item["message"].as_str().unwrap().to_owned()), "seen twice: {item}");
         }
         if complete && items.is_empty() {
@@ -71,7 +72,10 @@ async fn a_reader_beside_fifty_interleaved_committers_misses_nothing() {
             (0..EACH).filter(|round| round % 7 != 3).map(move |round| format!("{writer}/{round}"))
         })
         .collect();
-    assert_eq!(seen, expected);
+    let missed: Vec<_> = expected.difference(&seen).collect();
+    let stored = "select jsonb_agg(xid || '.' || id || ' ' || message order by id) from rackhand.event where kind = 'test'";
+    assert!(missed.is_empty(), "missed {missed:?} at cursor {cursor}: {}", site.database.value(stored).await);
+    assert_eq!(seen.len(), expected.len(), "rolled-back events were shown");
 }
 
 #[tokio::test]
