@@ -8,8 +8,10 @@
 mod auth;
 mod bmc;
 mod clock;
+mod commands;
 mod firmware;
 mod host;
+mod hostile;
 mod jobs;
 mod log;
 mod messages;
