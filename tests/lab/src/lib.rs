@@ -25,4 +25,4 @@ pub use in_process::{CallError, InProcess};
 pub use model::{BmcStatus, Fetch, FetchFailure, ForeignJob, Reply, Site, SiteConfig, UnknownBmc};
 pub use package::{Package, PackageFault, PackageHeader, PackageInfo, identify};
 pub use shell::{BmcInfo, Lab, LabConfig, LabError};
-pub use spec::{ComponentSpec, Generation, Kind, Model, PciTuple, ServerSpec, Timings};
+pub use spec::{ComponentSpec, Generation, Kind, Model, Password, PciTuple, ServerSpec, Timings};

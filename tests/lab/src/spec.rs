@@ -200,6 +200,28 @@ impl Model {
     }
 }
 
+/// A password that does not show up in debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    pub fn matches(&self, given: &str) -> bool {
+        self.0 == given
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl<S: Into<String>> From<S> for Password {
+    fn from(text: S) -> Self {
+        Self(text.into())
+    }
+}
+
 /// What identifies a PCI device in Dell's inventory when the component id is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PciTuple {
@@ -327,9 +349,11 @@ impl ServerSpec {
     /// same arguments. One in six has old, self-rebooting BMC firmware, and clocks disagree.
     pub fn fleet(count: usize, seed: u64) -> Vec<Self> {
         let width = count.to_string().len().max(2);
-        (0..count)
-            .map(|index| {
-                let model = Model::ALL[index % Model::ALL.len()];
+        Model::ALL
+            .into_iter()
+            .cycle()
+            .zip(0..count)
+            .map(|(model, index)| {
                 let mut server = Self::new(format!("bmc-{:0width$}", index + 1), model);
                 let dice = mix(seed, index as u64);
                 if index % 6 == 5 {
@@ -341,7 +365,11 @@ impl ServerSpec {
                     2 => -3_600,
                     _ => 0,
                 };
-                server.utc_offset_minutes = [0, -300, 60][(dice >> 8) as usize % 3];
+                server.utc_offset_minutes = match (dice >> 8) % 3 {
+                    0 => 0,
+                    1 => -300,
+                    _ => 60,
+                };
                 server
             })
             .collect()

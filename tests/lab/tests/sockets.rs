@@ -1,5 +1,7 @@
 //! The same site over real sockets: HTTPS, refused and cut connections, downloads, control API, replay.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;

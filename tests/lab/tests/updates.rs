@@ -1,5 +1,7 @@
 //! The model's behaviour in virtual time: what an update, a reset and a wrong password do to a BMC.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -464,6 +466,7 @@ async fn d11_d17_d34_a_bmc_in_a_bad_mood() {
     assert_eq!(bench.lab.status(NAME).unwrap().power_state, "Off");
 
     let job = bench.update("BIOS", Some("OnReset")).await;
+    bench.wait(5).await;
     bench.lab.fault(NAME, Fault::BmcResetWhilePolled, Times::Once).unwrap();
     let path = format!("/redfish/v1/TaskService/Tasks/{job}");
     assert_eq!(bench.send(Method::GET, &path, Value::Null).await.unwrap_err(), CallError::NoAnswer);

@@ -21,7 +21,7 @@ use super::{Fetch, FetchFailure, Reply, SiteConfig, mutation_kind};
 use crate::counters::{Counters, MUTATIONS_KEPT, MutationRecord};
 use crate::fault::{ArmedFault, Fault, FaultSet};
 use crate::package::PackageHeader;
-use crate::spec::{Kind, ServerSpec, Timings, mix};
+use crate::spec::{Kind, Password, ServerSpec, Timings, mix};
 
 /// Whether the BMC itself is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) struct Bmc {
     pub(crate) index: usize,
     pub(crate) spec: ServerSpec,
     pub(crate) username: String,
-    pub(crate) password: String,
+    pub(crate) password: Password,
     pub(crate) timings: Timings,
     pub(crate) seed: u64,
     epoch_unix: i64,
@@ -507,7 +507,7 @@ impl Bmc {
             return Some(self.access_denied());
         };
         match basic_credentials(value.to_str().unwrap_or_default()) {
-            Some((user, password)) if user == self.username && password == self.password => {
+            Some((user, password)) if user == self.username && self.password.matches(&password) => {
                 self.auth.succeeded(call.client);
                 None
             }
@@ -535,7 +535,7 @@ impl Bmc {
     /// A token that nobody guesses and that is the same for the same seed.
     pub(crate) fn new_token(&mut self) -> String {
         self.tokens += 1;
-        hex::encode(&Sha256::digest(format!("{}/{}/{}", self.seed, self.spec.name, self.tokens))[..16])
+        hex::encode(Sha256::digest(format!("{}/{}/{}", self.seed, self.spec.name, self.tokens)))
     }
 
     pub(crate) fn error(&self, status: StatusCode, message: &Message) -> http::Response<Bytes> {

@@ -195,7 +195,7 @@ impl Bmc {
                     self.reset_bmc(self.timings.bmc_reset, false);
                 }
             }
-            id => return self.delete_job(&id.to_owned()),
+            id => return self.delete_job(id),
         }
         let done = Message::info("SUP020", "The jobs were deleted.");
         let registry = self.traits().registry;

@@ -32,7 +32,7 @@ pub(crate) use self::bmc::basic_credentials;
 use crate::counters::{Counters, MutationKind};
 use crate::fault::{ArmedFault, Fault, Times};
 use crate::package::PackageHeader;
-use crate::spec::{ServerSpec, Timings};
+use crate::spec::{Password, ServerSpec, Timings};
 
 /// What to simulate.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub struct SiteConfig {
     pub servers: Vec<ServerSpec>,
     /// The account every BMC has.
     pub username: String,
-    pub password: String,
+    pub password: Password,
     /// Makes ids, MAC addresses and the like; equal seeds give equal sites.
     pub seed: u64,
     pub timings: Timings,
@@ -50,7 +50,7 @@ pub struct SiteConfig {
 
 impl SiteConfig {
     /// Realistic timings, user `root`, 2026-01-15T08:00:00Z.
-    pub fn new(servers: Vec<ServerSpec>, password: impl Into<String>) -> Self {
+    pub fn new(servers: Vec<ServerSpec>, password: impl Into<Password>) -> Self {
         Self {
             servers,
             username: "root".to_owned(),

@@ -128,7 +128,7 @@ impl Bmc {
     fn log_in(&mut self, call: &Call) -> Response<Bytes> {
         let Some(body) = self.object(&call.body) else { return self.bad_json() };
         let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default();
-        if text("UserName") != self.username || text("Password") != self.password {
+        if text("UserName") != self.username || !self.password.matches(text("Password")) {
             return self.login_failed(call.client);
         }
         self.auth.succeeded(call.client);

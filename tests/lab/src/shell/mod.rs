@@ -27,7 +27,7 @@ use crate::counters::Counters;
 use crate::fault::{Fault, Times};
 use crate::model::{BmcStatus, ForeignJob, Site, SiteConfig, UnknownBmc};
 use crate::package::{Package, PackageInfo};
-use crate::spec::{Generation, Model, ServerSpec, Timings};
+use crate::spec::{Generation, Model, Password, ServerSpec, Timings};
 
 /// Real time between two looks at the model.
 const PULSE: Duration = Duration::from_millis(20);
@@ -41,7 +41,7 @@ pub struct LabConfig {
     pub speed: f64,
     /// Every BMC's account.
     pub username: String,
-    pub password: String,
+    pub password: Password,
     pub seed: u64,
     pub timings: Timings,
     /// The address everything listens on.
@@ -55,7 +55,7 @@ pub struct LabConfig {
 
 impl LabConfig {
     /// Realistic timings, real time, loopback, ports chosen by the system, the standard packages.
-    pub fn new(servers: Vec<ServerSpec>, password: impl Into<String>) -> Self {
+    pub fn new(servers: Vec<ServerSpec>, password: impl Into<Password>) -> Self {
         Self {
             servers,
             speed: 1.0,
@@ -176,7 +176,7 @@ impl Lab {
             password: config.password.clone(),
             seed: config.seed,
             timings: config.timings.clone(),
-            ..SiteConfig::new(config.servers.clone(), String::new())
+            ..SiteConfig::new(config.servers.clone(), "")
         });
         let shared = Arc::new(Shared {
             site: Mutex::new(site),
