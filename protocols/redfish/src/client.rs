@@ -152,6 +152,11 @@ impl Client {
         self.error(&Method::GET, path, false, Problem::NotDeclared { what: what.to_owned() })
     }
 
+    /// The error of a request that cannot be made.
+    pub(crate) fn bad_request(&self, path: &str, what: &str) -> Error {
+        self.error(&Method::POST, path, false, Problem::Request { what: what.to_owned() })
+    }
+
     /// Sends a call with authentication. Any answer of 2xx is a success, everything else an error.
     pub(crate) async fn exchange(&self, call: Call<'_>) -> Result<Response<Bytes>, Error> {
         let (presented, guard) = self.authenticate(call.deadline).await?;

@@ -63,6 +63,12 @@ pub enum Problem {
         /// The missing link, action or value.
         what: String,
     },
+    /// The request would be malformed. Nothing was sent.
+    #[error("the request cannot be made: {what}")]
+    Request {
+        /// What is wrong with it.
+        what: String,
+    },
     /// The service holds several systems and none was selected. Nothing was changed.
     #[error("the service holds {} systems and none was selected", members.len())]
     SystemNotSelected {
@@ -104,7 +110,7 @@ impl Error {
             Problem::Malformed { .. } if !reading => Class::Ambiguous,
             Problem::Malformed { .. } => Class::Transient { retry_after: None },
             Problem::NotDeclared { .. } => Class::Unsupported,
-            Problem::SystemNotSelected { .. } => Class::Refused,
+            Problem::Request { .. } | Problem::SystemNotSelected { .. } => Class::Refused,
         }
     }
 

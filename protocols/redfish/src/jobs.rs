@@ -81,7 +81,7 @@ impl Client {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         let wildcard = id.to_ascii_uppercase().contains("CLEARALL");
         if id.is_empty() || id.len() > 128 || !id.bytes().all(plain) || wildcard {
-            return Err(self.not_declared(ROOT, "such a job id"));
+            return Err(self.bad_request(ROOT, "not the id of one job"));
         }
         Ok(())
     }

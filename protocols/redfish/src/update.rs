@@ -97,14 +97,14 @@ impl Client {
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'/') || byte == b' ');
         if update.file_name.is_empty() || !name_is_plain {
-            return Err(self.not_declared(path, "such a file name"));
+            return Err(self.bad_request(path, "not a plain file name"));
         }
         let mut parameters = Map::new();
         parameters.insert("Targets".to_owned(), json!(update.targets));
         self.insert_apply_time(&mut parameters, update.apply_time, &declared.push_apply_times, path)?;
         let framed = multipart(&Value::Object(parameters), &update.file_name, &update.package);
         let (content_type, body) =
-            framed.ok_or_else(|| self.not_declared(path, "randomness for a boundary"))?;
+            framed.ok_or_else(|| self.bad_request(path, "no randomness for a boundary"))?;
         let content_type = Some(content_type);
         let call = Call { method: Method::POST, path, body, content_type, deadline, mutates: true };
         self.mutate(call).await
