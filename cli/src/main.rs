@@ -1,1 +1,101 @@
-fn main() {}
+//! `rackhand`: the command people type.
+//!
+//! It is a client of the control plane's API and nothing else, but for `rackhand bmc`, which speaks to a BMC
+//! itself. Data goes to stdout, everything else to stderr; the exit code says how it ended (`error::exit`).
+
+mod args;
+mod auth;
+mod bmc;
+mod client;
+mod config;
+mod credentials;
+mod doctor;
+mod error;
+mod events;
+mod executors;
+mod jobs;
+mod output;
+mod resolve;
+mod secret;
+mod servers;
+mod sites;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    args::{Cli, Command, Global},
+    client::Client,
+    config::Config,
+    error::{Failure, Result, exit},
+    output::say,
+};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout and ends 0; a closed pipe is nobody's fault.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(format!("error: cannot start: {error}"));
+            return ExitCode::from(exit::FAILURE);
+        }
+    };
+    let result = runtime.block_on(run(cli));
+    // A thread may still wait for an answer to a question that Ctrl-C has made pointless.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(format!("error: {failure}"));
+            if let Some(hint) = failure.hint() {
+                say(format!("hint: {hint}"));
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    // A BMC session has to be closed even on Ctrl-C, so that noun listens for it itself.
+    if let Command::Bmc(verb) = cli.command {
+        return bmc::run(verb, cli.global.output()).await;
+    }
+    tokio::select! {
+        biased;
+        result = dispatch(cli.command, &cli.global) => result,
+        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+    }
+}
+
+async fn dispatch(command: Command, global: &Global) -> Result<()> {
+    let out = global.output();
+    let client = || Client::open(Config::locate()?, global.api.as_deref());
+    match command {
+        Command::Login(login) => auth::login(login, global.api.as_deref(), out).await,
+        Command::Logout => auth::logout(&client()?).await,
+        Command::Whoami => auth::whoami(&client()?, out).await,
+        Command::Version => version::run(client(), out).await,
+        Command::Doctor => doctor::run(client(), out).await,
+        Command::Sites(verb) => sites::run(verb, &client()?, out).await,
+        Command::Executors(verb) => executors::run(verb, &client()?, out).await,
+        Command::Credentials(verb) => credentials::run(verb, &client()?, out).await,
+        Command::Servers(verb) => servers::run(verb, &client()?, out).await,
+        Command::Jobs(verb) => jobs::run(verb, &client()?, out).await,
+        Command::Events(verb) => events::run(verb, &client()?, out).await,
+        Command::Bmc(verb) => bmc::run(verb, out).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rackhand", &mut script);
+            output::write_stdout(&String::from_utf8_lossy(&script))
+        }
+    }
+}

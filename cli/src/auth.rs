@@ -1,0 +1,117 @@
+//! Signing in and out.
+
+use clap::Args;
+use rackhand_schema::identity::{Grant, Login as LoginBody, Me, SignedIn};
+
+use crate::{
+    client::{Client, origin, parse_server},
+    config::Config,
+    error::{Failure, Result},
+    output::{Output, say, word},
+    secret::{self, PasswordSource},
+};
+
+#[derive(Debug, Args)]
+pub struct Login {
+    /// Address of the control plane, e.g. https://rackhand.example.
+    #[arg(value_name = "URL")]
+    url: Option<String>,
+    /// E-mail address to sign in with.
+    #[arg(long)]
+    email: Option<String>,
+    #[command(flatten)]
+    password: PasswordSource,
+}
+
+pub async fn login(args: Login, api: Option<&str>, out: Output) -> Result<()> {
+    let config = Config::locate()?;
+    let current = config.sessions()?.current;
+    let url = args
+        .url
+        .or_else(|| api.map(str::to_owned))
+        .or(current)
+        .ok_or_else(|| Failure::Usage("which control plane? `rackhand login https://…`".to_owned()))?;
+    let url = origin(&parse_server(&url)?);
+    let client = Client::open(config, Some(&url))?;
+    let email = match args.email {
+        Some(email) => email,
+        None => secret::ask("E-mail:")?
+            .filter(|email| !email.is_empty())
+            .ok_or_else(|| Failure::Usage("give --email".to_owned()))?,
+    };
+    let password = args.password.read("Password")?;
+    let mut body = LoginBody { email: email.clone(), password: password.to_string() };
+    let call = client.post(&["v1", "auth", "login"]).body(&body);
+    zeroize::Zeroize::zeroize(&mut body.password);
+    let signed_in: SignedIn = call?.anonymous().await?;
+    client.adopt(&email, &signed_in)?;
+    say(format!("signed in to {url}"));
+    show(&signed_in.user, &url, out)
+}
+
+pub async fn logout(client: &Client) -> Result<()> {
+    if !client.signed_in() {
+        say("not signed in");
+        return Ok(());
+    }
+    // The tokens are forgotten here even if the server cannot be told.
+    let told = client.post(&["v1", "auth", "logout"]).done().await;
+    client.forget()?;
+    match told {
+        Ok(()) => say(format!("signed out of {}", client.server())),
+        Err(failure) => say(format!("tokens forgotten, but {} was not told: {failure}", client.server())),
+    }
+    Ok(())
+}
+
+pub async fn whoami(client: &Client, out: Output) -> Result<()> {
+    let me: Me = client.get(&["v1", "auth", "me"]).send().await?;
+    show(&me, &client.server(), out)
+}
+
+fn show(me: &Me, server: &str, out: Output) -> Result<()> {
+    out.one(me, &me.email, || render(me, server))
+}
+
+fn render(me: &Me, server: &str) -> String {
+    let mut text = format!("{} <{}> at {server}\n", me.name, me.email);
+    if me.grants.is_empty() {
+        text.push_str("  no role yet; ask an admin\n");
+    }
+    for grant in &me.grants {
+        text.push_str(&format!("  {}\n", grant_text(grant)));
+    }
+    text
+}
+
+fn grant_text(grant: &Grant) -> String {
+    match grant.site_id {
+        Some(site) => format!("{} of site {site}", word(&grant.role)),
+        None => format!("{} of the whole fleet", word(&grant.role)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whoami_lists_roles() {
+        let me: Me = serde_json::from_value(json!({
+            "id": "01920000-0000-7000-8000-000000000001", "email": "ada@rackhand.example", "name": "Ada",
+            "grants": [
+                {"id": "01920000-0000-7000-8000-000000000002", "role": "viewer", "site_id": null},
+                {"id": "01920000-0000-7000-8000-000000000003", "role": "operator",
+                 "site_id": "01920000-0000-7000-8000-000000000004"},
+            ],
+        }))
+        .unwrap();
+        insta::assert_snapshot!(render(&me, "https://rackhand.example"), @r"
+        Ada <ada@rackhand.example> at https://rackhand.example
+          viewer of the whole fleet
+          operator of site 01920000-0000-7000-8000-000000000004
+        ");
+    }
+}

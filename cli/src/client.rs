@@ -1,0 +1,392 @@
+//! The HTTP client of the control plane: bearer tokens, refresh by rotation, problems as failures.
+//!
+//! An access token is used until the server refuses it; then the refresh token is spent, under a lock shared with
+//! other commands, and the request is made once more. Requests that create something carry an `Idempotency-Key`,
+//! so that a lost answer may be asked for again.
+
+use std::{sync::Mutex, time::Duration};
+
+use rackhand_schema::{
+    Page, Problem,
+    identity::{Refresh, SignedIn},
+};
+use reqwest::{Method, StatusCode, Url, header};
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{
+    config::{Config, StoredSession},
+    error::{Failure, Result},
+};
+
+/// Longer than any answer that is held open on purpose.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most items of one page.
+const PAGE: &str = "200";
+
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    config: Config,
+    session: Mutex<Option<StoredSession>>,
+}
+
+/// One request in the making.
+pub struct Call<'a> {
+    client: &'a Client,
+    method: Method,
+    url: Url,
+    body: Option<serde_json::Value>,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// Normalises the address of a control plane: scheme and host, nothing after.
+pub fn parse_server(text: &str) -> Result<Url> {
+    let url = Url::parse(text)
+        .map_err(|_| Failure::Usage(format!("`{text}` is not an address like https://rackhand.example")))?;
+    let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        "http" => {
+            return Err(Failure::Usage(format!(
+                "{text}: plain HTTP would show the password to everyone on the way; use https://"
+            )));
+        }
+        _ => return Err(Failure::Usage(format!("`{text}` is not an https:// address"))),
+    }
+    if url.path() != "/" || url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err(Failure::Usage(format!("{text}: give scheme and host only")));
+    }
+    Ok(url)
+}
+
+/// The address as it is stored and shown.
+pub fn origin(url: &Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+impl Client {
+    /// A client for `server`, or for the control plane signed in to last.
+    pub fn open(config: Config, server: Option<&str>) -> Result<Self> {
+        let sessions = config.sessions()?;
+        let server = server.map(str::to_owned).or(sessions.current.clone()).ok_or(Failure::NotSignedIn)?;
+        let base = parse_server(&server)?;
+        let session = sessions.sessions.get(&origin(&base)).cloned();
+        Ok(Self { http: http()?, base, config, session: Mutex::new(session) })
+    }
+
+    pub fn server(&self) -> String {
+        origin(&self.base)
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn signed_in(&self) -> bool {
+        self.token().is_some()
+    }
+
+    pub fn get<'a>(&'a self, segments: &[&str]) -> Call<'a> {
+        self.call(Method::GET, segments)
+    }
+
+    pub fn post<'a>(&'a self, segments: &[&str]) -> Call<'a> {
+        self.call(Method::POST, segments)
+    }
+
+    pub fn put<'a>(&'a self, segments: &[&str]) -> Call<'a> {
+        self.call(Method::PUT, segments)
+    }
+
+    pub fn delete<'a>(&'a self, segments: &[&str]) -> Call<'a> {
+        self.call(Method::DELETE, segments)
+    }
+
+    /// All pages of a list, or the first `limit` items.
+    pub async fn all<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, String)],
+        limit: Option<usize>,
+    ) -> Result<Vec<T>> {
+        let mut items: Vec<T> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut call = self.get(segments).query("limit", PAGE);
+            for (name, value) in query {
+                call = call.query(name, value);
+            }
+            if let Some(cursor) = &cursor {
+                call = call.query("cursor", cursor);
+            }
+            let page: Page<T> = call.send().await?;
+            items.extend(page.items);
+            if let Some(limit) = limit.filter(|limit| items.len() >= *limit) {
+                items.truncate(limit);
+                return Ok(items);
+            }
+            match page.next {
+                // A server that hands out the same cursor again would keep us here for ever.
+                Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
+                _ => return Ok(items),
+            }
+        }
+    }
+
+    /// Stores the tokens of a fresh sign-in and makes this the current control plane.
+    pub fn adopt(&self, email: &str, signed_in: &SignedIn) -> Result<()> {
+        let (Some(access), Some(refresh)) = (&signed_in.access_token, &signed_in.refresh_token) else {
+            return Err(Failure::Foreign {
+                url: self.server(),
+                detail: "signed in, but no tokens came".to_owned(),
+            });
+        };
+        let session = StoredSession {
+            email: email.to_owned(),
+            access_token: access.clone(),
+            refresh_token: refresh.clone(),
+        };
+        let _lock = self.config.lock()?;
+        self.store(Some(session))
+    }
+
+    /// Forgets the tokens of this control plane.
+    pub fn forget(&self) -> Result<()> {
+        let _lock = self.config.lock()?;
+        self.store(None)
+    }
+
+    fn call<'a>(&'a self, method: Method, segments: &[&str]) -> Call<'a> {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.clear().extend(segments);
+        }
+        Call { client: self, method, url, body: None, headers: Vec::new() }
+    }
+
+    fn token(&self) -> Option<String> {
+        self.with_session(|session| session.as_ref().map(|session| session.access_token.clone()))
+    }
+
+    fn with_session<T>(&self, act: impl FnOnce(&mut Option<StoredSession>) -> T) -> T {
+        act(&mut self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Writes the session to disk and uses it. The caller holds the lock.
+    fn store(&self, session: Option<StoredSession>) -> Result<()> {
+        let mut sessions = self.config.sessions()?;
+        let server = self.server();
+        match &session {
+            Some(session) => {
+                sessions.sessions.insert(server.clone(), session.clone());
+                sessions.current = Some(server);
+            }
+            None => {
+                sessions.sessions.remove(&server);
+                if sessions.current.as_ref() == Some(&server) {
+                    sessions.current = sessions.sessions.keys().next().cloned();
+                }
+            }
+        }
+        self.config.save_sessions(&sessions)?;
+        self.with_session(|held| *held = session);
+        Ok(())
+    }
+
+    /// Gets a new access token after `refused` was not accepted.
+    async fn refresh(&self, refused: &str) -> Result<()> {
+        let _lock = self.config.lock()?;
+        let stored = self.config.sessions()?.sessions.remove(&self.server()).ok_or(Failure::NotSignedIn)?;
+        if stored.access_token != refused {
+            // Another command has refreshed meanwhile.
+            self.with_session(|held| *held = Some(stored));
+            return Ok(());
+        }
+        let call = self.post(&["v1", "auth", "refresh"]);
+        let body = Refresh { refresh_token: Some(stored.refresh_token.clone()) };
+        let response = call.body(&body)?.once(None).await?;
+        let signed_in: SignedIn = match decode(response).await {
+            Ok(signed_in) => signed_in,
+            Err(failure @ Failure::Problem(_))
+                if failure.exit_code() == crate::error::exit::NOT_AUTHENTICATED =>
+            {
+                self.store(None)?;
+                return Err(failure);
+            }
+            Err(other) => return Err(other),
+        };
+        let (Some(access_token), Some(refresh_token)) = (signed_in.access_token, signed_in.refresh_token)
+        else {
+            return Err(Failure::Foreign {
+                url: self.server(),
+                detail: "refreshed, but no tokens came".to_owned(),
+            });
+        };
+        let current = self.config.sessions()?.current;
+        self.store(Some(StoredSession { email: stored.email, access_token, refresh_token }))?;
+        // A refresh in the background must not change which control plane is the current one.
+        let mut sessions = self.config.sessions()?;
+        sessions.current = current;
+        self.config.save_sessions(&sessions)
+    }
+}
+
+impl Call<'_> {
+    #[must_use]
+    pub fn query(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        self.url.query_pairs_mut().append_pair(name, value.as_ref());
+        self
+    }
+
+    #[must_use]
+    pub fn query_if(self, name: &str, value: Option<impl ToString>) -> Self {
+        match value {
+            Some(value) => self.query(name, value.to_string()),
+            None => self,
+        }
+    }
+
+    pub fn body<T: Serialize>(mut self, body: &T) -> Result<Self> {
+        self.body = Some(serde_json::to_value(body).map_err(|error| Failure::Other(error.to_string()))?);
+        Ok(self)
+    }
+
+    /// Replaces only the version that was read.
+    #[must_use]
+    pub fn if_match(mut self, version: u64) -> Self {
+        self.headers.push(("if-match", format!("\"{version}\"")));
+        self
+    }
+
+    /// Makes repeating this request harmless.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.headers.push(("idempotency-key", Uuid::now_v7().to_string()));
+        self
+    }
+
+    /// Sends it and reads the answer.
+    pub async fn send<T: DeserializeOwned>(self) -> Result<T> {
+        decode(self.authenticated().await?).await
+    }
+
+    /// Sends it; the answer has no body.
+    pub async fn done(self) -> Result<()> {
+        let response = self.authenticated().await?;
+        if response.status().is_success() { Ok(()) } else { Err(problem(response).await) }
+    }
+
+    /// Sends it without a token.
+    pub async fn anonymous<T: DeserializeOwned>(self) -> Result<T> {
+        decode(self.once(None).await?).await
+    }
+
+    async fn authenticated(self) -> Result<reqwest::Response> {
+        let token = self.client.token().ok_or(Failure::NotSignedIn)?;
+        let response = self.once(Some(&token)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        // Boxed: refreshing makes a call of its own.
+        Box::pin(self.client.refresh(&token)).await?;
+        let token = self.client.token().ok_or(Failure::NotSignedIn)?;
+        self.once(Some(&token)).await
+    }
+
+    async fn once(&self, token: Option<&str>) -> Result<reqwest::Response> {
+        let mut request = self.client.http.request(self.method.clone(), self.url.clone());
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = &self.body {
+            request = request.json(body);
+        } else if self.method == Method::POST {
+            request = request.json(&serde_json::json!({}));
+        }
+        request.send().await.map_err(|error| transport(&self.client.base, &error))
+    }
+}
+
+fn http() -> Result<reqwest::Client> {
+    let tls = tls().map_err(|error| Failure::Other(format!("cannot set up TLS: {error}")))?;
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("rackhand/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| Failure::Other(format!("cannot set up HTTP: {error}")))
+}
+
+/// Trusts what the operating system trusts.
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls_platform_verifier::Verifier::new(provider.clone())?;
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(std::sync::Arc::new(verifier))
+        .with_no_client_auth())
+}
+
+fn transport(base: &Url, error: &reqwest::Error) -> Failure {
+    if error.is_timeout() && !error.is_connect() {
+        return Failure::NoAnswer(origin(base));
+    }
+    // The innermost cause says most: "connection refused", "certificate has expired".
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Failure::Unreachable { url: origin(base), detail: cause.to_string() }
+}
+
+async fn decode<T: DeserializeOwned>(response: reqwest::Response) -> Result<T> {
+    if !response.status().is_success() {
+        return Err(problem(response).await);
+    }
+    let url = response.url().clone();
+    let bytes = response.bytes().await.map_err(|error| transport(&url, &error))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::Foreign { url: url.to_string(), detail: error.to_string() })
+}
+
+async fn problem(response: reqwest::Response) -> Failure {
+    let status = response.status();
+    let url = response.url().to_string();
+    let retry = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .map(|seconds| format!(" Try again in {seconds} s."));
+    match response.json::<Problem>().await {
+        Ok(mut problem) => {
+            problem.detail.push_str(&retry.unwrap_or_default());
+            Failure::Problem(Box::new(problem))
+        }
+        Err(_) => Failure::Foreign { url, detail: format!("status {status} without a problem body") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked() {
+        assert_eq!(origin(&parse_server("https://rackhand.example/").unwrap()), "https://rackhand.example");
+        assert_eq!(origin(&parse_server("http://127.0.0.1:8420").unwrap()), "http://127.0.0.1:8420");
+        for bad in
+            ["http://rackhand.example", "rackhand.example", "https://u:p@x", "https://x/path", "ftp://x"]
+        {
+            assert_eq!(parse_server(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `rackhand doctor`: checks everything between this machine and the executors, and says what to do.
+
+use rackhand_schema::{executor::ExecutorState, identity::Me, site::Site};
+use serde::Serialize;
+
+use crate::{
+    client::Client,
+    credentials,
+    error::{Failure, Result},
+    executors,
+    output::{Column, Output},
+    version,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    check: String,
+    result: Verdict,
+    detail: String,
+}
+
+#[derive(Default)]
+struct Report(Vec<Check>);
+
+impl Report {
+    fn add(&mut self, check: impl Into<String>, result: Verdict, detail: impl Into<String>) {
+        self.0.push(Check { check: check.into(), result, detail: detail.into() });
+    }
+}
+
+const COLUMNS: [Column<Check>; 3] = [
+    Column::new("CHECK", |check: &Check| check.check.clone()),
+    Column::new("RESULT", |check| crate::output::word(&check.result)),
+    Column::new("DETAIL", |check| check.detail.clone()),
+];
+
+pub async fn run(client: Result<Client>, out: Output) -> Result<()> {
+    let mut report = Report::default();
+    match client {
+        Ok(client) => examine(&client, &mut report).await,
+        Err(failure) => report.add("configuration", Verdict::Failed, failure.to_string()),
+    }
+    out.list(&report.0, &COLUMNS, |check| check.check.clone())?;
+    let failed = report.0.iter().filter(|check| check.result == Verdict::Failed).count();
+    if failed == 0 { Ok(()) } else { Err(Failure::Other(format!("{failed} checks failed"))) }
+}
+
+async fn examine(client: &Client, report: &mut Report) {
+    match client.config().loose_permissions() {
+        None => report.add("tokens", Verdict::Ok, "only you can read them"),
+        Some(detail) => report.add("tokens", Verdict::Failed, detail),
+    }
+    match client.get(&["v1", "health"]).anonymous::<serde_json::Value>().await {
+        Ok(_) => report.add("control plane", Verdict::Ok, format!("{} answers", client.server())),
+        Err(failure) => {
+            report.add("control plane", Verdict::Failed, failure.to_string());
+            return;
+        }
+    }
+    match version::fetch(client).await {
+        Ok(server) => {
+            let skew = version::skew(version::CLIENT, &server);
+            let verdict = if matches!(skew, "none" | "patch") { Verdict::Ok } else { Verdict::Warning };
+            report.add(
+                "versions",
+                verdict,
+                format!("client {}, server {server}, skew {skew}", version::CLIENT),
+            );
+        }
+        Err(failure) => report.add("versions", Verdict::Failed, failure.to_string()),
+    }
+    match client.get(&["v1", "auth", "me"]).send::<Me>().await {
+        Ok(me) => report.add("session", Verdict::Ok, format!("signed in as {}", me.email)),
+        Err(failure) => {
+            report.add("session", Verdict::Failed, failure.to_string());
+            return;
+        }
+    }
+    match client.all::<Site>(&["v1", "sites"], &[], None).await {
+        Ok(sites) if sites.is_empty() => {
+            report.add("sites", Verdict::Warning, "none; `rackhand sites create NAME`");
+        }
+        Ok(sites) => {
+            for site in sites {
+                examine_site(client, &site, report).await;
+            }
+        }
+        Err(failure) => report.add("sites", Verdict::Failed, failure.to_string()),
+    }
+}
+
+async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
+    let name = format!("site {}", site.name);
+    let id = site.id.to_string();
+    match (site.executors_online, &site.public_key) {
+        (0, _) => report.add(&name, Verdict::Failed, "no executor online: nothing can be done there"),
+        (_, None) => report.add(&name, Verdict::Failed, "no site key: credentials cannot be sealed"),
+        (online, Some(_)) => report.add(&name, Verdict::Ok, format!("{online} executors online")),
+    }
+    if site.config.hardware_paused {
+        report.add(&name, Verdict::Warning, "hardware operations are paused");
+    }
+    match executors::list(client, Some(&id)).await {
+        Ok(executors) => {
+            for executor in executors.iter().filter(|executor| executor.state == ExecutorState::Joining) {
+                report.add(
+                    &name,
+                    Verdict::Warning,
+                    format!(
+                        "{} waits for its fingerprint to be confirmed: `rackhand-executor confirm` on another",
+                        executor.name
+                    ),
+                );
+            }
+        }
+        Err(failure) => report.add(&name, Verdict::Failed, failure.to_string()),
+    }
+    match credentials::list(client, &[("site", id)]).await {
+        Ok(credentials) => {
+            for credential in credentials.iter().filter(|credential| credential.suspended) {
+                report.add(
+                    &name,
+                    Verdict::Failed,
+                    format!(
+                        "credential {} is suspended after rejections: `rackhand credentials set {}`",
+                        credential.name, credential.name
+                    ),
+                );
+            }
+        }
+        Err(failure) => report.add(&name, Verdict::Failed, failure.to_string()),
+    }
+}

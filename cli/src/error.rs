@@ -1,0 +1,160 @@
+//! What can go wrong in a command, and the exit code each failure has.
+//!
+//! Scripts decide by the exit code, people by the text: both are part of the interface and covered by golden files.
+
+use rackhand_schema::{ErrorCode, Problem};
+use thiserror::Error;
+
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Exit codes, as `--help` lists them.
+pub mod exit {
+    pub const FAILURE: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const NOT_FOUND: u8 = 3;
+    pub const NOT_AUTHENTICATED: u8 = 4;
+    pub const FORBIDDEN: u8 = 5;
+    pub const CONFLICT: u8 = 6;
+    pub const PARTIAL: u8 = 7;
+    pub const TIMEOUT: u8 = 8;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Printed at the end of every help text.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failure
+  2    wrong usage
+  3    not found
+  4    not signed in, or the credential was refused
+  5    signed in, but another role is needed
+  6    conflict: somebody changed it, or the plan is stale
+  7    partial success: some targets did not succeed
+  8    timed out
+  130  interrupted";
+
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The command line asks for something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The control plane answered with a problem.
+    #[error("{}", problem_text(.0))]
+    Problem(Box<Problem>),
+    #[error("cannot reach {url}: {detail}")]
+    Unreachable { url: String, detail: String },
+    #[error("{0} did not answer in time")]
+    NoAnswer(String),
+    #[error("{url} answered something else than Rackhand would: {detail}")]
+    Foreign { url: String, detail: String },
+    #[error("not signed in; run `rackhand login URL`")]
+    NotSignedIn,
+    #[error("there is no {what} `{name}`")]
+    NotFound { what: &'static str, name: String },
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Partial(String),
+    #[error("{0}")]
+    TimedOut(String),
+    #[error("interrupted")]
+    Interrupted,
+    #[error("{0}")]
+    Other(String),
+    #[error("{context}: {source}")]
+    File { context: String, source: std::io::Error },
+}
+
+impl Failure {
+    pub fn file(context: impl Into<String>, source: std::io::Error) -> Self {
+        Self::File { context: context.into(), source }
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => exit::USAGE,
+            Self::NotSignedIn | Self::Refused(_) => exit::NOT_AUTHENTICATED,
+            Self::NotFound { .. } => exit::NOT_FOUND,
+            Self::Conflict(_) => exit::CONFLICT,
+            Self::Partial(_) => exit::PARTIAL,
+            Self::TimedOut(_) | Self::NoAnswer(_) => exit::TIMEOUT,
+            Self::Interrupted => exit::INTERRUPTED,
+            Self::Problem(problem) => match problem.status {
+                401 => exit::NOT_AUTHENTICATED,
+                403 => exit::FORBIDDEN,
+                404 => exit::NOT_FOUND,
+                409 | 412 => exit::CONFLICT,
+                408 | 504 => exit::TIMEOUT,
+                _ => exit::FAILURE,
+            },
+            _ => exit::FAILURE,
+        }
+    }
+
+    /// What could be done next, when the text itself does not say.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Problem(problem) = self else { return None };
+        match ErrorCode::parse(&problem.code) {
+            Some(ErrorCode::NotSignedIn | ErrorCode::SessionEnded | ErrorCode::RefreshReused) => {
+                Some("run `rackhand login URL` again".to_owned())
+            }
+            Some(ErrorCode::PlanStale) => {
+                Some("read the plan again with `rackhand jobs show JOB`, then approve its digest".to_owned())
+            }
+            Some(_) => None,
+            None => Some(
+                "this server knows error codes that this client does not: compare `rackhand version`"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+fn problem_text(problem: &Problem) -> String {
+    let mut text = format!("{} [{}]", problem.title, problem.code);
+    if !problem.detail.is_empty() && problem.detail != problem.title {
+        text.push_str(": ");
+        text.push_str(&problem.detail);
+    }
+    if let Some(role) = &problem.needs_role {
+        text.push_str(&format!(" (needs the role {role})"));
+    }
+    for field in &problem.fields {
+        text.push_str(&format!("\n  {}: {}", field.field, field.detail));
+    }
+    if let Some(trace) = &problem.trace_id {
+        text.push_str(&format!("\n  trace {trace}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_status_has_its_exit_code() {
+        let code = |code| Failure::Problem(Box::new(Problem::new(code, "x"))).exit_code();
+        assert_eq!(code(ErrorCode::NotSignedIn), 4);
+        assert_eq!(code(ErrorCode::ForbiddenRole), 5);
+        assert_eq!(code(ErrorCode::NotFound), 3);
+        assert_eq!(code(ErrorCode::PlanStale), 6);
+        assert_eq!(code(ErrorCode::VersionConflict), 6);
+        assert_eq!(code(ErrorCode::InvalidRequest), 1);
+        assert_eq!(code(ErrorCode::Internal), 1);
+    }
+
+    #[test]
+    fn a_problem_reads_like_a_sentence() {
+        let mut problem = Problem::new(ErrorCode::ForbiddenRole, "Approving needs more than viewer.");
+        problem.needs_role = Some("operator".to_owned());
+        problem.trace_id = Some("0af7651916cd43dd8448eb211c80319c".to_owned());
+        insta::assert_snapshot!(Failure::Problem(Box::new(problem)).to_string(), @r"
+        This needs another role [forbidden-role]: Approving needs more than viewer. (needs the role operator)
+          trace 0af7651916cd43dd8448eb211c80319c
+        ");
+    }
+}

@@ -1,0 +1,173 @@
+//! `rackhand events tail`: what happened, and what happens.
+
+use std::collections::VecDeque;
+
+use clap::{Args, Subcommand};
+use rackhand_schema::{
+    event::{Event, EventPage},
+    id::RunId,
+};
+
+use crate::{
+    client::Client,
+    error::{EXIT_CODES, Failure, Result},
+    output::{Column, Format, Output, moment, word, write_stdout},
+    resolve,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// The latest events; with `--follow` also those to come.
+    #[command(after_help = EXIT_CODES)]
+    Tail(Tail),
+}
+
+#[derive(Debug, Args)]
+pub struct Tail {
+    #[arg(long)]
+    site: Option<String>,
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
+    #[arg(long, value_name = "ID")]
+    run: Option<RunId>,
+    /// Name, service tag or id.
+    #[arg(long)]
+    server: Option<String>,
+    /// Begin after this event instead of with the latest; the cursor stands in the JSON form.
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
+    /// How many of the latest events to begin with.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Wait for further events until Ctrl-C.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Most events of one answer.
+const PAGE: &str = "500";
+/// How long the server holds an answer open while nothing happens.
+const WAIT_MS: &str = "20000";
+
+const COLUMNS: [Column<Event>; 7] = [
+    Column::new("AT", |event: &Event| moment(&event.at)),
+    Column::new("LEVEL", |event| word(&event.level)),
+    Column::new("KIND", |event| event.kind.clone()),
+    Column::new("ACTOR", |event| event.actor.clone()),
+    Column::new("MESSAGE", message),
+    Column::wide("RUN", |event| crate::output::dash(event.run_id)),
+    Column::wide("CURSOR", |event| event.cursor.clone()),
+];
+
+pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
+    let Verb::Tail(args) = verb;
+    let query = args.query(client).await?;
+    let mut latest: VecDeque<Event> = VecDeque::new();
+    let mut cursor = args.after.clone();
+    loop {
+        let page = page(client, &query, cursor.as_deref(), None).await?;
+        let empty = page.items.is_empty();
+        latest.extend(page.items);
+        if args.after.is_none() {
+            // Without a starting point only the latest are wanted.
+            let surplus = latest.len().saturating_sub(args.limit);
+            latest.drain(..surplus);
+        }
+        cursor = Some(page.cursor);
+        if empty {
+            break;
+        }
+    }
+    let events: Vec<Event> = latest.into();
+    if !args.follow {
+        return out.list(&events, &COLUMNS, |event| event.cursor.clone());
+    }
+    print(&events, out)?;
+    loop {
+        let page = page(client, &query, cursor.as_deref(), Some(WAIT_MS)).await?;
+        print(&page.items, out)?;
+        cursor = Some(page.cursor);
+    }
+}
+
+impl Tail {
+    async fn query(&self, client: &Client) -> Result<Vec<(&'static str, String)>> {
+        let site = resolve::site_id(client, self.site.as_deref()).await?;
+        let mut query = Vec::new();
+        query.extend(site.map(|site| ("site", site.to_string())));
+        if let Some(job) = &self.job {
+            query.push(("job", resolve::job(job)?.to_string()));
+        }
+        query.extend(self.run.map(|run| ("run", run.to_string())));
+        if let Some(server) = &self.server {
+            query.push(("server", resolve::server(client, server, site).await?.to_string()));
+        }
+        Ok(query)
+    }
+}
+
+/// One page of events after `cursor`; with `wait_ms` held open while there is none.
+pub async fn page(
+    client: &Client,
+    query: &[(&'static str, String)],
+    cursor: Option<&str>,
+    wait_ms: Option<&str>,
+) -> Result<EventPage> {
+    let mut call = client.get(&["v1", "events"]).query("limit", PAGE);
+    for (name, value) in query {
+        call = call.query(name, value);
+    }
+    call.query_if("after", cursor).query_if("wait_ms", wait_ms).send().await
+}
+
+/// Streams: JSON as one object per line, anything else as one line for each event.
+fn print(events: &[Event], out: Output) -> Result<()> {
+    for event in events {
+        let line = match out.format {
+            Format::Json => {
+                serde_json::to_string(event).map_err(|error| Failure::Other(error.to_string()))?
+            }
+            Format::Name => event.cursor.clone(),
+            Format::Table | Format::Wide | Format::Csv => line(event),
+        };
+        write_stdout(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+fn line(event: &Event) -> String {
+    let text = format!(
+        "{}  {:<5}  {:<16}  {}  {}",
+        moment(&event.at),
+        word(&event.level),
+        event.kind,
+        event.actor,
+        message(event)
+    );
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+fn message(event: &Event) -> String {
+    if event.late { format!("{} (late)", event.message) } else { event.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line() {
+        let event: Event = serde_json::from_value(json!({
+            "cursor": "7-1", "at": "2026-01-02T03:04:05.6Z", "kind": "run.log", "level": "warn",
+            "message": "two\nlines\u{1b}[31m", "site_id": null, "job_id": null, "run_id": null,
+            "server_id": null, "trace_id": null, "actor": "executor-1", "late": true, "data": {}, "hash": "",
+        }))
+        .unwrap();
+        assert_eq!(
+            line(&event),
+            "2026-01-02 03:04:05Z  warn   run.log           executor-1  two lines [31m (late)"
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! Follows a job to its end and turns its outcome into an exit code.
+//!
+//! Events wake it (one long poll at a time); what it shows is always read from the job and its runs, so that a
+//! lost event cannot leave a wrong picture. A control plane that is away for a while is waited for.
+
+use std::time::Duration;
+
+use rackhand_schema::{
+    id::JobId,
+    job::{Job, JobState},
+    run::{Run, RunState},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{get, progress::Progress, runs, show};
+use crate::{
+    client::Client,
+    error::{Failure, Result},
+    events,
+    output::{Output, say, word},
+};
+
+/// Least time between two readings of the job.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Before asking an absent control plane again.
+const ABSENT: Duration = Duration::from_secs(2);
+/// How long one long poll is held; also how often the job is read when nothing happens.
+const WAIT_MS: &str = "10000";
+
+pub async fn to_end(client: &Client, id: JobId, limit: Option<Duration>, out: Output) -> Result<()> {
+    let mut progress = Progress::new(out);
+    let (job, runs) = match limit {
+        None => watch(client, id, &mut progress).await?,
+        Some(limit) => {
+            timeout_at(Instant::now() + limit, watch(client, id, &mut progress)).await.map_err(|_| {
+                Failure::TimedOut(format!("job {id} has not ended within {} s; it goes on", limit.as_secs()))
+            })??
+        }
+    };
+    progress.finish();
+    out.one(&job, &job.id.to_string(), || show::job(&job, &runs, out))?;
+    verdict(&job, &runs)
+}
+
+async fn watch(client: &Client, id: JobId, progress: &mut Progress) -> Result<(Job, Vec<Run>)> {
+    let query = [("job", id.to_string())];
+    let mut cursor: Option<String> = None;
+    let mut away = false;
+    loop {
+        let step = async {
+            let job = get(client, id).await?;
+            let runs = runs(client, id).await?;
+            progress.show(&job, &runs);
+            if ended(&job, &runs) {
+                return Ok((Some((job, runs)), None));
+            }
+            let page = events::page(client, &query, cursor.as_deref(), Some(WAIT_MS)).await?;
+            Ok::<_, Failure>((None, Some(page.cursor)))
+        };
+        match step.await {
+            Ok((Some(end), _)) => return Ok(end),
+            Ok((None, next)) => {
+                if away {
+                    say("the control plane is back");
+                    away = false;
+                }
+                cursor = next;
+                sleep(PAUSE).await;
+            }
+            Err(failure) if passing(&failure) => {
+                if !away {
+                    say(format!("{failure}; waiting for it"));
+                    away = true;
+                }
+                sleep(ABSENT).await;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// A job has ended when it says so; one that still undoes something has not.
+fn ended(job: &Job, runs: &[Run]) -> bool {
+    matches!(job.state, JobState::Succeeded | JobState::Failed | JobState::Cancelled)
+        && runs.iter().all(|run| run.state.is_terminal())
+}
+
+fn passing(failure: &Failure) -> bool {
+    match failure {
+        Failure::Unreachable { .. } | Failure::NoAnswer(_) => true,
+        Failure::Problem(problem) => matches!(problem.status, 429 | 502..=504),
+        _ => false,
+    }
+}
+
+fn verdict(job: &Job, runs: &[Run]) -> Result<()> {
+    if job.state == JobState::Succeeded {
+        return Ok(());
+    }
+    let good =
+        runs.iter().filter(|run| matches!(run.state, RunState::Succeeded | RunState::NoChange)).count();
+    let text = format!("job {} ended {}: {good} of {} runs succeeded", job.id, word(&job.state), runs.len());
+    if good == 0 { Err(Failure::Other(text)) } else { Err(Failure::Partial(text)) }
+}

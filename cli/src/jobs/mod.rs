@@ -1,0 +1,192 @@
+//! `rackhand jobs …`: plan, approve, watch and stop work.
+
+mod follow;
+mod plan;
+mod progress;
+mod show;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use rackhand_schema::{
+    id::JobId,
+    job::{Approval, Job, JobState, Reason},
+    run::Run,
+};
+
+use crate::{
+    client::Client,
+    error::{EXIT_CODES, Failure, Result},
+    output::{Column, Output, moment, say, word},
+    resolve, secret,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Jobs, the latest first.
+    #[command(after_help = EXIT_CODES)]
+    List {
+        #[arg(long)]
+        site: Option<String>,
+        /// `planned`, `running`, `paused`, `succeeded`, `failed`, `cancelled`
+        #[arg(long)]
+        state: Option<String>,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// A job with its plan and its runs.
+    #[command(after_help = EXIT_CODES)]
+    Show { job: String },
+    /// Let the server compute what would be done; nothing that changes a machine starts.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Plan(plan::Kind),
+    /// Approve a plan; its runs start.
+    #[command(after_help = EXIT_CODES)]
+    Apply(Apply),
+    /// Follow a job to its end; the exit code tells how it ended.
+    #[command(after_help = EXIT_CODES)]
+    Watch {
+        job: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// End a job at the next safe point of each run.
+    #[command(after_help = EXIT_CODES)]
+    Cancel(Because),
+    /// Start no further run.
+    #[command(after_help = EXIT_CODES)]
+    Pause(Because),
+    /// Go on with a paused job.
+    #[command(after_help = EXIT_CODES)]
+    Resume(Because),
+    /// Plan a new job for the targets that did not succeed.
+    #[command(after_help = EXIT_CODES)]
+    Retry(Because),
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    job: String,
+    /// Digest of the plan that was read; asked for on a terminal, needed elsewhere.
+    #[arg(long, value_name = "HEX")]
+    digest: Option<String>,
+    /// Follow the job to its end.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    limit: Limit,
+}
+
+#[derive(Debug, Args)]
+pub struct Because {
+    job: String,
+    /// Why; kept in the audit.
+    #[arg(long)]
+    reason: String,
+}
+
+/// How long to wait.
+#[derive(Debug, Args)]
+pub struct Limit {
+    /// Give up waiting after so many seconds; the job itself goes on.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+impl Limit {
+    fn duration(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+}
+
+const COLUMNS: [Column<Job>; 9] = [
+    Column::new("ID", |job: &Job| job.id.to_string()),
+    Column::new("KIND", |job| job.spec.kind().to_owned()),
+    Column::new("STATE", |job| word(&job.state)),
+    Column::new("RUNS", |job| show::run_counts(&job.runs)),
+    Column::new("REASON", |job| job.reason.clone()),
+    Column::new("CREATED", |job| moment(&job.created_at)),
+    Column::wide("BY", |job| job.created_by_name.clone()),
+    Column::wide("SITE", |job| job.site.clone()),
+    Column::wide("TRACE", |job| job.trace_id.to_hex()),
+];
+
+pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
+    match verb {
+        Verb::List { site, state, limit } => {
+            let site = resolve::site_id(client, site.as_deref()).await?;
+            let mut query = Vec::new();
+            query.extend(site.map(|site| ("site", site.to_string())));
+            query.extend(state.map(|state| ("state", state)));
+            let jobs: Vec<Job> = client.all(&["v1", "jobs"], &query, Some(limit)).await?;
+            out.list(&jobs, &COLUMNS, |job| job.id.to_string())
+        }
+        Verb::Show { job } => {
+            let job = get(client, resolve::job(&job)?).await?;
+            let runs = runs(client, job.id).await?;
+            out.one(&job, &job.id.to_string(), || show::job(&job, &runs, out))
+        }
+        Verb::Plan(kind) => plan::run(kind, client, out).await,
+        Verb::Apply(args) => apply(args, client, out).await,
+        Verb::Watch { job, limit } => {
+            follow::to_end(client, resolve::job(&job)?, limit.duration(), out).await
+        }
+        Verb::Cancel(because) => act(client, because, "cancel", out).await,
+        Verb::Pause(because) => act(client, because, "pause", out).await,
+        Verb::Resume(because) => act(client, because, "resume", out).await,
+        Verb::Retry(because) => act(client, because, "retry-failed", out).await,
+    }
+}
+
+async fn apply(args: Apply, client: &Client, out: Output) -> Result<()> {
+    let id = resolve::job(&args.job)?;
+    let digest = match args.digest {
+        Some(digest) => digest,
+        None => confirm(&get(client, id).await?, out)?,
+    };
+    let call = client.post(&["v1", "jobs", &id.to_string(), "approve"]).idempotent();
+    let job: Job = call.body(&Approval { digest })?.send().await?;
+    say(format!("approved {}", job.id));
+    if args.wait {
+        return follow::to_end(client, id, args.limit.duration(), out).await;
+    }
+    out.one(&job, &job.id.to_string(), || format!("{} {}\n", job.id, word(&job.state)))
+}
+
+/// Shows the plan once more and asks; the digest that was shown is the one that gets approved.
+fn confirm(job: &Job, out: Output) -> Result<String> {
+    if job.state != JobState::Planned {
+        return Err(Failure::Conflict(format!("job {} is {}, not planned", job.id, word(&job.state))));
+    }
+    say(show::plan(job, out.colourless()));
+    match secret::ask("Carry out this plan? Type `yes`:")?.as_deref() {
+        Some("yes") => Ok(job.plan.digest.clone()),
+        Some(_) => Err(Failure::Other("not approved".to_owned())),
+        None => Err(Failure::Usage(format!(
+            "no terminal to ask on; approve the plan you read with --digest {}",
+            job.plan.digest
+        ))),
+    }
+}
+
+async fn act(client: &Client, because: Because, verb: &str, out: Output) -> Result<()> {
+    let id = resolve::job(&because.job)?;
+    let call = client.post(&["v1", "jobs", &id.to_string(), verb]).idempotent();
+    let job: Job = call.body(&Reason { reason: because.reason })?.send().await?;
+    out.one(&job, &job.id.to_string(), || {
+        if job.state == JobState::Planned {
+            show::plan(&job, out)
+        } else {
+            format!("{} {}\n", job.id, word(&job.state))
+        }
+    })
+}
+
+async fn get(client: &Client, id: JobId) -> Result<Job> {
+    client.get(&["v1", "jobs", &id.to_string()]).send().await
+}
+
+async fn runs(client: &Client, id: JobId) -> Result<Vec<Run>> {
+    client.all(&["v1", "jobs", &id.to_string(), "runs"], &[], None).await
+}

@@ -1,0 +1,214 @@
+//! `rackhand jobs plan …`: creates a job and prints what the server says it would do.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use rackhand_schema::{
+    id::{ServerId, SiteId},
+    job::{
+        FirmwarePackage, FirmwareUpdateParams, InventoryParams, Job, JobPolicy, JobSpec, JobState, NewJob,
+        PowerAction, PowerParams,
+    },
+    server::ServerSummary,
+};
+use serde_json::Value;
+
+use super::{Limit, follow, show};
+use crate::{
+    client::Client,
+    error::{EXIT_CODES, Failure, Result},
+    output::{Format, Output, say},
+    resolve,
+    servers::Filter,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Kind {
+    /// Read identity, power, health and firmware; starts at once, since it changes nothing.
+    #[command(after_help = EXIT_CODES)]
+    Inventory {
+        #[command(flatten)]
+        common: Common,
+        /// Follow the job to its end.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Change the power state of hosts.
+    #[command(after_help = EXIT_CODES)]
+    Power {
+        #[arg(long, value_enum)]
+        action: Action,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Install a firmware package.
+    #[command(after_help = EXIT_CODES)]
+    Firmware {
+        /// JSON of the package: name, file_name, url, sha256, size, software_id, version; or an object of such
+        /// packages by BMC generation (`idrac8`, `idrac9`, …).
+        #[arg(long, value_name = "FILE")]
+        package: PathBuf,
+        /// Also install a version older than the installed one.
+        #[arg(long)]
+        allow_downgrade: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Names, service tags or ids, separated by commas; or choose by the filters below.
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    servers: Vec<String>,
+    /// Every server of the site.
+    #[arg(long, conflicts_with = "servers")]
+    all: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// Why; kept in the audit.
+    #[arg(long)]
+    reason: String,
+    /// At most so many runs at once.
+    #[arg(long, value_name = "N")]
+    max_parallel: Option<u32>,
+    /// Pause when so many runs have failed; 0 never pauses.
+    #[arg(long, value_name = "N")]
+    pause_after_failures: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Action {
+    On,
+    ForceOff,
+    GracefulShutdown,
+    GracefulRestart,
+    ForceRestart,
+    PowerCycle,
+}
+
+impl From<Action> for PowerAction {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::On => Self::On,
+            Action::ForceOff => Self::ForceOff,
+            Action::GracefulShutdown => Self::GracefulShutdown,
+            Action::GracefulRestart => Self::GracefulRestart,
+            Action::ForceRestart => Self::ForceRestart,
+            Action::PowerCycle => Self::PowerCycle,
+        }
+    }
+}
+
+pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
+    let (spec, common, follow) = match kind {
+        Kind::Inventory { common, wait, limit } => {
+            (JobSpec::Inventory(InventoryParams {}), common, wait.then_some(limit))
+        }
+        Kind::Power { action, common } => {
+            (JobSpec::Power(PowerParams { action: action.into() }), common, None)
+        }
+        Kind::Firmware { package, allow_downgrade, common } => {
+            let packages = packages(&package)?;
+            (JobSpec::FirmwareUpdate(FirmwareUpdateParams { packages, allow_downgrade }), common, None)
+        }
+    };
+    let (site_id, targets) = targets(&common, client).await?;
+    let defaults = JobPolicy::default();
+    let body = NewJob {
+        site_id,
+        spec,
+        targets,
+        policy: JobPolicy {
+            max_parallel: common.max_parallel.unwrap_or(defaults.max_parallel),
+            pause_after_failures: common.pause_after_failures.unwrap_or(defaults.pause_after_failures),
+        },
+        reason: common.reason,
+    };
+    let job: Job = client.post(&["v1", "jobs"]).idempotent().body(&body)?.send().await?;
+    if let Some(limit) = follow {
+        return follow::to_end(client, job.id, limit.duration(), out).await;
+    }
+    out.one(&job, &job.id.to_string(), || show::plan(&job, out))?;
+    if job.state == JobState::Planned && matches!(out.format, Format::Table | Format::Wide) {
+        say(format!("to carry it out: rackhand jobs apply {} --digest {}", job.id, job.plan.digest));
+    }
+    Ok(())
+}
+
+/// The frozen list of servers, all of one site.
+async fn targets(common: &Common, client: &Client) -> Result<(SiteId, Vec<ServerId>)> {
+    let site = common.filter.site.as_deref();
+    if !common.servers.is_empty() {
+        if common.filter.is_narrow() {
+            return Err(Failure::Usage("give either --servers or filters".to_owned()));
+        }
+        let site = resolve::site(client, site).await?.id;
+        let mut ids = Vec::new();
+        if common.servers.len() == 1 {
+            for name in &common.servers {
+                ids.push(resolve::server(client, name, Some(site)).await?);
+            }
+            return Ok((site, ids));
+        }
+        // One reading of the fleet instead of a request for each name.
+        let fleet: Vec<ServerSummary> =
+            client.all(&["v1", "servers"], &[("site", site.to_string())], None).await?;
+        for name in &common.servers {
+            ids.push(match name.parse() {
+                Ok(id) => id,
+                Err(_) => resolve::pick(&fleet, name)?,
+            });
+        }
+        return Ok((site, ids));
+    }
+    if !common.all && !common.filter.is_narrow() {
+        return Err(Failure::Usage("which servers? give --servers, a filter, or --all".to_owned()));
+    }
+    let site = resolve::site(client, site).await?;
+    let mut filter = common.filter.clone();
+    filter.site = Some(site.id.to_string());
+    let ids: Vec<ServerId> = filter.list(client, None).await?.iter().map(|server| server.id).collect();
+    if ids.is_empty() {
+        return Err(Failure::NotFound { what: "server", name: "matching the filter".to_owned() });
+    }
+    Ok((site.id, ids))
+}
+
+fn packages(path: &PathBuf) -> Result<BTreeMap<String, FirmwarePackage>> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| Failure::file(format!("cannot read {}", path.display()), source))?;
+    parse_packages(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
+/// One package is meant for every generation.
+fn parse_packages(text: &str) -> Result<BTreeMap<String, FirmwarePackage>, serde_json::Error> {
+    let value: Value = serde_json::from_str(text)?;
+    if value.get("sha256").is_some() {
+        return Ok([("any".to_owned(), serde_json::from_value(value)?)].into());
+    }
+    serde_json::from_value(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_package_file_holds_one_or_several() {
+        let one = json!({
+            "name": "BIOS 1.13.2", "file_name": "BIOS.EXE", "url": "http://127.0.0.1:1/BIOS.EXE",
+            "sha256": "0".repeat(64), "size": 1, "software_id": "159", "version": "1.13.2",
+        });
+        let keys = |value: Value| -> Vec<String> {
+            parse_packages(&value.to_string()).unwrap().into_keys().collect()
+        };
+        assert_eq!(keys(one.clone()), ["any"]);
+        assert_eq!(keys(json!({"idrac8": one, "idrac9": one})), ["idrac8", "idrac9"]);
+        assert!(parse_packages("{\"idrac8\": 1}").is_err());
+    }
+}

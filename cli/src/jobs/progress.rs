@@ -1,0 +1,114 @@
+//! Progress for people: bars when stderr is a terminal, a line for each change elsewhere.
+
+use std::collections::BTreeMap;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rackhand_schema::{
+    id::RunId,
+    job::Job,
+    run::{Run, RunState},
+};
+
+use super::show;
+use crate::output::{Output, say, word};
+
+/// More bars than this do not fit a terminal; then only the sum is shown.
+const MOST_BARS: usize = 24;
+
+pub struct Progress {
+    bars: Option<Bars>,
+    /// What was said last of each run.
+    said: BTreeMap<RunId, String>,
+}
+
+struct Bars {
+    multi: MultiProgress,
+    total: ProgressBar,
+    runs: BTreeMap<RunId, ProgressBar>,
+}
+
+impl Progress {
+    pub fn new(out: Output) -> Self {
+        let bars = out.live.then(|| {
+            let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+            let total = multi.add(ProgressBar::new(0));
+            total.set_style(style("{prefix:16} {bar:30} {pos}/{len}  {msg}"));
+            Bars { multi, total, runs: BTreeMap::new() }
+        });
+        Self { bars, said: BTreeMap::new() }
+    }
+
+    pub fn show(&mut self, job: &Job, runs: &[Run]) {
+        match &mut self.bars {
+            Some(bars) => bars.show(job, runs),
+            None => {
+                for run in runs {
+                    let line = line(run);
+                    if self.said.get(&run.id) != Some(&line) {
+                        say(&line);
+                        self.said.insert(run.id, line);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes the bars, so that what follows stands alone.
+    pub fn finish(&mut self) {
+        if let Some(bars) = &self.bars {
+            // A terminal that cannot be cleared keeps the bars; nothing is lost.
+            let _ = bars.multi.clear();
+        }
+    }
+}
+
+impl Bars {
+    fn show(&mut self, job: &Job, runs: &[Run]) {
+        let done = runs.iter().filter(|run| run.state.is_terminal()).count();
+        self.total.set_length(runs.len() as u64);
+        self.total.set_position(done as u64);
+        self.total.set_prefix(format!("job {}", word(&job.state)));
+        self.total.set_message(show::run_counts(&job.runs));
+        if runs.len() > MOST_BARS {
+            return;
+        }
+        for run in runs {
+            let bar = self.runs.entry(run.id).or_insert_with(|| {
+                let bar = self.multi.add(ProgressBar::new(100));
+                bar.set_style(style("  {prefix:14} {bar:30} {msg}"));
+                bar.set_prefix(run.server.clone());
+                bar
+            });
+            bar.set_position(if run.state.is_terminal() { 100 } else { u64::from(run.percent.unwrap_or(0)) });
+            bar.set_message(words(run, true));
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn line(run: &Run) -> String {
+    format!("{}: {}", run.server, words(run, false))
+}
+
+/// `waiting · flash 40% · device_job: the device works (executor-1)`. Lines leave out the percentage, else every
+/// step of it would be one.
+fn words(run: &Run, percent: bool) -> String {
+    let mut parts = vec![word(&run.state)];
+    if !run.phase.is_empty() && !run.state.is_terminal() {
+        parts.push(match run.percent.filter(|_| percent) {
+            Some(percent) => format!("{} {percent}%", run.phase),
+            None => run.phase.clone(),
+        });
+    }
+    if run.state != RunState::Succeeded && !(run.reason.is_empty() && run.detail.is_empty()) {
+        parts.push(show::why(run));
+    }
+    let mut text = parts.join(" · ");
+    if let Some(executor) = run.executor_name.as_ref().filter(|_| !run.state.is_terminal()) {
+        text.push_str(&format!(" ({executor})"));
+    }
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}

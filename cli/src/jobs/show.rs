@@ -1,0 +1,204 @@
+//! Jobs, plans and runs as text.
+
+use std::collections::BTreeMap;
+
+use rackhand_schema::{
+    job::{Job, PlanStep, PlanTarget, Reboot},
+    run::Run,
+};
+
+use crate::output::{Output, dash, moment, printable_lines, word};
+
+/// `8 succeeded, 2 running`
+pub fn run_counts(runs: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> = runs
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+}
+
+/// The plan as people approve it.
+pub fn plan(job: &Job, out: Output) -> String {
+    let mut text = format!(
+        "job      {}\nkind     {}\nsite     {}\nstate    {}\nreason   {}\nlimits   at most {} at once, {}\n\
+         minutes  about {}\ndigest   {}\n",
+        job.id,
+        job.spec.kind(),
+        job.site,
+        word(&job.state),
+        job.reason,
+        job.policy.max_parallel,
+        match job.policy.pause_after_failures {
+            0 => "never pauses on failures".to_owned(),
+            failures => format!("pauses after {failures} failures"),
+        },
+        job.plan.estimated_minutes,
+        job.plan.digest,
+    );
+    if let (Some(name), Some(at)) = (&job.plan.approved_by_name, &job.plan.approved_at) {
+        text.push_str(&format!("approved {name}, {}\n", moment(at)));
+    }
+    text = printable_lines(&text);
+    let mut rows = Vec::new();
+    for target in &job.plan.targets {
+        rows.extend(target_rows(target));
+    }
+    text.push('\n');
+    text.push_str(&out.table(&["SERVER", "STEP", "FROM", "TO", "REBOOT", "MINUTES"], &rows));
+    for target in &job.plan.targets {
+        for blocker in &target.blockers {
+            text.push_str(&printable_lines(&format!("blocked: {}: {blocker}\n", target.server)));
+        }
+        for warning in &target.warnings {
+            text.push_str(&printable_lines(&format!("warning: {}: {warning}\n", target.server)));
+        }
+    }
+    text
+}
+
+/// A job with its plan and the state of each run.
+pub fn job(job: &Job, runs: &[Run], out: Output) -> String {
+    let mut text = plan(job, out);
+    text.push_str(&format!("\nruns     {}\n", run_counts(&job.runs)));
+    if !job.state_reason.is_empty() {
+        text.push_str(&printable_lines(&format!("because  {}\n", job.state_reason)));
+    }
+    if !runs.is_empty() {
+        let rows: Vec<Vec<String>> = runs
+            .iter()
+            .map(|run| {
+                vec![
+                    run.server.clone(),
+                    word(&run.state),
+                    dash(Some(run.phase.as_str()).filter(|phase| !phase.is_empty())),
+                    dash(run.executor_name.as_deref()),
+                    moment(&run.since),
+                    why(run),
+                ]
+            })
+            .collect();
+        text.push('\n');
+        text.push_str(&out.table(&["SERVER", "STATE", "PHASE", "EXECUTOR", "SINCE", "WHY"], &rows));
+    }
+    text
+}
+
+/// Reason and detail of a run's state.
+pub fn why(run: &Run) -> String {
+    match (run.reason.is_empty(), run.detail.is_empty()) {
+        (true, true) => "-".to_owned(),
+        (false, true) => run.reason.clone(),
+        (true, false) => run.detail.clone(),
+        (false, false) => format!("{}: {}", run.reason, run.detail),
+    }
+}
+
+fn target_rows(target: &PlanTarget) -> Vec<Vec<String>> {
+    let minutes = target.estimated_minutes.to_string();
+    if !target.blockers.is_empty() {
+        return vec![vec![
+            target.server.clone(),
+            "left out".into(),
+            "-".into(),
+            "-".into(),
+            "-".into(),
+            "-".into(),
+        ]];
+    }
+    target
+        .steps
+        .iter()
+        .enumerate()
+        .map(|(index, step)| {
+            let (name, from, to, reboot) = step_cells(step);
+            let first = index == 0;
+            vec![
+                if first { target.server.clone() } else { String::new() },
+                name,
+                from,
+                to,
+                reboot.to_owned(),
+                if first { minutes.clone() } else { String::new() },
+            ]
+        })
+        .collect()
+}
+
+fn step_cells(step: &PlanStep) -> (String, String, String, &'static str) {
+    let none = || "-".to_owned();
+    match step {
+        PlanStep::ReadInventory => ("read inventory".to_owned(), none(), none(), "no"),
+        PlanStep::Power { action } => (format!("power {}", word(action)), none(), none(), "-"),
+        PlanStep::AlreadyInstalled { component, version } => {
+            (format!("{component}: nothing to do"), version.clone(), version.clone(), "no")
+        }
+        PlanStep::Firmware { component_name, from, to, reboot, .. } => {
+            let reboot = match reboot {
+                Reboot::None => "no",
+                Reboot::Bmc => "BMC only",
+                Reboot::Host => "host",
+                Reboot::HostAtOnce => "host, at once by the BMC",
+            };
+            (component_name.clone(), from.clone(), to.clone(), reboot)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::Format;
+
+    fn sample() -> Job {
+        let id = |last: u8| format!("01920000-0000-7000-8000-0000000000{last:02}");
+        let firmware = |reboot: &str| {
+            json!({"step": "firmware", "component": "BIOS.Setup.1-1", "component_name": "BIOS", "from": "1.8.2",
+                   "to": "1.13.2", "sha256": "0".repeat(64), "reboot": reboot})
+        };
+        let target = |last: u8, steps: serde_json::Value, blockers: &[&str], warnings: &[&str]| {
+            json!({"server_id": id(last), "server": format!("bmc-{last:02}"), "steps": steps,
+                   "blockers": blockers, "warnings": warnings, "estimated_minutes": 14})
+        };
+        serde_json::from_value(json!({
+            "id": id(1), "site_id": id(2), "site": "lab", "kind": "firmware_update",
+            "params": {"packages": {"any": {
+                "name": "BIOS 1.13.2", "file_name": "B.EXE", "url": "http://127.0.0.1:1/B.EXE",
+                "sha256": "0".repeat(64), "size": 1, "software_id": "159", "version": "1.13.2"}}},
+            "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "quarterly BIOS",
+            "state": "planned", "state_reason": "", "since": "2026-01-02T03:04:05Z",
+            "created_at": "2026-01-02T03:04:05Z", "created_by": null, "created_by_name": "Ada",
+            "trace_id": id(3), "targets": 4, "runs": {"succeeded": 2, "failed": 1},
+            "plan": {"digest": "a".repeat(64), "estimated_minutes": 28, "approved_by_name": null,
+                "approved_at": null, "targets": [
+                    target(4, json!([firmware("host")]), &[], &[]),
+                    target(5, json!([firmware("host_at_once")]), &[], &["the BMC restarts the host by itself"]),
+                    target(6, json!([{"step": "already_installed", "component": "BIOS", "version": "1.13.2"}]), &[], &[]),
+                    target(7, json!([]), &["no inventory yet"], &[]),
+                ]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_plan_says_what_happens_to_whom() {
+        insta::assert_snapshot!(plan(&sample(), Output::plain(Format::Table)));
+    }
+
+    #[test]
+    fn a_job_says_why_its_runs_stand_where_they_stand() {
+        let run: Run = serde_json::from_value(json!({
+            "id": "01920000-0000-7000-8000-000000000009", "job_id": "01920000-0000-7000-8000-000000000001",
+            "site_id": "01920000-0000-7000-8000-000000000002", "server_id": "01920000-0000-7000-8000-000000000004",
+            "server": "bmc-04", "state": "failed", "reason": "device-failed",
+            "detail": "RED007: Unable to verify Update Package signature.", "since": "2026-01-02T03:10:00Z",
+            "phase": "stage", "percent": null, "epoch": 2, "executor": null, "executor_name": "executor-2",
+            "cancel_requested": false, "created_at": "2026-01-02T03:04:05Z", "finished_at": null,
+        }))
+        .unwrap();
+        insta::assert_snapshot!(job(&sample(), &[run], Output::plain(Format::Table)));
+    }
+}

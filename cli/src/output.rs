@@ -1,0 +1,304 @@
+//! Data on stdout, in the form that was asked for; words for people on stderr.
+//!
+//! Tables are cut to the terminal's width only when stdout is a terminal; piped output is complete and has no
+//! colour. CSV cells that a spreadsheet would take for a formula are made inert. JSON is the API's own.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write},
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::error::{Failure, Result};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// Aligned columns, all of them.
+    Wide,
+    /// Comma-separated, with a header.
+    Csv,
+    /// The API's JSON.
+    Json,
+    /// One name per line.
+    Name,
+}
+
+/// One column of a listing of `T`.
+pub struct Column<T> {
+    pub title: &'static str,
+    /// Only shown by `wide` and `csv`.
+    pub wide: bool,
+    pub cell: fn(&T) -> String,
+}
+
+impl<T> Column<T> {
+    pub const fn new(title: &'static str, cell: fn(&T) -> String) -> Self {
+        Self { title, wide: false, cell }
+    }
+
+    pub const fn wide(title: &'static str, cell: fn(&T) -> String) -> Self {
+        Self { title, wide: true, cell }
+    }
+}
+
+/// How stdout and stderr are to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    pub format: Format,
+    /// Columns of the terminal on stdout; none when piped.
+    width: Option<usize>,
+    colour: bool,
+    /// Whether stderr is a terminal: progress bars are shown only there.
+    pub live: bool,
+}
+
+impl Output {
+    pub fn new(format: Format) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let width = terminal
+            .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
+            .flatten()
+            .map(|size| usize::from(size.ws_col))
+            .filter(|columns| *columns >= 20);
+        let colour = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { format, width, colour, live: io::stderr().is_terminal() }
+    }
+
+    #[cfg(test)]
+    pub fn plain(format: Format) -> Self {
+        Self { format, width: None, colour: false, live: false }
+    }
+
+    /// For text that goes to stderr.
+    pub fn colourless(self) -> Self {
+        Self { colour: false, ..self }
+    }
+
+    /// Prints a listing.
+    pub fn list<T: Serialize>(
+        self,
+        items: &[T],
+        columns: &[Column<T>],
+        name: fn(&T) -> String,
+    ) -> Result<()> {
+        write_stdout(&self.render_list(items, columns, name)?)
+    }
+
+    /// Prints one object: as JSON or by name if asked, else as `text` says.
+    pub fn one<T: Serialize>(self, item: &T, name: &str, text: impl FnOnce() -> String) -> Result<()> {
+        write_stdout(&match self.format {
+            Format::Json => json(item)?,
+            Format::Name => format!("{name}\n"),
+            Format::Table | Format::Wide | Format::Csv => text(),
+        })
+    }
+
+    pub fn render_list<T: Serialize>(
+        self,
+        items: &[T],
+        columns: &[Column<T>],
+        name: fn(&T) -> String,
+    ) -> Result<String> {
+        let cells = |wide: bool| -> (Vec<&str>, Vec<Vec<String>>) {
+            let shown: Vec<&Column<T>> = columns.iter().filter(|column| wide || !column.wide).collect();
+            let rows = items.iter().map(|item| shown.iter().map(|column| (column.cell)(item)).collect());
+            (shown.iter().map(|column| column.title).collect(), rows.collect())
+        };
+        Ok(match self.format {
+            Format::Json => json(&items)?,
+            Format::Name => items.iter().map(|item| format!("{}\n", name(item))).collect(),
+            Format::Csv => {
+                let (titles, rows) = cells(true);
+                csv(&titles, &rows)
+            }
+            Format::Table | Format::Wide => {
+                let (titles, rows) = cells(self.format == Format::Wide);
+                self.table(&titles, &rows)
+            }
+        })
+    }
+
+    /// Aligned columns under their titles.
+    pub fn table(self, titles: &[&str], rows: &[Vec<String>]) -> String {
+        let mut widths: Vec<usize> = titles.iter().map(|title| title.chars().count()).collect();
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(printable(cell).chars().count());
+            }
+        }
+        if let Some(limit) = self.width {
+            shrink(&mut widths, limit);
+        }
+        let mut text = String::new();
+        let head: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+        for (index, row) in std::iter::once(&head).chain(rows).enumerate() {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let cell = cut(&printable(cell), *width);
+                let padding = " ".repeat((width + 2).saturating_sub(cell.chars().count()));
+                line.push_str(&if index == 0 { cell } else { self.paint(&cell) });
+                line.push_str(&padding);
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Colours a word that is a state; the word itself stays, colour is never the only sign.
+    fn paint(self, cell: &str) -> String {
+        let code = match cell {
+            "ok" | "on" | "online" | "active" | "succeeded" | "no_change" => "32",
+            "warning" | "joining" | "paused" | "planned" | "unknown" | "waiting" | "settling" => "33",
+            "critical" | "failed" | "revoked" | "suspended" | "cancelled" | "offline" => "31",
+            "running" | "leased" => "36",
+            _ => return cell.to_owned(),
+        };
+        if self.colour { format!("\x1b[{code}m{cell}\x1b[0m") } else { cell.to_owned() }
+    }
+}
+
+/// Writes data for programs or people. A closed pipe is not a fault: the reader has seen enough.
+pub fn write_stdout(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| Failure::file("cannot write to stdout", source)),
+    }
+}
+
+/// Tells people something. Never data.
+pub fn say(text: impl AsRef<str>) {
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{}", printable_lines(text.as_ref()));
+}
+
+pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.to_string()))?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// An absent value in a table.
+pub fn dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// The word an enum has in the API.
+pub fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => other.map(|value| value.to_string()).unwrap_or_default(),
+    }
+}
+
+/// `2026-01-02T03:04:05.678901Z` → `2026-01-02 03:04:05Z`.
+pub fn moment(timestamp: &str) -> String {
+    match (timestamp.get(..10), timestamp.get(10..11), timestamp.get(11..19)) {
+        (Some(day), Some("T"), Some(time)) => format!("{day} {time}Z"),
+        _ => timestamp.to_owned(),
+    }
+}
+
+fn csv(titles: &[&str], rows: &[Vec<String>]) -> String {
+    let mut text = titles.join(",");
+    text.push_str("\r\n");
+    for row in rows {
+        let cells: Vec<String> = row.iter().map(|cell| csv_cell(cell)).collect();
+        text.push_str(&cells.join(","));
+        text.push_str("\r\n");
+    }
+    text
+}
+
+fn csv_cell(cell: &str) -> String {
+    let formula = cell.len() > 1 && cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let cell = if formula { format!("'{cell}") } else { cell.to_owned() };
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
+}
+
+/// Control characters from a device must not reach a terminal.
+pub fn printable(cell: &str) -> String {
+    cell.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// The same for text of several lines.
+pub fn printable_lines(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() && letter != '\n' { ' ' } else { letter }).collect()
+}
+
+fn cut(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    let mut short: String = cell.chars().take(width.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// Narrows the widest columns until the line fits; none below 8.
+fn shrink(widths: &mut [usize], limit: usize) {
+    while widths.iter().map(|width| width + 2).sum::<usize>() > limit + 2 {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > 8 => *widest -= 1,
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Row {
+        name: &'static str,
+        note: &'static str,
+    }
+
+    const COLUMNS: [Column<Row>; 2] = [
+        Column::new("NAME", |row: &Row| row.name.to_owned()),
+        Column::wide("NOTE", |row| row.note.to_owned()),
+    ];
+    const ROWS: [Row; 2] =
+        [Row { name: "bmc-01", note: "=1+1" }, Row { name: "b", note: "a \"quoted\", long note\x1b[31m" }];
+
+    fn render(format: Format) -> String {
+        Output::plain(format).render_list(&ROWS, &COLUMNS, |row| row.name.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn each_format_shows_the_same_rows() {
+        assert_eq!(render(Format::Table), "NAME\nbmc-01\nb\n");
+        assert_eq!(
+            render(Format::Wide),
+            "NAME    NOTE\nbmc-01  =1+1\nb       a \"quoted\", long note [31m\n",
+            "control characters do not reach the terminal"
+        );
+        assert_eq!(render(Format::Name), "bmc-01\nb\n");
+        assert_eq!(
+            render(Format::Csv),
+            "NAME,NOTE\r\nbmc-01,'=1+1\r\nb,\"a \"\"quoted\"\", long note\u{1b}[31m\"\r\n"
+        );
+        assert!(render(Format::Json).starts_with("[\n  {\n    \"name\": \"bmc-01\""));
+    }
+
+    #[test]
+    fn a_narrow_terminal_cuts_the_widest_column() {
+        let output = Output { width: Some(24), ..Output::plain(Format::Table) };
+        let table =
+            output.table(&["NAME", "DETAIL"], &[vec!["bmc-01".into(), "0123456789012345678901234".into()]]);
+        assert_eq!(table, "NAME    DETAIL\nbmc-01  012345678901234…\n");
+    }
+
+    #[test]
+    fn moments_are_short() {
+        assert_eq!(moment("2026-01-02T03:04:05.678901Z"), "2026-01-02 03:04:05Z");
+        assert_eq!(moment("odd"), "odd");
+    }
+}
