@@ -204,6 +204,7 @@ pub const RULES: &[Rule] = &[
     rule("PR27", Meaning::Transient, 60),    // unable to allocate resources, retry one at a time
     rule("JCP012", Meaning::Transient, 60),  // internal iDRAC error
     rule("JCP021", Meaning::Transient, 60),  // internal iDRAC error
+    rule("SYS412", Meaning::Transient, 60),  // upload failed for an internal reason
     rule("RED051", Meaning::Transient, 60),  // package transfer failed
     // Something else runs; waiting helps.
     rule("RED023", Meaning::Busy, 60), // Lifecycle Controller in use
@@ -238,6 +239,7 @@ pub const RULES: &[Rule] = &[
     rule("SessionLimitExceeded", Meaning::SessionLimit, 0),
     rule("CreateLimitReachedForResource", Meaning::Busy, 60),
     rule("SYS415", Meaning::Auth, 0), // invalid session or credentials
+    rule("SYS416", Meaning::Auth, 0), // no credentials
     rule("NoValidSession", Meaning::Auth, 0),
     rule("ResourceAtUriUnauthorized", Meaning::Auth, 0),
     rule("AccessDenied", Meaning::Auth, 0),
@@ -284,6 +286,8 @@ pub const RULES: &[Rule] = &[
     rule("SYS428", Meaning::Refused, 0),
     rule("SYS429", Meaning::Refused, 0),
     rule("RED007", Meaning::Refused, 0), // package signature
+    rule("SYS411", Meaning::Refused, 0), // package too large
+    rule("RED018", Meaning::Refused, 0), // no reinstallation or rollback on this device
     rule("JCP011", Meaning::Refused, 0),
     rule("JCP013", Meaning::Refused, 0),
     rule("JCP032", Meaning::Refused, 0),

@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use crate::{
     auth::{AuthGate, Credentials, Exchange, Observer},
     classify::Class,
-    discovery::Links,
+    discovery::{Links, ROOT},
     document::{self, Document, Evidence},
     endpoint::Endpoint,
     error::{Error, Problem},
     session::{Auth, Presented},
-    transport::{Body, Transport, TransportError},
+    transport::{Body, NotSent, Transport, TransportError},
 };
 
 /// Behaviour of a [`Client`].
@@ -152,6 +152,18 @@ impl Client {
         self.error(&Method::GET, path, false, Problem::NotDeclared { what: what.to_owned() })
     }
 
+    /// What is read before a mutation, bounded by the mutation's own deadline. Nothing has been changed when it fails.
+    pub(crate) async fn before<T>(
+        &self,
+        deadline: Instant,
+        reading: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::time::timeout_at(deadline, reading).await.unwrap_or_else(|_| {
+            let late = TransportError::NotSent { why: NotSent::ConnectTimeout };
+            Err(self.error(&Method::GET, ROOT, false, Problem::Transport(late)))
+        })
+    }
+
     /// The error of a request that cannot be made.
     pub(crate) fn bad_request(&self, path: &str, what: &str) -> Error {
         self.error(&Method::POST, path, false, Problem::Request { what: what.to_owned() })
@@ -209,9 +221,13 @@ impl Client {
     ) -> Result<Response<Bytes>, TransportError> {
         let started = Instant::now();
         let outcome = match self.request(call, presented) {
+            // Not every transport looks at the clock before it writes.
+            Ok(_) if started >= call.deadline => {
+                Err(TransportError::NotSent { why: NotSent::ConnectTimeout })
+            }
             Ok(request) => self.transport.send(request, call.deadline).await,
             Err(error) => {
-                let why = crate::transport::NotSent::Invalid(error.to_string());
+                let why = NotSent::Invalid(error.to_string());
                 Err(TransportError::NotSent { why })
             }
         };

@@ -16,7 +16,8 @@ use crate::{
 };
 
 impl Client {
-    /// The job queue: Dell's own where there is one, because it lists what the others do not, or the job service's.
+    /// The job queue: Dell's own where there is one, because it lists what the others do not; or else the job
+    /// service's, or the task service's.
     ///
     /// # Errors
     /// There is no queue, or it cannot be read. Jobs that cannot be read are no error; jobs that vanish meanwhile
@@ -25,10 +26,13 @@ impl Client {
         let links = self.manager_links().await?;
         let (path, source) = match &links.oem_jobs {
             Some(path) => (path.clone(), TaskSource::OemJobs),
-            None => {
-                let path = self.job_service_jobs().await?;
-                (path.ok_or_else(|| self.not_declared(ROOT, "a job queue"))?, TaskSource::JobService)
-            }
+            None => match self.job_service_jobs().await? {
+                Some(path) => (path, TaskSource::JobService),
+                None => {
+                    let path = self.task_service_tasks().await?;
+                    (path.ok_or_else(|| self.not_declared(ROOT, "a job queue"))?, TaskSource::Task)
+                }
+            },
         };
         let collection = self.collection(&path, true).await?;
         let mut found = Jobs {
@@ -69,12 +73,13 @@ impl Client {
         Ok(None)
     }
 
-    /// The job collections: the job service's first, then Dell's.
+    /// The collections of work: tasks, the job service's jobs, Dell's own jobs.
     pub(crate) async fn queues(&self) -> Result<Vec<(TaskSource, String)>, Error> {
+        let tasks = self.task_service_tasks().await?.map(|path| (TaskSource::Task, path));
         let service = self.job_service_jobs().await?.map(|path| (TaskSource::JobService, path));
         let links = self.manager_links().await?;
         let oem = links.oem_jobs.clone().map(|path| (TaskSource::OemJobs, path));
-        Ok(service.into_iter().chain(oem).collect())
+        Ok(tasks.into_iter().chain(service).chain(oem).collect())
     }
 
     pub(crate) fn check_job_id(&self, id: &str) -> Result<(), Error> {

@@ -43,7 +43,6 @@ impl Client {
             }
             path = next;
         }
-        // Some firmware lists the oldest first.
         found.records.sort_by_key(|record| std::cmp::Reverse(record.number));
         Ok(found)
     }
@@ -56,27 +55,29 @@ impl Client {
         Ok(self.lifecycle_log(None).await?.records.into_iter().next())
     }
 
-    /// Adds the page's records that are newer than `since`. True: an older one was met.
+    /// Adds the page's records that are newer than `since`. True: the rest of the log is older than those.
     async fn take_records(
         &self,
         page: &Document,
         since: Option<u64>,
         records: &mut Vec<LogRecord>,
     ) -> Result<bool, Error> {
-        let mut reached = false;
+        let (mut first, mut last) = (None, None);
         for member in page.value.get("Members").into_iter().flat_map(document::items) {
             let read = match link(member) {
                 Some(path) if !is_document(member) => record(&self.get(path).await?.value),
                 _ => record(member),
             };
             let Some(record) = read else { continue };
+            first = first.or(record.number);
+            last = record.number.or(last);
             let old = since.is_some_and(|since| record.number.is_some_and(|number| number <= since));
-            reached |= old;
             if !old && records.len() < MAX_RECORDS {
                 records.push(record);
             }
         }
-        Ok(reached)
+        // A log that lists its oldest records first must be read to its end.
+        Ok(first >= last && since.is_some_and(|since| last.is_some_and(|last| last <= since)))
     }
 
     async fn lifecycle_entries(&self) -> Result<String, Error> {

@@ -137,11 +137,7 @@ impl Client {
         {
             read_update_service(&service.value, &mut found);
         }
-        if let Some(path) = link_at(&root.value, &["Tasks"])
-            && let Some(service) = keep(self.get(path).await, "task service", &mut unreadable)
-        {
-            found.tasks = link_at(&service.value, &["Tasks"]).map(str::to_owned);
-        }
+        found.tasks = keep(self.task_service_tasks().await, "task service", &mut unreadable).flatten();
         found.jobs = keep(self.job_service_jobs().await, "job service", &mut unreadable).flatten();
         if let Some((links, manager)) = keep(self.manager().await, "manager", &mut unreadable) {
             found.oem_jobs = links.oem_jobs.clone();
@@ -207,6 +203,14 @@ impl Client {
         let Some(path) = link_at(&root.value, &["JobService"]) else { return Ok(None) };
         let service = self.get(path).await?;
         Ok(link_at(&service.value, &["Jobs"]).map(str::to_owned))
+    }
+
+    /// `TaskService.Tasks`; `None` when the root declares no task service.
+    pub(crate) async fn task_service_tasks(&self) -> Result<Option<String>, Error> {
+        let root = self.root().await?;
+        let Some(path) = link_at(&root.value, &["Tasks"]) else { return Ok(None) };
+        let service = self.get(path).await?;
+        Ok(link_at(&service.value, &["Tasks"]).map(str::to_owned))
     }
 
     /// Resets that are described in a resource of their own (`@Redfish.ActionInfo`, DSP0266 §6.4).

@@ -47,6 +47,14 @@ pub struct MultipartUpdate {
     pub targets: Vec<String>,
 }
 
+/// How one job is deleted.
+enum Deletion {
+    /// POST to this target.
+    ByAction(String),
+    /// DELETE of this path.
+    OfMember(String),
+}
+
 const APPLY_TIME: &str = "@Redfish.OperationApplyTime";
 
 impl Client {
@@ -57,7 +65,7 @@ impl Client {
     /// `Unsupported` when action, protocol or apply time are not declared: nothing was sent. `Ambiguous` when the
     /// answer was lost. That the package is installed already is no error: [`Accepted::up_to_date`].
     pub async fn simple_update(&self, update: &SimpleUpdate, deadline: Instant) -> Result<Accepted, Error> {
-        let declared = self.update_capabilities().await?.simple_update;
+        let declared = self.before(deadline, self.update_capabilities()).await?.simple_update;
         let declared = declared.ok_or_else(|| self.not_declared(ROOT, "SimpleUpdate"))?;
         let scheme = update.image_uri.split_once("://").map(|(scheme, _)| scheme).unwrap_or_default();
         let wanted = update.transfer_protocol.as_deref().unwrap_or(scheme).to_ascii_uppercase();
@@ -86,7 +94,7 @@ impl Client {
         update: &MultipartUpdate,
         deadline: Instant,
     ) -> Result<Accepted, Error> {
-        let declared = self.update_capabilities().await?;
+        let declared = self.before(deadline, self.update_capabilities()).await?;
         let path = declared.multipart_push.as_deref();
         let path = path.ok_or_else(|| self.not_declared(ROOT, "MultipartHttpPushUri"))?;
         if declared.max_image_bytes.is_some_and(|max| update.package.len() as u64 > max) {
@@ -116,7 +124,7 @@ impl Client {
     /// `Unsupported` when the kind is not among the declared ones: nothing was sent. `Ambiguous` when the answer was
     /// lost.
     pub async fn reset(&self, kind: ResetKind, deadline: Instant) -> Result<Accepted, Error> {
-        let (target, declared) = self.reset_target().await?;
+        let (target, declared) = self.before(deadline, self.reset_target()).await?;
         if !declared.is_empty() && !declared.contains(&kind) {
             return Err(self.not_declared(&target, &format!("the reset type {}", kind.as_str())));
         }
@@ -130,28 +138,30 @@ impl Client {
     /// `Busy` for a running job; `Ambiguous` when the answer was lost.
     pub async fn delete_job(&self, id: &str, deadline: Instant) -> Result<(), Error> {
         self.check_job_id(id)?;
-        let links = self.manager_links().await?;
-        let by_action = match &links.oem_job_service {
-            Some(service) => self.find(service).await?.and_then(|service| {
-                let delete = action(&service.value, "DellJobService.DeleteJobQueue");
-                delete.and_then(|delete| link_in(delete, "target")).map(str::to_owned)
-            }),
-            None => None,
-        };
-        let outcome = match by_action {
-            Some(target) => {
-                self.exchange(Call::post(&target, &json!({ "JobID": id }), deadline)).await.map(drop)
+        let outcome = match self.before(deadline, self.deletion(id)).await? {
+            Deletion::ByAction(target) => {
+                self.exchange(Call::post(&target, &json!({ "JobID": id }), deadline)).await
             }
-            None => {
-                let queue = self.queues().await?.pop();
-                let (_, queue) = queue.ok_or_else(|| self.not_declared(ROOT, "a job queue"))?;
-                self.exchange(Call::delete(&member_path(&queue, id), deadline)).await.map(drop)
-            }
+            Deletion::OfMember(path) => self.exchange(Call::delete(&path, deadline)).await,
         };
         match outcome {
             Err(error) if error.class() == Class::NotFound => Ok(()),
-            outcome => outcome,
+            outcome => outcome.map(drop),
         }
+    }
+
+    async fn deletion(&self, id: &str) -> Result<Deletion, Error> {
+        let links = self.manager_links().await?;
+        if let Some(service) = &links.oem_job_service
+            && let Some(service) = self.find(service).await?
+            && let Some(delete) = action(&service.value, "DellJobService.DeleteJobQueue")
+            && let Some(target) = link_in(delete, "target")
+        {
+            return Ok(Deletion::ByAction(target.to_owned()));
+        }
+        let queue = self.queues().await?.pop();
+        let (_, queue) = queue.ok_or_else(|| self.not_declared(ROOT, "a job queue"))?;
+        Ok(Deletion::OfMember(member_path(&queue, id)))
     }
 
     fn insert_apply_time(
@@ -290,5 +300,38 @@ pub fn update_semantics(identity: &Identity, capabilities: &Capabilities) -> Upd
         Some(version) if compare_versions(version, staged_since).is_lt() => UpdateSemantics::RebootsByItself,
         Some(_) => UpdateSemantics::Staged,
         None => UpdateSemantics::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_firmware_reboots_by_itself() {
+        let semantics = |generation, version: &str| {
+            let identity = Identity {
+                vendor: None,
+                model: None,
+                service_tag: None,
+                serial: None,
+                uuid: None,
+                generation,
+                bmc_model: None,
+                bmc_version: (!version.is_empty()).then(|| version.to_owned()),
+                bios_version: None,
+                redfish_version: None,
+                unreadable: Vec::new(),
+                evidence: Vec::new(),
+            };
+            update_semantics(&identity, &Capabilities::default())
+        };
+        assert_eq!(semantics(Generation::Idrac8, "2.70.70.70"), UpdateSemantics::RebootsByItself);
+        assert_eq!(semantics(Generation::Idrac8, "2.75.75.75"), UpdateSemantics::Staged);
+        assert_eq!(semantics(Generation::Idrac9, "4.40.29.00"), UpdateSemantics::RebootsByItself);
+        assert_eq!(semantics(Generation::Idrac9, "5.00.00.00"), UpdateSemantics::Staged);
+        assert_eq!(semantics(Generation::Idrac9, ""), UpdateSemantics::Unknown);
+        assert_eq!(semantics(Generation::Idrac10, "1.20.25.00"), UpdateSemantics::Staged);
+        assert_eq!(semantics(Generation::Other, "9.9"), UpdateSemantics::Unknown);
     }
 }

@@ -1,10 +1,10 @@
 //! Every read against the recorded tree of a Dell PowerEdge R750 (iDRAC9 6.00.30.00).
 
 use rackhand_redfish::{
-    ApplyTime, Class, FirmwareRow, Generation, Health, PowerState, ResetKind, TaskRef, TaskSource, TaskState,
-    UpdateSemantics, update_semantics,
+    ApplyTime, Class, FirmwareRow, Generation, Health, PowerState, RULES, ResetKind, TaskRef, TaskSource,
+    TaskState, UpdateSemantics, update_semantics,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Act, Bmc, bench};
 
@@ -122,4 +122,25 @@ async fn asks_the_lifecycle_controller() {
     let readiness = bench.client.readiness().await.unwrap().unwrap();
     assert!(!readiness.lc_ready());
     assert_eq!(readiness.server.as_deref(), Some("OutOfPOST"));
+}
+
+#[test]
+fn every_rule_speaks_of_a_message_that_exists() {
+    let Some(bmc) = Bmc::r750() else { return };
+    let registry = |path: &str| -> Value {
+        serde_json::from_slice(&bmc.document(&format!("/redfish/v1/Registries/{path}")).unwrap()).unwrap()
+    };
+    let known = [registry("Messages/EEMIRegistry"), registry("BaseMessages/BaseRegistry.json")];
+    let messages: Vec<&str> = known
+        .iter()
+        .flat_map(|registry| registry["Messages"].as_object().unwrap().keys())
+        .map(String::as_str)
+        .collect();
+    for rule in RULES {
+        let exists = match rule.id.strip_suffix('*') {
+            Some(beginning) => messages.iter().any(|id| id.starts_with(beginning)),
+            None => messages.contains(&rule.id),
+        };
+        assert!(exists, "{}", rule.id);
+    }
 }

@@ -132,6 +132,10 @@ impl Bmc {
         self.state.lock().unwrap().tree.insert(path.to_owned(), body.into());
     }
 
+    pub fn document(&self, path: &str) -> Option<Bytes> {
+        self.state.lock().unwrap().tree.get(path).cloned()
+    }
+
     pub fn remove(&self, path: &str) {
         self.state.lock().unwrap().tree.remove(path);
     }
