@@ -45,6 +45,9 @@ pub struct MutationRecord {
     pub ended: Option<f64>,
     pub began_real: f64,
     pub ended_real: Option<f64>,
+    /// When the BMC had the whole request and acted on it; absent when it never did.
+    pub handled: Option<f64>,
+    pub handled_real: Option<f64>,
     /// HTTP status; absent when the connection was cut or is still open.
     pub status: Option<u16>,
 }

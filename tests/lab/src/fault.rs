@@ -33,6 +33,8 @@ pub enum Fault {
     },
     /// D15: the flash ends `Completed`, 100 %, but critical with JCP052, and nothing was written. One use: one job.
     CompletedCritical,
+    /// D15: the flash ends `CompletedWithErrors` and nothing was written. One use: one job.
+    CompletedWithErrors,
     /// D16: a direct update ends in `RebootPending`; the version changes at the next host boot. One use: one job.
     RebootPending,
     /// D17: the BMC resets, cutting the answer, when a task or job is read. One use: one reset.
@@ -98,6 +100,7 @@ impl Fault {
             Self::LcBusy => "lc_busy",
             Self::TaskVanishes { .. } => "task_vanishes",
             Self::CompletedCritical => "completed_critical",
+            Self::CompletedWithErrors => "completed_with_errors",
             Self::RebootPending => "reboot_pending",
             Self::BmcResetWhilePolled => "bmc_reset_while_polled",
             Self::CutAfterAccept => "cut_after_accept",

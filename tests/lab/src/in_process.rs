@@ -88,7 +88,15 @@ impl InProcess {
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, CallError> {
         let in_flight = InFlight::begin(self, bmc, &request);
-        let reply = self.settle(|site, now| site.handle(bmc, now, self.client, request));
+        let reply = self.settle(|site, now| {
+            let reply = site.handle(bmc, now, self.client, request);
+            if let Some(number) = in_flight.number
+                && reply.was_handled()
+            {
+                site.handled(bmc, number, now, self.started.elapsed());
+            }
+            reply
+        });
         let outcome = match reply {
             Reply::Respond { after, response } => {
                 sleep(after).await;

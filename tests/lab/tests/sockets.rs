@@ -107,7 +107,9 @@ async fn an_update_over_https_with_a_real_download() {
         assert_eq!(system["BiosVersion"], "1.13.2");
         let counters = lab.counters();
         assert_eq!((counters.most_flashes_of_one(), counters.logins, counters.bricked), (1, 1, 0));
-        assert!(counters.mutation_log[0].ended_real.is_some());
+        let update = &counters.mutation_log[0];
+        assert!(update.began_real <= update.handled_real.unwrap());
+        assert!(update.handled_real.unwrap() <= update.ended_real.unwrap());
         lab.shutdown().await;
     })
     .await
@@ -210,7 +212,7 @@ async fn the_control_api_shows_and_changes_everything() {
 async fn a_hundred_bmcs_are_cheap() {
     timeout(LIMIT, async {
         let started = tokio::time::Instant::now();
-        let lab = Lab::start(LabConfig::new(ServerSpec::fleet(100, 1), PASSWORD)).await.unwrap();
+        let lab = Lab::start(LabConfig::new(ServerSpec::fleet(100, 1), PASSWORD).speed(50.0)).await.unwrap();
         let client = client();
         for bmc in lab.bmcs() {
             assert_eq!(client.get(format!("{}/redfish/v1", bmc.url)).send().await.unwrap().status(), 200);
@@ -314,6 +316,36 @@ async fn the_process_announces_itself_and_ends_on_sigterm() {
         let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(child.wait().await.unwrap().success());
+        std::fs::remove_dir_all(&folder).unwrap();
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_process_ends_with_the_one_that_started_it() {
+    timeout(LIMIT, async {
+        let folder = std::env::temp_dir().join(format!("rackhand-lab-orphan-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (secret, ready) = (folder.join("password"), folder.join("ready.json"));
+        std::fs::write(&secret, PASSWORD).unwrap();
+        let script = r#""$0" serve --servers 1 --password-file "$1" --ready-file "$2" >/dev/null & wait"#;
+        let mut shell = tokio::process::Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_rackhand-lab")])
+            .args([&secret, &ready])
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        while !ready.exists() {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let content: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+        let address = content["control_url"].as_str().unwrap().trim_start_matches("http://").to_owned();
+        assert!(tokio::net::TcpStream::connect(&address).await.is_ok());
+        shell.kill().await.unwrap();
+        while tokio::net::TcpStream::connect(&address).await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
         std::fs::remove_dir_all(&folder).unwrap();
     })
     .await

@@ -368,7 +368,9 @@ async fn d18_a_cut_answer_leaves_a_job_that_shows_up_later() {
     assert_eq!(bench.get(jobs).await["Members@odata.count"], 1);
     let counters = bench.lab.counters(NAME).unwrap();
     assert_eq!((counters.jobs_created, counters.mutations[&MutationKind::SimpleUpdate]), (1, 2));
-    assert_eq!(counters.mutation_log[0].status, None);
+    let (accepted, lost) = (&counters.mutation_log[0], &counters.mutation_log[1]);
+    assert_eq!((accepted.status, lost.status), (None, None));
+    assert_eq!((accepted.handled.is_some(), lost.handled.is_some()), (true, false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -418,6 +420,20 @@ async fn d14_d15_d20_d22_updates_that_lie() {
     let gone = bench.send(Method::GET, &format!("/redfish/v1/TaskService/Tasks/{job}"), Value::Null).await;
     assert_eq!(gone.unwrap().status(), 404);
     bench.get(&format!("/redfish/v1/JobService/Jobs/{job}")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_flashes_leave_the_old_version() {
+    let bench = r750();
+    for (fault, state) in
+        [(Fault::FlashFailsPr21, "Failed"), (Fault::CompletedWithErrors, "CompletedWithErrors")]
+    {
+        bench.lab.fault(NAME, fault, Times::Once).unwrap();
+        let job = bench.update("BIOS", Some("Immediate")).await;
+        bench.wait(900).await;
+        assert_eq!((bench.state(&job).0.as_str(), bench.bios().as_str()), (state, "1.8.2"));
+        assert_eq!(bench.lab.status(NAME).unwrap().server_status, "OutOfPOST", "the host came back");
+    }
 }
 
 #[tokio::test(start_paused = true)]

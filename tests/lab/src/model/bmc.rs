@@ -365,6 +365,9 @@ impl Bmc {
     ) -> Option<u64> {
         let kind = mutation_kind(method, path)?;
         self.advance(now);
+        if !self.is_reachable() || self.auth.is_blocked(client, self.now) {
+            return None;
+        }
         let session = self.session_name(headers);
         let origin = format!("{session}@{client}");
         let in_flight = self.mutations.values().any(|mutation| mutation.ended.is_none());
@@ -394,10 +397,19 @@ impl Bmc {
                 ended: None,
                 began_real: real.as_secs_f64(),
                 ended_real: None,
+                handled: None,
+                handled_real: None,
                 status: None,
             },
         );
         Some(number)
+    }
+
+    pub(crate) fn mutation_handled(&mut self, number: u64, now: Duration, real: Duration) {
+        if let Some(mutation) = self.mutations.get_mut(&number) {
+            mutation.handled = Some(now.as_secs_f64());
+            mutation.handled_real = Some(real.as_secs_f64());
+        }
     }
 
     pub(crate) fn end_mutation(&mut self, number: u64, now: Duration, real: Duration, status: Option<u16>) {

@@ -31,11 +31,16 @@ pub(crate) enum State {
     Scheduled,
     Running,
     Completed,
+    CompletedWithErrors,
     RebootPending,
     Failed,
 }
 
 impl State {
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Completed | Self::CompletedWithErrors | Self::Failed)
+    }
+
     /// `DellJob.JobState`.
     pub(crate) fn dell(self) -> &'static str {
         match self {
@@ -45,6 +50,7 @@ impl State {
             Self::Scheduled => "Scheduled",
             Self::Running => "Running",
             Self::Completed => "Completed",
+            Self::CompletedWithErrors => "CompletedWithErrors",
             Self::RebootPending => "RebootPending",
             Self::Failed => "Failed",
         }
@@ -56,7 +62,7 @@ impl State {
             Self::New => "New",
             Self::Downloading | Self::Running => "Running",
             Self::Downloaded | Self::Scheduled | Self::RebootPending => "Pending",
-            Self::Completed => "Completed",
+            Self::Completed | Self::CompletedWithErrors => "Completed",
             Self::Failed => "Exception",
         }
     }
@@ -68,7 +74,7 @@ impl State {
             Self::Downloading | Self::Running => "Running",
             Self::Downloaded | Self::RebootPending => "Pending",
             Self::Scheduled => "Starting",
-            Self::Completed => "Completed",
+            Self::Completed | Self::CompletedWithErrors => "Completed",
             Self::Failed => "Exception",
         }
     }
@@ -143,7 +149,7 @@ impl Job {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.state, State::Completed | State::Failed)
+        self.state.is_over()
     }
 
     /// Whether the Lifecycle Controller is busy with it.
@@ -153,8 +159,7 @@ impl Job {
 
     pub(crate) fn percent(&self, now: Duration) -> u8 {
         match self.state {
-            State::Completed => 100,
-            State::RebootPending => 100,
+            State::Completed | State::CompletedWithErrors | State::RebootPending => 100,
             State::Running => {
                 let (Some(start), Some(until)) = (self.started, self.until) else { return 1 };
                 let whole = until.saturating_sub(start).as_secs_f64().max(1.0);
@@ -449,6 +454,10 @@ impl Bmc {
             }
             let message = Message::critical("JCP052", "The job ran and made no progress in its time.");
             self.set(index, State::Completed, message);
+        } else if self.faults.take("completed_with_errors").is_some() {
+            self.end_flash(index, FlashOutcome::Failed);
+            let message = Message::new("JCP007", "The job ended with errors.");
+            self.set(index, State::CompletedWithErrors, message);
         } else if !staged && kind != Some(Kind::Idrac) && self.faults.take("reboot_pending").is_some() {
             self.set(index, State::RebootPending, Message::info("RED029", "A reboot is pending."));
         } else if kind == Some(Kind::Idrac) {
@@ -519,7 +528,7 @@ impl Bmc {
 
     fn set(&mut self, index: usize, state: State, message: Message) {
         let now = self.now;
-        let over = matches!(state, State::Completed | State::Failed);
+        let over = state.is_over();
         let vanishes = if over { self.faults.take("task_vanishes") } else { None };
         let Some(job) = self.jobs.get_mut(index) else { return };
         job.state = state;

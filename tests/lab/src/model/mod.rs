@@ -114,6 +114,13 @@ pub struct Site {
     bmcs: Vec<Bmc>,
 }
 
+impl Reply {
+    /// Whether the BMC acted on the request.
+    pub(crate) fn was_handled(&self) -> bool {
+        matches!(self, Self::Respond { .. } | Self::CutAfterProcessing)
+    }
+}
+
 impl Site {
     pub fn new(config: &SiteConfig) -> Self {
         let bmcs =
@@ -139,6 +146,9 @@ impl Site {
     }
 
     /// Answers one request that reached BMC number `bmc` at `now`. An index out of range is refused.
+    ///
+    /// A shell that wants the request among the mutations calls [`Site::begin`] before, [`Site::handled`] and
+    /// [`Site::end`] after.
     pub fn handle(
         &mut self,
         bmc: usize,
@@ -167,6 +177,13 @@ impl Site {
             request.uri().path(),
             request.headers(),
         )
+    }
+
+    /// Records that `handle` carried a mutation out.
+    pub fn handled(&mut self, bmc: usize, mutation: u64, now: Duration, real: Duration) {
+        if let Some(bmc) = self.bmcs.get_mut(bmc) {
+            bmc.mutation_handled(mutation, now, real);
+        }
     }
 
     /// Records that the answer to a mutation went out (`status`) or that its connection ended without one.

@@ -2,7 +2,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `GET /lab` | | speed, simulated seconds, all BMCs and packages |
+//! | `GET /lab` | | speed, simulated and real seconds since the start, all BMCs and packages |
 //! | `GET /lab/bmcs/{name}` | | state, faults and counters |
 //! | `PUT /lab/bmcs/{name}/faults/{fault}` | the fault's parameters, and `times` (absent: until cleared) | 204 |
 //! | `DELETE /lab/bmcs/{name}/faults/{fault}` | | 204, or 404 when it was not in force |
@@ -86,6 +86,7 @@ async fn route(shared: &Shared, directory: &Directory, request: Request<Incoming
         (&Method::GET, ["lab"]) => Ok(Some(json!({
             "speed": shared.speed,
             "simulated_seconds": now.as_secs_f64(),
+            "real_seconds": shared.real().as_secs_f64(),
             "repository_url": directory.repository_url,
             "bmcs": directory.bmcs,
             "packages": directory.packages,

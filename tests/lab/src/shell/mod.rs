@@ -264,6 +264,11 @@ impl Lab {
         self.shared.now()
     }
 
+    /// Real time since the start: the clock of the `_real` counters.
+    pub fn real(&self) -> Duration {
+        self.shared.real()
+    }
+
     /// Skips simulated time.
     pub fn advance(&self, time: Duration) {
         self.shared.skip(time);

@@ -1,10 +1,12 @@
 //! The HTTPS server of one BMC.
 //!
 //! While its BMC is away the port stays reserved by a socket that is bound and does not listen, so that connections
-//! are refused by the kernel and nobody else gets the port. Open connections are dropped when the BMC goes.
+//! are refused by the kernel and nobody else gets the port. When the BMC goes, open
+//! connections are closed as soon as they have answered what was already carried out.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +28,8 @@ use super::{LabError, Shared};
 use crate::model::Reply;
 
 const BACKLOG: u32 = 128;
+/// Real time in which a BMC that goes away may still send the answer to what it already carried out.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Requests larger than this are cut, as a BMC with little memory does.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
 
@@ -117,24 +121,33 @@ async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, S
 async fn one(guest: Guest, stream: TcpStream, keys: Arc<Keys>, alive: CancellationToken) {
     let config = if guest.shared.site().has_changed_key(guest.index) { &keys.changed } else { &keys.usual };
     let acceptor = TlsAcceptor::from(Arc::clone(config));
-    let serve = async move {
-        let stream = match acceptor.accept(stream).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "a TLS handshake failed");
-                return;
-            }
-        };
-        let service = service_fn(move |request| guest.clone().answer(request));
-        let connection =
-            http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended without a proper close");
+    let accepted = tokio::select! {
+        () = alive.cancelled() => return,
+        accepted = acceptor.accept(stream) => accepted,
+    };
+    let stream = match accepted {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            return;
         }
     };
-    tokio::select! {
-        () = alive.cancelled() => {}
-        () = serve => {}
+    let service = service_fn(move |request| guest.clone().answer(request));
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = alive.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(LAST_WORDS, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended without a proper close");
     }
 }
 
@@ -158,8 +171,15 @@ impl Guest {
         let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(|_| Cut)?.to_bytes();
         let request = Request::from_parts(parts, body);
         let reply = {
-            let now = self.shared.now();
-            self.shared.site().handle(self.index, now, self.client.ip(), request)
+            let (now, real) = (self.shared.now(), self.shared.real());
+            let mut site = self.shared.site();
+            let reply = site.handle(self.index, now, self.client.ip(), request);
+            if let Some(number) = in_flight.number
+                && reply.was_handled()
+            {
+                site.handled(self.index, number, now, real);
+            }
+            reply
         };
         match reply {
             Reply::Respond { after, response } => {

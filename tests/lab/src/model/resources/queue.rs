@@ -161,6 +161,7 @@ impl Bmc {
 fn status(job: &Job) -> &'static str {
     match (job.critical, job.state) {
         (true, _) | (_, State::Failed) => "Critical",
+        (_, State::CompletedWithErrors) => "Warning",
         _ => "OK",
     }
 }
