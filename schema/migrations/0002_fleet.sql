@@ -51,6 +51,7 @@ create table rackhand.bmc (
     owner_epoch bigint not null default 0,
     unique (site_id, url)
 );
+create index bmc_by_owner on rackhand.bmc (site_id, owner_executor);
 
 create table rackhand.firmware (
     server_id uuid not null references rackhand.server on delete cascade,
@@ -87,6 +88,9 @@ create table rackhand.job (
     state_reason text not null default '',
     since timestamptz not null default now(),
     cancel_requested boolean not null default false,
+    -- Runs that have not ended, and runs that failed or are unknown.
+    open_runs int not null default 0,
+    bad_runs int not null default 0,
     trace_id uuid not null,
     created_by uuid references rackhand.users,
     created_by_name text not null,
@@ -139,7 +143,6 @@ create table rackhand.run (
     finished_at timestamptz
 );
 create index run_by_job on rackhand.run (job_id, position);
-create index run_open_by_job on rackhand.run (job_id) where finished_at is null;
 create index run_by_server on rackhand.run (server_id, id desc);
 create index run_active_on_server on rackhand.run (server_id) where finished_at is null;
 create index run_to_admit on rackhand.run (job_id, position) where state = 'queued' and not admitted;
@@ -181,6 +184,7 @@ create table rackhand.ready (
     ready_at timestamptz not null default now()
 );
 create index ready_next on rackhand.ready (site_id, ready_at, run_id);
+create index ready_by_bmc on rackhand.ready (bmc_id);
 
 -- Granted runs. Liveness is not here but in executor_session: one row to renew, whatever is held.
 create table rackhand.lease (

@@ -530,46 +530,48 @@ begin
     if not found then
         perform rackhand.fail('plan-empty', 'Every target of the plan has a blocker. Read them in the plan.');
     end if;
-    update rackhand.job j set state = 'running', since = now(), state_reason = '' where j.id = this.id;
-    perform rackhand.job_settle(this.id);
+    update rackhand.job j set state = 'running', since = now(), state_reason = '',
+            open_runs = (select count(*) from rackhand.run r where r.job_id = this.id and r.finished_at is null)
+        where j.id = this.id;
+    perform rackhand.job_settle(this.id, 0, 0);
     perform pg_notify('rackhand', this.site_id::text);
 end
 $$;
 
--- Ends or pauses a job as its runs stand. Called with the runs' locks held, never before them.
-create function rackhand.job_settle(which uuid) returns void
+-- Counts ended runs of a job, and ends or pauses it as it then stands. Called with the runs' locks held, never
+-- before them.
+create function rackhand.job_settle(which uuid, ended int, bad int) returns void
 language plpgsql as $$
 declare
     this rackhand.job;
-    open_runs int;
-    bad int;
-    ended text;
+    outcome text;
 begin
-    select * into this from rackhand.job where id = which for update;
+    update rackhand.job j set open_runs = j.open_runs - ended, bad_runs = j.bad_runs + bad
+        where j.id = which returning * into this;
     if this.state not in ('running', 'paused') then
         return;
     end if;
-    select count(*) filter (where r.finished_at is null),
-           count(*) filter (where r.state in ('failed', 'unknown'))
-        into open_runs, bad from rackhand.run r where r.job_id = which;
-    if open_runs = 0 then
-        ended := case
+    if this.open_runs = 0 then
+        outcome := case
             when this.cancel_requested then 'cancelled'
             when exists (select from rackhand.run r where r.job_id = which
                 and r.state not in ('succeeded', 'no_change')) then 'failed'
             else 'succeeded' end;
-        update rackhand.job set state = ended, since = now(),
-                state_reason = case when bad > 0 then format('%s of its servers failed', bad) else '' end
+        update rackhand.job set state = outcome, since = now(),
+                state_reason = case when this.bad_runs > 0
+                    then format('%s of its servers failed', this.bad_runs) else '' end
             where id = which;
-        perform rackhand.append_event('job.' || ended, case ended when 'failed' then 'error' else 'info' end,
-            format('Job %s', ended), jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id));
+        perform rackhand.append_event('job.' || outcome,
+            case outcome when 'failed' then 'error' else 'info' end, format('Job %s', outcome),
+            jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id));
     elsif this.state = 'running' and (this.policy ->> 'pause_after_failures')::int > 0
-        and bad >= (this.policy ->> 'pause_after_failures')::int
+        and this.bad_runs >= (this.policy ->> 'pause_after_failures')::int
     then
         update rackhand.job set state = 'paused', since = now(),
-                state_reason = format('Paused by itself after %s failures', bad)
+                state_reason = format('Paused by itself after %s failures', this.bad_runs)
             where id = which;
-        perform rackhand.append_event('job.paused', 'warn', format('Job paused by itself after %s failures', bad),
+        perform rackhand.append_event('job.paused', 'warn',
+            format('Job paused by itself after %s failures', this.bad_runs),
             jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id));
     end if;
 end
@@ -655,6 +657,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     this rackhand.job;
     freed text[];
+    dropped int;
 begin
     perform from rackhand.run r where r.job_id = (args ->> 'id')::uuid order by r.id for update;
     select * into this from rackhand.job where id = (args ->> 'id')::uuid for update;
@@ -690,8 +693,10 @@ begin
                     detail = 'Cancelled before an executor took it.'
                 where r.job_id = this.id and r.finished_at is null and r.epoch = 0
                 returning r.id
+        ), unready as (
+            delete from rackhand.ready d using untouched u where d.run_id = u.id
         )
-        delete from rackhand.ready d using untouched u where d.run_id = u.id;
+        select count(*) into dropped from untouched;
         update rackhand.run r set cancel_requested = true
             where r.job_id = this.id and r.finished_at is null;
         select array_agg(k) into freed
@@ -706,7 +711,7 @@ begin
         elsif this.state in ('running', 'paused') then
             update rackhand.job set cancel_requested = true, state_reason = 'Being cancelled: '
                 || (args ->> 'reason') where id = this.id;
-            perform rackhand.job_settle(this.id);
+            perform rackhand.job_settle(this.id, dropped, 0);
         end if;
     end case;
     perform pg_notify('rackhand', this.site_id::text);

@@ -156,11 +156,11 @@ language sql stable as $$
     where j.id = r.job_id and v.id = r.server_id and b.id = r.bmc_id
 $$;
 
--- Whether an executor has a session that has neither expired nor been superseded.
-create function rackhand.alive(executor uuid) returns boolean
+-- The executors of a site that have a session which has neither expired nor been superseded.
+create function rackhand.living(site uuid) returns uuid[]
 language sql stable as $$
-    select exists (select from rackhand.executor_session s where s.executor_id = executor
-        and s.superseded_at is null and s.expires_at > clock_timestamp())
+    select coalesce(array_agg(s.executor_id), '{}') from rackhand.executor_session s
+    where s.site_id = site and s.superseded_at is null and s.expires_at > clock_timestamp()
 $$;
 
 -- LeaseRequest → LeaseResponse, with `wake_in_ms` beside it: when something becomes due by itself (a session
@@ -173,6 +173,10 @@ declare
     home rackhand.site;
     ttl int;
     wanted int := (args ->> 'capacity')::int;
+    now_allowed text[] := array(select jsonb_array_elements_text(args -> 'kinds'));
+    living uuid[];
+    orphans uuid[];
+    fresh uuid[];
     popped uuid[];
     item record;
     answer jsonb;
@@ -185,49 +189,40 @@ begin
     if not found then
         perform rackhand.fail('session-superseded', format('A newer process has signed in as %s.', me.name));
     end if;
-    if me.version is distinct from args ->> 'version'
-        or me.kinds is distinct from array(select jsonb_array_elements_text(args -> 'kinds'))
-    then
-        update rackhand.executor e set version = args ->> 'version',
-            kinds = array(select jsonb_array_elements_text(args -> 'kinds')) where e.id = me.id;
+    if (me.version, me.kinds) is distinct from (args ->> 'version', now_allowed) then
+        update rackhand.executor e set version = args ->> 'version', kinds = now_allowed
+            where e.id = me.id;
     end if;
 
     perform rackhand.expire(me.site_id);
 
     if wanted > 0 and me.state = 'active' then
         perform rackhand.admit(me.site_id);
-        -- A BMC has one owner; it changes only when the owner is not alive.
-        select array_agg(p.run_id) into popped from (
-            select d.run_id
-            from rackhand.ready d
-            join rackhand.run r on r.id = d.run_id
-            join rackhand.bmc b on b.id = d.bmc_id
-            where d.site_id = me.site_id and d.ready_at <= clock_timestamp() and b.owner_executor = me.id
-                and d.kind in (select jsonb_array_elements_text(args -> 'kinds'))
-            order by d.ready_at, d.run_id
-            limit wanted
-            for update of d, r, b skip locked) p;
-        wanted := wanted - coalesce(array_length(popped, 1), 0);
-        -- BMCs without a living owner are shared out: at most one part in as many as there are executors for
-        -- each poll, so that the first to wake does not take them all.
-        select popped || array_agg(p.run_id) into popped from (
-            select d.run_id
-            from rackhand.ready d
-            join rackhand.run r on r.id = d.run_id
-            join rackhand.bmc b on b.id = d.bmc_id
-            where d.site_id = me.site_id and d.ready_at <= clock_timestamp()
-                and d.kind in (select jsonb_array_elements_text(args -> 'kinds'))
-                and (b.owner_executor is null or b.owner_executor <> me.id)
-                and not rackhand.alive(b.owner_executor)
-            order by d.ready_at, d.run_id
-            limit least(wanted, (
-                select ceil(count(*) / (select greatest(1, count(*)) from rackhand.executor e
-                    where e.site_id = me.site_id and e.state = 'active' and rackhand.alive(e.id))::numeric)
-                from rackhand.ready d join rackhand.bmc b on b.id = d.bmc_id
-                where d.site_id = me.site_id and d.ready_at <= clock_timestamp()
-                    and b.owner_executor is distinct from me.id and not rackhand.alive(b.owner_executor)))
-            for update of d, r, b skip locked) p;
-        if popped is not null then
+        -- A BMC has one owner; it changes only when the owner is not alive. BMCs without a living owner are
+        -- shared out: each poll takes at most one part in as many as there are executors, each in an order of
+        -- its own, so that the first to wake does not take them all.
+        living := rackhand.living(me.site_id);
+        orphans := array(select b.id from rackhand.bmc b where b.site_id = me.site_id
+            and (b.owner_executor is null or b.owner_executor <> all (living))
+            and exists (select from rackhand.ready d where d.bmc_id = b.id)
+            order by md5(b.id::text || me.id::text));
+        orphans := orphans[1:ceil(array_length(orphans, 1)::numeric / greatest(1, array_length(living, 1)))];
+        -- Candidates are found without a lock, then locked in the order that every writer keeps.
+        popped := array(
+            select d.run_id from rackhand.ready d join rackhand.bmc b on b.id = d.bmc_id
+            where d.site_id = me.site_id and d.ready_at <= clock_timestamp() and d.kind = any (now_allowed)
+                and (b.owner_executor = me.id or b.id = any (orphans))
+            order by d.ready_at, d.run_id limit wanted);
+        popped := array(select r.id from rackhand.run r where r.id = any (popped) order by r.id
+            for update skip locked);
+        popped := array(select d.run_id from rackhand.ready d where d.run_id = any (popped)
+            for update skip locked);
+        perform from rackhand.bmc b where b.id = any (
+            array(select d.bmc_id from rackhand.ready d where d.run_id = any (popped))) order by b.id for update;
+        popped := array(select d.run_id from rackhand.ready d join rackhand.bmc b on b.id = d.bmc_id
+            where d.run_id = any (popped) and (b.owner_executor is null or b.owner_executor = me.id
+                or b.owner_executor <> all (rackhand.living(me.site_id))));
+        if popped <> '{}' then
             update rackhand.bmc b set owner_executor = me.id, owner_epoch = b.owner_epoch + 1
                 from rackhand.run r
                 where r.id = any (popped) and b.id = r.bmc_id and b.owner_executor is distinct from me.id;
@@ -249,23 +244,21 @@ begin
         end if;
     end if;
 
-    with held as (
-        select (value ->> 'run_id')::uuid as run_id, (value ->> 'epoch')::bigint as epoch
-        from jsonb_array_elements(args -> 'held')
-    ), mine as (
-        select l.run_id, l.epoch from rackhand.lease l where l.session_id = session
-    )
+    fresh := array(select l.run_id from rackhand.lease l where l.session_id = session and not exists (
+        select from jsonb_array_elements(args -> 'held') h
+        where (h.value ->> 'run_id')::uuid = l.run_id and (h.value ->> 'epoch')::bigint = l.epoch));
     select jsonb_build_object(
         'ttl_ms', ttl,
         'server_time', rackhand.ts(clock_timestamp()),
         'grants', (select coalesce(jsonb_agg(rackhand.grant_json(r) order by r.created_at, r.position), '[]')
-            from mine m join rackhand.run r on r.id = m.run_id
-            where not exists (select from held h where h.run_id = m.run_id and h.epoch = m.epoch)),
-        'lost', (select coalesce(jsonb_agg(jsonb_build_object('run_id', h.run_id, 'epoch', h.epoch)), '[]')
-            from held h where not exists (
-                select from mine m where m.run_id = h.run_id and m.epoch = h.epoch)),
+            from rackhand.run r where r.id = any (fresh)),
+        'lost', (select coalesce(jsonb_agg(h.value), '[]')
+            from jsonb_array_elements(args -> 'held') h where not exists (
+                select from rackhand.lease l where l.session_id = session
+                    and l.run_id = (h.value ->> 'run_id')::uuid and l.epoch = (h.value ->> 'epoch')::bigint)),
         'cancel', (select coalesce(jsonb_agg(r.id), '[]')
-            from mine m join rackhand.run r on r.id = m.run_id where r.cancel_requested),
+            from rackhand.lease l join rackhand.run r on r.id = l.run_id
+            where l.session_id = session and r.cancel_requested),
         'hardware_paused', home.config -> 'hardware_paused',
         'joining', case when me.state <> 'active' then '[]' else (
             select coalesce(jsonb_agg(jsonb_build_object('executor_id', e.id, 'name', e.name,
@@ -483,7 +476,8 @@ begin
         perform rackhand.append_event('run.finished',
             case when outcome in ('failed', 'unknown') then 'error' else 'info' end,
             coalesce(nullif(body ->> 'detail', ''), 'Run ' || replace(outcome, '_', ' ')), about, body - 'type');
-        return jsonb_build_object('status', 'accepted', 'job', r.job_id, 'freed', case when outcome = 'unknown'
+        return jsonb_build_object('status', 'accepted', 'job', r.job_id,
+            'bad', outcome in ('failed', 'unknown'), 'freed', case when outcome = 'unknown'
             then '[]' else to_jsonb(rackhand.slot_keys(r)) end);
     when 'yield' then
         delete from rackhand.lease l where l.run_id = r.id;
@@ -515,8 +509,8 @@ declare
     result jsonb;
     results jsonb[] := '{}';
     freed text[] := '{}';
-    jobs uuid[] := '{}';
-    job uuid;
+    ended record;
+    endings jsonb := '[]';
     trouble text;
 begin
     select s.expires_at > clock_timestamp() and s.superseded_at is null into live
@@ -544,14 +538,17 @@ begin
         end if;
         if result ? 'freed' then
             freed := freed || array(select jsonb_array_elements_text(result -> 'freed'));
-            jobs := jobs || (result ->> 'job')::uuid;
+            endings := endings || jsonb_build_object('job', result -> 'job', 'bad', result -> 'bad');
         end if;
-        results := results || (result - 'freed' - 'job' || jsonb_build_object('index', item -> 'index'));
+        results := results || (result - 'freed' - 'job' - 'bad' || jsonb_build_object('index', item -> 'index'));
     end loop;
-    if jobs <> '{}' then
+    if endings <> '[]' then
         perform rackhand.release(freed);
-        for job in select distinct j from unnest(jobs) as j order by j loop
-            perform rackhand.job_settle(job);
+        for ended in
+            select e.job, count(*)::int as runs, count(*) filter (where e.bad)::int as bad
+            from jsonb_to_recordset(endings) as e (job uuid, bad boolean) group by e.job order by e.job
+        loop
+            perform rackhand.job_settle(ended.job, ended.runs, ended.bad);
         end loop;
         perform pg_notify('rackhand', me.site_id::text);
     end if;

@@ -71,7 +71,7 @@ fn start() -> (tempfile::TempDir, u16) {
         .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c"])
         .arg(format!("unix_socket_directories={}", directory.path().display()))
         .args(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300"])
-        .args(["-c", "log_min_messages=warning", "-c", "logging_collector=off"])
+        .args(["-c", "log_min_messages=warning", "-c", "logging_collector=off", "-c", "track_functions=all"])
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(directory.path().join("log")).unwrap());
     server.spawn().unwrap();

@@ -1,0 +1,89 @@
+//! Lease + complete with fence, capacity and history: batches of 100, four executors.
+
+use std::time::Instant;
+
+use rackhand_tests::{
+    TestSite,
+    database::run,
+    site::{finish, granted, item, lease_args},
+};
+use serde_json::json;
+
+const JOBS: usize = 20;
+const SERVERS: usize = 1000;
+const EXECUTORS: usize = 4;
+const BATCH: u32 = 100;
+
+pub async fn measure() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 600_000})).await;
+    let servers = site.servers(SERVERS).await;
+    let mut executors = vec![];
+    for index in 0..EXECUTORS {
+        let executor = site.executor(&format!("executor-{index}")).await;
+        site.lease(&executor, &[], 0).await;
+        executors.push((executor, site.database.connect().await));
+    }
+    for _ in 0..JOBS {
+        site.job("inventory", &servers, 1000).await;
+    }
+    site.database.owner.batch_execute("analyze").await.unwrap();
+    let started = Instant::now();
+    let tasks: Vec<_> = executors
+        .into_iter()
+        .map(|(executor, client)| {
+            tokio::spawn(async move {
+                let (mut done, mut idle) = (0, 0);
+                while idle < 3 {
+                    let answer = run(&client, &executor.scope, "executor_lease", lease_args(&[], BATCH))
+                        .await
+                        .unwrap();
+                    let runs = granted(&answer);
+                    if runs.is_empty() {
+                        idle += 1;
+                        continue;
+                    }
+                    idle = 0;
+                    let items: Vec<_> = runs
+                        .iter()
+                        .enumerate()
+                        .map(|(index, run_key)| {
+                            let mut ended = item(run_key, 1, finish("succeeded"));
+                            ended["index"] = json!(index);
+                            ended
+                        })
+                        .collect();
+                    let answer = run(&client, &executor.scope, "executor_report", json!({"items": items}))
+                        .await
+                        .unwrap();
+                    for result in answer["results"].as_array().unwrap() {
+                        assert_eq!(result["status"], "accepted");
+                    }
+                    done += runs.len();
+                }
+                done
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        done += task.await.unwrap();
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!(done, JOBS * SERVERS);
+    if std::env::var_os("PROFILE").is_some() {
+        let rows = site.database.owner.query("select funcname::text, calls, total_time, self_time from pg_stat_user_functions order by self_time desc limit 20", &[]).await.unwrap();
+        for row in rows {
+            println!(
+                "{:30} {:8} {:10.1} {:10.1}",
+                row.get::<_, String>(0),
+                row.get::<_, i64>(1),
+                row.get::<_, f64>(2),
+                row.get::<_, f64>(3)
+            );
+        }
+    }
+    println!(
+        "{}",
+        json!({"part": "queue", "runs": done, "seconds": seconds, "per_second": done as f64 / seconds})
+    );
+}
