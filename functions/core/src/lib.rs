@@ -1,1 +1,76 @@
-//! 
+//! The control plane: one axum Router over Postgres, free of hosts.
+//!
+//! **Invariant:** nothing here has a clock, socket, environment, thread or file. A host passes
+//! `http::Request`s in, with an `Arc<`[`Host`]`>` and the peer's [`host::ClientAddress`] as extensions, and
+//! gets `http::Response`s out; the same Router answers alike natively, on Workers and on Spin.
+//!
+//! One module for each resource holds routes, handlers and `.sql` files side by side. A handler parses,
+//! validates, runs one statement (two at most) and answers; it writes intent and never touches hardware.
+//! What may be seen and done is decided in the database, from the [`host::Scope`] of the request. Failures
+//! are problem+json with a code ([`problem`]): 4xx the caller's, 503 known trouble, 500 our bug.
+
+pub mod auth;
+mod credentials;
+mod events;
+mod executor_protocol;
+mod executors;
+pub mod host;
+mod jobs;
+mod meta;
+pub mod openapi;
+mod page;
+pub mod problem;
+pub mod request;
+mod runs;
+mod servers;
+mod sessions;
+mod sites;
+mod users;
+
+use axum::{Router, middleware::from_fn};
+use rackhand_schema::ErrorCode;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use crate::{executor_protocol::fingerprint, host::Host, openapi::openapi};
+use crate::problem::Refusal;
+
+/// Declares a [`host::Statement`] from the `.sql` file beside the module: name, folder, file.
+macro_rules! statement {
+    ($name:ident, $folder:literal, $file:literal) => {
+        static $name: $crate::host::Statement = $crate::host::Statement {
+            name: concat!($folder, "/", $file),
+            sql: include_str!(concat!($file, ".sql")),
+        };
+    };
+}
+pub(crate) use statement;
+
+/// The Router with every operation. Layers that a host adds go around it.
+pub fn router() -> Router {
+    assemble()
+        .0
+        .fallback(async || Refusal::new(ErrorCode::NotFound, "There is nothing at this address."))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(ErrorCode::MethodNotAllowed, "This address does not take that method.")
+        })
+        .layer(from_fn(request::frame))
+}
+
+fn assemble() -> (Router, utoipa::openapi::OpenApi) {
+    let (router, mut document) = OpenApiRouter::with_openapi(openapi::frame())
+        .merge(auth::routes())
+        .merge(sessions::routes())
+        .merge(users::routes())
+        .merge(sites::routes())
+        .merge(executors::routes())
+        .merge(credentials::routes())
+        .merge(servers::routes())
+        .merge(jobs::routes())
+        .merge(runs::routes())
+        .merge(events::routes())
+        .merge(executor_protocol::routes())
+        .merge(meta::routes())
+        .split_for_parts();
+    openapi::complete(&mut document);
+    (router, document)
+}

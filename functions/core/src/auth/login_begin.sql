@@ -1,0 +1,1 @@
+select rackhand.login_begin($1)

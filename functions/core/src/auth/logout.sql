@@ -1,0 +1,1 @@
+select rackhand.logout($1)

@@ -1,0 +1,1 @@
+select rackhand.me($1)

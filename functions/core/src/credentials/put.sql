@@ -1,0 +1,1 @@
+select rackhand.credential_put($1)

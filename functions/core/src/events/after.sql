@@ -1,0 +1,1 @@
+select rackhand.events_after($1)

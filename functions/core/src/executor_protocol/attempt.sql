@@ -1,0 +1,1 @@
+select rackhand.credential_attempt($1)

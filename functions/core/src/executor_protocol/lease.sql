@@ -1,0 +1,1 @@
+select rackhand.executor_lease($1)

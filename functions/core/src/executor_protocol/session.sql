@@ -1,0 +1,1 @@
+select rackhand.executor_session_start($1)

@@ -1,0 +1,1 @@
+select rackhand.site_key_set($1)

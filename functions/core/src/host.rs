@@ -1,0 +1,217 @@
+//! What a host gives to the Router: the database, wake-ups, time, entropy and settings.
+//!
+//! Nothing here does I/O. A host puts an [`std::sync::Arc`]`<`[`Host`]`>` and the caller's [`ClientAddress`]
+//! into the extensions of each request; without them every request is answered `internal`.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use futures::future::BoxFuture;
+use rackhand_schema::{
+    ErrorCode, Role,
+    id::{ExecutorId, ExecutorSessionId, SessionId, SiteId, TraceId, UserId},
+};
+use serde::Serialize;
+
+use crate::auth::token::SigningKeys;
+
+/// One SQL statement: takes one `jsonb` parameter, gives one `jsonb` value.
+#[derive(Debug)]
+pub struct Statement {
+    /// For logs and metrics, e.g. `servers/list`.
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+/// The one statement that hosts really send: scope, statement and arguments in, JSON text out.
+pub const RUN_SQL: &str = "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb)::text";
+
+/// The SQLSTATE with which functions of the schema refuse; message = [`ErrorCode`], detail = text for
+/// people, hint = the role that would allow it.
+pub const REFUSED_SQLSTATE: &str = "RH000";
+
+/// On whose behalf a statement runs. The database derives from it what may be seen and done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Scope {
+    User { user: UserId, session: SessionId, need: Role, trace: TraceId },
+    Executor { executor: ExecutorId, session: ExecutorSessionId, trace: TraceId },
+    Anonymous { trace: TraceId, address: String },
+}
+
+impl Scope {
+    pub const fn trace(&self) -> TraceId {
+        match self {
+            Self::User { trace, .. } | Self::Executor { trace, .. } | Self::Anonymous { trace, .. } => *trace,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The statement refused: the caller's fault, with a code.
+    #[error("refused with {code}: {detail}")]
+    Rejected { code: ErrorCode, detail: String, needs_role: Option<String> },
+    /// No connection, or no answer in time: known trouble, worth a retry.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// Our fault: a statement that does not work.
+    #[error("database fault: {0}")]
+    Fault(String),
+}
+
+impl DatabaseError {
+    /// From the four fields of a Postgres error, as every host's driver gives them.
+    pub fn from_postgres(sqlstate: &str, message: &str, detail: Option<&str>, hint: Option<&str>) -> Self {
+        if sqlstate == REFUSED_SQLSTATE {
+            return match ErrorCode::parse(message) {
+                Some(code) => Self::Rejected {
+                    code,
+                    detail: detail.unwrap_or_default().to_owned(),
+                    needs_role: hint.filter(|role| !role.is_empty()).map(str::to_owned),
+                },
+                None => Self::Fault(format!("refused with the unknown code `{message}`")),
+            };
+        }
+        // A number out of range, a character that text cannot hold (NUL): from the caller, whatever the field.
+        if ["22003", "22021", "22P05"].contains(&sqlstate) {
+            return Self::Rejected {
+                code: ErrorCode::InvalidRequest,
+                detail: "A number is out of range, or a text contains a NUL character.".to_owned(),
+                needs_role: None,
+            };
+        }
+        // Class 08 connection, 53 resources, 57 operator intervention (statement timeout included), 58 system;
+        // serialisation failures, deadlocks and lock timeouts pass on a retry; read-only: a standby.
+        let passing = ["08", "53", "57", "58"].iter().any(|class| sqlstate.starts_with(class))
+            || ["40001", "40P01", "55P03", "25006"].contains(&sqlstate);
+        if passing {
+            Self::Unavailable(format!("{sqlstate}: {message}"))
+        } else {
+            Self::Fault(format!("{sqlstate}: {message}"))
+        }
+    }
+}
+
+pub trait Database: Send + Sync {
+    /// Runs `statement` under `scope`; `args` is one JSON document, and so is the answer.
+    fn run<'a>(
+        &'a self,
+        scope: &'a Scope,
+        statement: &'static Statement,
+        args: String,
+    ) -> BoxFuture<'a, Result<String, DatabaseError>>;
+}
+
+/// What to be woken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// Something changed for the executors of a site.
+    Site(SiteId),
+    /// New events, anywhere.
+    Events,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Perhaps something happened; look.
+    Changed,
+    /// Nothing was heard for the time given (or for shorter: look anyway).
+    TimedOut,
+    /// The host shuts down: answer now.
+    Closing,
+}
+
+pub trait Notifier: Send + Sync {
+    /// Starts listening. Taken before the first query, so that no wake-up falls between the two.
+    fn subscribe(&self, topic: Topic) -> Box<dyn Subscription>;
+}
+
+pub trait Subscription: Send {
+    /// Waits for a wake-up since the last call (or since `subscribe`), at most so long. A host without
+    /// notifications may answer [`Wake::TimedOut`] early, which makes the caller look again.
+    fn wait(&mut self, at_most: Duration) -> BoxFuture<'_, Wake>;
+}
+
+/// The host has no entropy to give.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("no entropy")]
+pub struct NoEntropy;
+
+#[derive(Clone)]
+pub struct Settings {
+    pub version: &'static str,
+    /// Scheme, host and port under which browsers reach us, without a trailing slash. Absent: whatever the
+    /// `Host` header says.
+    pub public_url: Option<String>,
+    /// Longest time for which a request is held open.
+    pub max_wait: Duration,
+}
+
+/// Everything a handler gets from outside.
+pub struct Host {
+    pub database: Box<dyn Database>,
+    pub notifier: Box<dyn Notifier>,
+    /// Unix milliseconds. Dates tokens and ends long polls; decides nothing else.
+    pub now_unix_ms: fn() -> u64,
+    /// Fills the slice from a cryptographically secure source.
+    pub entropy: fn(&mut [u8]) -> Result<(), NoEntropy>,
+    pub settings: Settings,
+    pub keys: SigningKeys,
+}
+
+impl Host {
+    /// Unix seconds.
+    pub fn now_unix(&self) -> u64 {
+        (self.now_unix_ms)() / 1000
+    }
+
+    pub fn random<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
+        let mut bytes = [0; N];
+        (self.entropy)(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("version", &self.settings.version).finish_non_exhaustive()
+    }
+}
+
+/// The peer's address as the host knows it; counts sign-in attempts.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub IpAddr);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scope_has_the_shape_the_schema_reads() {
+        let id = "01920000-0000-7000-8000-000000000001";
+        let scope = Scope::User {
+            user: id.parse().unwrap(),
+            session: id.parse().unwrap(),
+            need: Role::Operator,
+            trace: id.parse().unwrap(),
+        };
+        let expected = serde_json::json!({"kind": "user", "user": id, "session": id, "need": "operator", "trace": id});
+        assert_eq!(serde_json::to_value(scope).unwrap(), expected);
+    }
+
+    #[test]
+    fn postgres_errors_are_told_apart() {
+        let of = |state| DatabaseError::from_postgres(state, "not-found", Some("gone"), Some(""));
+        assert!(matches!(
+            of("RH000"),
+            DatabaseError::Rejected { code: ErrorCode::NotFound, needs_role: None, .. }
+        ));
+        assert!(matches!(of("57014"), DatabaseError::Unavailable(_)));
+        assert!(matches!(of("40P01"), DatabaseError::Unavailable(_)));
+        assert!(matches!(of("42703"), DatabaseError::Fault(_)));
+        assert!(matches!(
+            DatabaseError::from_postgres("RH000", "no-such-code", None, None),
+            DatabaseError::Fault(_)
+        ));
+    }
+}

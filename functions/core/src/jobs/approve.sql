@@ -1,0 +1,1 @@
+select rackhand.job_approve($1)

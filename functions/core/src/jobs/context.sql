@@ -1,0 +1,1 @@
+select rackhand.job_context($1)

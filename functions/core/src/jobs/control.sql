@@ -1,0 +1,1 @@
+select rackhand.job_control($1)

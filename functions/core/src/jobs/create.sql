@@ -1,0 +1,1 @@
+select rackhand.job_create($1)

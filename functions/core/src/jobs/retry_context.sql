@@ -1,0 +1,1 @@
+select rackhand.job_retry_context($1)

@@ -1,0 +1,1 @@
+select '{"status": "ok"}'::jsonb

@@ -1,0 +1,150 @@
+//! The OpenAPI document: what the handlers declare, completed with what holds for all of them.
+//!
+//! A handler names its role (`x-rackhand-role`) and the codes that are its own (`x-rackhand-errors`). The
+//! codes that follow from role, method, parameters and body are added here, and every code becomes part of
+//! a problem answer of its status.
+
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use rackhand_schema::{ErrorCode, Problem};
+use serde_json::{Value, json};
+use utoipa::{
+    PartialSchema as _, ToSchema as _,
+    openapi::{
+        ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder, SecurityRequirement,
+        extensions::ExtensionsBuilder,
+        path::{Operation, Parameter, ParameterIn, PathItem},
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
+        tag::TagBuilder,
+    },
+};
+
+use crate::problem::{Answer, Refusal};
+
+const TAGS: [(&str, &str); 10] = [
+    ("auth", "Sign in and out, sessions."),
+    ("users", "People and their roles."),
+    ("sites", "Private networks and their settings."),
+    ("executors", "The services inside the sites."),
+    ("credentials", "BMC credentials, sealed to a site's key."),
+    ("servers", "Physical machines."),
+    ("jobs", "Intents, their plans and their runs."),
+    ("events", "What happened."),
+    ("executor", "What executors call."),
+    ("service", "About this service."),
+];
+
+/// The whole document.
+pub fn openapi() -> OpenApi {
+    crate::assemble().1
+}
+
+/// The frame that the handlers' operations are put into.
+pub fn frame() -> OpenApi {
+    let components = ComponentsBuilder::new()
+        .schema(Problem::name(), Problem::schema())
+        .security_scheme("access_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .security_scheme(
+            "browser",
+            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::browser::ACCESS_COOKIE))),
+        )
+        .security_scheme("executor_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    let tags = TAGS.iter().map(|(name, what)| TagBuilder::new().name(*name).description(Some(*what)).build());
+    let mut info = Info::new("Rackhand", env!("CARGO_PKG_VERSION"));
+    info.description = Some("The control plane of Rackhand: bare-metal fleets that the cloud cannot reach.".into());
+    OpenApiBuilder::new().info(info).components(Some(components.build())).tags(Some(tags)).build()
+}
+
+/// Completes every operation.
+pub fn complete(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let takes_id = path.contains('{');
+        for (changes, operation) in operations(item) {
+            complete_operation(operation, takes_id, changes);
+        }
+    }
+}
+
+/// The document as JSON text, made once.
+pub fn text() -> Answer<&'static str> {
+    static TEXT: OnceLock<Result<String, String>> = OnceLock::new();
+    TEXT.get_or_init(|| openapi().to_json().map_err(|error| error.to_string()))
+        .as_deref()
+        .map_err(|error| Refusal::internal(format!("the OpenAPI document: {error}")))
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+    let reads = item.get.as_mut().map(|operation| (false, operation));
+    let changes = [item.post.as_mut(), item.put.as_mut(), item.delete.as_mut()];
+    reads.into_iter().chain(changes.into_iter().flatten().map(|operation| (true, operation)))
+}
+
+fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) {
+    let own = |name: &str| operation.extensions.as_ref().and_then(|all| all.get(name)).cloned();
+    let role = own("x-rackhand-role").and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let mut codes: Vec<ErrorCode> = own("x-rackhand-errors")
+        .as_ref()
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|code| code.as_str().and_then(ErrorCode::parse))
+        .collect();
+    codes.extend([ErrorCode::Internal, ErrorCode::DatabaseUnavailable]);
+    if operation.request_body.is_some() {
+        codes.extend([
+            ErrorCode::MalformedJson,
+            ErrorCode::InvalidRequest,
+            ErrorCode::BodyTooLarge,
+            ErrorCode::UnsupportedMediaType,
+        ]);
+    }
+    if operation.parameters.as_ref().is_some_and(|all| all.iter().any(is_query)) {
+        codes.push(ErrorCode::InvalidRequest);
+    }
+    if takes_id {
+        codes.push(ErrorCode::NotFound);
+    }
+    let security = match role.as_str() {
+        "anonymous" => Vec::new(),
+        "executor" => {
+            codes.extend([ErrorCode::NotSignedIn, ErrorCode::ExecutorRevoked, ErrorCode::SessionSuperseded]);
+            vec![SecurityRequirement::new("executor_token", Vec::<String>::new())]
+        }
+        _ => {
+            codes.extend([ErrorCode::NotSignedIn, ErrorCode::SessionEnded]);
+            if changes {
+                codes.push(ErrorCode::OriginRefused);
+            }
+            if !matches!(role.as_str(), "any" | "viewer") {
+                codes.extend([ErrorCode::ForbiddenRole, ErrorCode::NotFound]);
+            }
+            ["access_token", "browser"].map(|name| SecurityRequirement::new(name, Vec::<String>::new())).into()
+        }
+    };
+    codes.sort_unstable();
+    codes.dedup();
+    operation.security = (!security.is_empty()).then_some(security);
+    let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for code in &codes {
+        by_status.entry(code.status()).or_default().push(code.as_str());
+    }
+    for (status, codes) in by_status {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+        let response = ResponseBuilder::new()
+            .description(codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", "))
+            .content("application/problem+json", content)
+            .build();
+        operation.responses.responses.insert(status.to_string(), response.into());
+    }
+    let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
+    operation.extensions = Some(
+        ExtensionsBuilder::new().add("x-rackhand-role", json!(role)).add("x-rackhand-errors", json!(names)).build(),
+    );
+}
+
+fn is_query(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
+}
+
+#[cfg(test)]
+mod tests;

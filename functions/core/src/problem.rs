@@ -1,0 +1,117 @@
+//! Refusals: everything that is not a success, as RFC 9457 problem+json.
+//!
+//! A handler returns a [`Refusal`]; the outermost layer ([`crate::request::frame`]) writes the body, because
+//! only it knows the trace id. What went wrong inside (SQL, signing) is logged there and never answered.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use rackhand_schema::{ErrorCode, Problem, error::FieldProblem, id::TraceId};
+
+use crate::host::{DatabaseError, NoEntropy};
+
+pub type Answer<T> = Result<T, Refusal>;
+
+/// Why a request is not carried out.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub code: ErrorCode,
+    pub detail: String,
+    pub needs_role: Option<String>,
+    pub fields: Vec<FieldProblem>,
+    /// For the log only.
+    pub cause: Option<String>,
+}
+
+impl Refusal {
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), needs_role: None, fields: Vec::new(), cause: None }
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(ErrorCode::NotFound, "There is nothing here, or you may not see it.")
+    }
+
+    pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self {
+            fields: vec![FieldProblem { field: field.to_owned(), detail: detail.clone() }],
+            ..Self::new(ErrorCode::InvalidRequest, format!("{field}: {detail}"))
+        }
+    }
+
+    /// Our fault; `cause` goes to the log, not to the caller.
+    pub fn internal(cause: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(ErrorCode::Internal, "Rackhand could not do this. The log has the trace id.")
+        }
+    }
+
+    /// The finished answer.
+    pub fn respond(self, trace: TraceId) -> Response {
+        match (&self.cause, self.code) {
+            (Some(cause), ErrorCode::Internal) => {
+                tracing::error!(trace_id = %trace.to_hex(), code = %self.code, cause, "request failed");
+            }
+            (Some(cause), _) => {
+                tracing::warn!(trace_id = %trace.to_hex(), code = %self.code, cause, "request refused");
+            }
+            (None, _) => tracing::debug!(trace_id = %trace.to_hex(), code = %self.code, "request refused"),
+        }
+        let problem = Problem {
+            trace_id: Some(trace.to_hex()),
+            needs_role: self.needs_role,
+            fields: self.fields,
+            ..Problem::new(self.code, self.detail)
+        };
+        let body = serde_json::to_string(&problem).unwrap_or_default();
+        let mut response = Response::new(body.into());
+        *response.status_mut() =
+            StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if matches!(self.code, ErrorCode::DatabaseUnavailable | ErrorCode::Overloaded) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// Carries the refusal in the response's extensions to the layer that writes it.
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<DatabaseError> for Refusal {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Rejected { code, detail, needs_role } => Self { needs_role, ..Self::new(code, detail) },
+            DatabaseError::Unavailable(cause) => Self {
+                cause: Some(cause),
+                ..Self::new(
+                    ErrorCode::DatabaseUnavailable,
+                    "The database does not answer. Nothing is lost; try again in a moment.",
+                )
+            },
+            DatabaseError::Fault(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<NoEntropy> for Refusal {
+    fn from(error: NoEntropy) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Refusal {
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(format!("JSON from the database or for it: {error}"))
+    }
+}

@@ -1,0 +1,346 @@
+//! What every request goes through: trace id, body limits, who calls, and the finished problem answers.
+//!
+//! [`frame`] is the outermost layer. Handlers take a caller ([`Anyone`], [`Viewer`], [`Operator`],
+//! [`Admin`], [`Executor`]), their parameters ([`Segment`], [`Params`]) and at last a [`Body`]. A caller's
+//! type is the least role the operation needs; the database checks it again, for the site concerned.
+
+use std::{fmt::Display, str::FromStr, sync::Arc};
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use garde::Validate;
+use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use rackhand_schema::{ErrorCode, Role, error::FieldProblem, id::{SiteId, TraceId}};
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{
+    auth::{browser, token::Claims},
+    host::{ClientAddress, Host, Scope, Statement},
+    problem::{Answer, Refusal},
+};
+
+/// Largest request body, bytes.
+pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+
+/// The answer's header that names the trace, 32 hex digits.
+pub const TRACE_HEADER: &str = "x-trace-id";
+
+/// The trace of this request, for handlers and the host's log.
+#[derive(Debug, Clone, Copy)]
+pub struct Trace(pub TraceId);
+
+/// Outermost layer: reads `traceparent` or makes a trace id, finishes problem answers, marks the answer.
+pub async fn frame(mut request: Request, next: Next) -> Response {
+    let trace = trace_of(&request);
+    request.extensions_mut().insert(Trace(trace));
+    let mut response = next.run(request).await;
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        response = refusal.respond(trace);
+    }
+    response.extensions_mut().insert(Trace(trace));
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&trace.to_hex()) {
+        headers.insert(TRACE_HEADER, value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// W3C Trace Context §3.2: `00-<32 hex trace>-<16 hex parent>-<2 hex flags>`; all zeros is invalid. A later
+/// version may have more fields after these.
+fn trace_of(request: &Request) -> TraceId {
+    let given = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).and_then(|text| {
+        let mut parts = text.split('-');
+        let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
+        let lower_hex = |part: &str, length: usize| {
+            part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        };
+        let sound = lower_hex(version, 2) && version != "ff" && lower_hex(trace, 32) && lower_hex(parent, 16);
+        sound.then(|| Uuid::parse_str(trace).ok()).flatten().filter(|uuid| !uuid.is_nil())
+    });
+    let uuid = given.unwrap_or_else(|| {
+        let random = request.extensions().get::<Arc<Host>>().and_then(|host| host.random::<16>().ok());
+        Uuid::from_bytes(random.unwrap_or([1; 16]))
+    });
+    TraceId::from_uuid(uuid)
+}
+
+/// A request's caller with the means to ask the database.
+pub struct Call {
+    pub host: Arc<Host>,
+    pub scope: Scope,
+    /// For an executor: its site.
+    pub site_of_token: Option<SiteId>,
+}
+
+impl Call {
+    /// Runs a statement and gives the JSON text it answers.
+    pub async fn text<A: Serialize + Sync>(&self, statement: &'static Statement, args: &A) -> Answer<String> {
+        let args = serde_json::to_string(args)?;
+        Ok(self.host.database.run(&self.scope, statement, args).await?)
+    }
+
+    /// The same, for an answer that is looked into.
+    pub async fn run<T: DeserializeOwned, A: Serialize + Sync>(
+        &self,
+        statement: &'static Statement,
+        args: &A,
+    ) -> Answer<T> {
+        Ok(serde_json::from_str(&self.text(statement, args).await?)?)
+    }
+
+    /// The same, handed through as the answer's body; SQL `null` is a 404.
+    pub async fn json<A: Serialize + Sync>(&self, statement: &'static Statement, args: &A) -> Answer<Json> {
+        match self.text(statement, args).await? {
+            text if text.is_empty() || text == "null" => Err(Refusal::not_found()),
+            text => Ok(Json(text)),
+        }
+    }
+}
+
+/// A JSON text that is ready to be sent.
+pub struct Json(pub String);
+
+impl Json {
+    pub fn of<T: Serialize>(value: &T) -> Answer<Self> {
+        Ok(Self(serde_json::to_string(value)?))
+    }
+}
+
+impl IntoResponse for Json {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0).into_response()
+    }
+}
+
+fn host(parts: &Parts) -> Answer<(Arc<Host>, TraceId)> {
+    match (parts.extensions.get::<Arc<Host>>(), parts.extensions.get::<Trace>()) {
+        (Some(host), Some(trace)) => Ok((Arc::clone(host), trace.0)),
+        _ => Err(Refusal::internal("the host gave no `Host` with the request")),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Signs the caller in by bearer token or the browser's cookie. A cookie travels by itself, so with one a
+/// request that changes something must also prove that our own page sent it.
+fn signed_in(parts: &Parts, need: Role) -> Answer<Call> {
+    let (host, trace) = host(parts)?;
+    let cookie = browser::cookie(&parts.headers, browser::ACCESS_COOKIE);
+    let claims = match (bearer(&parts.headers), cookie) {
+        (Some(token), _) => host.keys.verify_user(token, host.now_unix())?,
+        (None, Some(token)) => {
+            if !matches!(parts.method, Method::GET | Method::HEAD) {
+                browser::check_origin(&parts.headers, &parts.uri, host.settings.public_url.as_deref())?;
+            }
+            host.keys.verify_user(token, host.now_unix())?
+        }
+        (None, None) => {
+            return Err(Refusal::new(ErrorCode::NotSignedIn, "This needs a signed-in user."));
+        }
+    };
+    let Claims { sub: user, sid: session, .. } = claims;
+    Ok(Call { host, scope: Scope::User { user, session, need, trace }, site_of_token: None })
+}
+
+/// When the caller's access token ends, Unix seconds.
+pub struct TokenEnd(pub u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for TokenEnd {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+        let (host, _) = host(parts)?;
+        let token = bearer(&parts.headers)
+            .or_else(|| browser::cookie(&parts.headers, browser::ACCESS_COOKIE))
+            .unwrap_or_default();
+        Ok(Self(host.keys.verify_user(token, host.now_unix())?.exp))
+    }
+}
+
+macro_rules! callers {
+    ($($(#[$doc:meta])* $name:ident = $parts:ident => $call:expr;)*) => {$(
+        $(#[$doc])*
+        pub struct $name(pub Call);
+
+        impl<S: Send + Sync> FromRequestParts<S> for $name {
+            type Rejection = Refusal;
+
+            async fn from_request_parts($parts: &mut Parts, _: &S) -> Answer<Self> {
+                $call.map(Self)
+            }
+        }
+    )*};
+}
+
+callers! {
+    /// Nobody in particular: what is asked proves itself (password, token, signature) or is public.
+    Anyone = parts => anyone(parts);
+    Viewer = parts => signed_in(parts, Role::Viewer);
+    Operator = parts => signed_in(parts, Role::Operator);
+    Admin = parts => signed_in(parts, Role::Admin);
+    /// An executor with its session.
+    Executor = parts => executor(parts);
+}
+
+fn anyone(parts: &Parts) -> Answer<Call> {
+    let (host, trace) = host(parts)?;
+    let address = parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string());
+    let scope = Scope::Anonymous { trace, address: address.unwrap_or_default() };
+    Ok(Call { host, scope, site_of_token: None })
+}
+
+fn executor(parts: &Parts) -> Answer<Call> {
+    let (host, trace) = host(parts)?;
+    let token = bearer(&parts.headers)
+        .ok_or_else(|| Refusal::new(ErrorCode::NotSignedIn, "This needs an executor's token."))?;
+    let claims = host.keys.verify_executor(token, host.now_unix())?;
+    let scope = Scope::Executor { executor: claims.sub, session: claims.sid, trace };
+    Ok(Call { host, scope, site_of_token: Some(claims.site) })
+}
+
+/// The id in the path; what is not an id names nothing.
+pub struct Segment<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Segment<T>
+where
+    T: FromStr<Err: Display>,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(|_| Refusal::not_found())?;
+        text.parse().map(Self).map_err(|error: T::Err| Refusal::new(ErrorCode::NotFound, error.to_string()))
+    }
+}
+
+/// Two ids in the path.
+pub struct Segments<A, B>(pub A, pub B);
+
+impl<A, B, S> FromRequestParts<S> for Segments<A, B>
+where
+    A: FromStr<Err: Display>,
+    B: FromStr<Err: Display>,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Refusal::not_found())?;
+        let refuse = |error: String| Refusal::new(ErrorCode::NotFound, error);
+        Ok(Self(
+            first.parse().map_err(|error: A::Err| refuse(error.to_string()))?,
+            second.parse().map_err(|error: B::Err| refuse(error.to_string()))?,
+        ))
+    }
+}
+
+/// The query string, validated.
+pub struct Params<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Params<T>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+        let Query(params) = Query::<T>::try_from_uri(&parts.uri)
+            .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.body_text()))?;
+        validate(&params)?;
+        Ok(Self(params))
+    }
+}
+
+/// A JSON body, validated.
+pub struct Body<T>(pub T);
+
+impl<T, S> FromRequest<S> for Body<T>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Answer<Self> {
+        let value = parse::<T>(&read_json(request).await?)?;
+        validate(&value)?;
+        Ok(Self(value))
+    }
+}
+
+/// A JSON body as it came, within the limit; for what is taken apart item by item.
+pub struct RawBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Answer<Self> {
+        read_json(request).await.map(Self)
+    }
+}
+
+async fn read_json(request: Request) -> Answer<Bytes> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next()).map(str::trim).unwrap_or_default();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let detail = "Send the body as `Content-Type: application/json`.";
+        return Err(Refusal::new(ErrorCode::UnsupportedMediaType, detail));
+    }
+    match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::new(
+            ErrorCode::BodyTooLarge,
+            format!("The body is larger than {MAX_BODY_BYTES} bytes. Send it in parts."),
+        )),
+        Err(_) => Err(Refusal::new(ErrorCode::MalformedJson, "The body ended before it was complete.")),
+    }
+}
+
+/// Parses JSON that people or programs sent. The messages never repeat a value: it may be a secret.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        if error.is_data() {
+            let text = error.to_string();
+            let quotes_a_value = text.starts_with("invalid type") || text.starts_with("invalid value");
+            let detail = match text.split_once(", expected ") {
+                Some((_, expected)) if quotes_a_value => format!("Expected {expected}."),
+                _ if quotes_a_value => format!("A value of the wrong kind at {place}."),
+                _ => text,
+            };
+            Refusal::new(ErrorCode::InvalidRequest, detail)
+        } else {
+            Refusal::new(ErrorCode::MalformedJson, format!("The body is not valid JSON at {place}."))
+        }
+    })
+}
+
+/// Applies the rules of the type; each broken one becomes a field of the problem.
+pub fn validate<T: Validate<Context = ()>>(value: &T) -> Answer<()> {
+    value.validate().map_err(|report| {
+        let fields: Vec<_> = report
+            .iter()
+            .map(|(path, error)| FieldProblem { field: path.to_string(), detail: error.message().to_owned() })
+            .collect();
+        let names = fields.iter().map(|field| format!("{}: {}", field.field, field.detail));
+        let detail = names.collect::<Vec<_>>().join("; ");
+        Refusal { fields, ..Refusal::new(ErrorCode::InvalidRequest, detail) }
+    })
+}

@@ -1,0 +1,1 @@
+select rackhand.server_delete($1)

@@ -1,0 +1,58 @@
+with page as materialized (
+    select v.*, row_number() over (order by v.name, v.id) as place
+    from rackhand.server v
+    where v.removed_at is null
+        and ($1 -> 'cursor' = 'null'
+            or (v.name, v.id) > ($1 -> 'cursor' ->> 'name', ($1 -> 'cursor' ->> 'id')::uuid))
+        and ($1 ->> 'site' is null or v.site_id = ($1 ->> 'site')::uuid)
+        and ($1 ->> 'power' is null or v.power = $1 ->> 'power')
+        and ($1 ->> 'health' is null or v.health = $1 ->> 'health')
+        and ($1 ->> 'generation' is null or v.generation = $1 ->> 'generation')
+        and ($1 ->> 'model' is null or v.model = $1 ->> 'model')
+        and ($1 ->> 'tag' is null or v.tags @> array[$1 ->> 'tag'])
+        and ($1 ->> 'q' is null or strpos(lower(v.name), $1 ->> 'q') > 0
+            or strpos(lower(coalesce(v.service_tag, '')), $1 ->> 'q') > 0
+            or strpos(lower(coalesce(v.model, '')), $1 ->> 'q') > 0)
+    order by v.name, v.id
+    limit ($1 ->> 'limit')::int + 1
+),
+counted as materialized (
+    select v.power, v.health, coalesce(v.generation, 'unknown') as generation, count(*) as n
+    from rackhand.server v
+    where v.removed_at is null
+        and ($1 ->> 'site' is null or v.site_id = ($1 ->> 'site')::uuid)
+        and ($1 ->> 'power' is null or v.power = $1 ->> 'power')
+        and ($1 ->> 'health' is null or v.health = $1 ->> 'health')
+        and ($1 ->> 'generation' is null or v.generation = $1 ->> 'generation')
+        and ($1 ->> 'model' is null or v.model = $1 ->> 'model')
+        and ($1 ->> 'tag' is null or v.tags @> array[$1 ->> 'tag'])
+        and ($1 ->> 'q' is null or strpos(lower(v.name), $1 ->> 'q') > 0
+            or strpos(lower(coalesce(v.service_tag, '')), $1 ->> 'q') > 0
+            or strpos(lower(coalesce(v.model, '')), $1 ->> 'q') > 0)
+    group by 1, 2, 3
+)
+select jsonb_build_object(
+    'items', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'id', p.id, 'site_id', p.site_id,
+            'site', (select s.name from rackhand.site s where s.id = p.site_id),
+            'name', p.name, 'vendor', p.vendor, 'model', p.model, 'service_tag', p.service_tag,
+            'generation', p.generation, 'bios_version', p.bios_version, 'bmc_version', p.bmc_version,
+            'power', p.power, 'health', p.health, 'tags', p.tags,
+            'seen_at', case when p.seen_at is not null then rackhand.ts(p.seen_at) end,
+            'active_job', (select r.job_id from rackhand.run r
+                where r.server_id = p.id and r.finished_at is null
+                order by r.mutating desc, r.id limit 1)) order by p.place), '[]')
+        from page p where p.place <= ($1 ->> 'limit')::int),
+    'next', (
+        select encode(convert_to(jsonb_build_object('name', p.name, 'id', p.id)::text, 'UTF8'), 'hex')
+        from page p where p.place = ($1 ->> 'limit')::int
+            and exists (select from page l where l.place > ($1 ->> 'limit')::int)),
+    'counts', jsonb_build_object(
+        'total', (select coalesce(sum(c.n), 0) from counted c),
+        'power', (select coalesce(jsonb_object_agg(c.power, c.n), '{}')
+            from (select power, sum(n) as n from counted group by power) c),
+        'health', (select coalesce(jsonb_object_agg(c.health, c.n), '{}')
+            from (select health, sum(n) as n from counted group by health) c),
+        'generation', (select coalesce(jsonb_object_agg(c.generation, c.n), '{}')
+            from (select generation, sum(n) as n from counted group by generation) c)))

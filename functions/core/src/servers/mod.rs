@@ -1,0 +1,157 @@
+//! Servers: bulk registration, the fleet list with filters and counts, detail, removal.
+
+use garde::Validate;
+use http::StatusCode;
+use rackhand_schema::{
+    id::{ServerId, SiteId},
+    server::{BulkUpsert, BulkUpsertResult, Health, PowerState, RefusedItem, Server, ServerList, ServerUpsert},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    page::{DEFAULT_LIMIT, decode_cursor},
+    problem::Answer,
+    request::{Body, Json, Operator, Params, Segment, Viewer},
+    statement,
+};
+
+statement!(LIST, "servers", "list");
+statement!(READ, "servers", "read");
+statement!(UPSERT, "servers", "upsert");
+statement!(DELETE, "servers", "delete");
+
+pub fn routes() -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(bulk)).routes(routes!(list)).routes(routes!(read, remove))
+}
+
+#[derive(Debug, Deserialize, Validate, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Filter {
+    #[garde(skip)]
+    site: Option<SiteId>,
+    /// Part of a name, service tag or model, in any case.
+    #[garde(length(chars, max = 120))]
+    q: Option<String>,
+    #[garde(skip)]
+    #[param(inline)]
+    power: Option<PowerState>,
+    #[garde(skip)]
+    #[param(inline)]
+    health: Option<Health>,
+    /// Of the BMC, e.g. `idrac9`.
+    #[garde(length(chars, max = 64))]
+    generation: Option<String>,
+    #[garde(length(chars, max = 120))]
+    model: Option<String>,
+    #[garde(length(chars, max = 64))]
+    tag: Option<String>,
+    /// `next` of the page before.
+    #[garde(length(bytes, max = 2000))]
+    cursor: Option<String>,
+    /// 1–500; 50 if absent.
+    #[garde(range(min = 1, max = 500))]
+    limit: Option<u32>,
+}
+
+/// Servers by name, with how many of all that fit the filter have each power state, health and generation.
+#[utoipa::path(get, path = "/v1/servers", tag = "servers", params(Filter),
+    responses((status = 200, body = ServerList)), extensions(("x-rackhand-role" = json!("viewer"))))]
+async fn list(Viewer(call): Viewer, Params(filter): Params<Filter>) -> Answer<Json> {
+    let cursor = decode_cursor(filter.cursor.as_deref())?;
+    // The database cannot hold a NUL, so nothing there contains one.
+    let text = |text: Option<String>| text.map(|text| text.replace('\0', "\u{fffd}"));
+    let args = json!({
+        "site": filter.site, "q": text(filter.q).map(|q| q.to_lowercase()), "power": filter.power,
+        "health": filter.health, "generation": text(filter.generation), "model": text(filter.model),
+        "tag": text(filter.tag), "cursor": cursor, "limit": filter.limit.unwrap_or(DEFAULT_LIMIT),
+    });
+    call.json(&LIST, &args).await
+}
+
+/// A server with its BMC endpoint and firmware.
+#[utoipa::path(get, path = "/v1/servers/{id}", tag = "servers", params(("id" = ServerId, Path)),
+    responses((status = 200, body = Server)), extensions(("x-rackhand-role" = json!("viewer"))))]
+async fn read(Viewer(call): Viewer, Segment(id): Segment<ServerId>) -> Answer<Json> {
+    call.json(&READ, &json!({"id": id})).await
+}
+
+/// Remove a server that no job works on; its history stays.
+#[utoipa::path(delete, path = "/v1/servers/{id}", tag = "servers", params(("id" = ServerId, Path)),
+    responses((status = 204)),
+    extensions(("x-rackhand-role" = json!("operator")), ("x-rackhand-errors" = json!(["job-state"]))))]
+async fn remove(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Answer<StatusCode> {
+    call.text(&DELETE, &json!({"id": id})).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Register servers, or change their registration. Each stands alone: a bad one is refused and named.
+#[utoipa::path(post, path = "/v1/servers/bulk", tag = "servers", request_body = BulkUpsert,
+    responses((status = 200, body = BulkUpsertResult)), extensions(("x-rackhand-role" = json!("operator"))))]
+async fn bulk(Operator(call): Operator, Body(bulk): Body<BulkUpsert>) -> Answer<Json> {
+    let (good, refused) = sort_out(bulk.servers);
+    let args = json!({"site_id": bulk.site_id, "servers": good});
+    let mut result: BulkUpsertResult = call.run(&UPSERT, &args).await?;
+    result.refused.extend(refused);
+    result.refused.sort_by_key(|item| item.index);
+    Json::of(&result)
+}
+
+/// The items that can be stored, with their position in the request, and the refusals of the others. Of
+/// several items with one name the last one stands.
+fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
+    let mut good = std::collections::BTreeMap::new();
+    let mut refused = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        let checked = serde_json::from_value::<ServerUpsert>(item)
+            .map_err(|error| error.to_string())
+            .and_then(|server| match server.validate() {
+                Ok(()) if has_nul(&server) => Err("a text contains a NUL character".to_owned()),
+                Ok(()) => Ok(server),
+                Err(report) => Err(report.to_string().trim_end().replace('\n', "; ")),
+            });
+        match checked {
+            Ok(server) => {
+                let value = json!({
+                    "index": index, "name": server.name, "bmc_url": server.bmc_url,
+                    "credential_id": server.credential_id, "spki_sha256": server.spki_sha256,
+                    "tags": server.tags,
+                });
+                if let Some((earlier, _)) = good.insert(server.name.clone(), (index, value)) {
+                    let detail = format!("item {index} names the server `{}` again", server.name);
+                    refused.push(RefusedItem { index: earlier, detail });
+                }
+            }
+            Err(detail) => refused.push(RefusedItem { index, detail }),
+        }
+    }
+    (good.into_values().map(|(_, value)| value).collect(), refused)
+}
+
+fn has_nul(server: &ServerUpsert) -> bool {
+    server.name.contains('\0')
+        || server.bmc_url.contains('\0')
+        || server.tags.iter().any(|tag| tag.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bad_server_does_not_block_its_neighbours() {
+        let (good, refused) = sort_out(vec![
+            json!({"name": "a", "bmc_url": "https://10.0.0.1"}),
+            json!({"name": "b", "bmc_url": "http://10.0.0.2"}),
+            json!("not even an object"),
+            json!({"name": "c\u{0}", "bmc_url": "https://10.0.0.3"}),
+            json!({"name": "d", "bmc_url": "https://10.0.0.4", "tags": ["x"]}),
+            json!({"name": "a", "bmc_url": "https://10.0.0.5"}),
+        ]);
+        let names: Vec<_> = good.iter().map(|item| (item["index"].as_u64().unwrap(), &item["bmc_url"])).collect();
+        assert_eq!(names, [(5, &json!("https://10.0.0.5")), (4, &json!("https://10.0.0.4"))]);
+        assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0]);
+    }
+}

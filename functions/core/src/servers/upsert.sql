@@ -1,0 +1,1 @@
+select rackhand.servers_upsert($1)

@@ -1,0 +1,1 @@
+select rackhand.session_end($1)

@@ -1,0 +1,1 @@
+select rackhand.sessions($1)

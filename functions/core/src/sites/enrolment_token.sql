@@ -1,0 +1,1 @@
+select rackhand.enrolment_token_create($1)

@@ -1,0 +1,1 @@
+select rackhand.site_update($1)

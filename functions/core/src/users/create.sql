@@ -1,0 +1,1 @@
+select rackhand.user_create($1)

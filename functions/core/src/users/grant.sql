@@ -1,0 +1,1 @@
+select rackhand.grant_create($1)

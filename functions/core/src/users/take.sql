@@ -1,0 +1,1 @@
+select rackhand.grant_delete($1)
