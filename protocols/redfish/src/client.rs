@@ -249,7 +249,7 @@ impl Client {
         if let Some(content_type) = &call.content_type {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
-        // DSP0266 §6.5: services answer this version, and some insist on hearing it.
+        // DSP0266, "Request headers": services answer this version, and some insist on hearing it.
         request = request.header("OData-Version", HeaderValue::from_static("4.0"));
         if let Some((name, value)) = presented.header(&self.credentials) {
             request = request.header(name, value);

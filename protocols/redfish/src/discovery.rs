@@ -90,7 +90,7 @@ impl Client {
         change(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The service root, read without presenting anything; it is public by DSP0266 §13.3.1.
+    /// The service root, read without presenting anything; it is public by DSP0266, "Authentication requirements".
     pub(crate) async fn services(&self, deadline: Instant) -> Result<Services, Error> {
         if let Some(root) = self.with_links(|links| links.root.clone()) {
             return Ok(Services::Known(root));
@@ -290,7 +290,7 @@ impl Client {
         }
     }
 
-    /// The query that expands one level, as declared (DSP0266 §7.3, `ProtocolFeaturesSupported.ExpandQuery`).
+    /// The query that expands one level, as declared (DSP0266, "The $expand query parameter", `ProtocolFeaturesSupported.ExpandQuery`).
     async fn expand_query(&self) -> Option<&'static str> {
         if self.with_links(|links| links.no_expand) {
             return None;

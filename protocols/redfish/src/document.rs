@@ -38,7 +38,7 @@ impl fmt::Debug for Evidence {
 
 /// A message of a Redfish error, job, task or log record.
 ///
-/// Shape: DSP0266 §8.6 (`error`, `@Message.ExtendedInfo`).
+/// Shape: DSP0266, clause "Error responses" (`error`, `@Message.ExtendedInfo`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The full id, such as `IDRAC.2.7.SUP029`.
@@ -96,13 +96,19 @@ pub(crate) fn parse(body: &[u8]) -> Option<Value> {
 /// The messages of an answer: `error.@Message.ExtendedInfo`, a top-level one, or `error.code/message`.
 pub(crate) fn messages(value: &Value) -> Vec<Message> {
     let error = value.get("error");
-    let listed = [error, Some(value)]
+    let mut listed = [error, Some(value)]
         .into_iter()
         .flatten()
         .filter_map(|holder| holder.get("@Message.ExtendedInfo"))
         .flat_map(items)
         .filter_map(message)
         .collect::<Vec<_>>();
+    // Some services say what happened beside the list (sushy-tools' emulator does).
+    if let Some(first) = listed.first_mut()
+        && first.text.is_empty()
+    {
+        first.text = error.and_then(|error| text_at(error, "message")).unwrap_or_default();
+    }
     if !listed.is_empty() {
         return listed;
     }

@@ -88,7 +88,7 @@ impl Client {
             let Some(job) = jobs::job(value) else { return Ok(None) };
             return Ok(Some(progress(source, job)));
         }
-        // A task monitor: 202 while the work goes on, its result afterwards (DSP0266 §12.2).
+        // A task monitor: 202 while the work goes on, its result afterwards (DSP0266, "Asynchronous operations").
         let state = match status {
             202 => TaskState::Running,
             204 => TaskState::Completed,

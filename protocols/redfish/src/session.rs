@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue, Method, Response, header};
 use serde_json::json;
 use tokio::{
     sync::MutexGuard,
-    time::{Duration, Instant},
+    time::{Duration, Instant, timeout_at},
 };
 use zeroize::Zeroizing;
 
@@ -22,10 +22,10 @@ use crate::{
     auth::{AuthAttempt, AuthMethod, AuthOutcome, Credentials, SessionHandle},
     classify::{self, Class},
     client::{Call, Client, evidence},
-    discovery::Services,
+    discovery::{ROOT, Services},
     document,
     error::{Error, Problem},
-    transport::{Body, TransportError},
+    transport::{Body, NotSent, TransportError},
 };
 
 /// How long to wait for the deletion of a session.
@@ -138,7 +138,10 @@ impl Client {
         &self,
         deadline: Instant,
     ) -> Result<(Presented, Option<MutexGuard<'_, Auth>>), Error> {
-        let mut auth = self.auth.lock().await;
+        let Ok(mut auth) = timeout_at(deadline, self.auth.lock()).await else {
+            let late = TransportError::NotSent { why: NotSent::ConnectTimeout };
+            return Err(self.error(&Method::GET, ROOT, false, Problem::Transport(late)));
+        };
         if let Auth::Basic { until: Some(until), .. } = *auth
             && Instant::now() >= until
         {
@@ -151,7 +154,7 @@ impl Client {
             Auth::Session(session) => Ok((Presented::Session(session.token().clone()), None)),
             Auth::Basic { proven: true, .. } => Ok((Presented::Basic(None), None)),
             Auth::Basic { .. } | Auth::None => {
-                let attempt = self.ask(AuthMethod::Basic, "/redfish/v1/").await?;
+                let attempt = self.ask(AuthMethod::Basic, ROOT).await?;
                 Ok((Presented::Basic(Some(attempt)), Some(auth)))
             }
         }
@@ -254,7 +257,7 @@ impl Client {
         auth
     }
 
-    /// The session of a successful login: `X-Auth-Token`, and `Location` or the body for its path (DSP0266 §13.3.4).
+    /// The session of a successful login: `X-Auth-Token`, and `Location` or the body for its path (DSP0266, "Redfish session login").
     fn session_of(&self, sessions: &str, response: Response<Bytes>) -> Result<Auth, Error> {
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let body = document::parse(response.body());

@@ -213,7 +213,7 @@ impl Client {
         Ok(link_at(&service.value, &["Tasks"]).map(str::to_owned))
     }
 
-    /// Resets that are described in a resource of their own (`@Redfish.ActionInfo`, DSP0266 §6.4).
+    /// Resets that are described in a resource of their own (`@Redfish.ActionInfo`, DSP0266, "Action info").
     async fn reset_kinds_by_action_info(&self, system: &Value) -> Vec<ResetKind> {
         let reset = action(system, "ComputerSystem.Reset");
         let info = reset.and_then(|reset| reset.get("@Redfish.ActionInfo")).and_then(link);

@@ -84,7 +84,7 @@ impl Client {
         self.mutate(Call::post(&declared.target, &Value::Object(body), deadline)).await
     }
 
-    /// Sends a package to the service's `MultipartHttpPushUri` (DSP0266 §12.6.2: parts `UpdateParameters` and
+    /// Sends a package to the service's `MultipartHttpPushUri` (DSP0266, "Update service", parts `UpdateParameters` and
     /// `UpdateFile`). At `deadline` an unfinished upload is cut off.
     ///
     /// # Errors

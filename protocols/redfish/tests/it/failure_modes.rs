@@ -589,3 +589,43 @@ async fn no_secret_is_ever_shown() {
     assert!(!shown.contains("s3cret"), "{shown}");
     assert!(shown.contains("10.0.0.7") && shown.contains("SYS415"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_mutation_ends_by_its_deadline_even_while_it_reads_or_waits_for_a_login() {
+    let bench = bench(Bmc::small());
+    bench.bmc.latency(Duration::from_secs(20));
+    let started = Instant::now();
+    let deadline = started + Duration::from_secs(30);
+    let (read, update) = tokio::join!(bench.client.system(), async {
+        let update = bios();
+        bench
+            .client
+            .simple_update(&update, deadline)
+            .await
+            .map(drop)
+            .map_err(|error| (error, started.elapsed()))
+    });
+    assert!(read.is_ok());
+    let (failed, elapsed) = update.unwrap_err();
+    assert_eq!((failed.class(), elapsed), (Class::NotSent, Duration::from_secs(30)));
+    assert_eq!(bench.bmc.count("POST", SIMPLE_UPDATE), 0);
+}
+
+#[test]
+fn the_clients_futures_can_be_spawned() {
+    fn is_send<T: Send>(_: &T) {}
+    let Bench { client, .. } = bench(Bmc::small());
+    let (update, upload) = (bios(), MultipartUpdate::default());
+    is_send(&client.identity());
+    is_send(&client.capabilities());
+    is_send(&client.firmware_inventory());
+    is_send(&client.jobs());
+    let nothing = TaskRef::default();
+    is_send(&client.follow(&nothing));
+    let deadline = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async { soon() });
+    is_send(&client.simple_update(&update, deadline));
+    is_send(&client.multipart_update(&upload, deadline));
+    is_send(&client.reset(ResetKind::On, deadline));
+    is_send(&client.delete_job("JID_7", deadline));
+    is_send(&client.close());
+}
