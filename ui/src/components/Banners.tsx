@@ -1,0 +1,89 @@
+/** Says when the screen may be out of date, and which sites cannot act. */
+import { useQuery } from "@tanstack/react-query";
+import { type ReactNode, useSyncExternalStore } from "react";
+
+import { sitesQuery } from "../api/queries";
+import { ApiError } from "../api/problem";
+import { clock, duration } from "../lib/format";
+import { useLive, useLiveState } from "../live/LiveProvider";
+import { Shape, Status } from "./Status";
+import type { StatusTone } from "./tones";
+import { useNow } from "./ui";
+
+/** A break shorter than this is bridged silently. */
+const GRACE_MS = 4000;
+
+export function LiveBadge() {
+  const live = useLiveState();
+  const look: Record<typeof live.kind, [StatusTone, string]> = {
+    live: ["ok", "live"],
+    connecting: ["busy", "connecting"],
+    lost: ["warn", "not live"],
+    asleep: ["off", "paused while hidden"],
+  };
+  const [tone, word] = look[live.kind];
+  return (
+    <span role="status" aria-label={`Updates: ${word}`} className="px-1 text-xs">
+      <Status tone={tone} word={word} />
+    </span>
+  );
+}
+
+function subscribeOnline(listener: () => void): () => void {
+  window.addEventListener("online", listener);
+  window.addEventListener("offline", listener);
+  return () => {
+    window.removeEventListener("online", listener);
+    window.removeEventListener("offline", listener);
+  };
+}
+
+export function Banners() {
+  const live = useLiveState();
+  const stream = useLive();
+  const online = useSyncExternalStore(subscribeOnline, () => navigator.onLine);
+  const { data } = useQuery(sitesQuery);
+  useNow();
+  const now = Date.now();
+  const lost = live.kind === "lost" && now - live.since > GRACE_MS;
+  const deaf = (data?.items ?? []).filter((site) => site.servers > 0 && site.executors_online === 0);
+  const paused = (data?.items ?? []).filter((site) => site.config.hardware_paused);
+  return (
+    <>
+      {lost && (
+        <Banner tone="warn">
+          <strong className="font-semibold">
+            {online ? "The control plane does not answer" : "This browser is offline"} since {clock(new Date(live.since).toISOString(), now)}.
+          </strong>{" "}
+          What you see may be out of date by {duration(now - live.since)}.
+          {live.error instanceof ApiError && ` ${live.error.problem.title} (${live.error.problem.code}).`} Work in flight goes on; nothing new starts.{" "}
+          {live.retryAt !== undefined && live.retryAt > now && <>Next try in {duration(live.retryAt - now)}. </>}
+          <button type="button" className="link" onClick={() => stream.retryNow()}>
+            Try now
+          </button>
+        </Banner>
+      )}
+      {deaf.length > 0 && (
+        <Banner tone="warn">
+          <strong className="font-semibold">No executor is online in {deaf.map((site) => site.name).join(", ")}.</strong> Runs wait there, and what is shown of its servers grows old.
+        </Banner>
+      )}
+      {paused.length > 0 && (
+        <Banner tone="wait">
+          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => site.name).join(", ")}.</strong> No new change starts; what is in a BMC already is observed to its end.
+        </Banner>
+      )}
+    </>
+  );
+}
+
+function Banner({ tone, children }: { tone: StatusTone; children: ReactNode }) {
+  return (
+    <div role="status" className="border-warn/40 bg-warn-wash flex items-start gap-2.5 border-b px-6 py-2">
+      <span className="pt-0.5">
+        <Shape tone={tone} />
+      </span>
+      <p>{children}</p>
+    </div>
+  );
+}

@@ -1,0 +1,82 @@
+/** Times, sizes and counts as people read them. All pure. */
+
+/** "4 s", "3 min", "2 h 5 min", "12 d": at most two units. */
+export function duration(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) {
+    const rest = seconds % 60;
+    return minutes < 10 && rest > 0 ? `${minutes} min ${rest} s` : `${minutes} min`;
+  }
+  const hours = Math.floor(minutes / 60);
+  if (hours < 24) return minutes % 60 > 0 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  const days = Math.floor(hours / 24);
+  return days < 10 && hours % 24 > 0 ? `${days} d ${hours % 24} h` : `${days} d`;
+}
+
+/** "12 s ago"; "now" within two seconds. */
+export function age(at: string, now: number): string {
+  const ms = now - Date.parse(at);
+  return ms < 2000 ? "now" : `${duration(ms)} ago`;
+}
+
+/** Local wall time, "14:03:09", with the date when it is not today's. */
+export function clock(at: string, now: number): string {
+  const date = new Date(at);
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  const sameDay = new Date(now).toDateString() === date.toDateString();
+  return sameDay ? time : `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}`;
+}
+
+/** With milliseconds, for logs. */
+export function logClock(at: string): string {
+  const date = new Date(at);
+  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}
+
+function two(value: number): string {
+  return String(value).padStart(2, "0");
+}
+
+/** Binary multiples: "14.2 MiB". */
+export function bytes(value: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let rest = value;
+  let unit = 0;
+  while (rest >= 1024 && unit < units.length - 1) {
+    rest /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 ? rest : rest.toFixed(rest < 10 ? 1 : 0)} ${units[unit]}`;
+}
+
+/** "1 server", "12 servers"; thousands with a thin space. */
+export function count(n: number, one: string, many = `${one}s`): string {
+  return `${number(n)} ${n === 1 ? one : many}`;
+}
+
+export function number(n: number): string {
+  return String(n).replace(/\B(?=(\d{3})+(?!\d))/g, "\u2009");
+}
+
+/** "device_job" → "device job". */
+export function words(machine: string): string {
+  return machine.replaceAll("_", " ");
+}
+
+/** "idrac9" → "iDRAC 9"; other vendors' names stay. */
+export function generation(name: string): string {
+  const match = /^idrac(\d+)$/.exec(name);
+  return match ? `iDRAC ${match[1]}` : name;
+}
+
+export function shortDigest(hex: string): string {
+  return hex.slice(0, 12);
+}
+
+/** "firmware_update" → "Firmware update". */
+export function jobKind(kind: string): string {
+  const text = words(kind);
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,122 @@
+/** All jobs, newest first as the server lists them. */
+import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
+
+import { jobsQuery } from "../api/queries";
+import type { Job } from "../api/types";
+import { Counters } from "../components/Counters";
+import { JobStatus } from "../components/Status";
+import { Age, Button, Empty, Loading, PageHead, ProblemNote } from "../components/ui";
+import { count, words } from "../lib/format";
+import { jobTitle } from "../lib/job";
+import { JOB_STATES } from "../lib/search";
+
+export function Jobs() {
+  const filter = useSearch({ from: "/signed-in/jobs" });
+  const navigate = useNavigate({ from: "/jobs" });
+  const list = useInfiniteQuery({ ...jobsQuery(filter), placeholderData: keepPreviousData });
+  const jobs = list.data?.pages.flatMap((page) => page.items) ?? [];
+  return (
+    <>
+      <PageHead
+        title="Jobs"
+        actions={
+          <label>
+            <span className="sr-only">State</span>
+            <select
+              className="field"
+              value={filter.state ?? ""}
+              onChange={(event) =>
+                void navigate({
+                  search: (old) => ({ ...old, state: JOB_STATES.find((state) => state === event.target.value) }),
+                  replace: true,
+                })
+              }
+            >
+              <option value="">State: any</option>
+              {JOB_STATES.map((state) => (
+                <option key={state} value={state}>
+                  State: {words(state)}
+                </option>
+              ))}
+            </select>
+          </label>
+        }
+      />
+      {list.error && (
+        <div className="pb-3">
+          <ProblemNote error={list.error} what={list.data ? "The list is out of date" : "The jobs cannot be read"} retry={() => void list.refetch()} />
+        </div>
+      )}
+      {list.isPending && <Loading what="the jobs" />}
+      {list.data && jobs.length === 0 && (
+        <div className="panel">
+          <Empty title={filter.state ? `No job is ${words(filter.state)}` : "No jobs yet"}>
+            Select servers in the{" "}
+            <Link to="/servers" className="link">
+              fleet list
+            </Link>{" "}
+            and choose “Update firmware”.
+          </Empty>
+        </div>
+      )}
+      {jobs.length > 0 && (
+        <div className={`panel overflow-x-auto ${list.isPlaceholderData ? "opacity-60" : ""}`} tabIndex={0} role="region" aria-label="Job list, scrollable">
+          <table className="grid-table min-w-[900px]">
+            <caption className="sr-only">Jobs</caption>
+            <thead>
+              <tr>
+                <th scope="col">Job</th>
+                <th scope="col">State</th>
+                <th scope="col">Progress</th>
+                <th scope="col">Site</th>
+                <th scope="col">Reason</th>
+                <th scope="col">By</th>
+                <th scope="col">Created</th>
+              </tr>
+            </thead>
+            <tbody>
+              {jobs.map((job) => (
+                <Row key={job.id} job={job} />
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {list.hasNextPage && (
+        <div className="pt-3 text-center">
+          <Button busy={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
+            {list.isFetchingNextPage ? "Reading…" : "Older jobs"}
+          </Button>
+        </div>
+      )}
+    </>
+  );
+}
+
+function Row({ job }: { job: Job }) {
+  return (
+    <tr data-row>
+      <td>
+        <Link to="/jobs/$id" params={{ id: job.id }} className="font-medium hover:underline">
+          {jobTitle(job)}
+        </Link>
+        <span className="text-soft"> · {count(job.targets, "server")}</span>
+      </td>
+      <td>
+        <JobStatus state={job.state} />
+      </td>
+      <td className="w-44">
+        <Counters runs={job.runs} total={job.targets} compact />
+      </td>
+      <td>{job.site}</td>
+      <td className="text-soft max-w-72" title={job.reason}>
+        {job.reason}
+      </td>
+      <td>{job.created_by_name}</td>
+      <td>
+        <Age at={job.created_at} />
+      </td>
+    </tr>
+  );
+}

@@ -1,0 +1,214 @@
+/** A firmware job in preparation: frozen targets, a package for each BMC generation, pace and reason. */
+import { useMutation, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
+import { useMemo, useRef, useState } from "react";
+
+import { api, body } from "../api/client";
+import { meQuery } from "../api/queries";
+import type { NewJob } from "../api/types";
+import { Button, Empty, PageHead, Panel, ProblemNote } from "../components/ui";
+import { type Draft, loadDraft } from "../lib/draft";
+import { count, generation as generationName } from "../lib/format";
+import { EMPTY, isBlank, packageProblems, type PackageForm, toForm, toPackage } from "../lib/packages";
+import { missingRole } from "../lib/roles";
+import { PackageEditor, PastePackages } from "./job/PackageEditor";
+
+export function NewFirmwareJob() {
+  const { draft: id } = useSearch({ from: "/signed-in/jobs/new" });
+  const draft = useMemo(() => loadDraft(id), [id]);
+  if (draft === undefined) {
+    return (
+      <div className="panel">
+        <Empty title="Choose servers first">
+          This selection is not in this tab. Select servers in the{" "}
+          <Link to="/servers" className="link">
+            fleet list
+          </Link>{" "}
+          and choose “Update firmware”.
+        </Empty>
+      </div>
+    );
+  }
+  return <Form key={id} draft={draft} />;
+}
+
+function Form({ draft }: { draft: Draft }) {
+  const { data: me } = useSuspenseQuery(meQuery);
+  const queries = useQueryClient();
+  const navigate = useNavigate();
+  const byGeneration = useMemo(() => {
+    const map = new Map<string, number>();
+    for (const target of draft.targets) map.set(target.generation ?? "", (map.get(target.generation ?? "") ?? 0) + 1);
+    return map;
+  }, [draft]);
+
+  const [packages, setPackages] = useState<Record<string, PackageForm>>(() => {
+    const given = Object.entries(draft.packages ?? {}).map(([key, item]) => [key, toForm(item)] as const);
+    const empty = [...byGeneration.keys()].filter((key) => key !== "").map((key) => [key, EMPTY] as const);
+    return Object.fromEntries(given.length > 0 ? given : empty.length > 0 ? empty : [["any", EMPTY]]);
+  });
+  const [downgrade, setDowngrade] = useState(draft.allowDowngrade ?? false);
+  const [parallel, setParallel] = useState("8");
+  const [pauseAfter, setPauseAfter] = useState("3");
+  const [reason, setReason] = useState(draft.reason ?? "");
+  const [tried, setTried] = useState(false);
+  const key = useRef({ body: "", key: "" });
+
+  const filled = Object.entries(packages).filter(([, form]) => !isBlank(form));
+  const wrong = filled.some(([, form]) => Object.keys(packageProblems(form)).length > 0);
+  const uncovered = [...byGeneration].filter(([name]) => !filled.some(([given]) => given === name || given === "any"));
+  const paceWrong = !inRange(parallel, 1, 1000) || !inRange(pauseAfter, 0, 1000);
+
+  const create = useMutation({
+    mutationFn: () => {
+      const job: NewJob = {
+        site_id: draft.siteId,
+        kind: "firmware_update",
+        params: { packages: Object.fromEntries(filled.map(([name, form]) => [name, toPackage(form)])), allow_downgrade: downgrade },
+        targets: draft.targets.map((target) => target.id),
+        policy: { max_parallel: Number(parallel), pause_after_failures: Number(pauseAfter) },
+        reason: reason.trim(),
+      };
+      // The same content keeps its key: after a lost answer the same job comes back, not a second one.
+      const text = JSON.stringify(job);
+      if (key.current.body !== text) key.current = { body: text, key: crypto.randomUUID() };
+      return body(api.POST("/v1/jobs", { body: job, params: { header: { "Idempotency-Key": key.current.key } } }));
+    },
+    onSuccess: (job) => {
+      queries.setQueryData(["job", job.id], job);
+      void queries.invalidateQueries({ queryKey: ["jobs"] });
+      void navigate({ to: "/jobs/$id", params: { id: job.id } });
+    },
+  });
+
+  const missing =
+    filled.length === 0 ? "Give at least one package." : wrong ? "Some package fields are not right yet." : reason.trim().length < 3 ? "Give a reason of at least 3 characters." : paceWrong ? "The pace is not right yet." : undefined;
+  const forbidden = missingRole(me, "operator", draft.siteId, draft.site);
+
+  return (
+    <form
+      className="max-w-[980px]"
+      onSubmit={(event) => {
+        event.preventDefault();
+        setTried(true);
+        if (missing === undefined && forbidden === undefined && !create.isPending) create.mutate();
+      }}
+    >
+      <PageHead
+        title="Update firmware"
+        meta={
+          <span>
+            {count(draft.targets.length, "server")} in {draft.site}, {draft.origin}
+          </span>
+        }
+      />
+      <div className="flex flex-col gap-4">
+        <Targets draft={draft} byGeneration={byGeneration} />
+        <Panel title="Packages, one for each BMC generation" aside={<PastePackages use={setPackages} />}>
+          <div className="flex flex-col gap-4 p-4">
+            <p className="text-soft">An executor fetches the file inside the site, checks its SHA-256, and hands nothing else to a BMC. The version is what must be read back.</p>
+            {Object.entries(packages).map(([name, form]) => (
+              <PackageEditor
+                key={name}
+                generation={name}
+                servers={name === "any" ? undefined : (byGeneration.get(name) ?? 0)}
+                form={form}
+                strict={tried}
+                change={(next) => setPackages((old) => ({ ...old, [name]: next }))}
+                remove={
+                  Object.keys(packages).length > 1
+                    ? () => setPackages((old) => Object.fromEntries(Object.entries(old).filter(([other]) => other !== name)))
+                    : undefined
+                }
+              />
+            ))}
+            {packages.any === undefined && (
+              <div>
+                <Button onClick={() => setPackages((old) => ({ ...old, any: EMPTY }))}>Add one for any other BMC</Button>
+              </div>
+            )}
+            {filled.length > 0 &&
+              uncovered.map(([name, servers]) => (
+                <p key={name} className="text-warn">
+                  {count(servers, "server")} with {name === "" ? "an unknown BMC" : generationName(name)} {servers === 1 ? "has" : "have"} no package and will be left out by the plan.
+                </p>
+              ))}
+          </div>
+        </Panel>
+        <Panel title="How and why">
+          <div className="flex flex-col gap-4 p-4">
+            <div className="flex flex-wrap gap-x-6 gap-y-3">
+              <NumberField label="At once, at most" value={parallel} set={setParallel} ok={inRange(parallel, 1, 1000)} hint="1 to 1000 servers" />
+              <NumberField label="Pause after failures" value={pauseAfter} set={setPauseAfter} ok={inRange(pauseAfter, 0, 1000)} hint="0 never pauses" />
+              <label className="flex items-center gap-2 self-center pt-4">
+                <input type="checkbox" className="accent-accent size-3.5" checked={downgrade} onChange={(event) => setDowngrade(event.target.checked)} />
+                Also install when it is older than what is there
+              </label>
+            </div>
+            <label className="flex flex-col gap-1">
+              <span className="font-medium">Reason</span>
+              <textarea
+                className="field"
+                rows={2}
+                maxLength={500}
+                required
+                value={reason}
+                aria-invalid={(tried && reason.trim().length < 3) || undefined}
+                placeholder="Why this is done; the audit keeps it"
+                onChange={(event) => setReason(event.target.value)}
+              />
+            </label>
+          </div>
+        </Panel>
+        {create.error && <ProblemNote error={create.error} what="The job was not created" />}
+        <div className="flex flex-wrap items-center gap-3">
+          <Button type="submit" look="primary" blocked={forbidden} explain busy={create.isPending}>
+            {create.isPending ? "Planning…" : "Make the plan"}
+          </Button>
+          <span className={tried && missing ? "text-bad" : "text-soft"} role={tried && missing ? "alert" : undefined}>
+            {missing !== undefined && tried ? missing : "Nothing is changed yet: the plan comes first, for approval."}
+          </span>
+        </div>
+      </div>
+    </form>
+  );
+}
+
+function Targets({ draft, byGeneration }: { draft: Draft; byGeneration: Map<string, number> }) {
+  return (
+    <Panel
+      title={`Targets (${draft.targets.length})`}
+      aside={[...byGeneration].map(([name, n]) => `${name === "" ? "unknown BMC" : generationName(name)}: ${n}`).join(" · ")}
+    >
+      <ul className="flex max-h-28 flex-wrap gap-1.5 overflow-auto p-3" tabIndex={0} aria-label="Targets of the job">
+        {draft.targets.map((target) => (
+          <li key={target.id} className="border-line bg-raised rounded border px-2 py-0.5">
+            {target.name}
+          </li>
+        ))}
+      </ul>
+    </Panel>
+  );
+}
+
+interface NumberFieldProps {
+  label: string;
+  value: string;
+  set: (value: string) => void;
+  ok: boolean;
+  hint: string;
+}
+
+function NumberField({ label, value, set, ok, hint }: NumberFieldProps) {
+  return (
+    <label className="flex flex-col gap-1">
+      <span className="font-medium">{label}</span>
+      <input className="field w-28" inputMode="numeric" value={value} aria-invalid={!ok || undefined} onChange={(event) => set(event.target.value)} />
+      <span className={ok ? "text-faint text-xs" : "text-bad text-xs"}>{hint}</span>
+    </label>
+  );
+}
+
+function inRange(text: string, min: number, max: number): boolean {
+  return /^\d{1,4}$/.test(text) && parseInt(text, 10) >= min && parseInt(text, 10) <= max;
+}

@@ -1,0 +1,218 @@
+/** One server: what it is, how it is, its firmware, its BMC and what happened to it lately. */
+import { useQuery, useSuspenseQuery } from "@tanstack/react-query";
+import { Link, useNavigate, useParams } from "@tanstack/react-router";
+
+import { meQuery, serverQuery } from "../api/queries";
+import type { Event, FirmwareComponent, Server } from "../api/types";
+import { HealthStatus, PowerStatus, Shape, Status } from "../components/Status";
+import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, useNow } from "../components/ui";
+import { saveDraft } from "../lib/draft";
+import { clock, count, generation, words } from "../lib/format";
+import { missingRole } from "../lib/roles";
+import { useEventLog } from "../live/log";
+import { STALE_MS } from "./fleet/FleetTable";
+
+export function ServerPage() {
+  const { id } = useParams({ from: "/signed-in/servers/$id" });
+  const { data: server, error, isPending, refetch } = useQuery(serverQuery(id));
+  if (isPending) return <Loading what="the server" />;
+  if (server === undefined) return <ProblemNote error={error} what="The server cannot be read" retry={() => void refetch()} />;
+  return <Loaded key={id} server={server} error={error} />;
+}
+
+function Loaded({ server, error }: { server: Server; error: unknown }) {
+  const { data: me } = useSuspenseQuery(meQuery);
+  const navigate = useNavigate();
+  const update = (): void => {
+    const draft = saveDraft({
+      siteId: server.site_id,
+      site: server.site,
+      targets: [{ id: server.id, name: server.name, generation: server.generation }],
+      origin: "from its own page",
+    });
+    void navigate({ to: "/jobs/new", search: { draft } });
+  };
+  const unreadable = Object.entries(server.unreadable);
+  return (
+    <>
+      <PageHead
+        title={server.name}
+        meta={
+          <>
+            <PowerStatus state={server.power} />
+            <HealthStatus state={server.health} />
+            <span>
+              last seen <Age at={server.seen_at} staleMs={STALE_MS} />
+            </span>
+            {server.active_job && (
+              <span className="text-info flex items-center gap-1">
+                <Shape tone="busy" /> <JobLink id={server.active_job}>a job works on it</JobLink>
+              </span>
+            )}
+          </>
+        }
+        actions={
+          <Button look="primary" blocked={missingRole(me, "operator", server.site_id, server.site)} explain onClick={update}>
+            Update firmware
+          </Button>
+        }
+      />
+      {error !== null && (
+        <div className="pb-3">
+          <ProblemNote error={error} what="What is shown may be out of date" />
+        </div>
+      )}
+      {unreadable.length > 0 && (
+        <div role="status" className="border-warn/40 bg-warn-wash mb-4 rounded-md border px-3 py-2.5">
+          <p className="flex items-center gap-2 font-medium">
+            <Shape tone="warn" /> Partly read: {count(unreadable.length, "part")} of this server did not answer
+          </p>
+          <ul className="mt-1 pl-6">
+            {unreadable.map(([part, why]) => (
+              <li key={part}>
+                <code className="mono">{part}</code>: {why}
+              </li>
+            ))}
+          </ul>
+        </div>
+      )}
+      <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,380px)_minmax(0,1fr)]">
+        <div className="flex flex-col gap-4">
+          <Panel title="Identity">
+            <Facts
+              rows={[
+                ["Site", server.site],
+                ["Vendor", server.vendor ?? <None />],
+                ["Model", server.model ?? <None />],
+                ["Service tag", server.service_tag ? <span className="mono select-all">{server.service_tag}</span> : <None />],
+                ["Tags", server.tags.join(", ") || <None />],
+              ]}
+            />
+          </Panel>
+          <Panel title="BMC endpoint">
+            <Facts
+              rows={[
+                ["Address", <span className="mono break-all select-all">{server.bmc.url}</span>],
+                ["Generation", server.generation ? generation(server.generation) : <None />],
+                ["Firmware", server.bmc_version ? <span className="mono">{server.bmc_version}</span> : <None />],
+                [
+                  "TLS key pin",
+                  server.bmc.spki_sha256 ? (
+                    <span className="mono break-all" title="SHA-256 of the SubjectPublicKeyInfo">
+                      {server.bmc.spki_sha256}
+                    </span>
+                  ) : (
+                    <Status tone="warn" word="not pinned yet" />
+                  ),
+                ],
+                ["Credential", server.bmc.credential_id ? <span className="mono">{server.bmc.credential_id.slice(-12)}</span> : <Status tone="warn" word="none" />],
+                ["Owner", server.bmc.owner ? <span className="mono">{server.bmc.owner.slice(-12)} · epoch {server.bmc.owner_epoch}</span> : "no executor yet"],
+                ["Able to", server.capabilities.map(words).join(", ") || <None />],
+              ]}
+            />
+          </Panel>
+        </div>
+        <div className="flex min-w-0 flex-col gap-4">
+          <Firmware components={server.components} seenAt={server.seen_at} />
+          <Recent id={server.id} />
+        </div>
+      </div>
+    </>
+  );
+}
+
+function Firmware({ components, seenAt }: { components: FirmwareComponent[]; seenAt: string | null | undefined }) {
+  return (
+    <Panel title={`Firmware (${components.length})`} aside={<>read <Age at={seenAt} /></>}>
+      {components.length === 0 ? (
+        <Empty title="No firmware known">An inventory run reads it from the BMC.</Empty>
+      ) : (
+        <div className="max-h-[440px] overflow-auto" tabIndex={0} role="region" aria-label="Firmware list, scrollable">
+          <table className="grid-table">
+            <caption className="sr-only">Installed firmware</caption>
+            <thead className="sticky top-0">
+              <tr>
+                <th scope="col">Component</th>
+                <th scope="col">Version</th>
+                <th scope="col">Software id</th>
+                <th scope="col">Address</th>
+                <th scope="col">Updateable</th>
+              </tr>
+            </thead>
+            <tbody>
+              {components.map((component) => (
+                <tr key={component.key} data-row>
+                  <td className="max-w-72" title={component.name}>
+                    {component.name}
+                  </td>
+                  <td className="mono">{component.version}</td>
+                  <td className="mono">{component.software_id ?? <None />}</td>
+                  <td className="mono text-soft max-w-64" title={component.key}>
+                    {component.key}
+                  </td>
+                  <td>{component.updateable ? "yes" : <span className="text-faint">no</span>}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </Panel>
+  );
+}
+
+const SHOWN = 60;
+
+function Recent({ id }: { id: string }) {
+  const log = useEventLog({ server: id });
+  const now = useNow();
+  const newest = log.items.filter((event) => event.kind !== "run.log").slice(-SHOWN).reverse();
+  return (
+    <Panel title="Recent runs and events" aside={log.complete ? (newest.length === SHOWN ? `newest ${SHOWN}` : undefined) : "reading…"}>
+      {log.error !== undefined && (
+        <div className="p-3">
+          <ProblemNote error={log.error} what="The events cannot be read" retry={log.retry} />
+        </div>
+      )}
+      {log.complete && newest.length === 0 && <Empty title="Nothing has happened yet" />}
+      {newest.length > 0 && (
+        <div className="max-h-[360px] overflow-auto" tabIndex={0} role="region" aria-label="Events, scrollable">
+          <ul>
+            {newest.map((event) => (
+              <EventRow key={event.cursor} event={event} now={now} />
+            ))}
+          </ul>
+        </div>
+      )}
+    </Panel>
+  );
+}
+
+function EventRow({ event, now }: { event: Event; now: number }) {
+  return (
+    <li className="border-line grid grid-cols-[130px_150px_minmax(0,1fr)_auto] items-baseline gap-3 border-b px-3 py-1.5 last:border-b-0 max-lg:grid-cols-[130px_minmax(0,1fr)]">
+      <time dateTime={event.at} className="mono text-soft">
+        {clock(event.at, now)}
+      </time>
+      <span className="mono text-faint truncate max-lg:hidden">{event.kind}</span>
+      <span className={event.level === "error" ? "text-bad" : event.level === "warn" ? "text-warn" : ""}>
+        {event.level === "error" || event.level === "warn" ? `${event.level}: ` : ""}
+        {event.message}
+        {event.late && <span className="text-faint"> (late)</span>}
+      </span>
+      <span className="text-xs max-lg:hidden">
+        {event.job_id && (
+          <Link
+            to="/jobs/$id"
+            params={{ id: event.job_id }}
+            search={event.run_id ? { run: event.run_id } : {}}
+            className="link text-soft"
+            aria-label={`Job of: ${event.message}`}
+          >
+            job
+          </Link>
+        )}
+      </span>
+    </li>
+  );
+}

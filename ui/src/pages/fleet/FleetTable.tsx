@@ -1,0 +1,239 @@
+/** The virtualised table of servers. Only visible rows are in the document; the count is announced. */
+import { Link } from "@tanstack/react-router";
+import { createColumnHelper, tableFeatures, useTable } from "@tanstack/react-table";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useEffect, useMemo, useRef } from "react";
+
+import type { ServerSummary } from "../../api/types";
+import { HealthStatus, PowerStatus, Shape } from "../../components/Status";
+import { Age, None } from "../../components/ui";
+import { generation, number } from "../../lib/format";
+import type { FleetFilter } from "../../lib/search";
+
+/** A reading older than this is marked as stale. */
+export const STALE_MS = 15 * 60_000;
+const ROW = 36;
+
+const features = tableFeatures({});
+const helper = createColumnHelper<typeof features, ServerSummary>();
+
+const WIDTH: Record<string, string> = {
+  select: "40px",
+  name: "auto",
+  power: "112px",
+  health: "96px",
+  model: "150px",
+  generation: "84px",
+  service_tag: "104px",
+  bios_version: "84px",
+  bmc_version: "108px",
+  tags: "130px",
+  seen_at: "132px",
+};
+
+interface Props {
+  rows: ServerSummary[];
+  total: number;
+  selected: ReadonlyMap<string, unknown>;
+  dim: boolean;
+  change: (change: Partial<FleetFilter>) => void;
+  select: (next: ReadonlyMap<string, ServerSummary>) => void;
+  /** Reads on; absent when everything is here. */
+  more?: () => void;
+}
+
+export function FleetTable({ rows, total, selected, dim, change, select, more }: Props) {
+  const anchor = useRef<number | undefined>(undefined);
+  const toggle = (index: number, range: boolean): void => {
+    const row = rows[index];
+    if (row === undefined) return;
+    const next = new Map(selected as ReadonlyMap<string, ServerSummary>);
+    const on = !next.has(row.id);
+    const from = range && anchor.current !== undefined ? anchor.current : index;
+    for (const item of rows.slice(Math.min(from, index), Math.max(from, index) + 1)) {
+      if (on) next.set(item.id, item);
+      else next.delete(item.id);
+    }
+    anchor.current = index;
+    select(next);
+  };
+
+  const columns = useMemo(
+    () =>
+      helper.columns([
+        helper.accessor("name", {
+          header: "Name",
+          cell: ({ row: { original } }) => (
+            <span className="flex items-center gap-2">
+              <Link to="/servers/$id" params={{ id: original.id }} className="truncate font-medium hover:underline">
+                {original.name}
+              </Link>
+              {original.active_job && (
+                <Link
+                  to="/jobs/$id"
+                  params={{ id: original.active_job }}
+                  className="bg-info-wash text-info inline-flex shrink-0 items-center gap-1 rounded px-1.5 text-[11px] font-medium hover:underline"
+                >
+                  <Shape tone="busy" size={11} />
+                  job
+                </Link>
+              )}
+            </span>
+          ),
+        }),
+        helper.accessor("power", { header: "Power", cell: ({ getValue }) => <PowerStatus state={getValue()} /> }),
+        helper.accessor("health", { header: "Health", cell: ({ getValue }) => <HealthStatus state={getValue()} /> }),
+        helper.accessor("model", {
+          header: "Model",
+          cell: ({ getValue }) => <Facet value={getValue()} label="model" set={(model) => change({ model })} />,
+        }),
+        helper.accessor("generation", {
+          header: "BMC",
+          cell: ({ getValue }) => {
+            const value = getValue();
+            return value ? generation(value) : <None />;
+          },
+        }),
+        helper.accessor("service_tag", { header: "Service tag", cell: ({ getValue }) => <Mono value={getValue()} /> }),
+        helper.accessor("bios_version", { header: "BIOS", cell: ({ getValue }) => <Mono value={getValue()} /> }),
+        helper.accessor("bmc_version", { header: "BMC fw", cell: ({ getValue }) => <Mono value={getValue()} /> }),
+        helper.accessor("tags", {
+          header: "Tags",
+          cell: ({ getValue }) => (
+            <span className="flex gap-1">
+              {getValue().map((tag) => (
+                <button
+                  key={tag}
+                  type="button"
+                  onClick={() => change({ tag })}
+                  aria-label={`Only with tag ${tag}`}
+                  className="bg-sunk border-line text-soft hover:text-accent rounded border px-1.5 text-[11px] leading-[18px]"
+                >
+                  {tag}
+                </button>
+              ))}
+            </span>
+          ),
+        }),
+        helper.accessor("seen_at", { header: "Last seen", cell: ({ getValue }) => <Age at={getValue()} staleMs={STALE_MS} /> }),
+      ]),
+    [change],
+  );
+
+  const table = useTable({ features, columns, data: rows, getRowId: (row) => row.id });
+  const model = table.getRowModel().rows;
+  const scroller = useRef<HTMLDivElement>(null);
+  const virtual = useVirtualizer({
+    count: model.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => ROW,
+    overscan: 12,
+  });
+  const items = virtual.getVirtualItems();
+  const first = items[0];
+  const last = items.at(-1);
+  useEffect(() => {
+    if (more && last && last.index >= model.length - 20) more();
+  }, [more, last, model.length]);
+
+  const loaded = rows.filter((row) => selected.has(row.id)).length;
+  const toggleAll = (): void => {
+    const next = new Map(selected as ReadonlyMap<string, ServerSummary>);
+    for (const row of rows) {
+      if (loaded === rows.length) next.delete(row.id);
+      else next.set(row.id, row);
+    }
+    select(next);
+  };
+
+  return (
+    <div
+      ref={scroller}
+      className={`panel min-h-40 overflow-auto ${dim ? "opacity-60" : ""}`}
+      tabIndex={0}
+      role="region"
+      aria-label="Server list, scrollable"
+    >
+      <table className="grid-table table-fixed" style={{ minWidth: 1160 }} aria-rowcount={total + 1}>
+        <caption className="sr-only">Servers</caption>
+        <colgroup>
+          <col style={{ width: WIDTH.select }} />
+          {table.getAllLeafColumns().map((column) => (
+            <col key={column.id} style={{ width: WIDTH[column.id] }} />
+          ))}
+        </colgroup>
+        <thead className="sticky top-0 z-10">
+          {table.getHeaderGroups().map((group) => (
+            <tr key={group.id} aria-rowindex={1}>
+              <th scope="col">
+                <input
+                  type="checkbox"
+                  className="accent-accent block size-3.5"
+                  aria-label={`Select the ${number(rows.length)} rows read so far`}
+                  checked={loaded === rows.length}
+                  ref={(box) => {
+                    if (box) box.indeterminate = loaded > 0 && loaded < rows.length;
+                  }}
+                  onChange={toggleAll}
+                />
+              </th>
+              {group.headers.map((header) => (
+                <th key={header.id} scope="col">
+                  <table.FlexRender header={header} />
+                </th>
+              ))}
+            </tr>
+          ))}
+        </thead>
+        <tbody>
+          {first && first.start > 0 && (
+            <tr aria-hidden="true">
+              <td colSpan={11} style={{ height: first.start, padding: 0, border: 0 }} />
+            </tr>
+          )}
+          {items.map((item) => {
+            const row = model[item.index];
+            if (row === undefined) return null;
+            const on = selected.has(row.id);
+            return (
+              <tr key={row.id} data-row aria-rowindex={item.index + 2} className={on ? "bg-accent-wash" : ""}>
+                <td>
+                  <input
+                    type="checkbox"
+                    className="accent-accent block size-3.5"
+                    aria-label={`Select ${row.original.name}`}
+                    checked={on}
+                    onChange={(event) => toggle(item.index, (event.nativeEvent as MouseEvent).shiftKey === true)}
+                  />
+                </td>
+                {row.getAllCells().map((cell) => (
+                  <td key={cell.id}>
+                    <table.FlexRender cell={cell} />
+                  </td>
+                ))}
+              </tr>
+            );
+          })}
+          {last && virtual.getTotalSize() - last.end > 0 && (
+            <tr aria-hidden="true">
+              <td colSpan={11} style={{ height: virtual.getTotalSize() - last.end, padding: 0, border: 0 }} />
+            </tr>
+          )}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Mono({ value }: { value: string | null | undefined }) {
+  return value ? <span className="mono">{value}</span> : <None />;
+}
+
+function Facet({ value, label, set }: { value: string | null | undefined; label: string; set: (value: string) => void }) {
+  if (!value) return <None />;
+  return (
+    <button type="button" className="hover:text-accent block max-w-full truncate hover:underline" aria-label={`Only ${label} ${value}`} onClick={() => set(value)}>
+      {value}
+    </button>
+  );
+}

@@ -1,0 +1,178 @@
+/** One lane per server: state, what it waits for and since when, and its phases on a shared time axis. */
+import { useQueries } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useEffect, useMemo, useRef, useState } from "react";
+
+import { isRunOver, runQuery } from "../../api/queries";
+import type { Run, RunDetail } from "../../api/types";
+import { RunStatus } from "../../components/Status";
+import { PHASE, type StatusTone } from "../../components/tones";
+import { useNow } from "../../components/ui";
+import { duration, words } from "../../lib/format";
+import { type Axis, axis } from "../../lib/timeline";
+
+const ROW = 54;
+
+interface Props {
+  runs: Run[];
+  chosen: string | undefined;
+  narrow: boolean;
+}
+
+export function Lanes({ runs, chosen, narrow }: Props) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const virtual = useVirtualizer({ count: runs.length, getScrollElement: () => scroller.current, estimateSize: () => ROW, overscan: 6 });
+  const items = virtual.getVirtualItems();
+
+  // Timelines are read for lanes that have been on the screen.
+  const [seen, setSeen] = useState<ReadonlyMap<string, boolean>>(new Map());
+  const visible = items.flatMap((item) => runs[item.index] ?? []);
+  const signature = visible.map((run) => run.id + isRunOver(run.state)).join();
+  useEffect(() => {
+    setSeen((old) => {
+      const next = new Map(old);
+      for (const run of visible) next.set(run.id, isRunOver(run.state));
+      return next;
+    });
+  }, [signature]);
+  const details = useQueries({
+    queries: [...seen].map(([id, over]) => runQuery(id, over)),
+    combine: (results) => new Map(results.flatMap(({ data }) => (data ? [[data.id, data] as const] : []))),
+  });
+
+  const now = useNow();
+  const scale = useMemo(() => {
+    const spans = [...details.values()].flatMap((detail) =>
+      detail.phases.map((phase) => ({ start: Date.parse(phase.started_at), end: phase.finished_at ? Date.parse(phase.finished_at) : undefined })),
+    );
+    return axis(spans, now);
+  }, [details, now]);
+
+  return (
+    <section className="panel flex max-h-full min-h-40 flex-col" aria-label="Runs">
+      <div className="border-line bg-raised grid min-h-[30px] grid-cols-[minmax(0,1fr)_minmax(0,1fr)] items-center border-b px-3">
+        <span className="eyebrow">Server</span>
+        <span className="eyebrow flex justify-between pl-3">
+          <span>Phases</span>
+          {scale.length > 0 && <span className="normal-case">{duration(scale.length)}{scale.cuts.length > 0 && ", idle gaps cut"}</span>}
+        </span>
+      </div>
+      <div ref={scroller} className="min-h-0 flex-1 overflow-auto" tabIndex={0} role="region" aria-label="Runs, scrollable">
+        {runs.length === 0 && <p className="text-soft px-3 py-6 text-center">No run is in this state now.</p>}
+        <ul className="relative" style={{ height: virtual.getTotalSize() }}>
+          {items.map((item) => {
+            const run = runs[item.index];
+            if (run === undefined) return null;
+            return (
+              <li
+                key={run.id}
+                aria-posinset={item.index + 1}
+                aria-setsize={runs.length}
+                className="absolute inset-x-0 top-0"
+                style={{ height: ROW, transform: `translateY(${item.start}px)` }}
+              >
+                <Lane run={run} detail={details.get(run.id)} scale={scale} now={now} chosen={run.id === chosen} narrow={narrow} />
+              </li>
+            );
+          })}
+        </ul>
+      </div>
+    </section>
+  );
+}
+
+interface LaneProps {
+  run: Run;
+  detail: RunDetail | undefined;
+  scale: Axis;
+  now: number;
+  chosen: boolean;
+  narrow: boolean;
+}
+
+function Lane({ run, detail, scale, now, chosen, narrow }: LaneProps) {
+  return (
+    <Link
+      from="/jobs/$id"
+      to="."
+      search={(old) => ({ ...old, run: chosen ? undefined : run.id, line: undefined })}
+      replace={chosen}
+      aria-current={chosen ? "true" : undefined}
+      aria-label={`${run.server}: ${words(run.state)}`}
+      className={`border-line grid h-full grid-cols-[minmax(0,1fr)_minmax(0,1fr)] items-center border-b px-3 ${chosen ? "bg-accent-wash shadow-[inset_2px_0_0_var(--color-accent)]" : "hover:bg-hover"}`}
+    >
+      <div className="min-w-0">
+        <div className="flex items-center gap-3">
+          <span className="truncate font-medium">{run.server}</span>
+          <RunStatus state={run.state} />
+        </div>
+        <p className="text-soft truncate text-xs">{laneText(run, now, narrow)}</p>
+      </div>
+      <div className="flex min-w-0 items-center gap-3 pl-3">
+        <Timeline detail={detail} scale={scale} now={now} />
+        <span className="mono w-10 shrink-0 text-right">{typeof run.percent === "number" && !isRunOver(run.state) ? `${run.percent} %` : ""}</span>
+      </div>
+    </Link>
+  );
+}
+
+/** The line under the name: phase, what is awaited and since when, or how it ended. */
+export function laneText(run: Run, now: number, narrow = false): string {
+  const parts: string[] = [];
+  const over = isRunOver(run.state);
+  if (run.phase && (!over || run.state === "failed" || run.state === "unknown")) parts.push(words(run.phase));
+  const why = run.detail || words(run.reason);
+  if (why) parts.push(why);
+  if (over) {
+    if (run.finished_at) parts.push(`after ${duration(Date.parse(run.finished_at) - Date.parse(run.created_at))}`);
+  } else {
+    parts.push(`for ${duration(now - Date.parse(run.since))}`);
+  }
+  if (run.cancel_requested && !over) parts.push("cancel requested");
+  if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);
+  return parts.join(" · ");
+}
+
+const SEGMENT: Record<StatusTone, string> = {
+  ok: "bg-ok/25 border-ok/60 text-ok",
+  busy: "bg-info/25 border-info text-info",
+  wait: "bg-warn/25 border-warn/70 text-warn",
+  warn: "bg-warn/25 border-warn/70 text-warn",
+  bad: "bg-bad/30 border-bad text-bad",
+  off: "bg-line border-line-strong text-soft",
+  idle: "bg-line border-line-strong text-soft",
+  odd: "bg-odd/25 border-odd text-odd",
+};
+
+function Timeline({ detail, scale, now }: { detail: RunDetail | undefined; scale: Axis; now: number }) {
+  const phases = detail?.phases ?? [];
+  const text = phases.map((phase) => `${words(phase.phase)} ${phase.state}, ${spent(phase, now)}`).join("; ");
+  return (
+    <div className="bg-sunk relative h-5 min-w-0 flex-1 overflow-hidden rounded-[3px]" role="img" aria-label={text || "no phase yet"}>
+      {scale.cuts.map((cut) => (
+        <i key={cut.at} className="border-line-strong absolute inset-y-0 border-l border-dashed" style={{ left: `${cut.at * 100}%` }} title={`${duration(cut.ms)} idle`} />
+      ))}
+      {phases.map((phase) => {
+        const left = scale.at(Date.parse(phase.started_at));
+        const right = scale.at(phase.finished_at ? Date.parse(phase.finished_at) : now);
+        const width = Math.max(0.004, right - left);
+        const tone = PHASE[phase.state]?.tone ?? "odd";
+        return (
+          <span
+            key={phase.phase}
+            title={`${words(phase.phase)}: ${phase.state}, ${spent(phase, now)}`}
+            className={`absolute inset-y-0 overflow-hidden border-l-2 px-1 text-[10px] leading-5 whitespace-nowrap ${SEGMENT[tone]}`}
+            style={{ left: `${left * 100}%`, width: `${width * 100}%` }}
+          >
+            {width > 0.14 && <span className="text-ink">{words(phase.phase)}</span>}
+          </span>
+        );
+      })}
+    </div>
+  );
+}
+
+export function spent(phase: { started_at: string; finished_at?: string | null }, now: number): string {
+  return duration((phase.finished_at ? Date.parse(phase.finished_at) : now) - Date.parse(phase.started_at));
+}

@@ -1,0 +1,125 @@
+import { Dialog } from "@base-ui/react/dialog";
+import { useId, useState } from "react";
+
+import { Button } from "../../components/ui";
+import { DIALOG } from "../../components/dialog";
+import { bytes, count, generation as generationName } from "../../lib/format";
+import { packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
+
+const LABEL: Record<PackageField, [string, string, string]> = {
+  name: ["Name", "BIOS 2.19.1", "sm:col-span-2"],
+  version: ["Version", "2.19.1", ""],
+  software_id: ["Software id", "159", ""],
+  url: ["URL", "https://repo.site.example/BIOS_2.19.1.EXE", "sm:col-span-2"],
+  file_name: ["File name", "BIOS_2.19.1.EXE", ""],
+  size: ["Size in bytes", "14876544", ""],
+  sha256: ["SHA-256", "64 hex digits", "sm:col-span-4"],
+};
+
+interface Props {
+  generation: string;
+  /** How many targets have this BMC; absent for "any". */
+  servers: number | undefined;
+  form: PackageForm;
+  /** Also marks what is still empty. */
+  strict: boolean;
+  change: (form: PackageForm) => void;
+  remove?: () => void;
+}
+
+export function PackageEditor({ generation, servers, form, strict, change, remove }: Props) {
+  const problems = packageProblems(form);
+  const id = useId();
+  return (
+    <fieldset className="border-line rounded-md border px-3.5 pt-2 pb-3.5">
+      <legend className="px-1.5">
+        <span className="font-medium">{generation === "any" ? "Any other BMC" : generationName(generation)}</span>
+        {servers !== undefined && <span className="text-soft"> · {count(servers, "server")}</span>}
+      </legend>
+      <div className="grid gap-x-3 gap-y-2.5 sm:grid-cols-4">
+        {(Object.keys(LABEL) as PackageField[]).map((field) => {
+          const [label, example, span] = LABEL[field];
+          const problem = problems[field];
+          const shown = problem !== undefined && (form[field] !== "" || strict);
+          return (
+            <label key={field} className={`flex flex-col gap-1 ${span}`}>
+              <span>
+                {label}
+                {field === "size" && problem === undefined && <span className="text-faint"> · {bytes(Number(form.size))}</span>}
+              </span>
+              <input
+                className={`field ${["sha256", "url", "file_name"].includes(field) ? "mono" : ""}`}
+                value={form[field]}
+                placeholder={example}
+                spellCheck={false}
+                autoComplete="off"
+                aria-invalid={shown || undefined}
+                aria-describedby={shown ? `${id}-${field}` : undefined}
+                onChange={(event) => change({ ...form, [field]: event.target.value })}
+              />
+              {shown && (
+                <span id={`${id}-${field}`} className="text-bad text-xs">
+                  {problem}
+                </span>
+              )}
+            </label>
+          );
+        })}
+      </div>
+      {remove && (
+        <button type="button" className="link text-soft mt-2.5 text-xs" onClick={remove}>
+          Remove the package for {generation === "any" ? "any other BMC" : generationName(generation)}
+        </button>
+      )}
+    </fieldset>
+  );
+}
+
+export function PastePackages({ use }: { use: (packages: Record<string, PackageForm>) => void }) {
+  const [open, setOpen] = useState(false);
+  const [text, setText] = useState("");
+  const [problem, setProblem] = useState<string>();
+  const apply = (): void => {
+    try {
+      use(parsePackages(text));
+      setProblem(undefined);
+      setOpen(false);
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : String(error));
+    }
+  };
+  return (
+    <Dialog.Root open={open} onOpenChange={setOpen}>
+      <Dialog.Trigger className="link text-ink">Paste JSON</Dialog.Trigger>
+      <Dialog.Portal>
+        <Dialog.Backdrop className={DIALOG.backdrop} />
+        <Dialog.Popup className={`${DIALOG.popup} max-w-2xl`}>
+          <Dialog.Title className={DIALOG.title}>Packages as JSON</Dialog.Title>
+          <Dialog.Description className="text-soft">
+            BMC generation → package, as in <code className="mono">{'{"idrac9": {"name": …, "sha256": …}}'}</code>; <code className="mono">any</code> stands for every other
+            one. It replaces the form.
+          </Dialog.Description>
+          <textarea
+            className="field mono min-h-64 w-full"
+            aria-label="Packages as JSON"
+            spellCheck={false}
+            value={text}
+            aria-invalid={problem !== undefined || undefined}
+            onChange={(event) => setText(event.target.value)}
+          />
+          {problem && (
+            <p role="alert" className="text-bad">
+              {problem}
+            </p>
+          )}
+          <div className="flex justify-end gap-2">
+            <Dialog.Close className="btn">Cancel</Dialog.Close>
+            <Button look="primary" onClick={apply}>
+              Use these packages
+            </Button>
+          </div>
+        </Dialog.Popup>
+      </Dialog.Portal>
+    </Dialog.Root>
+  );
+}

@@ -1,0 +1,277 @@
+/** The plan as the server computed it, and its approval, which is bound to the digest. */
+import { useMutation } from "@tanstack/react-query";
+import { useNavigate } from "@tanstack/react-router";
+import { type ReactNode, useState } from "react";
+
+import { api, body } from "../../api/client";
+import { problemCode } from "../../api/problem";
+import type { Job, Me, PlanStep, PlanTarget, Site } from "../../api/types";
+import { Shape, Status } from "../../components/Status";
+import { Age, Button, None, ProblemNote } from "../../components/ui";
+import { saveDraft } from "../../lib/draft";
+import { count, duration, shortDigest, words } from "../../lib/format";
+import { approveLabel, changes, planOrder, planSums, REBOOT } from "../../lib/job";
+import { missingRole } from "../../lib/roles";
+
+interface Props {
+  job: Job;
+  me: Me;
+  site: Site | undefined;
+  put: (job: Job) => void;
+}
+
+export function PlanView({ job, me, site, put }: Props) {
+  const [only, setOnly] = useState<Kind>();
+  const sums = planSums(job.plan);
+  const targets = planOrder(job.plan.targets).filter((target) => only === undefined || kindOf(target) === only || (only === "warned" && target.warnings.length > 0));
+  return (
+    <div className="flex flex-col gap-4">
+      <section className="panel" aria-labelledby="what-will-happen">
+        <div className="grid gap-x-8 gap-y-4 p-4 lg:grid-cols-[minmax(0,1fr)_auto]">
+          <div>
+            <h2 id="what-will-happen" className="pb-2 font-medium">
+              {job.state === "planned" ? "What will happen" : "What was approved"}
+            </h2>
+            <ul className="flex flex-col gap-1">
+              <Line tone="busy" show={sums.change > 0}>
+                <b>{count(sums.change, "server")}</b> {sums.change === 1 ? "is" : "are"} changed, at most {job.policy.max_parallel} at once
+                {job.policy.pause_after_failures > 0 && <>; the job pauses itself after {count(job.policy.pause_after_failures, "failure")}</>}
+              </Line>
+              <Line tone="warn" show={sums.hostReboots > 0}>
+                <b>{count(sums.hostReboots, "host")}</b> {sums.hostReboots === 1 ? "is" : "are"} restarted
+              </Line>
+              <Line tone="wait" show={sums.bmcReboots > 0}>
+                <b>{count(sums.bmcReboots, "BMC")}</b> {sums.bmcReboots === 1 ? "restarts itself" : "restart themselves"}; the hosts keep running
+              </Line>
+              <Line tone="ok" show={sums.nothing > 0}>
+                <b>{count(sums.nothing, "server")}</b> {sums.nothing === 1 ? "needs" : "need"} nothing: there already
+              </Line>
+              <Line tone="bad" show={sums.blocked > 0}>
+                <b>{count(sums.blocked, "server")}</b> {sums.blocked === 1 ? "is" : "are"} left out
+              </Line>
+              <Line tone="warn" show={sums.warnings > 0}>
+                <b>{count(sums.warnings, "warning")}</b>
+              </Line>
+            </ul>
+          </div>
+          <dl className="grid content-start gap-x-6 gap-y-1.5 sm:grid-cols-[auto_auto]">
+            <dt className="eyebrow pt-px">Forecast</dt>
+            <dd>about {duration(job.plan.estimated_minutes * 60_000)}</dd>
+            <dt className="eyebrow pt-px">Digest</dt>
+            <dd className="mono" title={job.plan.digest}>
+              <span className="sr-only">{job.plan.digest}</span>
+              <span aria-hidden="true">{shortDigest(job.plan.digest)}…</span>
+            </dd>
+            {job.plan.approved_at && (
+              <>
+                <dt className="eyebrow pt-px">Approved</dt>
+                <dd>
+                  {job.plan.approved_by_name}, <Age at={job.plan.approved_at} />
+                </dd>
+              </>
+            )}
+          </dl>
+        </div>
+        {job.state === "planned" && <Approve job={job} me={me} site={site} put={put} />}
+      </section>
+
+      <Packages job={job} />
+
+      <section className="panel" aria-label="Steps for each server">
+        <div className="border-line bg-raised flex min-h-9 flex-wrap items-center gap-1.5 border-b px-3 py-1">
+          <h2 className="eyebrow pr-2">Servers ({job.plan.targets.length})</h2>
+          <Pick kind={undefined} only={only} set={setOnly} n={job.plan.targets.length} word="all" />
+          <Pick kind="blocked" only={only} set={setOnly} n={sums.blocked} word="left out" />
+          <Pick kind="warned" only={only} set={setOnly} n={job.plan.targets.filter((target) => target.warnings.length > 0).length} word="with warnings" />
+          <Pick kind="change" only={only} set={setOnly} n={sums.change} word="to change" />
+          <Pick kind="nothing" only={only} set={setOnly} n={sums.nothing} word="nothing to do" />
+        </div>
+        <div className="overflow-x-auto" tabIndex={0} role="region" aria-label="Plan, scrollable">
+          <table className="grid-table min-w-[820px]">
+            <caption className="sr-only">Plan</caption>
+            <thead>
+              <tr>
+                <th scope="col">Server</th>
+                <th scope="col">Step</th>
+                <th scope="col">Reboot</th>
+                <th scope="col">Minutes</th>
+                <th scope="col">Notes</th>
+              </tr>
+            </thead>
+            <tbody>
+              {targets.map((target) => (
+                <Row key={target.server_id} target={target} />
+              ))}
+            </tbody>
+          </table>
+        </div>
+      </section>
+    </div>
+  );
+}
+
+type Kind = "blocked" | "change" | "nothing" | "warned";
+
+function kindOf(target: PlanTarget): Kind {
+  if (target.blockers.length > 0) return "blocked";
+  return target.steps.some(changes) ? "change" : "nothing";
+}
+
+function Line({ tone, show, children }: { tone: "busy" | "warn" | "wait" | "ok" | "bad"; show: boolean; children: ReactNode }) {
+  if (!show) return null;
+  return (
+    <li className="flex items-start gap-2">
+      <span className="pt-[3px]">
+        <Shape tone={tone} />
+      </span>
+      <span>{children}</span>
+    </li>
+  );
+}
+
+function Pick({ kind, only, set, n, word }: { kind: Kind | undefined; only: Kind | undefined; set: (kind: Kind | undefined) => void; n: number; word: string }) {
+  if (n === 0 && kind !== undefined) return null;
+  return (
+    <button
+      type="button"
+      aria-pressed={only === kind}
+      onClick={() => set(kind)}
+      className={`h-6 rounded px-2 text-xs ${only === kind ? "bg-accent-wash text-accent font-medium" : "text-soft hover:bg-hover"}`}
+    >
+      {n} {word}
+    </button>
+  );
+}
+
+function Row({ target }: { target: PlanTarget }) {
+  const blocked = target.blockers.length > 0;
+  return (
+    <tr data-row className="align-top">
+      <td className="py-2! font-medium">{target.server}</td>
+      <td className="py-2! whitespace-normal!">
+        {target.steps.length === 0 && <None />}
+        {target.steps.map((step, index) => (
+          <Step key={index} step={step} off={blocked} />
+        ))}
+      </td>
+      <td className="text-soft py-2! whitespace-normal!">
+        {target.steps.map((step, index) => (step.step === "firmware" ? <div key={index}>{REBOOT[step.reboot]}</div> : null))}
+      </td>
+      <td className="mono py-2!">{blocked || !target.steps.some(changes) ? <None /> : target.estimated_minutes}</td>
+      <td className="py-2! whitespace-normal!">
+        {target.blockers.map((text) => (
+          <div key={text} className="flex gap-1.5">
+            <Status tone="bad" word="left out:" />
+            <span>{text}</span>
+          </div>
+        ))}
+        {target.warnings.map((text) => (
+          <div key={text} className="flex gap-1.5">
+            <Status tone="warn" word="warning:" />
+            <span>{text}</span>
+          </div>
+        ))}
+      </td>
+    </tr>
+  );
+}
+
+function Step({ step, off }: { step: PlanStep; off: boolean }) {
+  switch (step.step) {
+    case "read_inventory":
+      return <div>Read the inventory</div>;
+    case "power":
+      return <div>Power: {words(step.action)}</div>;
+    case "already_installed":
+      return (
+        <div className="text-soft">
+          {step.component} is at <span className="mono">{step.version}</span> already
+        </div>
+      );
+    case "firmware":
+      return (
+        <div className={off ? "text-faint" : ""}>
+          {step.component_name}{" "}
+          <span className="mono">
+            {step.from} → <b className={off ? "" : "text-accent"}>{step.to}</b>
+          </span>
+          <div className="text-faint text-xs">
+            <span className="mono">{step.component}</span> · sha256 <span className="mono">{shortDigest(step.sha256)}…</span>
+          </div>
+        </div>
+      );
+  }
+}
+
+function Packages({ job }: { job: Job }) {
+  if (job.kind !== "firmware_update") return null;
+  return (
+    <details className="panel">
+      <summary className="bg-raised px-3 py-2">
+        <span className="eyebrow">Packages ({Object.keys(job.params.packages).length})</span>
+        {job.params.allow_downgrade && <span className="text-warn pl-3">older versions are installed too</span>}
+      </summary>
+      <ul>
+        {Object.entries(job.params.packages).map(([generation, item]) => (
+          <li key={generation} className="border-line grid gap-x-4 border-t px-3 py-2 sm:grid-cols-[90px_minmax(0,1fr)]">
+            <span className="mono">{generation}</span>
+            <span className="min-w-0 break-words">
+              {item.name} · version <span className="mono">{item.version}</span> · software id <span className="mono">{item.software_id}</span>
+              <br />
+              <span className="mono text-soft break-all">{item.url}</span>
+              <br />
+              <span className="mono text-faint break-all">sha256 {item.sha256}</span>
+            </span>
+          </li>
+        ))}
+      </ul>
+    </details>
+  );
+}
+
+function Approve({ job, me, site, put }: Props) {
+  const navigate = useNavigate();
+  const approve = useMutation({
+    mutationFn: () => body(api.POST("/v1/jobs/{id}/approve", { params: { path: { id: job.id } }, body: { digest: job.plan.digest } })),
+    onSuccess: (next) => {
+      put(next);
+      void navigate({ to: "/jobs/$id", params: { id: job.id }, search: {} });
+    },
+  });
+  const sums = planSums(job.plan);
+  let blocked = missingRole(me, "operator", job.site_id, job.site);
+  if (blocked === undefined && site?.config.second_person && job.created_by === me.id) {
+    blocked = `${job.site} wants a second person: someone else with the role operator must approve this.`;
+  }
+  if (blocked === undefined && sums.change + sums.nothing === 0) blocked = "Every server is left out; there is nothing to approve.";
+  const replan = (): void => {
+    if (job.kind !== "firmware_update") return;
+    const draft = saveDraft({
+      siteId: job.site_id,
+      site: job.site,
+      targets: job.plan.targets.map((target) => ({ id: target.server_id, name: target.server })),
+      origin: "from an earlier plan",
+      packages: job.params.packages,
+      allowDowngrade: job.params.allow_downgrade,
+      reason: job.reason,
+    });
+    void navigate({ to: "/jobs/new", search: { draft } });
+  };
+  return (
+    <div className="border-line bg-raised flex flex-col gap-3 border-t px-4 py-3">
+      {approve.error && (
+        <ProblemNote
+          error={approve.error}
+          what="Not approved"
+        />
+      )}
+      <div className="flex flex-wrap items-center gap-3">
+        <Button look="primary" blocked={blocked} explain busy={approve.isPending} onClick={() => approve.mutate()}>
+          {approve.isPending ? "Approving…" : approveLabel(job)}
+        </Button>
+        {(problemCode(approve.error) === "plan-stale" || sums.change === 0) && job.kind === "firmware_update" && <Button onClick={replan}>Change and plan again</Button>}
+        {blocked === undefined && <span className="text-soft">Bound to exactly this plan: if a server has changed meanwhile, it is left out or planned again.</span>}
+      </div>
+    </div>
+  );
+}

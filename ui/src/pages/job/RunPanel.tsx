@@ -1,0 +1,121 @@
+/** One run in full: how it stands, its phases with what was read back, its effects, its live log. */
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+
+import { isRunOver, runQuery } from "../../api/queries";
+import type { PhaseRecord, Run, RunDetail } from "../../api/types";
+import { RunStatus, Shape, Status } from "../../components/Status";
+import { PHASE } from "../../components/tones";
+import { ProblemNote, useNow } from "../../components/ui";
+import { words } from "../../lib/format";
+import { laneText, spent } from "./Lanes";
+import { LogView } from "./LogView";
+
+export function RunPanel({ run, line }: { run: Run; line: string | undefined }) {
+  const over = isRunOver(run.state);
+  const { data: detail, error } = useQuery(runQuery(run.id, over));
+  const now = useNow();
+  const bad = run.state === "failed" || run.state === "unknown" || run.state === "cancelled";
+  return (
+    <section className="panel flex max-h-full min-h-[460px] flex-col max-xl:max-h-none" aria-label={`Run on ${run.server}`}>
+      <div className="border-line bg-raised flex items-start justify-between gap-3 border-b px-3 py-2">
+        <div className="min-w-0">
+          <h2 className="flex items-center gap-3 text-sm font-medium">
+            <Link to="/servers/$id" params={{ id: run.server_id }} className="link truncate">
+              {run.server}
+            </Link>
+            <RunStatus state={run.state} />
+            {typeof run.percent === "number" && !over && <span className="mono">{run.percent} %</span>}
+          </h2>
+          <p className="text-soft mt-0.5">{laneText(run, now)}</p>
+        </div>
+        <Link from="/jobs/$id" to="." search={(old) => ({ ...old, run: undefined, line: undefined })} className="btn btn-quiet h-7! px-2!" aria-label="Close the run">
+          <svg width="12" height="12" viewBox="0 0 12 12" stroke="currentColor" strokeWidth="1.5" aria-hidden="true">
+            <path d="m2 2 8 8m0-8-8 8" />
+          </svg>
+        </Link>
+      </div>
+      {bad && run.reason !== "" && (
+        <p className="border-line bg-bad-wash border-b px-3 py-2">
+          {run.detail}{" "}
+          <a className="link" href={`/errors/${encodeURIComponent(run.reason)}`} target="_blank" rel="noreferrer">
+            {run.reason}: what to do
+          </a>
+        </p>
+      )}
+      {error && <ProblemNote error={error} what="The timeline cannot be read" />}
+      {detail && detail.phases.length > 0 && <Phases detail={detail} now={now} />}
+      {detail && detail.effects.length > 0 && <Effects detail={detail} />}
+      <LogView run={run.id} server={run.server} line={line} over={over} />
+    </section>
+  );
+}
+
+function Phases({ detail, now }: { detail: RunDetail; now: number }) {
+  return (
+    <ol className="border-line max-h-52 shrink-0 overflow-auto border-b py-1.5" aria-label="Phases" tabIndex={0}>
+      {detail.phases.map((phase) => (
+        <li key={phase.phase} className="px-3 py-0.5">
+          <Phase phase={phase} now={now} />
+        </li>
+      ))}
+    </ol>
+  );
+}
+
+function Phase({ phase, now }: { phase: PhaseRecord; now: number }) {
+  const look = PHASE[phase.state] ?? { tone: "odd" as const, word: phase.state };
+  const evidence = phase.evidence;
+  const line = (
+    <>
+      <Shape tone={look.tone} />
+      <span className="min-w-28 font-medium">{words(phase.phase)}</span>
+      <span className="text-soft">{look.word}</span>
+      <span className="mono text-soft">{spent(phase, now)}</span>
+    </>
+  );
+  const empty = evidence === null || evidence === undefined || (typeof evidence === "object" && Object.keys(evidence).length === 0);
+  if (empty) return <div className="flex items-center gap-2 pl-[18px]">{line}</div>;
+  return (
+    <details>
+      <summary className="inline-flex items-center gap-2">
+        <span className="text-faint w-2.5 text-center" aria-hidden="true">
+          ›
+        </span>
+        {line}
+        <span className="text-faint text-xs">evidence</span>
+      </summary>
+      <pre className="mono bg-sunk my-1 ml-[18px] overflow-x-auto rounded p-2">{JSON.stringify(evidence, null, 2)}</pre>
+    </details>
+  );
+}
+
+const EFFECT: Record<string, "ok" | "busy" | "wait" | "off" | "odd"> = {
+  intended: "wait",
+  applied: "busy",
+  not_applied: "off",
+  settling: "busy",
+  settled: "ok",
+  conflict: "odd",
+};
+
+function Effects({ detail }: { detail: RunDetail }) {
+  return (
+    <div className="border-line shrink-0 border-b px-3 py-1.5">
+      <h3 className="eyebrow pb-1">Changes on the way</h3>
+      <ul>
+        {detail.effects.map((effect) => (
+          <li key={effect.id} className="flex flex-wrap items-center gap-x-2">
+            <Status tone={EFFECT[effect.state] ?? "odd"} word={words(effect.state)} />
+            <span>
+              {words(effect.object)} {words(effect.property)}
+            </span>
+            <span className="mono text-soft">
+              {JSON.stringify(effect.prior)} → {JSON.stringify(effect.wanted)}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}

@@ -1,0 +1,118 @@
+/**
+ * Routes. Everything but the shell is loaded lazily; filters are typed search parameters; a page that
+ * needs a session sends people to sign-in and back to where they wanted to go.
+ */
+import type { QueryClient } from "@tanstack/react-query";
+import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, Outlet, redirect } from "@tanstack/react-router";
+
+import { whenSignedOut } from "./api/client";
+import { ApiError } from "./api/problem";
+import { meQuery, sitesQuery } from "./api/queries";
+import { Shell } from "./components/Shell";
+import { CannotStart, NotFound, PageError } from "./components/errors";
+import { Loading } from "./components/ui";
+import { fleetFilter, jobFilter, jobView, parseSearch, signInTarget, siteOnly, stringifySearch } from "./lib/search";
+
+const root = createRootRouteWithContext<{ queries: QueryClient }>()({ component: Outlet, notFoundComponent: NotFound });
+
+const signIn = createRoute({
+  getParentRoute: () => root,
+  path: "/sign-in",
+  validateSearch: signInTarget,
+  component: lazyRouteComponent(() => import("./pages/SignIn"), "SignIn"),
+});
+
+const signedIn = createRoute({
+  getParentRoute: () => root,
+  id: "signed-in",
+  beforeLoad: async ({ context, location }) => {
+    try {
+      await context.queries.ensureQueryData(meQuery);
+    } catch (error) {
+      if (error instanceof ApiError && error.problem.status === 401) {
+        throw redirect({ to: "/sign-in", search: { to: location.href } });
+      }
+      throw error;
+    }
+    void context.queries.prefetchQuery(sitesQuery);
+  },
+  component: Shell,
+  errorComponent: CannotStart,
+});
+
+const home = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/",
+  beforeLoad: () => {
+    throw redirect({ to: "/servers" });
+  },
+});
+
+const servers = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/servers",
+  validateSearch: fleetFilter,
+  component: lazyRouteComponent(() => import("./pages/Fleet"), "Fleet"),
+});
+
+const server = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/servers/$id",
+  component: lazyRouteComponent(() => import("./pages/Server"), "ServerPage"),
+});
+
+const jobs = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/jobs",
+  validateSearch: jobFilter,
+  component: lazyRouteComponent(() => import("./pages/Jobs"), "Jobs"),
+});
+
+const newJob = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/jobs/new",
+  validateSearch: (raw: Record<string, unknown>): { draft?: string } => (typeof raw.draft === "string" ? { draft: raw.draft } : {}),
+  component: lazyRouteComponent(() => import("./pages/NewFirmwareJob"), "NewFirmwareJob"),
+});
+
+const job = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/jobs/$id",
+  validateSearch: jobView,
+  component: lazyRouteComponent(() => import("./pages/Job"), "JobPage"),
+});
+
+const executors = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/executors",
+  validateSearch: siteOnly,
+  component: lazyRouteComponent(() => import("./pages/Executors"), "Executors"),
+});
+
+const tree = root.addChildren([signIn, signedIn.addChildren([home, servers, server, jobs, newJob, job, executors])]);
+
+export function newRouter(queries: QueryClient) {
+  const router = createRouter({
+    routeTree: tree,
+    context: { queries },
+    parseSearch,
+    stringifySearch,
+    defaultPreload: "intent",
+    defaultPendingComponent: () => <Loading what="the page" />,
+    defaultErrorComponent: PageError,
+    defaultNotFoundComponent: NotFound,
+    scrollRestoration: true,
+  });
+  whenSignedOut(() => {
+    const { pathname, href } = router.state.location;
+    if (pathname === "/sign-in") return;
+    void router.navigate({ to: "/sign-in", search: { to: href } }).then(() => queries.removeQueries({ queryKey: meQuery.queryKey }));
+  });
+  return router;
+}
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: ReturnType<typeof newRouter>;
+  }
+}
