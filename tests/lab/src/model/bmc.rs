@@ -1,24 +1,21 @@
-//! One BMC: its state, its events in time, and the front door every request passes.
+//! One BMC: its state, its events in time, and what the rest of the model asks of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::auth::Auth;
 use super::clock::BmcClock;
 use super::firmware::Component;
 use super::host::Host;
-use super::jobs::{Apply, Job, State, UpdateRequest};
+use super::job::{Apply, Job, State, UpdateRequest};
 use super::log::Log;
-use super::messages::{self, Message};
+use super::messages::Message;
 use super::traits::Traits;
-use super::{Fetch, FetchFailure, Reply, SiteConfig, mutation_kind};
-use crate::counters::{Counters, MUTATIONS_KEPT, MutationRecord};
+use super::{Fetch, FetchFailure, SiteConfig};
+use crate::counters::{Counters, FlashOutcome, MutationRecord};
 use crate::fault::{ArmedFault, Fault, FaultSet};
 use crate::package::PackageHeader;
 use crate::spec::{Kind, Password, ServerSpec, Timings, mix};
@@ -42,7 +39,7 @@ pub(crate) struct Bmc {
     pub(crate) now: Duration,
     up: Up,
     /// Data is unavailable until then, and the Lifecycle Controller until the other.
-    data_ready_at: Duration,
+    pub(crate) data_ready_at: Duration,
     pub(crate) lc_ready_at: Duration,
     pub(crate) last_boot: Duration,
     pub(crate) last_bmc_reset: Duration,
@@ -55,14 +52,14 @@ pub(crate) struct Bmc {
     pub(crate) pushed: BTreeMap<String, PackageHeader>,
     pub(crate) inventory_unreadable_until: Duration,
     pub(crate) auth: Auth,
-    tokens: u64,
+    pub(crate) tokens: u64,
     pub(crate) faults: FaultSet,
     pub(crate) lc: Log,
     pub(crate) sel: Log,
     pub(crate) counters: Counters,
     pub(crate) fetches: Vec<Fetch>,
-    mutations: BTreeMap<u64, MutationRecord>,
-    next_mutation: u64,
+    pub(crate) mutations: BTreeMap<u64, MutationRecord>,
+    pub(crate) next_mutation: u64,
 }
 
 /// What one BMC is doing.
@@ -84,19 +81,6 @@ pub struct BmcStatus {
     pub jobs: Vec<(String, String, String, String)>,
     /// Whether a flash is being written right now.
     pub flashing: bool,
-}
-
-/// A request that passed the front door.
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    /// Without a trailing slash.
-    pub(crate) path: String,
-    pub(crate) query: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) client: IpAddr,
-    /// Session id, `basic`, or `none`.
-    pub(crate) session: String,
 }
 
 enum Event {
@@ -144,8 +128,6 @@ impl Bmc {
         bmc.sel.add(Duration::ZERO, "System Health", Message::info("SEL9901", "The log was cleared."));
         bmc
     }
-
-    // ---- time -----------------------------------------------------------------------------------------------
 
     pub(crate) fn advance(&mut self, now: Duration) {
         while let Some((at, event)) = self.next_event()
@@ -244,13 +226,11 @@ impl Bmc {
                 }
             }
             self.counters.power_losses_while_flashing += 1;
-            self.end_flash(index, crate::counters::FlashOutcome::Bricked);
+            self.end_flash(index, FlashOutcome::Bricked);
             self.fail(index, Message::critical("PR21", "The job failed."));
         }
         self.reset_bmc(self.timings.bmc_reset, false);
     }
-
-    // ---- what others ask ------------------------------------------------------------------------------------
 
     pub(crate) fn clock(&self) -> BmcClock {
         let fault = match self.faults.get("clock_offset") {
@@ -351,217 +331,4 @@ impl Bmc {
     pub(crate) fn fault_list(&self) -> Vec<ArmedFault> {
         self.faults.list()
     }
-
-    // ---- mutations in flight --------------------------------------------------------------------------------
-
-    pub(crate) fn begin_mutation(
-        &mut self,
-        now: Duration,
-        real: Duration,
-        client: IpAddr,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Option<u64> {
-        let kind = mutation_kind(method, path)?;
-        self.advance(now);
-        if !self.is_reachable() || self.auth.is_blocked(client, self.now) {
-            return None;
-        }
-        let session = self.session_name(headers);
-        let origin = format!("{session}@{client}");
-        let in_flight = self.mutations.values().any(|mutation| mutation.ended.is_none());
-        let in_flash = self
-            .jobs
-            .iter()
-            .any(|job| job.state == State::Running && job.flash.is_some() && job.origin != origin);
-        if in_flight || in_flash {
-            self.counters.overlapping_mutations += 1;
-        }
-        *self.counters.mutations.entry(kind).or_default() += 1;
-        self.counters.last_mutation = Some(self.now.as_secs_f64());
-        let number = self.next_mutation;
-        self.next_mutation += 1;
-        if self.mutations.len() >= MUTATIONS_KEPT {
-            self.mutations.pop_first();
-        }
-        self.mutations.insert(
-            number,
-            MutationRecord {
-                bmc: self.spec.name.clone(),
-                kind,
-                path: path.to_owned(),
-                client: client.to_string(),
-                session,
-                began: self.now.as_secs_f64(),
-                ended: None,
-                began_real: real.as_secs_f64(),
-                ended_real: None,
-                handled: None,
-                handled_real: None,
-                status: None,
-            },
-        );
-        Some(number)
-    }
-
-    pub(crate) fn mutation_handled(&mut self, number: u64, now: Duration, real: Duration) {
-        if let Some(mutation) = self.mutations.get_mut(&number) {
-            mutation.handled = Some(now.as_secs_f64());
-            mutation.handled_real = Some(real.as_secs_f64());
-        }
-    }
-
-    pub(crate) fn end_mutation(&mut self, number: u64, now: Duration, real: Duration, status: Option<u16>) {
-        if let Some(mutation) = self.mutations.get_mut(&number) {
-            mutation.ended = Some(now.as_secs_f64());
-            mutation.ended_real = Some(real.as_secs_f64());
-            mutation.status = status;
-        }
-    }
-
-    fn session_name(&self, headers: &HeaderMap) -> String {
-        if let Some(token) = headers.get("x-auth-token").and_then(|value| value.to_str().ok()) {
-            return self.auth.id_of(token).map_or("none".to_owned(), |id| id.to_string());
-        }
-        if headers.contains_key(http::header::AUTHORIZATION) { "basic" } else { "none" }.to_owned()
-    }
-
-    // ---- the front door -------------------------------------------------------------------------------------
-
-    pub(crate) fn handle(&mut self, now: Duration, client: IpAddr, request: Request<Bytes>) -> Reply {
-        self.advance(now);
-        if !self.is_reachable() {
-            return Reply::Refuse;
-        }
-        if self.auth.is_blocked(client, self.now) {
-            self.counters.blocked += 1;
-            return Reply::Refuse;
-        }
-        self.counters.requests += 1;
-        if self.faults.take("hang").is_some() {
-            return Reply::Hang;
-        }
-        let (parts, body) = request.into_parts();
-        let path = parts.uri.path().trim_end_matches('/').to_owned();
-        let mutating = mutation_kind(&parts.method, &path).is_some();
-        if mutating && parts.method == Method::POST && self.faults.take("cut_before_accept").is_some() {
-            return Reply::CutBeforeProcessing;
-        }
-        let session = self.session_name(&parts.headers);
-        let call = Call {
-            method: parts.method,
-            path,
-            query: parts.uri.query().unwrap_or_default().to_owned(),
-            headers: parts.headers,
-            body,
-            client,
-            session,
-        };
-        let polled = call.method == Method::GET && call.path.contains("/JID_");
-        if polled && self.faults.take("bmc_reset_while_polled").is_some() {
-            self.reset_bmc(self.timings.bmc_reset, false);
-            return Reply::CutAfterProcessing;
-        }
-        let response = self.admit(&call);
-        if mutating
-            && call.method == Method::POST
-            && response.status().is_success()
-            && self.faults.take("cut_after_accept").is_some()
-        {
-            return Reply::CutAfterProcessing;
-        }
-        let slow = match self.faults.take("slow_responses") {
-            Some(Fault::SlowResponses { milliseconds }) => Duration::from_millis(milliseconds),
-            _ => Duration::ZERO,
-        };
-        let usual =
-            if call.method == Method::GET { self.timings.read_latency } else { self.timings.write_latency };
-        Reply::Respond { after: usual + slow, response }
-    }
-
-    /// Authentication and the states in which nobody is served, then the routes.
-    fn admit(&mut self, call: &Call) -> http::Response<Bytes> {
-        if super::routes::is_public(call, &self.traits()) {
-            return self.route(call);
-        }
-        if let Some(refusal) = self.authenticate(call) {
-            return refusal;
-        }
-        if self.faults.take("spurious_unauthorized").is_some() {
-            return self.access_denied();
-        }
-        if self.faults.take("not_ready_swc0700").is_some() {
-            let message = Message::critical("SWC0700", "The iDRAC is not ready. Retry in a few minutes.");
-            return self.error(StatusCode::BAD_REQUEST, &message);
-        }
-        if self.now < self.data_ready_at {
-            let message = Message::info("SYS518", "Data sources are unavailable. Retry in 30 seconds.");
-            let response = self.error(StatusCode::SERVICE_UNAVAILABLE, &message);
-            return messages::retry_after(response, 30);
-        }
-        self.route(call)
-    }
-
-    fn authenticate(&mut self, call: &Call) -> Option<http::Response<Bytes>> {
-        if let Some(token) = call.headers.get("x-auth-token").and_then(|value| value.to_str().ok()) {
-            if self.faults.take("session_dies").is_some() {
-                self.auth.close_all();
-            }
-            if self.auth.touch(token, self.now).is_some() {
-                return None;
-            }
-            // A dead token is refused, but guesses no password: it does not count towards blocking.
-            self.counters.auth_failures += 1;
-            return Some(self.access_denied());
-        }
-        let Some(value) = call.headers.get(http::header::AUTHORIZATION) else {
-            return Some(self.access_denied());
-        };
-        match basic_credentials(value.to_str().unwrap_or_default()) {
-            Some((user, password)) if user == self.username && self.password.matches(&password) => {
-                self.auth.succeeded(call.client);
-                None
-            }
-            _ => Some(self.login_failed(call.client)),
-        }
-    }
-
-    pub(crate) fn login_failed(&mut self, client: IpAddr) -> http::Response<Bytes> {
-        self.counters.auth_failures += 1;
-        let text = format!("A login from {client} failed.");
-        self.log_lc("Audit", Message::info("USR0031", text).with_args([client.to_string()]));
-        if self.auth.failed(client, self.now) == super::auth::Failure::Blocked {
-            self.counters.addresses_blocked += 1;
-            let text = format!("The address {client} is blocked for 60 seconds.");
-            self.log_lc("Audit", Message::new("USR0034", text).with_args([client.to_string()]));
-        }
-        self.access_denied()
-    }
-
-    fn access_denied(&self) -> http::Response<Bytes> {
-        let text = "The authentication credentials of this request are missing or invalid.";
-        self.error(StatusCode::UNAUTHORIZED, &Message::critical("Base.1.12.AccessDenied", text))
-    }
-
-    /// A token that nobody guesses and that is the same for the same seed.
-    pub(crate) fn new_token(&mut self) -> String {
-        self.tokens += 1;
-        hex::encode(Sha256::digest(format!("{}/{}/{}", self.seed, self.spec.name, self.tokens)))
-    }
-
-    pub(crate) fn error(&self, status: StatusCode, message: &Message) -> http::Response<Bytes> {
-        let traits = self.traits();
-        messages::error(status, traits.registry, traits.single_error_object, message)
-    }
-}
-
-/// User and password of a Basic `Authorization` header.
-pub(crate) fn basic_credentials(value: &str) -> Option<(String, String)> {
-    use base64::Engine as _;
-    let encoded = value.strip_prefix("Basic ")?;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (user, password) = text.split_once(':')?;
-    Some((user.to_owned(), password.to_owned()))
 }

@@ -5,8 +5,10 @@ use futures::FutureExt as _;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::bmc::{Bmc, Call};
-use super::jobs::{Apply, JOB_LIMIT, State, UpdateRequest};
+use super::bmc::Bmc;
+use super::door::Call;
+use super::job::{Apply, State, UpdateRequest};
+use super::jobs::JOB_LIMIT;
 use super::messages::{self, Message};
 use super::resources::{INVENTORY, TASKS};
 use crate::package::{PackageFault, identify};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bmc::Bmc;
-use super::jobs::State;
+use super::job::State;
 use super::messages::Message;
 use crate::fault::Fault;
 

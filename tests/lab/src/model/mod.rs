@@ -9,12 +9,15 @@ mod auth;
 mod bmc;
 mod clock;
 mod commands;
+mod door;
 mod firmware;
 mod host;
 mod hostile;
+mod job;
 mod jobs;
 mod log;
 mod messages;
+mod mutations;
 mod resources;
 mod routes;
 mod traits;
@@ -28,8 +31,9 @@ use thiserror::Error;
 
 use self::bmc::Bmc;
 pub use self::bmc::BmcStatus;
-pub(crate) use self::bmc::basic_credentials;
-use crate::counters::{Counters, MutationKind};
+pub(crate) use self::door::basic_credentials;
+use self::mutations::mutation_kind;
+use crate::counters::Counters;
 use crate::fault::{ArmedFault, Fault, Times};
 use crate::package::PackageHeader;
 use crate::spec::{Password, ServerSpec, Timings};
@@ -286,30 +290,4 @@ impl Site {
         bmc.advance(now);
         Ok(bmc)
     }
-}
-
-/// What a request would change, `None` when nothing on the hardware.
-pub(crate) fn mutation_kind(method: &http::Method, path: &str) -> Option<MutationKind> {
-    if !matches!(*method, http::Method::POST | http::Method::PATCH | http::Method::PUT | http::Method::DELETE)
-    {
-        return None;
-    }
-    let path = path.trim_end_matches('/');
-    if path.contains("/Sessions") || path.ends_with("GetRemoteServicesAPIStatus") {
-        return None;
-    }
-    Some(match (method, path) {
-        (&http::Method::DELETE, path) if path.contains("/JID_") => MutationKind::DeleteJob,
-        (_, path) if path.ends_with("DeleteJobQueue") => MutationKind::DeleteJob,
-        (_, path) if path.ends_with("ComputerSystem.Reset") || path.ends_with("Chassis.Reset") => {
-            MutationKind::Power
-        }
-        (_, path) if path.ends_with("Manager.Reset") => MutationKind::ManagerReset,
-        (_, path) if path.ends_with("UpdateService.SimpleUpdate") => MutationKind::SimpleUpdate,
-        (_, path) if path.ends_with("UpdateService.StartUpdate") => MutationKind::StartUpdate,
-        (_, path) if path.ends_with("/MultipartUpload") => MutationKind::MultipartUpdate,
-        (_, path) if path.ends_with("/UpdateService/FirmwareInventory") => MutationKind::Push,
-        (_, path) if path.ends_with("LogService.ClearLog") => MutationKind::ClearLog,
-        _ => MutationKind::Other,
-    })
 }

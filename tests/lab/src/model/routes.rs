@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use serde_json::Value;
 
-use super::bmc::{Bmc, Call};
+use super::bmc::Bmc;
+use super::door::Call;
 use super::hostile;
 use super::messages::{self, Message};
 use super::resources::{CHASSIS, INVENTORY, JOBS, MANAGER, SYSTEM, TASKS, job_service_path};

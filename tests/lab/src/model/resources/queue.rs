@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{JOBS, TASKS, collection, link, resource, with};
 use crate::model::bmc::Bmc;
-use crate::model::jobs::{JOB_LIMIT, Job, State};
+use crate::model::job::{Job, State};
+use crate::model::jobs::JOB_LIMIT;
 use crate::model::traits::Traits;
 
 impl Bmc {
