@@ -205,6 +205,8 @@ pub const RULES: &[Rule] = &[
     rule("JCP012", Meaning::Transient, 60),  // internal iDRAC error
     rule("JCP021", Meaning::Transient, 60),  // internal iDRAC error
     rule("SYS412", Meaning::Transient, 60),  // upload failed for an internal reason
+    rule("RED006", Meaning::Transient, 60),  // package download failed
+    rule("RED113", Meaning::Transient, 60),  // iDRAC overloaded
     rule("RED051", Meaning::Transient, 60),  // package transfer failed
     // Something else runs; waiting helps.
     rule("RED023", Meaning::Busy, 60), // Lifecycle Controller in use
@@ -221,6 +223,11 @@ pub const RULES: &[Rule] = &[
     rule("JCP017", Meaning::Busy, 60),
     rule("RAC034", Meaning::Busy, 60),
     rule("RAC0524", Meaning::Busy, 60),
+    rule("RED149", Meaning::Busy, 60), // CPLD and other updates exclude each other
+    rule("SUP006", Meaning::Busy, 30), // downloading, running, busy: the job cannot be deleted now
+    rule("SUP007", Meaning::Busy, 30),
+    rule("SUP009", Meaning::Busy, 60),
+    rule("SUP013", Meaning::Busy, 60),
     rule("JCP015", Meaning::Busy, 30), // a running job cannot be deleted
     rule("JCP018", Meaning::Busy, 60),
     rule("JCP019", Meaning::Busy, 60),
@@ -257,6 +264,11 @@ pub const RULES: &[Rule] = &[
     rule("LIC*", Meaning::Unsupported, 0),
     rule("SYS402", Meaning::Unsupported, 0), // method not allowed
     rule("SYS419", Meaning::Unsupported, 0), // Redfish attribute disabled
+    rule("RED101", Meaning::Unsupported, 0), // licence of the installed firmware
+    rule("RED144", Meaning::Unsupported, 0), // licence missing
+    rule("SUP033", Meaning::Unsupported, 0), // a feature forbids updates
+    rule("SUP0517", Meaning::Unsupported, 0),
+    rule("SUP0549", Meaning::Unsupported, 0),
     rule("RED041", Meaning::Unsupported, 0), // licence missing
     rule("JCP025", Meaning::Unsupported, 0), // Lifecycle Controller not enabled
     rule("ActionNotSupported", Meaning::Unsupported, 0),
@@ -288,6 +300,21 @@ pub const RULES: &[Rule] = &[
     rule("RED007", Meaning::Refused, 0), // package signature
     rule("SYS411", Meaning::Refused, 0), // package too large
     rule("RED018", Meaning::Refused, 0), // no reinstallation or rollback on this device
+    rule("RED008", Meaning::Refused, 0), // no payload in the package
+    rule("RED022", Meaning::Refused, 0), // version compatibility
+    rule("RED097", Meaning::Refused, 0), // package for another component
+    rule("RED098", Meaning::Refused, 0), // package not compatible
+    rule("RED103", Meaning::Refused, 0), // package out of date
+    rule("RED132", Meaning::Refused, 0), // no such file on the package server
+    rule("RED145", Meaning::Refused, 0), // needs another CPLD first
+    rule("RED147", Meaning::Refused, 0), // needs another BIOS first
+    rule("RED148", Meaning::Refused, 0), // BMC locked
+    rule("SUP0515", Meaning::Refused, 0),
+    rule("SUP0519", Meaning::Refused, 0),
+    rule("SUP0525", Meaning::Refused, 0),
+    rule("SUP0540", Meaning::Refused, 0), // no space for packages
+    rule("SUP0546", Meaning::Refused, 0), // package type
+    rule("SUP0551", Meaning::Refused, 0),
     rule("JCP011", Meaning::Refused, 0),
     rule("JCP013", Meaning::Refused, 0),
     rule("JCP032", Meaning::Refused, 0),

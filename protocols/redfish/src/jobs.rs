@@ -2,7 +2,8 @@
 //!
 //! Dell's own queue (`DellJob`), the job service (`Job`, DSP2046) and the task service (`Task`) describe the same
 //! work with different words, and a state alone lies: a task can be `Completed`, 100 %, with a status of `Critical`
-//! (metal-operator issue 453), or completed with a reboot still pending (iDRAC-Redfish-Scripting issue 266). So
+//! (metal-operator issue 453), or completed with a reboot still pending, which is said in words only
+//! (iDRAC-Redfish-Scripting issue 266). So
 //! the state of a [`Job`] is what state, status and messages say together.
 
 use serde_json::Value;
@@ -143,12 +144,12 @@ pub(crate) fn state(raw_state: Option<&str>, status: Option<&str>, messages: &[M
     if state != TaskState::Completed {
         return state;
     }
-    let has =
-        |ids: &[&str]| messages.iter().any(|message| message.short_id().is_some_and(|id| ids.contains(&id)));
-    if has(FAILED) || status == Some("Critical") {
+    // A list of messages is a history: the last one that speaks of an end counts.
+    let told = messages.iter().rev().find_map(|message| ending(message.id.as_deref()?));
+    if told == Some(TaskState::Failed) || status == Some("Critical") {
         return TaskState::Failed;
     }
-    if has(WITH_ERRORS) || status == Some("Warning") {
+    if told == Some(TaskState::CompletedWithErrors) || status == Some("Warning") {
         return TaskState::CompletedWithErrors;
     }
     let pending = |message: &Message| {
@@ -161,11 +162,19 @@ pub(crate) fn state(raw_state: Option<&str>, status: Option<&str>, messages: &[M
     TaskState::Completed
 }
 
-/// Ids of messages that end a job without success, from Dell's registry.
-const FAILED: &[&str] =
-    &["PR21", "JCP003", "JCP004", "JCP042", "JCP052", "PR26", "PR30", "SUP1907", "RED007", "RED051"];
+/// Ids of messages that end a job without success, from Dell's registry (see `classify.rs` for where it was read).
+#[rustfmt::skip]
+const FAILED: &[&str] = &[
+    "PR21", "PR26", "PR30", "JCP003", "JCP004", "JCP042", "JCP052",
+    "RED004", "RED006", "RED007", "RED008", "RED022", "RED051", "RED056", "RED057", "RED091", "RED097", "RED098",
+    "RED103", "RED107", "RED108", "RED109", "RED114", "RED115", "RED116",
+    "SUP0515", "SUP0517", "SUP0519", "SUP0520", "SUP1907", "SUP1908", "SUP1909",
+];
 const WITH_ERRORS: &[&str] = &["JCP008", "PR31"];
-const COMPLETED: &[&str] = &["PR19", "JCP007", "JCP037", "SUP1906", "RED025", "RED063"];
+const COMPLETED: &[&str] = &[
+    "PR19", "JCP007", "JCP037", "RED001", "RED025", "RED063", "RED092", "RED143", "SUP0518", "SUP0536",
+    "SUP1906",
+];
 const CANCELLED: &[&str] = &["PR24", "JCP009", "JCP036"];
 
 /// How a job ended, told by one log message about it.

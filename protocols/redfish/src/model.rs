@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    document::{Evidence, Message},
+    document::{self, Evidence, Message},
     error::Error,
     version::Generation,
 };
@@ -231,6 +231,16 @@ pub struct FirmwareComponent {
     pub raw: serde_json::Value,
 }
 
+impl FirmwareComponent {
+    /// Dell: whether an update of this device runs at once instead of being staged; it may still end with a reboot
+    /// pending. `None`: not said (iDRAC-Redfish-Scripting issue 375).
+    #[must_use]
+    pub fn sideband_update_capable(&self) -> Option<bool> {
+        let dell = document::at(&self.raw, &["Oem", "Dell", "DellSoftwareInventory"])?;
+        document::bool_at(dell, "SidebandUpdateCapable")
+    }
+}
+
 /// The firmware of a server.
 #[derive(Clone, Debug)]
 pub struct FirmwareInventory {
@@ -337,8 +347,6 @@ pub struct SimpleUpdateSupport {
     pub protocols: Vec<String>,
     /// Apply times; empty when not declared, and then none may be sent.
     pub apply_times: Vec<ApplyTime>,
-    /// Whether `Targets` is declared as a parameter.
-    pub takes_targets: bool,
 }
 
 /// What an update request sets in motion on this firmware.
@@ -528,16 +536,18 @@ pub struct LogRecords {
     pub complete: bool,
 }
 
-/// Answer of `DellLCService.GetRemoteServicesAPIStatus`; values as sent (`Ready`, `NotReady`, `OutOfPOST` …).
+/// Answer of `DellLCService.GetRemoteServicesAPIStatus`; values as sent. The known ones are those of the schema
+/// `DellLCService` as an R750 serves it.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    /// Lifecycle Controller: `Ready`, `NotInitialized`, `InUse`, `Recovery` …
+    /// Lifecycle Controller: `Ready`, `NotInitialized`, `ReloadingData`, `Disabled`, `InRecovery`, `InUse`.
     pub lc: Option<String>,
     /// Real-time monitoring: `Ready`, `NotReady`.
     pub rt: Option<String>,
-    /// Host: `OutOfPOST`, `InPOST`, `PoweredOff`, `CollectingInventory` …
+    /// Host: `OutOfPOST`, `InPOST`, `PoweredOff`, `CollectingSystemInventory`, `AutomatedTaskExecution`,
+    /// `EnteredF2Setup`, `EnteredF11BootManager`, `LCUSC`.
     pub server: Option<String>,
-    /// Overall `Status`: `Ready`, `NotReady`.
+    /// Overall: `Ready`, `NotReady`, `ReloadingData`, `Disabled`, `InRecovery`, `InUse`.
     pub status: Option<String>,
     /// The answer.
     pub evidence: Evidence,

@@ -286,7 +286,6 @@ fn read_update_service(service: &Value, found: &mut Capabilities) {
             target: target.to_owned(),
             protocols: protocols.map(|protocol| protocol.to_ascii_uppercase()).collect(),
             apply_times: supported(simple.get(APPLY_TIME)),
-            takes_targets: simple.keys().any(|key| key.starts_with("Targets@")),
         });
     }
     found.multipart_push = link_at(service, &["MultipartHttpPushUri"]).map(str::to_owned);

@@ -283,7 +283,9 @@ fn multipart(parameters: &Value, file_name: &str, package: &Bytes) -> Option<(He
 /// What an update request sets in motion, by generation, firmware and declarations.
 ///
 /// Old Dell firmware (iDRAC 7 and 8 before 2.75, iDRAC9 before 5.00) reboots the host by itself as part of
-/// SimpleUpdate. Later firmware stages what needs a reboot. Of other vendors only a declared `OnReset` is a promise.
+/// SimpleUpdate (iDRAC-Redfish-Scripting issues 136 and 166: known to its authors as a fault, corrected in 5.00).
+/// Later firmware stages what needs a reboot, unless `Immediate` is asked for. Of other vendors only a declared
+/// `OnReset` is a promise.
 #[must_use]
 pub fn update_semantics(identity: &Identity, capabilities: &Capabilities) -> UpdateSemantics {
     let simple = capabilities.simple_update.as_ref();

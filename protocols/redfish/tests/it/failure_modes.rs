@@ -333,6 +333,14 @@ async fn d15_completed_but_critical_is_a_failure() {
         "Messages": [{ "MessageId": "PR21", "Message": "Job failed." }] }),
     );
     assert_eq!(bench.client.follow(&task("JID_7")).await.unwrap().state, TaskState::Failed);
+    // A download that failed once and was repeated is history.
+    let history =
+        [json!({ "MessageId": "RED006", "Message": "x" }), json!({ "MessageId": "PR19", "Message": "y" })];
+    bench.bmc.put(
+        TASK,
+        json!({ "Id": "JID_7", "TaskState": "Completed", "TaskStatus": "OK", "Messages": history }),
+    );
+    assert_eq!(bench.client.follow(&task("JID_7")).await.unwrap().state, TaskState::Completed);
 }
 
 #[tokio::test(start_paused = true)]
