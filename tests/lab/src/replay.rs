@@ -1,4 +1,5 @@
-//! Serves a recorded Redfish tree over HTTPS: every document as it was recorded, nothing else.
+//! Serves a recorded Redfish tree over HTTPS: every document as it was recorded. `$expand` on a collection puts the
+//! recorded members in place of their links, as the recorded service did; other query options are ignored.
 //!
 //! A tree is a tar archive, gzipped, of `redfish/v1/…/index.json` (and whole files, as registries have them). `GET`
 //! works with and without a trailing slash; anything that would change something gets a Redfish error, except
@@ -85,6 +86,26 @@ impl Tree {
     /// The document of a resource; a trailing slash does not matter.
     pub fn get(&self, path: &str) -> Option<&Bytes> {
         self.documents.get(path.trim_end_matches('/'))
+    }
+
+    /// The document with its members expanded if the query asks for it.
+    fn find(&self, path: &str, query: &str) -> Option<Bytes> {
+        let document = self.get(path)?;
+        if !query.contains("$expand=") && !query.contains("%24expand=") {
+            return Some(document.clone());
+        }
+        let Ok(mut expanded) = serde_json::from_slice::<Value>(document) else {
+            return Some(document.clone());
+        };
+        if let Some(members) = expanded.get_mut("Members").and_then(Value::as_array_mut) {
+            for member in members {
+                let link = member.get("@odata.id").and_then(Value::as_str).unwrap_or_default();
+                if let Some(full) = self.get(link).and_then(|full| serde_json::from_slice(full).ok()) {
+                    *member = full;
+                }
+            }
+        }
+        Some(Bytes::from(expanded.to_string()))
     }
 
     pub fn paths(&self) -> impl Iterator<Item = &str> {
@@ -205,8 +226,8 @@ impl Service {
             );
         }
         match parts.method {
-            Method::GET | Method::HEAD => match self.tree.get(path) {
-                Some(document) => document_response(document.clone()),
+            Method::GET | Method::HEAD => match self.tree.find(path, parts.uri.query().unwrap_or_default()) {
+                Some(document) => document_response(document),
                 None => error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", "There is no such resource."),
             },
             Method::DELETE if path.contains("/Sessions/") => self.logout(path),

@@ -1,6 +1,6 @@
 //! The same site over real sockets: HTTPS, refused and cut connections, downloads, control API, replay.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -154,6 +154,37 @@ async fn a_reset_refuses_connections_and_comes_back_on_the_same_port_with_the_sa
     .unwrap();
 }
 
+/// The key a server shows: the whole certificate will do, a new key means a new one.
+async fn certificate(url: &str) -> Vec<u8> {
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(url.trim_start_matches("https://")).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let stream = connector.connect(ServerName::try_from("bmc").unwrap(), stream).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn the_tls_key_changes_and_comes_back() {
+    timeout(LIMIT, async {
+        let lab =
+            Lab::start(LabConfig::new(vec![ServerSpec::new("one", Model::R770)], PASSWORD)).await.unwrap();
+        let url = lab.bmc("one").unwrap().url.clone();
+        let usual = certificate(&url).await;
+        lab.fault("one", Fault::ChangedTlsKey, Times::Always).unwrap();
+        assert_ne!(certificate(&url).await, usual);
+        lab.clear_fault("one", "changed_tls_key").unwrap();
+        assert_eq!(certificate(&url).await, usual);
+        lab.shutdown().await;
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn the_control_api_shows_and_changes_everything() {
     timeout(LIMIT, async {
@@ -231,7 +262,11 @@ fn tree(folder: &Path) -> std::path::PathBuf {
     let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()));
     for (name, content) in [
         ("redfish/v1/index.json", r#"{"@odata.id":"/redfish/v1","Vendor":"Nobody"}"#),
-        ("redfish/v1/Systems/index.json", r#"{"@odata.id":"/redfish/v1/Systems","Members":[]}"#),
+        (
+            "redfish/v1/Systems/index.json",
+            r#"{"@odata.id":"/redfish/v1/Systems","Members":[{"@odata.id":"/redfish/v1/Systems/1"}]}"#,
+        ),
+        ("redfish/v1/Systems/1/index.json", r#"{"@odata.id":"/redfish/v1/Systems/1","PowerState":"On"}"#),
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
@@ -257,6 +292,8 @@ async fn a_recorded_tree_is_replayed_read_only() {
         for path in ["Systems", "Systems/"] {
             assert_eq!(read(&client, &format!("{base}/{path}")).await["@odata.id"], "/redfish/v1/Systems");
         }
+        let members = read(&client, &format!("{base}/Systems?$expand=*($levels=1)")).await;
+        assert_eq!(members["Members"][0]["PowerState"], "On");
         let missing = read(&client, &format!("{base}/Nothing")).await;
         assert!(missing["error"]["@Message.ExtendedInfo"].is_array());
         let login = client
