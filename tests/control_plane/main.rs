@@ -11,5 +11,6 @@ mod capacity;
 mod credentials;
 mod event_cursor;
 mod leases;
+mod plans;
 mod report;
 mod visibility;

@@ -1,0 +1,107 @@
+//! List queries keep to their indexes under row-level security at 100,000 servers and 200,000 events.
+//!
+//! The golden files hold the scans of each plan; `INSTA_UPDATE=always` writes them anew.
+
+use std::fmt::Write as _;
+
+use rackhand_tests::{TestSite, database::run, site::person};
+use serde_json::{Value, json};
+
+const SERVERS_LIST: &str = include_str!("../../functions/core/src/servers/list.sql");
+const JOBS_LIST: &str = include_str!("../../functions/core/src/jobs/list.sql");
+const RUNS_LIST: &str = include_str!("../../functions/core/src/jobs/runs.sql");
+
+#[tokio::test]
+async fn list_queries_keep_to_their_indexes_at_a_hundred_thousand_rows() {
+    let site = TestSite::new().await;
+    let owner = &site.database.owner;
+    owner
+        .batch_execute(
+            "insert into rackhand.site (name, config) select 'site ' || i, '{}' from generate_series(1, 9) i;
+             insert into rackhand.server (site_id, name, model, service_tag, generation, power, health, seen_at)
+                 select s.id, 'node-' || lpad(i::text, 6, '0') || '-' || s.name, 'PowerEdge R750', 'TAG' || i,
+                     'idrac9', 'on', 'ok', now()
+                 from rackhand.site s, generate_series(1, 10000) i;
+             insert into rackhand.bmc (server_id, site_id, url) select id, site_id, 'https://' || id from rackhand.server;
+             insert into rackhand.job (site_id, kind, params, mutating, policy, reason, state, trace_id,
+                     created_by_name, plan_digest, plan_targets, estimated_minutes)
+                 select s.id, 'inventory', '{}', false, '{}', 'why', 'succeeded', gen_random_uuid(), 'x', 'd', '[]', 1
+                 from rackhand.site s, generate_series(1, 2000) i;
+             insert into rackhand.run (job_id, site_id, server_id, bmc_id, kind, mutating, position, plan, trace_id,
+                     state, finished_at)
+                 select j.id, j.site_id, b.server_id, b.id, 'inventory', false, row_number() over (), '{}',
+                     gen_random_uuid(), 'succeeded', now()
+                 from (select * from rackhand.job limit 10) j
+                 join lateral (select * from rackhand.bmc b where b.site_id = j.site_id limit 10000) b on true;
+             insert into rackhand.event (at, kind, level, message, actor, site_id, run_id, job_id, data, stream, hash)
+                 select now(), 'run.log', 'info', 'line ' || i, 'x', s.id, null, null, '{}', s.id, '\\x00'
+                 from rackhand.site s, generate_series(1, 20000) i;",
+        )
+        .await
+        .unwrap();
+    owner.batch_execute("vacuum analyze").await.unwrap();
+    let busy: String = owner.query_one("select job_id::text from rackhand.run limit 1", &[]).await.unwrap().get(0);
+    let server: String = owner.query_one("select id::text from rackhand.server limit 1", &[]).await.unwrap().get(0);
+    let of_one_site = person(&site.database, "Olga Operator", "operator", Some(&site.id)).await;
+    let list = json!({"limit": 50, "cursor": null, "site": null, "power": null, "health": null, "generation": null,
+        "model": null, "tag": null, "q": null});
+    let with = |changes: Value| {
+        let mut args = list.clone();
+        args.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        args
+    };
+    let cases = [
+        ("servers, first page, whole fleet", &site.admin, SERVERS_LIST, list.clone()),
+        ("servers, later page, whole fleet", &site.admin, SERVERS_LIST,
+            with(json!({"cursor": {"name": "node-005000", "id": server}}))),
+        ("servers, one site of the fleet", &site.admin, SERVERS_LIST, with(json!({"site": site.id}))),
+        ("servers, a person of one site", &of_one_site, SERVERS_LIST, list.clone()),
+        ("jobs, first page, whole fleet", &site.admin, JOBS_LIST, json!({"limit": 50})),
+        ("jobs, a person of one site", &of_one_site, JOBS_LIST, json!({"limit": 50})),
+        ("runs of a job", &site.admin, RUNS_LIST, json!({"limit": 50, "id": busy})),
+    ];
+    let mut golden = String::new();
+    for (name, scope, sql, args) in cases {
+        let plan = run(&site.database.api, scope, &format!("explain (format json) {sql}"), args).await.unwrap();
+        writeln!(golden, "{name}").unwrap();
+        scans(&plan[0]["Plan"], &mut golden);
+    }
+    insta::assert_snapshot!(golden);
+
+    // The event query is built inside a function: the table's own counters tell.
+    let page = |after: Value, filter: Value| {
+        let mut args = json!({"after": after, "limit": 100});
+        args.as_object_mut().unwrap().extend(filter.as_object().unwrap().clone());
+        args
+    };
+    let start = site.database.run(&site.admin, "events_after", page(json!("latest"), json!({}))).await.unwrap();
+    let before = event_scans(&site).await;
+    for scope in [&site.admin, &of_one_site] {
+        for filter in [json!({}), json!({"site": site.id}), json!({"job": busy}), json!({"server": server})] {
+            site.database.run(scope, "events_after", page(json!(""), filter.clone())).await.unwrap();
+            site.database.run(scope, "events_after", page(start["cursor"].clone(), filter)).await.unwrap();
+        }
+    }
+    assert_eq!(event_scans(&site).await, before, "a sequential scan of 200,000 events");
+}
+
+/// Sequential scans of the event table so far.
+async fn event_scans(site: &TestSite) -> i64 {
+    site.database.api.batch_execute("select pg_stat_force_next_flush()").await.unwrap();
+    site.database.owner.batch_execute("select pg_stat_clear_snapshot()").await.unwrap();
+    let query = "select seq_scan from pg_stat_user_tables where relname = 'event'";
+    site.database.owner.query_one(query, &[]).await.unwrap().get(0)
+}
+
+/// Every scan of a plan, one line each: how, what, by which index.
+fn scans(node: &Value, out: &mut String) {
+    if let Some(table) = node["Relation Name"].as_str() {
+        let by = node["Index Name"].as_str().map(|index| format!(" by {index}")).unwrap_or_default();
+        writeln!(out, "  {} of {table}{by}", node["Node Type"].as_str().unwrap()).unwrap();
+    } else if let Some(index) = node["Index Name"].as_str() {
+        writeln!(out, "  {} by {index}", node["Node Type"].as_str().unwrap()).unwrap();
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        scans(child, out);
+    }
+}
