@@ -1,0 +1,578 @@
+//! The broker's clients over Redfish: [`Bmc`] on top of `rackhand-redfish`.
+//!
+//! The login budget is asked before a password is presented that this BMC has not accepted yet, and never while
+//! the control plane is away ([`Budget`]). The session is written to the journal, sealed to this executor's own
+//! key, so that a successor of this process can delete it ([`delete_leftovers`]): an iDRAC has few of them.
+
+use std::{
+    collections::BTreeSet,
+    str::FromStr as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use rackhand_redfish::{
+    AuthAttempt, AuthGate, AuthOutcome, Class, Client, Credentials, Endpoint as Address, Error, Fingerprint,
+    FirmwareRow, GateDenied, HttpsTransport, MultipartUpdate, ResetKind, SessionHandle, SimpleUpdate,
+    TaskRef, TaskState, TlsTrust, Transport, Unobserved, UpdateSemantics, update_semantics,
+};
+use rackhand_schema::{
+    id::{BmcId, CredentialId},
+    job::PowerAction,
+    protocol::{AttemptStep, CredentialAttempt},
+    server::{FirmwareComponent, Health, Inventory, PowerState},
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::{Connector, Endpoint};
+use crate::{
+    bmc::{
+        Bmc, BmcError, BmcErrorKind, DeviceJob, Handover, JobPhase, JobProgress, JobRef, Readiness,
+        StageRequest, Staged, UpdateSupport,
+    },
+    cloud::Cloud,
+    identity::Identity,
+    journal::{Journal, Write},
+    text,
+};
+
+/// Key of a BMC's session in the journal's meta values.
+const SESSION: &str = "bmc_session:";
+/// When the control plane cannot be asked for the budget, ask again after so long.
+const BUDGET_RETRY: Duration = Duration::from_secs(15);
+
+/// How connections to a BMC are made; the seam for simulated sites.
+pub trait Transports: Send + Sync + 'static {
+    fn open(&self, url: &str, pin: [u8; 32]) -> Arc<dyn Transport>;
+}
+
+/// HTTPS with the pinned key.
+pub struct Https;
+
+impl Transports for Https {
+    fn open(&self, _url: &str, pin: [u8; 32]) -> Arc<dyn Transport> {
+        Arc::new(HttpsTransport::new(TlsTrust::Pinned(pin)))
+    }
+}
+
+pub struct RedfishConnector {
+    pub cloud: Arc<dyn Cloud>,
+    pub journal: Arc<dyn Journal>,
+    pub identity: Arc<Identity>,
+    pub transports: Arc<dyn Transports>,
+}
+
+/// A session as it stands in the journal, sealed.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    url: String,
+    pin: String,
+    uri: String,
+    token: String,
+}
+
+fn address(url: &str, pin: &str) -> Result<(Address, [u8; 32]), BmcError> {
+    let refused = |why: String| BmcError::new(BmcErrorKind::Refused, why);
+    let endpoint = Address::parse(url).map_err(|error| refused(format!("{url}: {error}")))?;
+    let pin = Fingerprint::from_str(pin).map_err(|error| refused(format!("TLS key: {error}")))?;
+    Ok((endpoint, pin.0))
+}
+
+impl Connector for RedfishConnector {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, Result<Arc<dyn Bmc>, BmcError>> {
+        Box::pin(async move {
+            let (parsed, pin) = address(&endpoint.url, &endpoint.spki_sha256)?;
+            let gate = Arc::new(Budget {
+                cloud: Arc::clone(&self.cloud),
+                bmc_id: endpoint.bmc_id,
+                credential_id: endpoint.credential_id,
+                version: endpoint.credential.version,
+                proven: AtomicBool::new(endpoint.proven),
+            });
+            let credentials = Credentials::new(endpoint.credential.username, endpoint.credential.password);
+            let transport = self.transports.open(&endpoint.url, pin);
+            let client = Client::new(transport, parsed, credentials, gate, Arc::new(Unobserved));
+            Ok(Arc::new(RedfishBmc {
+                client,
+                url: endpoint.url,
+                pin: endpoint.spki_sha256,
+                bmc_id: endpoint.bmc_id,
+                journal: Arc::clone(&self.journal),
+                identity: Arc::clone(&self.identity),
+                stored: tokio::sync::Mutex::new(None),
+            }) as Arc<dyn Bmc>)
+        })
+    }
+}
+
+/// Deletes the sessions that a former process of this executor has left at BMCs. The password is not needed:
+/// a session's token suffices to end it.
+pub async fn delete_leftovers(connector: &RedfishConnector) {
+    let Ok(sessions) = connector.journal.metas(SESSION).await else { return };
+    for (key, sealed) in sessions {
+        if let Some(stored) =
+            connector.identity.unseal(&sealed).and_then(|plain| serde_json::from_slice::<Stored>(&plain).ok())
+            && let Ok((endpoint, pin)) = address(&stored.url, &stored.pin)
+        {
+            let transport = connector.transports.open(&stored.url, pin);
+            let nobody = Credentials::new("", Zeroizing::new(String::new()));
+            let client = Client::new(transport, endpoint, nobody, Arc::new(Closed), Arc::new(Unobserved));
+            let handle = SessionHandle::new(stored.uri, Zeroizing::new(stored.token));
+            if let Err(error) = client.delete_session(&handle).await {
+                tracing::info!(%error, "a session of the former process could not be deleted; it times out by itself");
+            }
+        }
+        if connector.journal.write(Write::Meta { key, value: None }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Never lets a password out.
+struct Closed;
+
+impl AuthGate for Closed {
+    fn ask<'a>(&'a self, _attempt: &'a AuthAttempt) -> BoxFuture<'a, Result<(), GateDenied>> {
+        let denied = GateDenied { reason: "only a session is ended here".into(), retry_after: None };
+        Box::pin(std::future::ready(Err(denied)))
+    }
+
+    fn settle<'a>(&'a self, _attempt: &'a AuthAttempt, _outcome: AuthOutcome) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// The login budget, kept in the control plane for all executors.
+struct Budget {
+    cloud: Arc<dyn Cloud>,
+    bmc_id: BmcId,
+    credential_id: CredentialId,
+    version: u32,
+    proven: AtomicBool,
+}
+
+impl Budget {
+    fn attempt(&self, step: AttemptStep) -> CredentialAttempt {
+        CredentialAttempt {
+            bmc_id: self.bmc_id,
+            credential_id: self.credential_id,
+            version: self.version,
+            step,
+        }
+    }
+}
+
+impl AuthGate for Budget {
+    fn ask<'a>(&'a self, _attempt: &'a AuthAttempt) -> BoxFuture<'a, Result<(), GateDenied>> {
+        Box::pin(async move {
+            if self.proven.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            match self.cloud.credential_attempt(&self.attempt(AttemptStep::Reserve)).await {
+                Ok(answer) if answer.allowed => Ok(()),
+                Ok(answer) => Err(GateDenied { reason: answer.detail, retry_after: None }),
+                Err(error) => Err(GateDenied {
+                    reason: format!("the login budget cannot be asked for: {error}"),
+                    retry_after: Some(BUDGET_RETRY),
+                }),
+            }
+        })
+    }
+
+    fn settle<'a>(&'a self, _attempt: &'a AuthAttempt, outcome: AuthOutcome) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let known = self.proven.load(Ordering::Acquire);
+            let step = match outcome {
+                AuthOutcome::Accepted if known => return,
+                AuthOutcome::Accepted => AttemptStep::Accepted,
+                AuthOutcome::Rejected => AttemptStep::Rejected,
+                AuthOutcome::NotSent | AuthOutcome::NotJudged if !known => AttemptStep::NotSent,
+                // Counts as failed as long as nothing else is said.
+                AuthOutcome::NotSent | AuthOutcome::NotJudged | AuthOutcome::Unknown => return,
+            };
+            self.proven.store(outcome == AuthOutcome::Accepted, Ordering::Release);
+            if let Err(error) = self.cloud.credential_attempt(&self.attempt(step)).await {
+                tracing::warn!(%error, "how a login went could not be reported; it counts as failed");
+            }
+        })
+    }
+}
+
+struct RedfishBmc {
+    client: Client,
+    url: String,
+    pin: String,
+    bmc_id: BmcId,
+    journal: Arc<dyn Journal>,
+    identity: Arc<Identity>,
+    /// Address of the session that stands in the journal.
+    stored: tokio::sync::Mutex<Option<String>>,
+}
+
+impl RedfishBmc {
+    /// Writes a new session down. A journal that fails is noticed by the runs, which depend on it.
+    async fn keep_session(&self) {
+        let mut stored = self.stored.lock().await;
+        let current = self.client.session_handle().await;
+        if stored.as_deref() == current.as_ref().map(|handle| handle.uri.as_str()) {
+            return;
+        }
+        let value = current.as_ref().and_then(|handle| {
+            let plain = Stored {
+                url: self.url.clone(),
+                pin: self.pin.clone(),
+                uri: handle.uri.clone(),
+                token: handle.token().to_string(),
+            };
+            let plain = Zeroizing::new(serde_json::to_vec(&plain).ok()?);
+            self.identity.seal_to_self(&plain)
+        });
+        let key = format!("{SESSION}{}", self.bmc_id);
+        if self.journal.write(Write::Meta { key, value }).await.is_ok() {
+            *stored = current.map(|handle| handle.uri);
+        }
+    }
+
+    async fn done<T>(&self, result: Result<T, Error>) -> Result<T, BmcError> {
+        self.keep_session().await;
+        result.map_err(|error| bmc_error(&error))
+    }
+}
+
+/// What a handler can do about an error of the client.
+fn bmc_error(error: &Error) -> BmcError {
+    let kind = match error.class() {
+        Class::Transient { .. } if error.status().is_none() => BmcErrorKind::Unreachable,
+        Class::Transient { retry_after } | Class::Busy { retry_after } => {
+            BmcErrorKind::NotReady { retry_after }
+        }
+        Class::SessionLimit => BmcErrorKind::NotReady { retry_after: None },
+        Class::Auth => BmcErrorKind::Auth,
+        Class::AuthWithheld { retry_after } => {
+            BmcErrorKind::AuthWithheld { final_word: retry_after.is_none() }
+        }
+        Class::Untrusted => BmcErrorKind::KeyChanged,
+        Class::Unsupported => BmcErrorKind::Unsupported,
+        Class::GoneForReset | Class::NotSent => BmcErrorKind::Unreachable,
+        Class::NotFound => BmcErrorKind::NotFound,
+        Class::Ambiguous => BmcErrorKind::Ambiguous,
+        _ => BmcErrorKind::Refused,
+    };
+    let mut detail = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        detail = format!("{detail}: {next}");
+        source = next.source();
+    }
+    BmcError { kind, message_id: error.message_id().map(text::clean), detail: text::clean(&detail) }
+}
+
+fn power(state: &rackhand_redfish::PowerState) -> PowerState {
+    use rackhand_redfish::PowerState as Redfish;
+    match state {
+        Redfish::On => PowerState::On,
+        Redfish::Off => PowerState::Off,
+        Redfish::PoweringOn => PowerState::PoweringOn,
+        Redfish::PoweringOff => PowerState::PoweringOff,
+        Redfish::Unknown => PowerState::Unknown,
+    }
+}
+
+fn job_phase(state: &TaskState) -> JobPhase {
+    match state {
+        TaskState::New => JobPhase::New,
+        TaskState::Downloading => JobPhase::Downloading,
+        TaskState::Scheduled => JobPhase::Scheduled,
+        TaskState::Running => JobPhase::Running,
+        TaskState::Waiting => JobPhase::Waiting,
+        TaskState::Completed => JobPhase::Completed,
+        TaskState::CompletedRebootPending => JobPhase::RebootPending,
+        TaskState::CompletedWithErrors | TaskState::Failed => JobPhase::Failed,
+        TaskState::Cancelled => JobPhase::Cancelled,
+        TaskState::Vanished => JobPhase::Vanished,
+        TaskState::Other(word) => JobPhase::Other(text::clean(word)),
+    }
+}
+
+fn reset_kind(action: PowerAction) -> ResetKind {
+    match action {
+        PowerAction::On => ResetKind::On,
+        PowerAction::ForceOff => ResetKind::ForceOff,
+        PowerAction::GracefulShutdown => ResetKind::GracefulShutdown,
+        PowerAction::GracefulRestart => ResetKind::GracefulRestart,
+        PowerAction::ForceRestart => ResetKind::ForceRestart,
+        PowerAction::PowerCycle => ResetKind::PowerCycle,
+    }
+}
+
+/// Stable key of a firmware row: Dell's device name, or the row's own id.
+fn component(row: rackhand_redfish::FirmwareComponent) -> Option<FirmwareComponent> {
+    if !matches!(row.row, FirmwareRow::Installed | FirmwareRow::Plain) {
+        return None;
+    }
+    Some(FirmwareComponent {
+        key: row.fqdd.unwrap_or(row.id),
+        name: row.name,
+        software_id: row.software_id,
+        version: row.version?,
+        updateable: row.updateable.unwrap_or(false),
+    })
+}
+
+impl RedfishBmc {
+    async fn read_inventory(&self) -> Result<Inventory, Error> {
+        let client = &self.client;
+        let identity = client.identity().await?;
+        let mut unreadable: std::collections::BTreeMap<String, String> =
+            identity.unreadable.iter().map(|part| (part.what.clone(), part.error.to_string())).collect();
+        let mut missing = |what: &str, error: &Error| {
+            unreadable.insert(what.to_owned(), error.to_string());
+        };
+        let mut state = PowerState::Unknown;
+        let mut health = Health::Unknown;
+        match client.system().await {
+            Ok(system) => {
+                state = power(&system.power);
+                health = match system.health_rollup.max(system.health) {
+                    rackhand_redfish::Health::Ok => Health::Ok,
+                    rackhand_redfish::Health::Warning => Health::Warning,
+                    rackhand_redfish::Health::Critical => Health::Critical,
+                    rackhand_redfish::Health::Unknown => Health::Unknown,
+                };
+            }
+            Err(error) => missing("system", &error),
+        }
+        let mut components = Vec::new();
+        match client.firmware_inventory().await {
+            Ok(inventory) => {
+                for part in &inventory.unreadable {
+                    missing(&part.what, &part.error);
+                }
+                components.extend(inventory.components.into_iter().filter_map(component));
+                components.sort_by(|a, b| a.key.cmp(&b.key));
+                components.dedup_by(|a, b| a.key == b.key);
+            }
+            Err(error) => missing("firmware", &error),
+        }
+        let mut capabilities = Vec::new();
+        match client.capabilities().await {
+            Ok(declared) => {
+                let words = [
+                    ("simple_update", declared.simple_update.is_some()),
+                    ("multipart_update", declared.multipart_push.is_some()),
+                    ("job_queue", declared.oem_jobs.is_some() || declared.jobs.is_some()),
+                    ("task_service", declared.tasks.is_some()),
+                    ("lifecycle_log", declared.lifecycle_log.is_some()),
+                    ("readiness", declared.readiness.is_some()),
+                    ("sessions", declared.sessions.is_some()),
+                    ("power", !declared.reset_kinds.is_empty()),
+                    (
+                        "apply_on_reset",
+                        declared.push_apply_times.contains(&rackhand_redfish::ApplyTime::OnReset),
+                    ),
+                    (
+                        "update_restarts_host",
+                        update_semantics(&identity, &declared) == UpdateSemantics::RebootsByItself,
+                    ),
+                ];
+                capabilities.extend(words.iter().filter(|(_, has)| *has).map(|(word, _)| (*word).to_owned()));
+            }
+            Err(error) => missing("capabilities", &error),
+        }
+        Ok(Inventory {
+            vendor: identity.vendor,
+            model: identity.model,
+            service_tag: identity.service_tag,
+            generation: Some(identity.generation.to_string()),
+            bmc_version: identity.bmc_version,
+            power: state,
+            health,
+            components,
+            capabilities,
+            unreadable,
+        })
+    }
+}
+
+impl Bmc for RedfishBmc {
+    fn inventory(&self) -> BoxFuture<'_, Result<Inventory, BmcError>> {
+        Box::pin(async move {
+            let result = self.read_inventory().await;
+            self.done(result).await
+        })
+    }
+
+    fn power(&self) -> BoxFuture<'_, Result<PowerState, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.system().await;
+            Ok(power(&self.done(result).await?.power))
+        })
+    }
+
+    fn jobs(&self) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.jobs().await;
+            let found = self.done(result).await?;
+            if !found.complete {
+                // A queue that was read in part proves nothing about what is missing.
+                return Err(BmcError::new(
+                    BmcErrorKind::NotReady { retry_after: None },
+                    "the job queue could not be read completely",
+                ));
+            }
+            Ok(found
+                .jobs
+                .into_iter()
+                .map(|job| DeviceJob {
+                    id: text::clean(&job.id),
+                    name: text::clean(&job.name),
+                    phase: job_phase(&job.state),
+                    firmware: job.kind.map(|kind| kind == "FirmwareUpdate" || kind == "RepositoryUpdate"),
+                    targets: job.targets.iter().map(|target| text::clean(target)).collect(),
+                })
+                .collect())
+        })
+    }
+
+    fn log_mark(&self) -> BoxFuture<'_, Result<Option<u64>, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.last_lifecycle_record().await;
+            Ok(self.done(result).await?.and_then(|record| record.number))
+        })
+    }
+
+    fn log_since(&self, mark: Option<u64>) -> BoxFuture<'_, Result<Vec<(String, String)>, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.lifecycle_log(mark).await;
+            let log = self.done(result).await?;
+            Ok(log
+                .records
+                .into_iter()
+                .map(|record| {
+                    let id = record.message.short_id().unwrap_or_default();
+                    (text::clean(id), text::clean(&record.message.text))
+                })
+                .collect())
+        })
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Result<Readiness, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.readiness().await;
+            Ok(match self.done(result).await? {
+                None => Readiness { ready: true, detail: "does not say".into() },
+                Some(said) => Readiness {
+                    ready: said.lc_ready(),
+                    detail: text::clean(&format!(
+                        "Lifecycle Controller {}, real-time monitoring {}, host {}",
+                        said.lc.as_deref().unwrap_or("?"),
+                        said.rt.as_deref().unwrap_or("?"),
+                        said.server.as_deref().unwrap_or("?")
+                    )),
+                },
+            })
+        })
+    }
+
+    fn update_support(&self) -> BoxFuture<'_, Result<UpdateSupport, BmcError>> {
+        Box::pin(async move {
+            let result =
+                async { Ok::<_, Error>((self.client.identity().await?, self.client.capabilities().await?)) }
+                    .await;
+            let (identity, declared) = self.done(result).await?;
+            let on_reset = &rackhand_redfish::ApplyTime::OnReset;
+            let simple = declared.simple_update.as_ref();
+            let times = match (&declared.multipart_push, simple) {
+                (None, Some(simple)) => simple.apply_times.contains(on_reset),
+                _ => declared.push_apply_times.contains(on_reset),
+            };
+            Ok(UpdateSupport {
+                multipart_push: declared.multipart_push.is_some(),
+                simple_update: simple.is_some(),
+                protocols: simple
+                    .map_or_else(BTreeSet::new, |simple| simple.protocols.iter().cloned().collect()),
+                on_reset: times,
+                reboots_by_itself: update_semantics(&identity, &declared) == UpdateSemantics::RebootsByItself,
+                resets: declared.reset_kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+            })
+        })
+    }
+
+    fn follow<'a>(&'a self, job: &'a JobRef) -> BoxFuture<'a, Result<JobProgress, BmcError>> {
+        Box::pin(async move {
+            let task = TaskRef { path: job.path.clone(), id: job.id.clone(), log_mark: job.log_mark };
+            let result = self.client.follow(&task).await;
+            let progress = self.done(result).await?;
+            Ok(JobProgress {
+                phase: job_phase(&progress.state),
+                percent: progress.percent,
+                message_id: progress.message_id.map(|id| text::clean(&id)),
+                message: text::clean(&progress.message),
+            })
+        })
+    }
+
+    fn stage(&self, request: StageRequest, limit: Duration) -> BoxFuture<'_, Result<Staged, BmcError>> {
+        Box::pin(async move {
+            let deadline = Instant::now() + limit;
+            let apply_time = request.on_reset.then_some(rackhand_redfish::ApplyTime::OnReset);
+            let result = match request.handover {
+                Handover::Push { file_name, bytes } => {
+                    let update =
+                        MultipartUpdate { package: bytes, file_name, apply_time, targets: Vec::new() };
+                    self.client.multipart_update(&update, deadline).await
+                }
+                Handover::Pull { url } => {
+                    let update = SimpleUpdate {
+                        image_uri: url,
+                        transfer_protocol: None,
+                        apply_time,
+                        targets: Vec::new(),
+                    };
+                    self.client.simple_update(&update, deadline).await
+                }
+            };
+            let accepted = self.done(result).await?;
+            if accepted.up_to_date {
+                let words = accepted.message.map(|message| text::clean(&message.text));
+                return Ok(Staged::UpToDate(words.unwrap_or_default()));
+            }
+            let Some(task) = accepted.task else {
+                // Taken, but without a name for the work: the queue must tell.
+                return Err(BmcError::new(BmcErrorKind::Ambiguous, "the answer names no job"));
+            };
+            Ok(Staged::Started(JobRef {
+                id: task.id,
+                path: task.path,
+                log_mark: task.log_mark.or(request.log_mark),
+            }))
+        })
+    }
+
+    fn reset(&self, action: PowerAction, limit: Duration) -> BoxFuture<'_, Result<(), BmcError>> {
+        Box::pin(async move {
+            let result = self.client.reset(reset_kind(action), Instant::now() + limit).await;
+            self.done(result).await.map(|_| ())
+        })
+    }
+
+    fn delete_job<'a>(&'a self, id: &'a str, limit: Duration) -> BoxFuture<'a, Result<(), BmcError>> {
+        Box::pin(async move {
+            let result = self.client.delete_job(id, Instant::now() + limit).await;
+            self.done(result).await
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.client.close().await;
+            self.keep_session().await;
+        })
+    }
+}

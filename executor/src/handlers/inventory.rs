@@ -1,0 +1,103 @@
+//! `inventory`: reads identity, power, health and firmware, and reports what could be read.
+//!
+//! Changes nothing. What cannot be read is named in `unreadable`; only a BMC that does not answer at all fails.
+
+use std::time::Duration;
+
+use rackhand_schema::{
+    protocol::{Finish, Intent},
+    run::Outcome,
+    server::Inventory,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    bmc::BmcError,
+    engine::{Activity, Context, Ended, Probe, Stop, fault, perform, success},
+    text,
+};
+
+struct Read {
+    found: Option<Inventory>,
+}
+
+impl Activity for Read {
+    fn phase(&self) -> &'static str {
+        "read"
+    }
+
+    fn state(&self) -> Value {
+        json!({})
+    }
+
+    fn outage(&self, context: &Context) -> Duration {
+        context.timing().power_change
+    }
+
+    async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
+        let inventory = cleaned(context.line.inventory().await?);
+        let evidence = json!({
+            "model": inventory.model,
+            "service_tag": inventory.service_tag,
+            "components": inventory.components.len(),
+            "unreadable": inventory.unreadable,
+        });
+        self.found = Some(inventory);
+        Ok(Probe::Done(evidence))
+    }
+}
+
+pub async fn run(context: &mut Context) -> Result<Finish, Stop> {
+    let mut read = Read { found: None };
+    Ok(match perform(context, &mut read).await? {
+        Ended::Done(evidence) => {
+            let unreadable = read.found.as_ref().map_or(0, |found| found.unreadable.len());
+            if let Some(found) = read.found {
+                context.inventory(found).await?;
+            }
+            let detail = match unreadable {
+                0 => format!("Read everything from {}.", context.server()),
+                some => format!("Read {}; {some} parts could not be read.", context.server()),
+            };
+            success(Outcome::Succeeded, detail, evidence)
+        }
+        Ended::Finish(finish) => finish,
+        Ended::Cancelled => cancelled(context, "Nothing was changed."),
+    })
+}
+
+pub(super) fn cancelled(context: &Context, done: &str) -> Finish {
+    let detail = format!("Cancelled on {}. {done}", context.server());
+    fault(rackhand_schema::ErrorCode::CancelledByPerson, detail, Value::Null)
+}
+
+/// Device text made safe at its source.
+pub fn cleaned(inventory: Inventory) -> Inventory {
+    let tidy = |text: Option<String>| text.map(|text| text::clean(&text));
+    Inventory {
+        vendor: tidy(inventory.vendor),
+        model: tidy(inventory.model),
+        service_tag: tidy(inventory.service_tag),
+        generation: tidy(inventory.generation),
+        bmc_version: tidy(inventory.bmc_version),
+        components: inventory
+            .components
+            .into_iter()
+            .map(|component| rackhand_schema::server::FirmwareComponent {
+                key: text::clean(&component.key),
+                name: text::clean(&component.name),
+                software_id: tidy(component.software_id),
+                version: text::clean(&component.version),
+                updateable: component.updateable,
+            })
+            .collect(),
+        capabilities: inventory.capabilities.iter().map(|text| text::clean(text)).collect(),
+        unreadable: inventory
+            .unreadable
+            .iter()
+            .map(|(what, why)| (text::clean(what), text::clean(why)))
+            .collect(),
+        power: inventory.power,
+        health: inventory.health,
+    }
+}

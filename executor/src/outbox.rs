@@ -1,0 +1,329 @@
+//! What is still to be told to the control plane: numbered per `(run, epoch)`, journalled before it is sent,
+//! kept until it is acknowledged.
+//!
+//! One request is in flight at a time. A failed one is repeated (the control plane answers `duplicate`); a gap
+//! is filled from the number it names. A long outage cannot fill memory: an unsent checkpoint is replaced by the
+//! next one under its number, and beyond [`MAX_EVENTS`] unsent items log lines are counted instead of kept.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rackhand_schema::{
+    id::RunId,
+    protocol::{
+        ItemStatus, MAX_ITEM_BYTES, MAX_REPORT_ITEMS, Report, ReportBody, ReportItem, ReportResponse,
+    },
+};
+use serde_json::value::RawValue;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    clock::Clock,
+    cloud::{Cloud, CloudError},
+    journal::{Journal, JournalError, Pending, Write},
+    timing::Timing,
+};
+
+/// Unsent items of a run beyond which log lines are only counted.
+pub const MAX_EVENTS: usize = 500;
+/// Bytes of items in one report.
+const MAX_REPORT_BYTES: usize = 1024 * 1024;
+
+pub struct Outbox {
+    journal: Arc<dyn Journal>,
+    lanes: Mutex<BTreeMap<(RunId, u64), Lane>>,
+    work: Notify,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Lane {
+    last_seq: u64,
+    queue: VecDeque<Queued>,
+    /// Every number up to here has been answered for.
+    answered: u64,
+    /// Number → code of the items that were refused.
+    refused: BTreeMap<u64, String>,
+    /// The control plane does not take state from this lease any more.
+    passed_on: bool,
+    left_out: u64,
+}
+
+struct Queued {
+    seq: u64,
+    item: String,
+    sent: bool,
+    /// Phase of a checkpoint, which a later one of the same phase may replace.
+    checkpoint: Option<String>,
+}
+
+/// What became of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    /// The lease has passed on.
+    PassedOn,
+    Refused(String),
+}
+
+impl Outbox {
+    pub fn new(journal: Arc<dyn Journal>) -> Arc<Self> {
+        Arc::new(Self {
+            journal,
+            lanes: Mutex::default(),
+            work: Notify::new(),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(RunId, u64), Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes back what a former process had not delivered.
+    pub fn restore(&self, pending: Vec<Pending>) {
+        let mut lanes = self.lock();
+        for Pending { run, epoch, seq, item } in pending {
+            let lane = lanes.entry((run, epoch)).or_default();
+            lane.last_seq = lane.last_seq.max(seq);
+            lane.queue.push_back(Queued { seq, item, sent: true, checkpoint: None });
+        }
+        drop(lanes);
+        self.work.notify_one();
+    }
+
+    /// Journals and queues `body`; the answer is its number (0 for a log line that was only counted). One task
+    /// pushes for one `(run, epoch)`.
+    ///
+    /// # Errors
+    /// When the journal fails.
+    pub async fn push(&self, run: RunId, epoch: u64, body: ReportBody) -> Result<u64, JournalError> {
+        let is_event = matches!(body, ReportBody::Event { .. });
+        let checkpoint = match &body {
+            ReportBody::Checkpoint { phase, .. } => Some(phase.clone()),
+            _ => None,
+        };
+        let mut may_replace = checkpoint.is_some();
+        loop {
+            let (seq, replaces) = {
+                let mut lanes = self.lock();
+                let lane = lanes.entry((run, epoch)).or_default();
+                if is_event && lane.queue.len() >= MAX_EVENTS {
+                    lane.left_out += 1;
+                    return Ok(0);
+                }
+                let replaces = may_replace
+                    && lane.queue.back().is_some_and(|last| !last.sent && last.checkpoint == checkpoint);
+                if !replaces {
+                    lane.last_seq += 1;
+                }
+                (lane.last_seq, replaces)
+            };
+            let item = encode(run, epoch, seq, body.clone())?;
+            self.journal.write(Write::Outbox { run, epoch, seq, item: item.clone() }).await?;
+            {
+                let mut lanes = self.lock();
+                let lane = lanes.entry((run, epoch)).or_default();
+                match lane.queue.back_mut().filter(|last| replaces && last.seq == seq && !last.sent) {
+                    Some(last) => last.item = item,
+                    None if replaces => {
+                        // The older one left while the journal wrote: this one needs a number of its own.
+                        may_replace = false;
+                        continue;
+                    }
+                    None => {
+                        let checkpoint = checkpoint.clone();
+                        lane.queue.push_back(Queued { seq, item, sent: false, checkpoint });
+                    }
+                }
+            }
+            self.work.notify_one();
+            return Ok(seq);
+        }
+    }
+
+    /// Waits for the answer to item `seq`.
+    pub async fn answer(&self, run: RunId, epoch: u64, seq: u64) -> Answer {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            {
+                let lanes = self.lock();
+                let Some(lane) = lanes.get(&(run, epoch)) else { return Answer::PassedOn };
+                if let Some(code) = lane.refused.get(&seq) {
+                    return if lane.passed_on { Answer::PassedOn } else { Answer::Refused(code.clone()) };
+                }
+                if lane.answered >= seq {
+                    return Answer::Accepted;
+                }
+                if lane.passed_on {
+                    return Answer::PassedOn;
+                }
+            }
+            if changed.changed().await.is_err() {
+                return Answer::PassedOn;
+            }
+        }
+    }
+
+    /// Whether the control plane has refused state of this lease.
+    pub fn passed_on(&self, run: RunId, epoch: u64) -> bool {
+        self.lock().get(&(run, epoch)).is_some_and(|lane| lane.passed_on)
+    }
+
+    /// How many log lines were only counted since the last call.
+    pub fn take_left_out(&self, run: RunId, epoch: u64) -> u64 {
+        let mut lanes = self.lock();
+        match lanes.get_mut(&(run, epoch)) {
+            Some(lane) if lane.queue.len() < MAX_EVENTS / 2 => std::mem::take(&mut lane.left_out),
+            _ => 0,
+        }
+    }
+
+    /// The lease is over: what is queued is still delivered, nobody waits any more.
+    pub fn close(&self, run: RunId, epoch: u64) {
+        let mut lanes = self.lock();
+        if let Some(lane) = lanes.get_mut(&(run, epoch)) {
+            lane.passed_on = true;
+            if lane.queue.is_empty() {
+                lanes.remove(&(run, epoch));
+            }
+        }
+        drop(lanes);
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Whether everything has been delivered.
+    pub fn is_empty(&self) -> bool {
+        self.lock().values().all(|lane| lane.queue.is_empty())
+    }
+
+    /// Delivers for ever; ends only with an answer after which this process may not go on.
+    ///
+    /// # Errors
+    /// [`CloudError::Superseded`] or [`CloudError::Revoked`], or the journal's failure as `Refused`.
+    pub async fn deliver(&self, cloud: &dyn Cloud, clock: &dyn Clock, timing: &Timing) -> CloudError {
+        let mut pause = timing.retry;
+        loop {
+            let (keys, report) = self.batch();
+            if keys.is_empty() {
+                self.work.notified().await;
+                continue;
+            }
+            let progress = match cloud.report(&report).await {
+                Ok(response) => match self.take_in(&keys, response).await {
+                    Ok(progress) => progress,
+                    Err(error) => {
+                        return CloudError::Refused { code: "journal".into(), detail: error.to_string() };
+                    }
+                },
+                Err(error @ (CloudError::Superseded | CloudError::Revoked(_))) => return error,
+                Err(error) => {
+                    tracing::warn!(%error, items = keys.len(), "report not delivered; it is kept and repeated");
+                    false
+                }
+            };
+            if progress {
+                pause = timing.retry;
+            } else {
+                clock.sleep(pause).await;
+                pause = (pause * 2).min(timing.retry_max);
+            }
+        }
+    }
+
+    fn batch(&self) -> (Vec<(RunId, u64, u64)>, Report) {
+        let mut lanes = self.lock();
+        let (mut keys, mut items, mut bytes) = (Vec::new(), Vec::new(), 0);
+        'lanes: for ((run, epoch), lane) in lanes.iter_mut() {
+            for queued in &mut lane.queue {
+                if keys.len() >= MAX_REPORT_ITEMS || bytes + queued.item.len() > MAX_REPORT_BYTES {
+                    break 'lanes;
+                }
+                let Ok(raw) = RawValue::from_string(queued.item.clone()) else { continue };
+                queued.sent = true;
+                bytes += queued.item.len();
+                keys.push((*run, *epoch, queued.seq));
+                items.push(raw);
+            }
+        }
+        (keys, Report { items })
+    }
+
+    /// Whether any item was answered for.
+    async fn take_in(
+        &self,
+        keys: &[(RunId, u64, u64)],
+        response: ReportResponse,
+    ) -> Result<bool, JournalError> {
+        let mut done = Vec::new();
+        {
+            let mut lanes = self.lock();
+            for result in response.results {
+                let Some((run, epoch, seq)) = keys.get(result.index).copied() else { continue };
+                let Some(lane) = lanes.get_mut(&(run, epoch)) else { continue };
+                let code = result.code.unwrap_or_default();
+                if result.status == ItemStatus::Refused && code == "sequence-gap" {
+                    let first = lane.queue.front().map(|queued| queued.seq);
+                    let expected = result.expected_seq.unwrap_or(seq);
+                    if first.is_none_or(|first| first > expected) {
+                        tracing::error!(%run, epoch, expected, "items before this one are gone; the run is given up");
+                        lane.passed_on = true;
+                        lane.refused.insert(seq, code);
+                        done.push((run, epoch, seq));
+                    }
+                    continue;
+                }
+                match result.status {
+                    ItemStatus::Accepted | ItemStatus::Duplicate | ItemStatus::Late => {}
+                    ItemStatus::Quarantined => {
+                        tracing::error!(%run, epoch, seq, "the control plane did not understand an item");
+                        lane.refused.insert(seq, "quarantined".to_owned());
+                    }
+                    ItemStatus::Refused => {
+                        tracing::warn!(%run, epoch, seq, code, "the control plane refused an item");
+                        lane.passed_on |= matches!(code.as_str(), "stale-epoch" | "run-finished");
+                        lane.refused.insert(seq, code);
+                    }
+                }
+                done.push((run, epoch, seq));
+            }
+        }
+        for (run, epoch, seq) in &done {
+            self.journal.write(Write::Acknowledged { run: *run, epoch: *epoch, seq: *seq }).await?;
+        }
+        {
+            let mut lanes = self.lock();
+            for (run, epoch, seq) in &done {
+                let Some(lane) = lanes.get_mut(&(*run, *epoch)) else { continue };
+                lane.queue.retain(|queued| queued.seq != *seq);
+                lane.answered = lane.answered.max(*seq);
+            }
+        }
+        self.changed.send_modify(|version| *version += 1);
+        Ok(!done.is_empty())
+    }
+}
+
+/// Bounded JSON of one item. What is too large is reported as a log line that says so.
+fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<String, JournalError> {
+    let json = |body: ReportBody| {
+        serde_json::to_string(&ReportItem { run_id, epoch, seq, body })
+            .map_err(|error| JournalError(format!("an item does not serialise: {error}")))
+    };
+    let item = json(body)?;
+    if item.len() <= MAX_ITEM_BYTES {
+        return Ok(item);
+    }
+    json(ReportBody::Event {
+        level: rackhand_schema::event::Level::Error,
+        message: format!("An item of {} bytes was too large to report and was left out", item.len()),
+        data: serde_json::Value::Null,
+    })
+}
+
+/// How long a drain waits between two looks at the outbox.
+pub const DRAIN_POLL: Duration = Duration::from_millis(50);

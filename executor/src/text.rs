@@ -1,0 +1,61 @@
+//! Text from devices, made safe where it enters: NUL and control characters are shown as `\u{…}`, lengths are
+//! bounded. Postgres refuses NUL in text and JSON, and a terminal must not be steered by a BMC.
+
+use serde_json::Value;
+
+/// Longest text kept from a device, characters.
+pub const MAX_CHARS: usize = 2_000;
+/// Largest evidence kept, bytes of JSON.
+pub const MAX_EVIDENCE_BYTES: usize = 16 * 1024;
+
+/// `text` with control characters escaped and cut to [`MAX_CHARS`].
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(MAX_CHARS));
+    for (count, character) in text.chars().enumerate() {
+        if count == MAX_CHARS {
+            out.push('…');
+            break;
+        }
+        match character {
+            '\n' | '\t' => out.push(' '),
+            character if character.is_control() => out.extend(character.escape_unicode()),
+            character => out.push(character),
+        }
+    }
+    out
+}
+
+/// The same for every string inside `value`; too large a value is replaced by a note of its size.
+pub fn clean_value(value: &Value) -> Value {
+    let size = serde_json::to_string(value).map_or(0, |text| text.len());
+    if size > MAX_EVIDENCE_BYTES {
+        return serde_json::json!({ "left_out": "too large", "bytes": size });
+    }
+    clean_inner(value)
+}
+
+fn clean_inner(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(clean(text)),
+        Value::Array(items) => Value::Array(items.iter().map(clean_inner).collect()),
+        Value::Object(members) => {
+            Value::Object(members.iter().map(|(name, member)| (clean(name), clean_inner(member))).collect())
+        }
+        plain => plain.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_lengths_bounded() {
+        assert_eq!(clean("a\0b\u{1b}[31m\n"), "a\\u{0}b\\u{1b}[31m ");
+        assert_eq!(clean(&"x".repeat(5_000)).chars().count(), MAX_CHARS + 1);
+        let value = clean_value(&serde_json::json!({ "k\0": ["\u{7}"] }));
+        assert_eq!(value, serde_json::json!({ "k\\u{0}": ["\\u{7}"] }));
+        let huge = clean_value(&serde_json::json!("x".repeat(100_000)));
+        assert_eq!(huge["left_out"], "too large");
+    }
+}
