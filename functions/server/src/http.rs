@@ -1,0 +1,207 @@
+//! Around the Router: the host's gifts for each request, metrics, the log line, and the UI's files.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use deadpool_postgres::Pool;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use rackhand_functions::{
+    Host,
+    host::ClientAddress,
+    request::Trace,
+};
+use tower::ServiceExt as _;
+use tower_http::{compression::CompressionLayer, services::ServeDir};
+
+use crate::{
+    metrics::{Gauges, Metrics},
+    wakeup::Wakeups,
+};
+
+/// Scripts, styles and connections of our own origin only.
+const UI_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; \
+    frame-ancestors 'none'";
+
+/// Everything that answers requests.
+#[derive(Clone)]
+pub struct App {
+    pub core: Router,
+    pub ui: Option<PathBuf>,
+    pub tls: bool,
+}
+
+/// What the layers around the Router need.
+#[derive(Clone)]
+pub struct Around {
+    pub host: Arc<Host>,
+    pub metrics: Arc<Metrics>,
+    pub pool: Pool,
+    pub wakeups: Wakeups,
+}
+
+impl App {
+    pub fn new(around: Around, ui: Option<PathBuf>, tls: bool) -> Self {
+        let metrics_page = axum::routing::get({
+            let around = around.clone();
+            async move || render_metrics(&around)
+        });
+        let core = rackhand_functions::router()
+            .route("/metrics", metrics_page)
+            .layer(from_fn_with_state(around, observe))
+            .layer(CompressionLayer::new());
+        Self { core, ui, tls }
+    }
+
+    /// Answers one request from `peer`.
+    pub async fn answer(self, mut request: Request, peer: IpAddr) -> Response {
+        request.extensions_mut().insert(ClientAddress(peer));
+        let tls = self.tls;
+        let mut response = match &self.ui {
+            Some(ui) if !is_api(request.uri().path()) => answer_ui(ui, request).await,
+            _ => self.core.oneshot(request).await.into_response(),
+        };
+        if tls {
+            let hsts = HeaderValue::from_static("max-age=31536000");
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+        }
+        response
+    }
+}
+
+fn is_api(path: &str) -> bool {
+    path == "/v1"
+        || path.starts_with("/v1/")
+        || path.starts_with("/errors/")
+        || matches!(path, "/openapi.json" | "/docs" | "/metrics")
+}
+
+/// Puts in what the host gives, measures, and logs one line without query, headers or bodies.
+async fn observe(State(around): State<Around>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let _under_way = around.metrics.begin();
+    request.extensions_mut().insert(Arc::clone(&around.host));
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    let route = matched.as_deref().unwrap_or("unmatched");
+    // An invented method would be a new series.
+    let known = [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS, Method::PATCH];
+    let method_label = if known.contains(&method) { method.as_str() } else { "other" };
+    around.metrics.record(method_label, route, status, took);
+    let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let frequent = matches!(
+        route,
+        "/metrics" | "/v1/health" | "/v1/executor/lease" | "/v1/executor/report" | "/v1/events"
+    );
+    if frequent && status < 400 {
+        tracing::debug!(%method, path, status, ms, trace_id = trace, "request");
+    } else {
+        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
+    }
+    response
+}
+
+fn render_metrics(around: &Around) -> Response {
+    let pool = around.pool.status();
+    let text = around.metrics.render(&Gauges {
+        pool_size: pool.size,
+        pool_available: pool.available,
+        pool_waiting: pool.waiting,
+        listening: around.wakeups.hearing(),
+    });
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// A file of the UI; an address of the app itself gets the app, which knows its own pages.
+async fn answer_ui(ui: &Path, request: Request) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    let path = request.uri().path().to_owned();
+    let is_page = !path.rsplit('/').next().unwrap_or_default().contains('.');
+    let (mut parts, _) = request.into_parts();
+    if is_page {
+        parts.uri = http::Uri::from_static("/index.html");
+    }
+    let compressed = CompressionLayer::new();
+    let files = tower::ServiceBuilder::new().layer(compressed).service(ServeDir::new(ui));
+    let request = Request::from_parts(parts, axum::body::Body::empty());
+    let mut response = match files.oneshot(request).await {
+        Ok(response) => response.map(axum::body::Body::new),
+        Err(never) => match never {},
+    };
+    if is_page && response.status() == StatusCode::NOT_FOUND {
+        tracing::error!(ui = %ui.display(), "the UI has no index.html");
+    }
+    // Built files carry their hash in the name.
+    let immutable = path.starts_with("/assets/") && response.status().is_success();
+    let cache = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    for (name, value) in [
+        (header::CACHE_CONTROL, cache),
+        (header::CONTENT_SECURITY_POLICY, UI_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn get(ui: &Path, path: &str) -> (StatusCode, String, String) {
+        let request = Request::builder().uri(path).body(axum::body::Body::empty()).unwrap();
+        let response = answer_ui(ui, request).await;
+        assert_eq!(response.headers()[header::CONTENT_SECURITY_POLICY], UI_POLICY);
+        let cache = response.headers()[header::CACHE_CONTROL].to_str().unwrap().to_owned();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, cache, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn pages_get_the_app_and_files_themselves() {
+        let dir = std::env::temp_dir().join(format!("rackhand-ui-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("assets")).unwrap();
+        std::fs::write(dir.join("index.html"), "<app>").unwrap();
+        std::fs::write(dir.join("assets/a-1.js"), "js").unwrap();
+        assert_eq!(get(&dir, "/").await, (StatusCode::OK, "no-cache".into(), "<app>".into()));
+        assert_eq!(get(&dir, "/jobs/1?x=y").await.2, "<app>");
+        let (status, cache, body) = get(&dir, "/assets/a-1.js").await;
+        assert_eq!((status, body.as_str()), (StatusCode::OK, "js"));
+        assert!(cache.contains("immutable"));
+        assert_eq!(get(&dir, "/assets/gone.js").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(get(&dir, "/../../etc/passwd.x").await.0, StatusCode::NOT_FOUND);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_api_keeps_its_addresses() {
+        for path in ["/v1/jobs", "/openapi.json", "/docs", "/errors/internal", "/metrics", "/v1"] {
+            assert!(is_api(path), "{path}");
+        }
+        for path in ["/", "/v1x", "/servers", "/assets/docs"] {
+            assert!(!is_api(path), "{path}");
+        }
+    }
+}

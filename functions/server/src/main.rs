@@ -1,0 +1,194 @@
+//! `rackhand-server`: serves the control plane; `migrate` and `admin create` prepare its database.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rackhand_functions::auth::token::SigningKeys;
+use rackhand_server::{Config, Server, TlsFiles, chain, setup};
+use tracing_subscriber::{EnvFilter, fmt};
+use zeroize::Zeroizing;
+
+/// Rackhand's control plane on this machine.
+#[derive(Parser)]
+#[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Option<Serve>,
+    /// Log format, on stderr; RUST_LOG filters (default `info`).
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Pretty)]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Pretty,
+    Json,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8420")]
+    listen: SocketAddr,
+    /// File with the database URL of the role `rackhand_api`.
+    #[arg(long, required = true)]
+    database_url_file: PathBuf,
+    /// File with the key that signs access tokens: 64 hex digits, or a PKCS#8 PEM of an Ed25519 key.
+    #[arg(long, required = true)]
+    signing_key_file: PathBuf,
+    /// Directory of the built UI.
+    #[arg(long)]
+    ui_dir: Option<PathBuf>,
+    /// Where browsers reach this server, if a proxy stands in front: `https://rackhand.example`.
+    #[arg(long)]
+    public_url: Option<String>,
+    /// PEM file with the certificate chain.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Serve plain HTTP beyond this machine: only behind a proxy that speaks TLS.
+    #[arg(long)]
+    allow_plain_http: bool,
+    /// Longest time a request is held open, milliseconds.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    max_wait_ms: u64,
+    /// Most connections to the database, the listening one aside.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    database_connections: u16,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the roles if missing and bring the database up to date.
+    Migrate(Owner),
+    /// People who administer the fleet.
+    Admin {
+        #[command(subcommand)]
+        command: Admin,
+    },
+}
+
+#[derive(Subcommand)]
+enum Admin {
+    /// Make a fleet admin; for an existing user: make admin, set the password, end the sessions.
+    Create {
+        #[command(flatten)]
+        owner: Owner,
+        #[arg(long)]
+        email: String,
+        #[arg(long)]
+        name: String,
+        /// Read the password from standard input, its first line.
+        #[arg(long, required = true)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Args)]
+struct Owner {
+    /// File with the database URL of a role that may create roles and owns the database.
+    #[arg(long)]
+    owner_url_file: PathBuf,
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log {
+        LogFormat::Pretty => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let outcome = match (cli.command, cli.serve) {
+        (Some(Command::Migrate(owner)), _) => migrate(&owner).await,
+        (Some(Command::Admin { command: Admin::Create { owner, email, name, password_stdin: _ } }), _) => {
+            create_admin(&owner, &email, &name).await
+        }
+        (None, Some(options)) => serve(options).await,
+        (None, None) => Err("nothing to do: see --help".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "rackhand-server: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn migrate(owner: &Owner) -> Result<(), Failure> {
+    setup::migrate(&read_secret(&owner.owner_url_file)?).await?;
+    tracing::info!("the database is up to date");
+    Ok(())
+}
+
+async fn create_admin(owner: &Owner, email: &str, name: &str) -> Result<(), Failure> {
+    let mut input = Zeroizing::new(String::new());
+    std::io::stdin().take(8192).read_to_string(&mut input)?;
+    let password = input.lines().next().unwrap_or_default();
+    setup::create_admin(&read_secret(&owner.owner_url_file)?, email, name, password).await?;
+    tracing::info!(email, "fleet admin ready");
+    Ok(())
+}
+
+async fn serve(options: Serve) -> Result<(), Failure> {
+    let tls = match (&options.tls_cert, &options.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert: read(cert)?, key: read(key)? }),
+        _ => None,
+    };
+    let running = Server::start(Config {
+        listen: options.listen,
+        database_url: read_secret(&options.database_url_file)?.to_string(),
+        database_connections: usize::from(options.database_connections),
+        signing_keys: SigningKeys::from_text(&read_secret(&options.signing_key_file)?)?,
+        ui_dir: options.ui_dir,
+        public_url: options.public_url,
+        tls,
+        allow_plain_http: options.allow_plain_http,
+        max_wait: Duration::from_millis(options.max_wait_ms),
+    })
+    .await?;
+    tracing::info!(url = running.url, "ready");
+    let ready = serde_json::json!({"ready": true, "url": running.url});
+    let mut out = std::io::stdout();
+    // Nobody may be reading; the server serves all the same.
+    let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
+    stop_signal().await?;
+    tracing::info!("shutting down");
+    running.shutdown().await;
+    Ok(())
+}
+
+/// Ctrl-C, or what a service manager sends.
+async fn stop_signal() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("{}: {error}", path.display()).into())
+}
