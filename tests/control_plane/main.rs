@@ -7,6 +7,7 @@
     reason = "a failed step ends the test"
 )]
 
+mod authorization;
 mod capacity;
 mod credentials;
 mod event_cursor;

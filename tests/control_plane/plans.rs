@@ -40,8 +40,10 @@ async fn list_queries_keep_to_their_indexes_at_a_hundred_thousand_rows() {
         .await
         .unwrap();
     owner.batch_execute("vacuum analyze").await.unwrap();
-    let busy: String = owner.query_one("select job_id::text from rackhand.run limit 1", &[]).await.unwrap().get(0);
-    let server: String = owner.query_one("select id::text from rackhand.server limit 1", &[]).await.unwrap().get(0);
+    let busy: String =
+        owner.query_one("select job_id::text from rackhand.run limit 1", &[]).await.unwrap().get(0);
+    let server: String =
+        owner.query_one("select id::text from rackhand.server limit 1", &[]).await.unwrap().get(0);
     let of_one_site = person(&site.database, "Olga Operator", "operator", Some(&site.id)).await;
     let list = json!({"limit": 50, "cursor": null, "site": null, "power": null, "health": null, "generation": null,
         "model": null, "tag": null, "q": null});
@@ -52,8 +54,12 @@ async fn list_queries_keep_to_their_indexes_at_a_hundred_thousand_rows() {
     };
     let cases = [
         ("servers, first page, whole fleet", &site.admin, SERVERS_LIST, list.clone()),
-        ("servers, later page, whole fleet", &site.admin, SERVERS_LIST,
-            with(json!({"cursor": {"name": "node-005000", "id": server}}))),
+        (
+            "servers, later page, whole fleet",
+            &site.admin,
+            SERVERS_LIST,
+            with(json!({"cursor": {"name": "node-005000", "id": server}})),
+        ),
         ("servers, one site of the fleet", &site.admin, SERVERS_LIST, with(json!({"site": site.id}))),
         ("servers, a person of one site", &of_one_site, SERVERS_LIST, list.clone()),
         ("jobs, first page, whole fleet", &site.admin, JOBS_LIST, json!({"limit": 50})),
@@ -62,7 +68,8 @@ async fn list_queries_keep_to_their_indexes_at_a_hundred_thousand_rows() {
     ];
     let mut golden = String::new();
     for (name, scope, sql, args) in cases {
-        let plan = run(&site.database.api, scope, &format!("explain (format json) {sql}"), args).await.unwrap();
+        let plan =
+            run(&site.database.api, scope, &format!("explain (format json) {sql}"), args).await.unwrap();
         writeln!(golden, "{name}").unwrap();
         scans(&plan[0]["Plan"], &mut golden);
     }
@@ -74,7 +81,8 @@ async fn list_queries_keep_to_their_indexes_at_a_hundred_thousand_rows() {
         args.as_object_mut().unwrap().extend(filter.as_object().unwrap().clone());
         args
     };
-    let start = site.database.run(&site.admin, "events_after", page(json!("latest"), json!({}))).await.unwrap();
+    let start =
+        site.database.run(&site.admin, "events_after", page(json!("latest"), json!({}))).await.unwrap();
     let before = event_scans(&site).await;
     for scope in [&site.admin, &of_one_site] {
         for filter in [json!({}), json!({"site": site.id}), json!({"job": busy}), json!({"server": server})] {

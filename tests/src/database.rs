@@ -35,21 +35,8 @@ impl TestDatabase {
         TEMPLATE
             .get_or_init(|| async {
                 admin.batch_execute("create database template_rackhand").await.unwrap();
-                let template = connect(&cluster.url("postgres", "template_rackhand")).await;
-                let schema = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../schema");
-                let mut files: Vec<_> = std::fs::read_dir(schema.join("migrations"))
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path())
-                    .collect();
-                files.sort();
-                files.insert(0, schema.join("bootstrap.sql"));
-                for file in files {
-                    let sql = std::fs::read_to_string(&file).unwrap();
-                    template
-                        .batch_execute(&sql)
-                        .await
-                        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-                }
+                let url = cluster.url("postgres", "template_rackhand");
+                rackhand_server::setup::migrate(&url).await.expect("migrations run");
             })
             .await;
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));

@@ -14,7 +14,9 @@
 
 pub mod cluster;
 pub mod database;
+pub mod server;
 pub mod site;
 
 pub use database::{Refused, TestDatabase};
+pub use server::TestServer;
 pub use site::TestSite;
