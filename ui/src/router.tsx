@@ -102,6 +102,7 @@ export function newRouter(queries: QueryClient) {
     defaultErrorComponent: PageError,
     defaultNotFoundComponent: NotFound,
     scrollRestoration: true,
+    scrollToTopSelectors: ["#main"],
   });
   whenSignedOut(() => {
     const { pathname, href } = router.state.location;

@@ -63,7 +63,7 @@ export function Banners() {
           </button>
         </Banner>
       )}
-      {deaf.length > 0 && (
+      {!lost && deaf.length > 0 && (
         <Banner tone="warn">
           <strong className="font-semibold">No executor is online in {deaf.map((site) => site.name).join(", ")}.</strong> Runs wait there, and what is shown of its servers grows old.
         </Banner>

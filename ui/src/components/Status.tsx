@@ -11,6 +11,7 @@ const COLOUR: Record<StatusTone, string> = {
   off: "text-faint",
   idle: "text-faint",
   odd: "text-odd",
+  go: "text-info",
 };
 
 export function Shape({ tone, size = 14 }: { tone: StatusTone; size?: number }) {
@@ -48,6 +49,12 @@ export function Shape({ tone, size = 14 }: { tone: StatusTone; size?: number }) 
       )}
       {tone === "off" && <circle cx="8" cy="8" r="5.6" stroke="currentColor" strokeWidth="1.8" />}
       {tone === "idle" && <circle cx="8" cy="8" r="5.8" stroke="currentColor" strokeWidth="1.5" strokeDasharray="2.4 2.2" />}
+      {tone === "go" && (
+        <>
+          <circle cx="8" cy="8" r="6" stroke="currentColor" strokeWidth="1.5" />
+          <path d="M4.8 8h6M8.2 5.4 10.8 8l-2.6 2.6" stroke="currentColor" strokeWidth="1.5" />
+        </>
+      )}
       {tone === "odd" && (
         <>
           <rect x="2" y="2" width="12" height="12" rx="2" fill="currentColor" />

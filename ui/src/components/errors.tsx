@@ -43,6 +43,7 @@ export function PageError({ error }: ErrorComponentProps) {
 export function NotFound() {
   return (
     <main className="pt-[12vh]">
+      <h1 className="sr-only">Not found</h1>
       <Empty title="There is no such page">
         <Link to="/servers" className="link">
           Go to the servers

@@ -1,5 +1,5 @@
 /** One table from every state to its tone and word. */
-export type StatusTone = "ok" | "busy" | "wait" | "warn" | "bad" | "off" | "idle" | "odd";
+export type StatusTone = "ok" | "busy" | "wait" | "warn" | "bad" | "off" | "idle" | "odd" | "go";
 export type ExecutorState = "online" | "offline" | "joining" | "revoked";
 
 type Look = { tone: StatusTone; word: string };
@@ -79,4 +79,5 @@ export const BAR: Record<StatusTone, string> = {
   off: "bg-line-strong",
   idle: "bg-line-strong",
   odd: "bg-odd",
+  go: "bg-info",
 };

@@ -4,7 +4,7 @@ import { type ButtonHTMLAttributes, type ReactNode, useEffect, useId, useState, 
 
 import { ApiError } from "../api/problem";
 import { serverNow } from "../lib/clock";
-import { age, clock } from "../lib/format";
+import { age, clock, duration } from "../lib/format";
 import { Shape } from "./Status";
 
 type Look = "plain" | "primary" | "danger" | "quiet";
@@ -84,6 +84,16 @@ export function Age({ at, staleMs, never = "never" }: { at: string | null | unde
   );
 }
 
+/** "for 12 s": how long something has been so. */
+export function For({ since }: { since: string }) {
+  const now = useNow();
+  return (
+    <time dateTime={since} title={clock(since, 0)} className="text-soft">
+      for {duration(now - Date.parse(since))}
+    </time>
+  );
+}
+
 export function ProblemNote({ error, retry, what }: { error: unknown; retry?: () => void; what?: string }) {
   const problem = error instanceof ApiError ? error.problem : undefined;
   return (
@@ -120,6 +130,16 @@ export function ProblemNote({ error, retry, what }: { error: unknown; retry?: ()
           </button>
         )}
       </p>
+    </div>
+  );
+}
+
+/** A page whose subject could not be read at all. */
+export function Unread({ what, error, retry }: { what: string; error: unknown; retry: () => void }) {
+  return (
+    <div className="max-w-2xl">
+      <PageHead title={what} />
+      <ProblemNote error={error} retry={retry} />
     </div>
   );
 }

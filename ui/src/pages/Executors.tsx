@@ -27,7 +27,7 @@ export function Executors() {
       {data && executors.length === 0 && (
         <div className="panel">
           <Empty title="No executor has been enrolled">
-            <p>Create a one-time token, then run on a machine inside the site:</p>
+            <p>Make a one-time token with <code className="mono">rackhand executors enrol-token</code>, then give it to this on a machine inside the site:</p>
             <pre className="panel mono bg-sunk mt-3 overflow-x-auto px-3 py-2 text-left">
               {`rackhand-executor enrol --server ${location.origin} \\\n  --data /var/lib/rackhand --name $(hostname) --token-stdin`}
             </pre>

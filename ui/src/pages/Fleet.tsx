@@ -25,7 +25,7 @@ export function Fleet() {
   const counts = list.data?.pages.at(-1)?.counts;
   const filtered = Object.keys(filter).some((key) => key !== "site");
   const setFilter = (change: Partial<FleetFilter>): void =>
-    void navigate({ search: (old) => ({ ...old, ...change }), replace: true });
+    void navigate({ search: (old) => ({ ...old, ...change }), replace: true, resetScroll: false });
 
   return (
     <>
@@ -55,7 +55,7 @@ export function Fleet() {
           ) : (
             <Empty title="No servers yet">
               <p>Register them with the command line; an executor of the site then reads each BMC:</p>
-              <pre className="panel mono bg-sunk mt-3 px-3 py-2 text-left">rackhand servers apply servers.json</pre>
+              <pre className="panel mono bg-sunk mt-3 px-3 py-2 text-left">rackhand servers import servers.json</pre>
             </Empty>
           )}
         </div>

@@ -6,7 +6,7 @@ import { isOver, jobQuery, jobRunsQuery, meQuery, sitesQuery } from "../api/quer
 import type { Job } from "../api/types";
 import { Counters } from "../components/Counters";
 import { JobStatus } from "../components/Status";
-import { Age, Empty, Loading, PageHead, ProblemNote } from "../components/ui";
+import { Age, Empty, For, Loading, PageHead, ProblemNote, Unread } from "../components/ui";
 import { jobTitle } from "../lib/job";
 import { JobActions } from "./job/Actions";
 import { Lanes } from "./job/Lanes";
@@ -17,7 +17,7 @@ export function JobPage() {
   const { id } = useParams({ from: "/signed-in/jobs/$id" });
   const { data: job, error, isPending, refetch } = useQuery(jobQuery(id));
   if (isPending) return <Loading what="the job" />;
-  if (job === undefined) return <ProblemNote error={error} what="The job cannot be read" retry={() => void refetch()} />;
+  if (job === undefined) return <Unread what="This job cannot be shown" error={error} retry={() => void refetch()} />;
   return <Loaded key={id} job={job} error={error} />;
 }
 
@@ -40,9 +40,7 @@ function Loaded({ job, error }: { job: Job; error: unknown }) {
         meta={
           <>
             <JobStatus state={job.state} />
-            <span>
-              since <Age at={job.since} />
-            </span>
+            <span>{isOver(job.state) ? <Age at={job.since} /> : <For since={job.since} />}</span>
             <span>in {job.site}</span>
             <span>
               by {job.created_by_name}, <Age at={job.created_at} />
@@ -105,7 +103,7 @@ function Runs({ job }: { job: Job }) {
         runs={runs ? tally : job.runs}
         total={job.targets}
         only={search.only}
-        choose={(only) => void navigate({ search: (old) => ({ ...old, only }), replace: true })}
+        choose={(only) => void navigate({ search: (old) => ({ ...old, only }), replace: true, resetScroll: false })}
       />
       {error && <ProblemNote error={error} what={runs ? "The runs are out of date" : "The runs cannot be read"} retry={() => void refetch()} />}
       {isPending && <Loading what="the runs" />}
@@ -115,7 +113,7 @@ function Runs({ job }: { job: Job }) {
         </div>
       )}
       {runs && runs.length > 0 && (
-        <div className={`grid min-h-0 flex-1 items-start gap-4 ${chosen ? "xl:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]" : ""}`}>
+        <div className={`grid min-h-0 flex-1 gap-4 ${chosen ? "xl:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]" : ""}`}>
           <Lanes runs={shown} chosen={search.run} narrow={chosen !== undefined} />
           {chosen && <RunPanel key={chosen.id} run={chosen} line={search.line} />}
         </div>

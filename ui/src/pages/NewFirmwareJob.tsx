@@ -19,6 +19,7 @@ export function NewFirmwareJob() {
   if (draft === undefined) {
     return (
       <div className="panel">
+        <h1 className="sr-only">Update firmware</h1>
         <Empty title="Choose servers first">
           This selection is not in this tab. Select servers in the{" "}
           <Link to="/servers" className="link">
@@ -88,6 +89,7 @@ function Form({ draft }: { draft: Draft }) {
   return (
     <form
       className="max-w-[980px]"
+      noValidate
       onSubmit={(event) => {
         event.preventDefault();
         setTried(true);

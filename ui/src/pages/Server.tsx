@@ -2,10 +2,10 @@
 import { useQuery, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams } from "@tanstack/react-router";
 
-import { meQuery, serverQuery } from "../api/queries";
+import { executorsQuery, meQuery, serverQuery } from "../api/queries";
 import type { Event, FirmwareComponent, Server } from "../api/types";
 import { HealthStatus, PowerStatus, Shape, Status } from "../components/Status";
-import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, useNow } from "../components/ui";
+import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, Unread, useNow } from "../components/ui";
 import { saveDraft } from "../lib/draft";
 import { clock, count, generation, words } from "../lib/format";
 import { missingRole } from "../lib/roles";
@@ -16,7 +16,7 @@ export function ServerPage() {
   const { id } = useParams({ from: "/signed-in/servers/$id" });
   const { data: server, error, isPending, refetch } = useQuery(serverQuery(id));
   if (isPending) return <Loading what="the server" />;
-  if (server === undefined) return <ProblemNote error={error} what="The server cannot be read" retry={() => void refetch()} />;
+  if (server === undefined) return <Unread what="This server cannot be shown" error={error} retry={() => void refetch()} />;
   return <Loaded key={id} server={server} error={error} />;
 }
 
@@ -32,6 +32,8 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
     });
     void navigate({ to: "/jobs/new", search: { draft } });
   };
+  const { data: executors } = useQuery(executorsQuery(server.site_id));
+  const owner = executors?.items.find((executor) => executor.id === server.bmc.owner)?.name ?? server.bmc.owner;
   const unreadable = Object.entries(server.unreadable);
   return (
     <>
@@ -39,8 +41,12 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
         title={server.name}
         meta={
           <>
-            <PowerStatus state={server.power} />
-            <HealthStatus state={server.health} />
+            <span className="flex items-center gap-2">
+              <span className="eyebrow">Power</span> <PowerStatus state={server.power} />
+            </span>
+            <span className="flex items-center gap-2">
+              <span className="eyebrow">Health</span> <HealthStatus state={server.health} />
+            </span>
             <span>
               last seen <Age at={server.seen_at} staleMs={STALE_MS} />
             </span>
@@ -76,7 +82,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
           </ul>
         </div>
       )}
-      <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,380px)_minmax(0,1fr)]">
+      <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,340px)_minmax(0,1fr)]">
         <div className="flex flex-col gap-4">
           <Panel title="Identity">
             <Facts
@@ -106,7 +112,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
                   ),
                 ],
                 ["Credential", server.bmc.credential_id ? <span className="mono">{server.bmc.credential_id.slice(-12)}</span> : <Status tone="warn" word="none" />],
-                ["Owner", server.bmc.owner ? <span className="mono">{server.bmc.owner.slice(-12)} · epoch {server.bmc.owner_epoch}</span> : "no executor yet"],
+                ["Owner", owner ? `${owner}, epoch ${server.bmc.owner_epoch}` : "no executor yet"],
                 ["Able to", server.capabilities.map(words).join(", ") || <None />],
               ]}
             />
@@ -147,7 +153,7 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
                   </td>
                   <td className="mono">{component.version}</td>
                   <td className="mono">{component.software_id ?? <None />}</td>
-                  <td className="mono text-soft max-w-64" title={component.key}>
+                  <td className="mono text-soft max-w-48" title={component.key}>
                     {component.key}
                   </td>
                   <td>{component.updateable ? "yes" : <span className="text-faint">no</span>}</td>

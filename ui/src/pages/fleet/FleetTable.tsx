@@ -196,7 +196,7 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
             if (row === undefined) return null;
             const on = selected.has(row.id);
             return (
-              <tr key={row.id} data-row aria-rowindex={item.index + 2} className={on ? "bg-accent-wash" : ""}>
+              <tr key={row.id} data-row aria-rowindex={item.index + 2} className={on ? "bg-accent-wash/60" : ""}>
                 <td>
                   <input
                     type="checkbox"

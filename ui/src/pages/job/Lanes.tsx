@@ -50,7 +50,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
   }, [details, now]);
 
   return (
-    <section className="panel flex max-h-full min-h-40 flex-col" aria-label="Runs">
+    <section className="panel flex max-h-full min-h-40 flex-col self-start" aria-label="Runs">
       <div className="border-line bg-raised grid min-h-[30px] grid-cols-[minmax(0,1fr)_minmax(0,1fr)] items-center border-b px-3">
         <span className="eyebrow">Server</span>
         <span className="eyebrow flex justify-between pl-3">
@@ -98,6 +98,7 @@ function Lane({ run, detail, scale, now, chosen, narrow }: LaneProps) {
       to="."
       search={(old) => ({ ...old, run: chosen ? undefined : run.id, line: undefined })}
       replace={chosen}
+      resetScroll={false}
       aria-current={chosen ? "true" : undefined}
       aria-label={`${run.server}: ${words(run.state)}`}
       className={`border-line grid h-full grid-cols-[minmax(0,1fr)_minmax(0,1fr)] items-center border-b px-3 ${chosen ? "bg-accent-wash shadow-[inset_2px_0_0_var(--color-accent)]" : "hover:bg-hover"}`}
@@ -117,18 +118,20 @@ function Lane({ run, detail, scale, now, chosen, narrow }: LaneProps) {
   );
 }
 
-/** The line under the name: phase, what is awaited and since when, or how it ended. */
+/** The line under the name: phase and since when, what is awaited, or how it ended. */
 export function laneText(run: Run, now: number, narrow = false): string {
   const parts: string[] = [];
   const over = isRunOver(run.state);
-  if (run.phase && (!over || run.state === "failed" || run.state === "unknown")) parts.push(words(run.phase));
+  const phase = words(run.phase);
+  if (over) {
+    const spent = run.finished_at ? ` after ${duration(Date.parse(run.finished_at) - Date.parse(run.created_at))}` : "";
+    if (run.state === "succeeded" || run.state === "no_change") parts.push(`done${spent}`);
+    else parts.push(phase ? `in ${phase}${spent}` : `ended${spent}`);
+  } else {
+    parts.push(`${phase || words(run.state)} for ${duration(now - Date.parse(run.since))}`);
+  }
   const why = run.detail || words(run.reason);
   if (why) parts.push(why);
-  if (over) {
-    if (run.finished_at) parts.push(`after ${duration(Date.parse(run.finished_at) - Date.parse(run.created_at))}`);
-  } else {
-    parts.push(`for ${duration(now - Date.parse(run.since))}`);
-  }
   if (run.cancel_requested && !over) parts.push("cancel requested");
   if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);
   return parts.join(" · ");
@@ -141,6 +144,7 @@ const SEGMENT: Record<StatusTone, string> = {
   warn: "bg-warn/25 border-warn/70 text-warn",
   bad: "bg-bad/30 border-bad text-bad",
   off: "bg-line border-line-strong text-soft",
+  go: "bg-info/25 border-info text-info",
   idle: "bg-line border-line-strong text-soft",
   odd: "bg-odd/25 border-odd text-odd",
 };
@@ -174,5 +178,6 @@ function Timeline({ detail, scale, now }: { detail: RunDetail | undefined; scale
 }
 
 export function spent(phase: { started_at: string; finished_at?: string | null }, now: number): string {
-  return duration((phase.finished_at ? Date.parse(phase.finished_at) : now) - Date.parse(phase.started_at));
+  const ms = (phase.finished_at ? Date.parse(phase.finished_at) : now) - Date.parse(phase.started_at);
+  return phase.finished_at && ms < 10_000 ? `${(Math.max(0, ms) / 1000).toFixed(1)} s` : duration(ms);
 }

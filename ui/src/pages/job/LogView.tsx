@@ -143,6 +143,7 @@ export function LogView({ run, server, line, over }: Props) {
                     to="."
                     search={(old) => ({ ...old, run, line: event.cursor })}
                     replace
+                    resetScroll={false}
                     aria-label={`Link to line ${item.index + 1}`}
                     className="text-faint hover:text-accent shrink-0 hover:underline"
                   >

@@ -4,7 +4,7 @@ import { useId, useState } from "react";
 import { Button } from "../../components/ui";
 import { DIALOG } from "../../components/dialog";
 import { bytes, count, generation as generationName } from "../../lib/format";
-import { packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
+import { isBlank, packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
 
 const LABEL: Record<PackageField, [string, string, string]> = {
   name: ["Name", "BIOS 2.19.1", "sm:col-span-2"],
@@ -40,7 +40,7 @@ export function PackageEditor({ generation, servers, form, strict, change, remov
         {(Object.keys(LABEL) as PackageField[]).map((field) => {
           const [label, example, span] = LABEL[field];
           const problem = problems[field];
-          const shown = problem !== undefined && (form[field] !== "" || strict);
+          const shown = problem !== undefined && (form[field] !== "" || (strict && !isBlank(form)));
           return (
             <label key={field} className={`flex flex-col gap-1 ${span}`}>
               <span>

@@ -33,7 +33,7 @@ export function PlanView({ job, me, site, put }: Props) {
               {job.state === "planned" ? "What will happen" : "What was approved"}
             </h2>
             <ul className="flex flex-col gap-1">
-              <Line tone="busy" show={sums.change > 0}>
+              <Line tone="go" show={sums.change > 0}>
                 <b>{count(sums.change, "server")}</b> {sums.change === 1 ? "is" : "are"} changed, at most {job.policy.max_parallel} at once
                 {job.policy.pause_after_failures > 0 && <>; the job pauses itself after {count(job.policy.pause_after_failures, "failure")}</>}
               </Line>
@@ -117,7 +117,7 @@ function kindOf(target: PlanTarget): Kind {
   return target.steps.some(changes) ? "change" : "nothing";
 }
 
-function Line({ tone, show, children }: { tone: "busy" | "warn" | "wait" | "ok" | "bad"; show: boolean; children: ReactNode }) {
+function Line({ tone, show, children }: { tone: "go" | "warn" | "wait" | "ok" | "bad"; show: boolean; children: ReactNode }) {
   if (!show) return null;
   return (
     <li className="flex items-start gap-2">

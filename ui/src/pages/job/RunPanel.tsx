@@ -17,7 +17,7 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
   const now = useNow();
   const bad = run.state === "failed" || run.state === "unknown" || run.state === "cancelled";
   return (
-    <section className="panel flex max-h-full min-h-[460px] flex-col max-xl:max-h-none" aria-label={`Run on ${run.server}`}>
+    <section className="panel flex min-h-[460px] flex-col xl:h-full" aria-label={`Run on ${run.server}`}>
       <div className="border-line bg-raised flex items-start justify-between gap-3 border-b px-3 py-2">
         <div className="min-w-0">
           <h2 className="flex items-center gap-3 text-sm font-medium">
@@ -27,9 +27,9 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
             <RunStatus state={run.state} />
             {typeof run.percent === "number" && !over && <span className="mono">{run.percent} %</span>}
           </h2>
-          <p className="text-soft mt-0.5">{laneText(run, now)}</p>
+          <p className="text-soft mt-0.5">{laneText(bad ? { ...run, detail: "", reason: "" } : run, now)}</p>
         </div>
-        <Link from="/jobs/$id" to="." search={(old) => ({ ...old, run: undefined, line: undefined })} className="btn btn-quiet h-7! px-2!" aria-label="Close the run">
+        <Link from="/jobs/$id" to="." resetScroll={false} search={(old) => ({ ...old, run: undefined, line: undefined })} className="btn btn-quiet h-7! px-2!" aria-label="Close the run">
           <svg width="12" height="12" viewBox="0 0 12 12" stroke="currentColor" strokeWidth="1.5" aria-hidden="true">
             <path d="m2 2 8 8m0-8-8 8" />
           </svg>

@@ -1,0 +1,91 @@
+import { describe, expect, it } from "vitest";
+
+import type { Job, Me, Plan } from "../api/types";
+import { approveLabel, planOrder, planSums } from "./job";
+import { isBlank, packageProblems, parsePackages, toForm, toPackage } from "./packages";
+import { holds, missingRole } from "./roles";
+import { axis } from "./timeline";
+
+const me = (grants: Partial<Me["grants"][number]>[]): Me => ({ id: "u", email: "a@b", name: "A", grants: grants as Me["grants"] });
+
+describe("roles", () => {
+  it("a role includes those before it, in its site or the whole fleet", () => {
+    expect(holds(me([{ role: "admin", site_id: null }]), "operator", "s1")).toBe(true);
+    expect(holds(me([{ role: "operator", site_id: "s1" }]), "operator", "s1")).toBe(true);
+    expect(holds(me([{ role: "operator", site_id: "s2" }]), "operator", "s1")).toBe(false);
+    expect(missingRole(me([{ role: "viewer", site_id: null }]), "operator", "s1", "lab")).toContain("role operator in lab");
+    expect(missingRole(me([]), "viewer", "s1", "lab")).toBeDefined();
+  });
+});
+
+const step = (reboot: "host" | "bmc" | "none" | "host_at_once") =>
+  ({ step: "firmware", component: "BIOS", component_name: "BIOS", from: "1", to: "2", sha256: "a".repeat(64), reboot }) as const;
+const target = (server: string, rest: Partial<Plan["targets"][number]>) => ({
+  server_id: server,
+  server,
+  steps: [],
+  blockers: [],
+  warnings: [],
+  estimated_minutes: 5,
+  ...rest,
+});
+
+describe("plans", () => {
+  const plan: Plan = {
+    digest: "d".repeat(64),
+    estimated_minutes: 12,
+    targets: [
+      target("a", { steps: [step("host")] }),
+      target("b", { steps: [{ step: "already_installed", component: "BIOS", version: "2" }] }),
+      target("c", { steps: [step("host_at_once")], blockers: ["a job works on it"] }),
+      target("d", { steps: [step("bmc")], warnings: ["health is warning"] }),
+    ],
+  };
+
+  it("sums what will happen; blocked targets restart nothing", () => {
+    expect(planSums(plan)).toEqual({ change: 2, nothing: 1, blocked: 1, warnings: 1, hostReboots: 1, bmcReboots: 1 });
+    expect(planOrder(plan.targets).map((item) => item.server)).toEqual(["c", "d", "a", "b"]);
+  });
+
+  it("the button says what it does", () => {
+    const job = { kind: "firmware_update", plan } as Job;
+    expect(approveLabel(job)).toBe("Approve: update 2 servers, restart 1 host");
+    expect(approveLabel({ ...job, plan: { ...plan, targets: plan.targets.slice(1, 2) } })).toBe("Approve: nothing to change");
+  });
+});
+
+describe("packages", () => {
+  const item = { name: "BIOS 2", file_name: "B.EXE", url: "http://repo/B.EXE", sha256: "a".repeat(64), size: 12, software_id: "159", version: "2" };
+
+  it("are read bare or wrapped, and survive the form", () => {
+    for (const text of [{ idrac9: item }, { packages: { idrac9: item } }, { kind: "firmware_update", params: { packages: { idrac9: item } } }]) {
+      const { idrac9 } = parsePackages(JSON.stringify(text));
+      expect(idrac9 && toPackage(idrac9)).toEqual(item);
+    }
+    expect(() => parsePackages("{")).toThrow("not JSON");
+    expect(() => parsePackages("[]")).toThrow("Expected an object");
+    expect(() => parsePackages('{"idrac9": 4}')).toThrow("“idrac9” is not a package");
+  });
+
+  it("are checked with the server's rules", () => {
+    expect(packageProblems(toForm(item))).toEqual({});
+    expect(Object.keys(packageProblems(toForm({ ...item, sha256: "A".repeat(64), url: "ftp://x", size: 0 })))).toEqual(["url", "sha256", "size"]);
+    expect(packageProblems(toForm({ ...item, size: 8_589_934_593 })).size).toBeDefined();
+    expect(isBlank(toForm({}))).toBe(true);
+  });
+});
+
+describe("the time axis", () => {
+  it("cuts idle gaps and keeps order", () => {
+    const scale = axis([{ start: 0, end: 4000 }, { start: 3_600_000, end: 3_604_000 }], 9e9, 2000);
+    expect(scale.length).toBe(10_000);
+    expect(scale.cuts).toEqual([{ at: 0.5, ms: 3_596_000 }]);
+    expect([0, 4000, 3_600_000, 3_604_000].map((time) => scale.at(time))).toEqual([0, 0.4, 0.6, 1]);
+  });
+
+  it("grows with a span that goes on, and is empty without spans", () => {
+    expect(axis([{ start: 1000 }], 5000).length).toBe(4000);
+    expect(axis([], 5000).length).toBe(0);
+    expect(axis([{ start: 9000, end: 8000 }], 9500).at(9000)).toBe(0);
+  });
+});
