@@ -98,7 +98,8 @@ pub struct FirmwarePackage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FirmwareUpdateParams {
-    /// The package for each BMC generation (`idrac8`, `idrac9`, …), or under `any` one for all.
+    /// The package for each server model (`PowerEdge R750`) or BMC generation (`idrac9`), or under `any` one for
+    /// all the others.
     #[garde(length(min = 1, max = 32), custom(each_package))]
     pub packages: BTreeMap<String, FirmwarePackage>,
     /// Also install when the target version is older than the installed one.
@@ -117,9 +118,9 @@ fn each_package(packages: &BTreeMap<String, FirmwarePackage>, _: &()) -> garde::
 }
 
 impl FirmwareUpdateParams {
-    /// The package meant for a BMC of `generation`.
-    pub fn package_for(&self, generation: Option<&str>) -> Option<&FirmwarePackage> {
-        generation.and_then(|generation| self.packages.get(generation)).or_else(|| self.packages.get("any"))
+    /// The package meant for a server: by its model, then by its BMC's generation, then `any`.
+    pub fn package_for(&self, model: Option<&str>, generation: Option<&str>) -> Option<&FirmwarePackage> {
+        [model, generation, Some("any")].into_iter().flatten().find_map(|key| self.packages.get(key))
     }
 }
 

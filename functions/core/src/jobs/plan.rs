@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use rackhand_schema::{
     digest,
     id::{ServerId, SiteId},
-    job::{FirmwareUpdateParams, JobPolicy, JobSpec, NewJob, Plan, PlanStep, PlanTarget, PowerAction, Reboot},
+    job::{
+        FirmwareUpdateParams, JobPolicy, JobSpec, NewJob, Plan, PlanStep, PlanTarget, PowerAction, Reboot,
+    },
     server::{FirmwareComponent, PowerState},
 };
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,7 @@ pub struct Context {
 pub struct TargetContext {
     pub id: ServerId,
     pub name: String,
+    pub model: Option<String>,
     pub generation: Option<String>,
     pub bmc_version: Option<String>,
     pub power: PowerState,
@@ -90,8 +93,10 @@ fn digest_of(job: &NewJob, targets: &[PlanTarget]) -> Result<String, serde_json:
 
 /// With full use of the allowed parallelism, but never shorter than the longest target.
 fn forecast(targets: &[PlanTarget], policy: &JobPolicy) -> u32 {
-    let minutes = targets.iter().filter(|target| target.blockers.is_empty()).map(|target| target.estimated_minutes);
-    let (sum, longest) = minutes.fold((0u32, 0u32), |(sum, longest), m| (sum.saturating_add(m), longest.max(m)));
+    let minutes =
+        targets.iter().filter(|target| target.blockers.is_empty()).map(|target| target.estimated_minutes);
+    let (sum, longest) =
+        minutes.fold((0u32, 0u32), |(sum, longest), m| (sum.saturating_add(m), longest.max(m)));
     sum.div_ceil(policy.max_parallel.max(1)).max(longest)
 }
 
@@ -152,11 +157,11 @@ fn plan_firmware(params: &FirmwareUpdateParams, server: &TargetContext, target: 
         target.blockers.push("It has never been inventoried: run an inventory job first.".to_owned());
         return;
     }
-    let generation = server.generation.as_deref();
-    let Some(package) = params.package_for(generation) else {
-        target.blockers.push(match generation {
-            Some(generation) => format!("There is no package for its generation, {generation}."),
-            None => "Its generation is not known, and there is no package for any.".to_owned(),
+    let Some(package) = params.package_for(server.model.as_deref(), server.generation.as_deref()) else {
+        target.blockers.push(match (&server.model, &server.generation) {
+            (Some(model), Some(generation)) => format!("There is no package for {model} or {generation}."),
+            (Some(one), None) | (None, Some(one)) => format!("There is no package for {one}."),
+            (None, None) => "Its model is not known, and there is no package for any.".to_owned(),
         });
         return;
     };
@@ -197,10 +202,9 @@ fn plan_firmware(params: &FirmwareUpdateParams, server: &TargetContext, target: 
             target.warnings.push(format!("This is a downgrade from {}.", component.version));
         }
         Some(_) => {}
-        None => target.warnings.push(format!(
-            "Whether {} is newer than {} cannot be told.",
-            package.version, component.version
-        )),
+        None => target
+            .warnings
+            .push(format!("Whether {} is newer than {} cannot be told.", package.version, component.version)),
     }
     let reboot = reboot_of(component, generation, server.bmc_version.as_deref());
     target.warnings.extend(firmware_warning(reboot, server.power).map(str::to_owned));

@@ -22,6 +22,7 @@ fn server(n: u8) -> TargetContext {
     TargetContext {
         id: id(n),
         name: format!("r{n}"),
+        model: Some("PowerEdge R750".into()),
         generation: Some("idrac9".into()),
         bmc_version: Some("6.10.30.00".into()),
         power: PowerState::On,
@@ -115,9 +116,11 @@ fn an_installed_version_needs_nothing_even_where_it_could_not_be_installed() {
 
 #[test]
 fn old_bmcs_reboot_the_host_at_once_and_bmc_packages_only_the_bmc() {
-    let reboot = |component: &FirmwareComponent, generation, version| reboot_of(component, generation, version);
+    let reboot =
+        |component: &FirmwareComponent, generation, version| reboot_of(component, generation, version);
     let bios = bios("1");
-    let idrac = FirmwareComponent { key: "iDRAC.Embedded.1-1".into(), name: "Integrated".into(), ..bios.clone() };
+    let idrac =
+        FirmwareComponent { key: "iDRAC.Embedded.1-1".into(), name: "Integrated".into(), ..bios.clone() };
     let lc = FirmwareComponent {
         key: "USC.Embedded.1:LC.Embedded.1".into(),
         name: "Lifecycle Controller".into(),
@@ -135,7 +138,11 @@ fn old_bmcs_reboot_the_host_at_once_and_bmc_packages_only_the_bmc() {
         (&idrac, Some("idrac9"), Some("4.40.00.00"), Reboot::Bmc),
         (&lc, Some("idrac8"), Some("2.61.60.60"), Reboot::Bmc),
     ] {
-        assert_eq!(reboot(component, generation, version), expected, "{component:?} {generation:?} {version:?}");
+        assert_eq!(
+            reboot(component, generation, version),
+            expected,
+            "{component:?} {generation:?} {version:?}"
+        );
     }
 }
 
@@ -209,4 +216,20 @@ fn power_jobs_warn_of_what_they_would_not_change() {
     assert_eq!(planned(spec(PowerAction::On), &[server(1)]).targets[0].warnings.len(), 1);
     assert!(planned(spec(PowerAction::GracefulShutdown), &[server(1)]).targets[0].warnings.is_empty());
     assert_eq!(planned(spec(PowerAction::PowerCycle), &[server(1)]).targets[0].warnings.len(), 1);
+}
+
+#[test]
+fn a_package_for_the_model_goes_before_one_for_the_generation() {
+    let packages = [("idrac9", "2.19.1"), ("PowerEdge R750", "2.20.0"), ("any", "1.0.0")]
+        .map(|(key, version)| (key.to_owned(), package(version, "159")));
+    let spec =
+        JobSpec::FirmwareUpdate(FirmwareUpdateParams { packages: packages.into(), allow_downgrade: false });
+    let mut other = server(2);
+    other.model = Some("PowerEdge R650".into());
+    let plan = planned(spec, &[server(1), other]);
+    let versions = plan.targets.iter().map(|target| match &target.steps[..] {
+        [PlanStep::Firmware { to, .. }] => to.as_str(),
+        steps => panic!("{steps:?}"),
+    });
+    assert_eq!(versions.collect::<Vec<_>>(), ["2.20.0", "2.19.1"]);
 }
