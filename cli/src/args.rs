@@ -8,7 +8,7 @@ use crate::{
     error::EXIT_CODES,
     events, executors, jobs,
     output::{Format, Output},
-    servers, sites,
+    runs, servers, sites,
 };
 
 #[derive(Debug, Parser)]
@@ -78,6 +78,9 @@ pub enum Command {
     /// Planned and running work.
     #[command(subcommand, after_help = EXIT_CODES)]
     Jobs(jobs::Verb),
+    /// One target's part of a job.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Runs(runs::Verb),
     /// What happened.
     #[command(subcommand, after_help = EXIT_CODES)]
     Events(events::Verb),

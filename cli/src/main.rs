@@ -16,6 +16,7 @@ mod executors;
 mod jobs;
 mod output;
 mod resolve;
+mod runs;
 mod secret;
 mod servers;
 mod sites;
@@ -90,6 +91,7 @@ async fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Credentials(verb) => credentials::run(verb, &client()?, out).await,
         Command::Servers(verb) => servers::run(verb, &client()?, out).await,
         Command::Jobs(verb) => jobs::run(verb, &client()?, out).await,
+        Command::Runs(verb) => runs::run(verb, &client()?, out).await,
         Command::Events(verb) => events::run(verb, &client()?, out).await,
         Command::Bmc(verb) => bmc::run(verb, out).await,
         Command::Completions { shell } => {

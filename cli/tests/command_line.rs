@@ -2,6 +2,8 @@
 //!
 //! `INSTA_UPDATE=always cargo test -p rackhand` writes the golden files anew.
 
+#![expect(clippy::unwrap_used, reason = "a test: a failed precondition may panic")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},

@@ -5,6 +5,8 @@ mod plan;
 mod progress;
 mod show;
 
+pub use show::why;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};

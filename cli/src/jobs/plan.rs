@@ -47,7 +47,7 @@ pub enum Kind {
     #[command(after_help = EXIT_CODES)]
     Firmware {
         /// JSON of the package: name, file_name, url, sha256, size, software_id, version; or an object of such
-        /// packages by BMC generation (`idrac8`, `idrac9`, …).
+        /// packages by model (`PowerEdge R750`) or BMC generation (`idrac9`).
         #[arg(long, value_name = "FILE")]
         package: PathBuf,
         /// Also install a version older than the installed one.

@@ -1,0 +1,116 @@
+//! What the machine needs, and how it gets it.
+//!
+//! Debian packages are installed with apt-get by root; anybody else is told the exact command, because asking for a
+//! password in the middle of a build helps nobody.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    error::{Failure, Result},
+    postgres, terminal,
+};
+
+/// Debian packages by what they are needed for.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    pub package: &'static str,
+    pub what: &'static str,
+    present: fn() -> bool,
+}
+
+const POSTGRES: Need =
+    Need { package: "postgresql", what: "the database", present: || postgres::installed().is_some() };
+const CLIENT: Need =
+    Need { package: "postgresql-client", what: "psql", present: || on_path("psql").is_some() };
+const NODE: Need = Need { package: "nodejs", what: "building the UI", present: || on_path("node").is_some() };
+const NPM: Need = Need { package: "npm", what: "building the UI", present: || on_path("npm").is_some() };
+const CHROMIUM: Need =
+    Need { package: "chromium", what: "the browser test", present: || on_path("chromium").is_some() };
+const SETPRIV: Need =
+    Need { package: "util-linux", what: "ending child processes", present: || on_path("setpriv").is_some() };
+
+/// For `up` without a database of one's own.
+pub const FOR_UP: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM];
+/// For `up` with `DATABASE_URL`.
+pub const FOR_UP_ELSEWHERE: &[Need] = &[SETPRIV, CLIENT, NODE, NPM];
+/// For `test`.
+pub const FOR_TEST: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, CHROMIUM];
+
+/// The program of that name on the search path.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Installs what is missing, or says how.
+///
+/// # Errors
+/// Not root, no apt-get, or apt-get failed.
+pub fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for need in &missing {
+        terminal::say(format!("missing: {} (for {})", need.package, need.what));
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let command = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::Missing(format!("install it, then try again:\n  sudo {command}")));
+    }
+    if on_path("apt-get").is_none() {
+        return Err(Failure::Missing(format!("no apt-get here; install: {}", packages.join(" "))));
+    }
+    terminal::say(format!("installing: {command}"));
+    apt(&["update"])?;
+    apt(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
+    match missing.iter().find(|need| !(need.present)()) {
+        None => Ok(()),
+        Some(need) => {
+            Err(Failure::Missing(format!("{} was installed, but is still not found", need.package)))
+        }
+    }
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(std::process::Stdio::null())
+        .status()
+        .map_err(|source| Failure::io("cannot run apt-get", source))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::Missing(format!("apt-get {} failed", arguments.join(" "))))
+    }
+}
+
+/// Adds compilation targets that are missing.
+///
+/// # Errors
+/// There is no rustup, or it cannot download.
+pub fn rust_targets(root: &Path, targets: &[&str]) -> Result<()> {
+    let listed = Command::new("rustup")
+        .args(["target", "list", "--installed"])
+        .current_dir(root)
+        .output()
+        .map_err(|source| Failure::io("cannot run rustup", source))?;
+    let installed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for target in targets.iter().filter(|target| !installed.lines().any(|line| line == **target)) {
+        terminal::say(format!("installing: rustup target add {target}"));
+        let added = Command::new("rustup")
+            .args(["target", "add", target])
+            .current_dir(root)
+            .status()
+            .map_err(|source| Failure::io("cannot run rustup", source))?;
+        if !added.success() {
+            return Err(Failure::Missing(format!("rustup target add {target} failed")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! The browser test: `tests/browser/path.mjs` in Chromium, against a stack like that of `up`.
+//!
+//! It gets `RACKHAND_URL`, and in files what is secret or long: `RACKHAND_LOGIN_FILE` (e-mail and password, one line
+//! each) and `RACKHAND_PACKAGES_FILE` (a BIOS for each model of the site).
+
+use std::{path::Path, process::Command};
+
+use super::runner::{Tally, run as run_command};
+use crate::{error::Result, install, paths, up};
+
+pub fn run() -> Result<Tally> {
+    let folder = paths::root().join("tests/browser");
+    if !folder.join("path.mjs").exists() {
+        return Ok(Tally::skip("tests/browser/path.mjs is not there"));
+    }
+    let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(install::on_path);
+    let Some(chromium) = chromium else { return Ok(Tally::skip("no Chromium on this machine")) };
+    if !folder.join("node_modules/.package-lock.json").exists() {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder);
+        let installed = run_command(npm, "npm ci")?;
+        if installed.failed > 0 {
+            return Ok(installed);
+        }
+    }
+    up::with_stack(up::Args::for_browser(), |stack| {
+        let login = stack.file("browser-login");
+        paths::write_secret(&login, &format!("{}\n{}\n", stack.email, stack.password))?;
+        let packages = stack.file("browser-packages.json");
+        stack.write_packages(&packages)?;
+        let mut node = node(&folder);
+        node.env("RACKHAND_URL", &stack.url)
+            .env("RACKHAND_LOGIN_FILE", &login)
+            .env("RACKHAND_PACKAGES_FILE", &packages)
+            .env("CHROMIUM", &chromium);
+        run_command(node, "node path.mjs")
+    })
+}
+
+fn node(folder: &Path) -> Command {
+    let mut command = Command::new("node");
+    command.arg("path.mjs").current_dir(folder);
+    command
+}

@@ -1,0 +1,163 @@
+//! `cargo xtask up`: the whole system on this machine, with a firmware rollout that survives a killed executor.
+//!
+//! Order: what is missing is installed; binaries and UI are built; Postgres, control plane, lab and two executors
+//! are started; the servers are inventoried; a BIOS update is planned, approved and carried out, while one executor is
+//! killed in the middle of flashing; what the lab counted and what the control plane read back is compared. Then it
+//! stays up until Ctrl-C. Every process ends with this one, however it ends.
+
+mod cli;
+pub mod lab;
+pub mod stack;
+mod tour;
+
+use std::fs::{File, TryLockError};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    children::Children,
+    error::{Failure, Result},
+    install, paths, terminal,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// End after the rollout, with its outcome as exit status.
+    #[arg(long)]
+    exit: bool,
+    /// Number of simulated servers.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
+    servers: u16,
+    /// Port of the control plane; another one if it is taken.
+    #[arg(long, default_value_t = 8420)]
+    port: u16,
+    /// Do not kill an executor on the way.
+    #[arg(long)]
+    no_kill: bool,
+    /// How many times as fast as real time the simulated hardware lives.
+    #[arg(long, default_value_t = 30.0)]
+    speed: f64,
+    /// Start everything, but do not update anything.
+    #[arg(long, conflicts_with_all = ["exit", "no_kill"])]
+    idle: bool,
+}
+
+impl Args {
+    /// A small stack for a test in a browser: fast hardware, nothing done yet but the inventory.
+    pub fn for_browser() -> Self {
+        Self { exit: true, servers: 4, port: 0, no_kill: true, speed: 60.0, idle: true }
+    }
+}
+
+/// # Errors
+/// Something is missing or does not start, or the rollout did not end as it should.
+pub fn run(args: &Args) -> Result<()> {
+    start(args, async |stack, children| work(args, stack, children).await)
+}
+
+/// Starts everything, lets `act` use it, and ends everything. `act` blocks; the processes go on meanwhile.
+///
+/// # Errors
+/// Something is missing or does not start, or `act` failed.
+pub fn with_stack<T>(args: Args, act: impl FnOnce(&stack::Stack) -> Result<T>) -> Result<T> {
+    start(&args, async |stack, _| {
+        tour::inventory(stack).await?;
+        act(stack)
+    })
+}
+
+fn start<T>(args: &Args, act: impl AsyncFnOnce(&stack::Stack, &mut Children) -> Result<T>) -> Result<T> {
+    let own_database = std::env::var_os("DATABASE_URL").is_some_and(|url| !url.is_empty());
+    install::ensure(if own_database { install::FOR_UP_ELSEWHERE } else { install::FOR_UP })?;
+    let state = paths::state();
+    paths::private_folder(&state)?;
+    let _lock = lock()?;
+    stack::build()?;
+    let logs = state.join("logs");
+    paths::remove_folder(&logs)?;
+    paths::private_folder(&logs)?;
+    // One thread: children are told to die with the thread that starts them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::io("cannot start", source))?;
+    let result = runtime.block_on(async {
+        let mut children = Children::new(logs.clone());
+        let result = tokio::select! {
+            biased;
+            signal = stopped() => signal.and(Err(Failure::Interrupted)),
+            result = async {
+                let stack = stack::Stack::start(args, &mut children).await?;
+                let result = act(&stack, &mut children).await;
+                // Whatever uses the database goes first.
+                children.stop().await;
+                result
+            } => result,
+        };
+        terminal::say("stopping");
+        children.stop().await;
+        result
+    });
+    if result.as_ref().is_err_and(|failure| !matches!(failure, Failure::Interrupted)) {
+        terminal::say(format!("logs: {}", logs.display()));
+    }
+    result
+}
+
+async fn work(args: &Args, stack: &stack::Stack, children: &mut Children) -> Result<()> {
+    let outcome = if args.idle { Ok(()) } else { tour::run(args, stack, children).await };
+    let login = paths::state().join("admin-login");
+    paths::write_secret(&login, &format!("{}\n{}\n", stack.email, stack.password))?;
+    terminal::result(format!(
+        "\nopen      {}\nsign in   {}\npassword  {}   (also in {})",
+        stack.url,
+        stack.email,
+        stack.password,
+        login.display()
+    ));
+    outcome?;
+    if args.exit {
+        return Ok(());
+    }
+    terminal::say("\nCtrl-C ends everything");
+    loop {
+        if let Some((name, status)) = children.ended() {
+            return Err(Failure::Other(format!(
+                "{name} has ended ({status}); its log: {}",
+                children.log(&name).display()
+            )));
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+}
+
+/// Only one `up` at a time in a work tree: they would share logs and keys.
+fn lock() -> Result<File> {
+    let path = paths::state().join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| Failure::at("open", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::Other("another `cargo xtask up` is running in this work tree".to_owned()))
+        }
+        Err(TryLockError::Error(source)) => Err(Failure::at("lock", &path, source)),
+    }
+}
+
+/// Ctrl-C, SIGTERM, or the terminal going away.
+async fn stopped() -> Result<()> {
+    let listen = |kind| signal(kind).map_err(|source| Failure::io("cannot listen for signals", source));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! The processes of `up`: built, started in order, and where they are.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Args,
+    cli::{self, Cli},
+    lab::{Lab, text},
+};
+use crate::{
+    children::{Children, first_line, guarded, ignore},
+    error::{Failure, Result},
+    login::Login,
+    paths,
+    postgres::{Postgres, free_port},
+    terminal::say,
+};
+
+const DATABASE: &str = "rackhand";
+const READY: Duration = Duration::from_secs(60);
+pub const SITE: &str = "lab";
+pub const EXECUTORS: [&str; 2] = ["executor-1", "executor-2"];
+/// A killed executor's work is taken over after this; shorter than the default, so that nobody waits for it.
+const LEASE_TTL_MS: &str = "5000";
+/// What cargo builds, package and binary.
+const BINARIES: [(&str, &str); 4] = [
+    ("rackhand-server", "rackhand-server"),
+    ("rackhand-executor", "rackhand-executor"),
+    ("rackhand-lab", "rackhand-lab"),
+    ("rackhand", "rackhand"),
+];
+
+/// Everything that runs.
+pub struct Stack {
+    pub cli: Cli,
+    pub lab: Lab,
+    pub url: String,
+    pub email: String,
+    pub password: String,
+    pub site: String,
+    folder: PathBuf,
+    speed: f64,
+    // Declared last: the database stops after everything that uses it.
+    _postgres: Option<Postgres>,
+}
+
+/// Builds the binaries, and the UI when its sources have changed.
+pub fn build() -> Result<()> {
+    let root = paths::root();
+    say("building the binaries");
+    let mut cargo = Command::new("cargo");
+    cargo.arg("build").current_dir(&root);
+    for (package, binary) in BINARIES {
+        cargo.args(["--package", package, "--bin", binary]);
+    }
+    succeed(cargo, "cargo build")?;
+    build_ui(&root.join("ui"))
+}
+
+/// Runs npm only when something is newer than what was built last.
+pub fn build_ui(ui: &Path) -> Result<()> {
+    let built = modified(&ui.join("dist/index.html"));
+    let installed = modified(&ui.join("node_modules/.package-lock.json"));
+    let lock = modified(&ui.join("package-lock.json"));
+    if installed.is_none() || installed < lock {
+        say("installing the UI's packages (npm ci)");
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(ui);
+        succeed(npm, "npm ci")?;
+    }
+    let schema = modified(&ui.join("../schema/openapi.json"));
+    let sources = newest(ui)?.max(schema);
+    if built.is_none() || built < sources {
+        say("building the UI (npm run build)");
+        let mut npm = Command::new("npm");
+        npm.args(["run", "--silent", "build"]).current_dir(ui);
+        succeed(npm, "npm run build")?;
+    }
+    Ok(())
+}
+
+impl Stack {
+    /// Starts everything up to two executors that hold the site key. `children` gets the processes.
+    pub async fn start(args: &Args, children: &mut Children) -> Result<Self> {
+        let folder = paths::state().join("run");
+        paths::remove_folder(&folder)?;
+        paths::private_folder(&folder)?;
+        let bin = paths::binaries();
+        let elsewhere = env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+        let (postgres, login) = database(elsewhere.as_deref(), &folder, &children.log("postgres"))?;
+
+        let owner_file = folder.join("owner-url");
+        // A database of the user's own is spoken to exactly as they said, parameters included.
+        paths::write_secret(&owner_file, elsewhere.as_deref().unwrap_or(&login.url()))?;
+        let server = bin.join("rackhand-server");
+        say("migrating the database");
+        cli::run(with(&server, &["migrate", "--owner-url-file", utf8(&owner_file)?]), None).await?;
+        let api_password = paths::random_secret()?;
+        login.run(&folder, &format!("alter role rackhand_api password '{api_password}';\n"))?;
+        let api_file = folder.join("api-url");
+        paths::write_secret(&api_file, &login.of("rackhand_api", &api_password).url())?;
+
+        // In a database that is kept, names of an earlier `up` are taken.
+        let mark = if elsewhere.is_some() { paths::random_secret()?.split_off(24) } else { String::new() };
+        let email = format!("admin{mark}@rackhand.example");
+        let password = paths::random_secret()?;
+        let create = [
+            "admin",
+            "create",
+            "--owner-url-file",
+            utf8(&owner_file)?,
+            "--email",
+            &email,
+            "--name",
+            "Admin",
+            "--password-stdin",
+        ];
+        cli::run(with(&server, &create), Some(&format!("{password}\n"))).await?;
+
+        let url = start_server(args.port, &folder, &api_file, children).await?;
+        let cli = Cli { config: folder.join("cli") };
+        let login = ["login", url.as_str(), "--email", &email, "--password-stdin"];
+        cli.json(&login, Some(&format!("{password}\n"))).await?;
+
+        let bmc_password = paths::random_secret()?;
+        let lab = start_lab(args, &folder, &bmc_password, children).await?;
+        let site = format!("{SITE}{mark}");
+        cli.json(&["sites", "create", &site, "--lease-ttl-ms", LEASE_TTL_MS], None).await?;
+        let stack =
+            Self { cli, lab, url, email, password, site, folder, speed: args.speed, _postgres: postgres };
+        stack.join_executors(children).await?;
+        stack.register(&bmc_password).await?;
+        Ok(stack)
+    }
+
+    /// Starts an enrolled executor; after a kill it goes on from its journal.
+    pub async fn start_executor(&self, name: &str, children: &mut Children) -> Result<()> {
+        let data = self.folder.join(name);
+        let log = children.log(name);
+        let program = paths::binaries().join("rackhand-executor");
+        let stdout = children.start(name, &program, &["run", "--data", utf8(&data)?], None).await?;
+        first_line(stdout, READY, name, &log).await?;
+        Ok(())
+    }
+
+    /// The first executor makes the site key; the second gets it once its fingerprint is confirmed on the first.
+    async fn join_executors(&self, children: &mut Children) -> Result<()> {
+        let program = paths::binaries().join("rackhand-executor");
+        for name in EXECUTORS {
+            let data = self.folder.join(name);
+            paths::private_folder(&data)?;
+            let settings = format!("device_time_scale = {:?}\n", self.speed);
+            write(&data.join("executor.toml"), &settings)?;
+            // BMCs that fetch packages themselves fetch them from the executor.
+            write(&data.join("policy.toml"), "package_listen = \"127.0.0.1:0\"\n")?;
+            let token = self.cli.json(&["executors", "enrol-token", "--site", &self.site], None).await?;
+            let enrol = with(
+                &program,
+                &["enrol", "--server", &self.url, "--data", utf8(&data)?, "--name", name, "--token-stdin"],
+            );
+            let words = cli::run(enrol, Some(&format!("{}\n", text(&token, "token")))).await?;
+            let fingerprint = words.lines().find_map(|line| line.strip_prefix("Fingerprint: "));
+            let fingerprint = fingerprint
+                .ok_or_else(|| Failure::Other(format!("{name} enrolled without showing a fingerprint")))?;
+            self.start_executor(name, children).await?;
+            if name == EXECUTORS[0] {
+                self.until("the site key", || async {
+                    let site = self.cli.json(&["sites", "show", &self.site], None).await?;
+                    Ok(!text(&site, "public_key").is_empty())
+                })
+                .await?;
+            } else {
+                let first = self.folder.join(EXECUTORS[0]);
+                cli::run(with(&program, &["confirm", "--data", utf8(&first)?, fingerprint]), None).await?;
+            }
+            self.until(&format!("{name} to be active"), || async {
+                let all = self.cli.json(&["executors", "list", "--site", &self.site], None).await?;
+                Ok(items(&all)
+                    .iter()
+                    .any(|executor| text(executor, "name") == name && text(executor, "state") == "active"))
+            })
+            .await?;
+            say(format!("{name} has joined, fingerprint {fingerprint}"));
+        }
+        Ok(())
+    }
+
+    /// Seals the BMCs' password for the site and registers the servers.
+    async fn register(&self, bmc_password: &str) -> Result<()> {
+        let rows: Vec<Value> = self
+            .lab
+            .bmcs
+            .iter()
+            .map(|bmc| {
+                json!({"name": text(bmc, "name"), "bmc_url": text(bmc, "url"),
+                       "spki_sha256": text(bmc, "spki_sha256"), "tags": ["simulated"]})
+            })
+            .collect();
+        let file = self.folder.join("servers.json");
+        write(&file, &Value::Array(rows).to_string())?;
+        let file = utf8(&file)?;
+        let credential = format!("{}-root", self.site);
+        let set = [
+            "credentials",
+            "set",
+            &credential,
+            "--site",
+            &self.site,
+            "--user",
+            "root",
+            "--password-stdin",
+            "--targets-file",
+            file,
+        ];
+        self.cli.json(&set, Some(&format!("{bmc_password}\n"))).await?;
+        let import = ["servers", "import", file, "--site", &self.site, "--credential", &credential];
+        let sum = self.cli.json(&import, None).await?;
+        say(format!("{} servers registered", sum.get("created").and_then(Value::as_u64).unwrap_or_default()));
+        Ok(())
+    }
+
+    /// Asks again and again until it is so.
+    async fn until<F, Fut>(&self, what: &str, mut check: F) -> Result<()>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<bool>>,
+    {
+        let end = Instant::now() + READY;
+        while !check().await? {
+            if Instant::now() >= end {
+                return Err(Failure::Other(format!("waited {} s for {what}", READY.as_secs())));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    /// Writes the BIOS packages of the site, by model, as `rackhand jobs plan firmware --package` takes them.
+    pub fn write_packages(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.lab.bios_packages()?)
+            .map_err(|error| Failure::Other(error.to_string()))?;
+        write(path, &text)
+    }
+
+    /// A file of this `up`, removed at the next.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+/// The database: one of the user's own, or a private one.
+fn database(elsewhere: Option<&str>, folder: &Path, log: &Path) -> Result<(Option<Postgres>, Login)> {
+    if let Some(url) = elsewhere {
+        say("using the database of DATABASE_URL");
+        return Ok((None, Login::parse(url)?));
+    }
+    say("starting Postgres");
+    let postgres = Postgres::create(&paths::state().join("postgres"), log)?;
+    postgres.login("postgres").run(folder, &format!("create database {DATABASE};\n"))?;
+    let login = postgres.login(DATABASE);
+    say(format!("Postgres on 127.0.0.1:{}", postgres.port()));
+    Ok((Some(postgres), login))
+}
+
+/// Starts the control plane on the wanted port, or on another one when that is taken.
+async fn start_server(port: u16, folder: &Path, api_file: &Path, children: &mut Children) -> Result<String> {
+    let wanted = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port));
+    let port = match wanted {
+        Ok(_) if port != 0 => port,
+        Ok(_) => free_port()?,
+        Err(_) => {
+            let other = free_port()?;
+            say(format!("port {port} is taken; using {other}"));
+            other
+        }
+    };
+    let key = folder.join("signing-key");
+    let (listen, ui) = (format!("127.0.0.1:{port}"), paths::root().join("ui/dist"));
+    let arguments = [
+        "--listen",
+        &listen,
+        "--database-url-file",
+        utf8(api_file)?,
+        "--signing-key-file",
+        utf8(&key)?,
+        "--ui-dir",
+        utf8(&ui)?,
+    ];
+    let log = children.log("server");
+    let program = paths::binaries().join("rackhand-server");
+    let stdout = children.start("server", &program, &arguments, None).await?;
+    let line = first_line(stdout, READY, "the control plane", &log).await?;
+    let ready: Value = serde_json::from_str(&line)
+        .map_err(|error| Failure::Other(format!("the control plane said `{line}`: {error}")))?;
+    let url = text(&ready, "url").trim_end_matches('/').to_owned();
+    say(format!("control plane on {url}"));
+    Ok(if url.is_empty() { format!("http://{listen}") } else { url })
+}
+
+async fn start_lab(args: &Args, folder: &Path, password: &str, children: &mut Children) -> Result<Lab> {
+    let ready = folder.join("lab.json");
+    let (servers, speed) = (args.servers.to_string(), args.speed.to_string());
+    let arguments = [
+        "serve",
+        "--servers",
+        &servers,
+        "--speed",
+        &speed,
+        "--password-stdin",
+        "--ready-file",
+        utf8(&ready)?,
+    ];
+    let log = children.log("lab");
+    let program = paths::binaries().join("rackhand-lab");
+    let stdout = children.start("lab", &program, &arguments, Some(&format!("{password}\n"))).await?;
+    ignore(stdout);
+    let end = Instant::now() + READY;
+    let ready = loop {
+        if let Ok(text) = fs::read_to_string(&ready) {
+            break text;
+        }
+        if let Some((name, status)) = children.ended() {
+            return Err(Failure::Other(format!("{name} ended ({status}); its log: {}", log.display())));
+        }
+        if Instant::now() >= end {
+            return Err(Failure::Other(format!("the lab is not ready; its log: {}", log.display())));
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    let ready: Value = serde_json::from_str(&ready)
+        .map_err(|error| Failure::Other(format!("the lab's ready file is not JSON: {error}")))?;
+    let lab = Lab::open(text(&ready, "control_url")).await?;
+    say(format!("simulated site of {} BMCs, time runs {} times as fast", lab.bmcs.len(), args.speed));
+    Ok(lab)
+}
+
+pub fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+pub fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Failure::Other(format!("{} is not UTF-8", path.display())))
+}
+
+fn with(program: &Path, arguments: &[&str]) -> tokio::process::Command {
+    let mut command = guarded(program, "TERM");
+    command.args(arguments);
+    command
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|source| Failure::at("write", path, source))
+}
+
+fn succeed(mut command: Command, what: &str) -> Result<()> {
+    // Data of a build is nothing for our stdout.
+    command.stdin(std::process::Stdio::null()).stdout(std::io::stderr());
+    let status = command.status().map_err(|source| Failure::io(format!("cannot run {what}"), source))?;
+    if status.success() { Ok(()) } else { Err(Failure::Other(format!("{what} failed"))) }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|data| data.modified()).ok()
+}
+
+/// The youngest file of the UI's sources.
+fn newest(folder: &Path) -> Result<Option<SystemTime>> {
+    let mut youngest = None;
+    let entries = fs::read_dir(folder).map_err(|source| Failure::at("read", folder, source))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if matches!(name.to_str(), Some("node_modules" | "dist")) {
+            continue;
+        }
+        let path = entry.path();
+        youngest = youngest.max(if path.is_dir() { newest(&path)? } else { modified(&path) });
+    }
+    Ok(youngest)
+}
