@@ -206,7 +206,7 @@ fn plan_firmware(params: &FirmwareUpdateParams, server: &TargetContext, target: 
             .warnings
             .push(format!("Whether {} is newer than {} cannot be told.", package.version, component.version)),
     }
-    let reboot = reboot_of(component, generation, server.bmc_version.as_deref());
+    let reboot = reboot_of(component, server.generation.as_deref(), server.bmc_version.as_deref());
     target.warnings.extend(firmware_warning(reboot, server.power).map(str::to_owned));
     target.estimated_minutes = match reboot {
         Reboot::None => 5,
