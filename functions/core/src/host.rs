@@ -195,7 +195,8 @@ mod tests {
             need: Role::Operator,
             trace: id.parse().unwrap(),
         };
-        let expected = serde_json::json!({"kind": "user", "user": id, "session": id, "need": "operator", "trace": id});
+        let expected =
+            serde_json::json!({"kind": "user", "user": id, "session": id, "need": "operator", "trace": id});
         assert_eq!(serde_json::to_value(scope).unwrap(), expected);
     }
 

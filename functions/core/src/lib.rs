@@ -31,8 +31,8 @@ use axum::{Router, middleware::from_fn};
 use rackhand_schema::ErrorCode;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use crate::{executor_protocol::fingerprint, host::Host, openapi::openapi};
 use crate::problem::Refusal;
+pub use crate::{executor_protocol::fingerprint, host::Host, openapi::openapi};
 
 /// Declares a [`host::Statement`] from the `.sql` file beside the module: name, folder, file.
 macro_rules! statement {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use utoipa::{
     PartialSchema as _, ToSchema as _,
     openapi::{
-        ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder, SecurityRequirement,
+        ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder,
+        SecurityRequirement,
         extensions::ExtensionsBuilder,
         path::{Operation, Parameter, ParameterIn, PathItem},
         security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
@@ -51,7 +52,8 @@ pub fn frame() -> OpenApi {
         .security_scheme("executor_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     let tags = TAGS.iter().map(|(name, what)| TagBuilder::new().name(*name).description(Some(*what)).build());
     let mut info = Info::new("Rackhand", env!("CARGO_PKG_VERSION"));
-    info.description = Some("The control plane of Rackhand: bare-metal fleets that the cloud cannot reach.".into());
+    info.description =
+        Some("The control plane of Rackhand: bare-metal fleets that the cloud cannot reach.".into());
     OpenApiBuilder::new().info(info).components(Some(components.build())).tags(Some(tags)).build()
 }
 
@@ -118,7 +120,9 @@ fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) 
             if !matches!(role.as_str(), "any" | "viewer") {
                 codes.extend([ErrorCode::ForbiddenRole, ErrorCode::NotFound]);
             }
-            ["access_token", "browser"].map(|name| SecurityRequirement::new(name, Vec::<String>::new())).into()
+            ["access_token", "browser"]
+                .map(|name| SecurityRequirement::new(name, Vec::<String>::new()))
+                .into()
         }
     };
     codes.sort_unstable();
@@ -138,7 +142,10 @@ fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) 
     }
     let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
     operation.extensions = Some(
-        ExtensionsBuilder::new().add("x-rackhand-role", json!(role)).add("x-rackhand-errors", json!(names)).build(),
+        ExtensionsBuilder::new()
+            .add("x-rackhand-role", json!(role))
+            .add("x-rackhand-errors", json!(names))
+            .build(),
     );
 }
 

@@ -91,7 +91,9 @@ impl IntoResponse for Refusal {
 impl From<DatabaseError> for Refusal {
     fn from(error: DatabaseError) -> Self {
         match error {
-            DatabaseError::Rejected { code, detail, needs_role } => Self { needs_role, ..Self::new(code, detail) },
+            DatabaseError::Rejected { code, detail, needs_role } => {
+                Self { needs_role, ..Self::new(code, detail) }
+            }
             DatabaseError::Unavailable(cause) => Self {
                 cause: Some(cause),
                 ..Self::new(

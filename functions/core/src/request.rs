@@ -15,7 +15,11 @@ use bytes::Bytes;
 use garde::Validate;
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use rackhand_schema::{ErrorCode, Role, error::FieldProblem, id::{SiteId, TraceId}};
+use rackhand_schema::{
+    ErrorCode, Role,
+    error::FieldProblem,
+    id::{SiteId, TraceId},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -60,7 +64,8 @@ fn trace_of(request: &Request) -> TraceId {
         let mut parts = text.split('-');
         let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
         let lower_hex = |part: &str, length: usize| {
-            part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            part.len() == length
+                && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
         };
         let sound = lower_hex(version, 2) && version != "ff" && lower_hex(trace, 32) && lower_hex(parent, 16);
         sound.then(|| Uuid::parse_str(trace).ok()).flatten().filter(|uuid| !uuid.is_nil())

@@ -15,11 +15,7 @@ use axum::{
 };
 use deadpool_postgres::Pool;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use rackhand_functions::{
-    Host,
-    host::ClientAddress,
-    request::Trace,
-};
+use rackhand_functions::{Host, host::ClientAddress, request::Trace};
 use tower::ServiceExt as _;
 use tower_http::{compression::CompressionLayer, services::ServeDir};
 
@@ -98,7 +94,15 @@ async fn observe(State(around): State<Around>, mut request: Request, next: Next)
     let (status, took) = (response.status().as_u16(), began.elapsed());
     let route = matched.as_deref().unwrap_or("unmatched");
     // An invented method would be a new series.
-    let known = [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS, Method::PATCH];
+    let known = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PATCH,
+    ];
     let method_label = if known.contains(&method) { method.as_str() } else { "other" };
     around.metrics.record(method_label, route, status, took);
     let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();

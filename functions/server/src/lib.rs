@@ -137,8 +137,7 @@ impl Server {
             },
             keys: config.signing_keys,
         };
-        let around =
-            Around { host: Arc::new(host), metrics: Arc::default(), pool, wakeups: wakeups.clone() };
+        let around = Around { host: Arc::new(host), metrics: Arc::default(), pool, wakeups: wakeups.clone() };
         let app = App::new(around, config.ui_dir, tls.is_some());
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
         let tasks = vec![
@@ -154,7 +153,9 @@ impl Running {
     pub async fn shutdown(mut self) {
         self.closing.cancel();
         for task in self.tasks.drain(..) {
-            if let Err(error) = task.await && error.is_panic() {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
                 tracing::error!("a task of the server panicked");
             }
         }

@@ -71,9 +71,11 @@ impl Metrics {
         for ((route, method), entry) in routes.iter() {
             let labels = format!("route=\"{route}\",method=\"{method}\"");
             for (bound, count) in BUCKETS.iter().zip(entry.buckets) {
-                let _ = writeln!(out, "rackhand_http_request_seconds_bucket{{{labels},le=\"{bound}\"}} {count}");
+                let _ =
+                    writeln!(out, "rackhand_http_request_seconds_bucket{{{labels},le=\"{bound}\"}} {count}");
             }
-            let _ = writeln!(out, "rackhand_http_request_seconds_bucket{{{labels},le=\"+Inf\"}} {}", entry.count);
+            let _ =
+                writeln!(out, "rackhand_http_request_seconds_bucket{{{labels},le=\"+Inf\"}} {}", entry.count);
             let _ = writeln!(out, "rackhand_http_request_seconds_sum{{{labels}}} {}", entry.seconds);
             let _ = writeln!(out, "rackhand_http_request_seconds_count{{{labels}}} {}", entry.count);
         }
@@ -85,7 +87,10 @@ impl Metrics {
             ("database_waiting", "Requests that wait for one.", gauges.pool_waiting.to_string()),
             ("database_listening", "Whether wake-ups are heard.", u8::from(gauges.listening).to_string()),
         ] {
-            let _ = writeln!(out, "# HELP rackhand_{name} {help}\n# TYPE rackhand_{name} gauge\nrackhand_{name} {value}");
+            let _ = writeln!(
+                out,
+                "# HELP rackhand_{name} {help}\n# TYPE rackhand_{name} gauge\nrackhand_{name} {value}"
+            );
         }
         out
     }
@@ -109,7 +114,8 @@ mod tests {
         metrics.record("GET", "/v1/servers/{id}", 200, Duration::from_millis(2));
         metrics.record("GET", "/v1/servers/{id}", 404, Duration::from_millis(700));
         let _running = metrics.begin();
-        let text = metrics.render(&Gauges { pool_size: 4, pool_available: 3, pool_waiting: 0, listening: true });
+        let text =
+            metrics.render(&Gauges { pool_size: 4, pool_available: 3, pool_waiting: 0, listening: true });
         for line in [
             "rackhand_http_requests_total{route=\"/v1/servers/{id}\",method=\"GET\",status=\"404\"} 1",
             "rackhand_http_request_seconds_bucket{route=\"/v1/servers/{id}\",method=\"GET\",le=\"0.0025\"} 1",

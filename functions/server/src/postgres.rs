@@ -39,7 +39,9 @@ pub fn parse_url(url: &str) -> Result<Config, PoolSetupError> {
     let mut config: Config = url.trim().parse().map_err(PoolSetupError::Url)?;
     let local = config.get_hosts().iter().all(|host| match host {
         Host::Unix(_) => true,
-        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        }
     });
     if config.get_ssl_mode() == SslMode::Prefer {
         // "Prefer" would fall back to plain text when somebody in between refuses TLS.
@@ -84,7 +86,11 @@ impl Database for Postgres {
                 tried += 1;
                 match self.once(&scope, statement, &args).await {
                     Err(error) if tried <= RETRIES && may_retry(&error) => {
-                        tracing::info!(statement = statement.name, tried, "deadlock or conflict, trying again");
+                        tracing::info!(
+                            statement = statement.name,
+                            tried,
+                            "deadlock or conflict, trying again"
+                        );
                     }
                     outcome => return outcome.map_err(|error| explain(error, statement)),
                 }
@@ -109,7 +115,8 @@ impl Postgres {
     async fn once(&self, scope: &str, statement: &Statement, args: &str) -> Result<String, Failure> {
         let client = self.pool.get().await.map_err(Failure::Pool)?;
         let ask = async {
-            let prepared = client.prepare_typed_cached(RUN_SQL, &[Type::TEXT, Type::TEXT, Type::TEXT]).await?;
+            let prepared =
+                client.prepare_typed_cached(RUN_SQL, &[Type::TEXT, Type::TEXT, Type::TEXT]).await?;
             client.query_one(&prepared, &[&scope, &statement.sql, &args]).await
         };
         let Ok(row) = tokio::time::timeout(ANSWER_TIMEOUT, ask).await else {
@@ -135,7 +142,9 @@ fn explain(failure: Failure, statement: &Statement) -> DatabaseError {
                 let explained =
                     DatabaseError::from_postgres(db.code().code(), db.message(), db.detail(), db.hint());
                 match explained {
-                    DatabaseError::Fault(cause) => DatabaseError::Fault(format!("{}: {cause}", statement.name)),
+                    DatabaseError::Fault(cause) => {
+                        DatabaseError::Fault(format!("{}: {cause}", statement.name))
+                    }
                     other => other,
                 }
             }

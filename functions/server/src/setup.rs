@@ -44,7 +44,12 @@ pub async fn migrate(owner_url: &str) -> Result<(), SetupError> {
 
 /// Makes a fleet admin. If there is a user of that e-mail, the password is set anew, sessions end and the
 /// user becomes admin; so this is also the way back in.
-pub async fn create_admin(owner_url: &str, email: &str, name: &str, password: &str) -> Result<(), SetupError> {
+pub async fn create_admin(
+    owner_url: &str,
+    email: &str,
+    name: &str,
+    password: &str,
+) -> Result<(), SetupError> {
     if !(12..=1024).contains(&password.chars().count()) {
         return Err(SetupError::ShortPassword);
     }

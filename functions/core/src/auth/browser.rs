@@ -44,7 +44,9 @@ pub fn set_cookie(name: &str, value: &str, max_age: u32) -> Answer<HeaderValue> 
 pub fn check_origin(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) -> Answer<()> {
     let refuse = |detail: &str| Err(Refusal::new(ErrorCode::OriginRefused, detail));
     if !is_browser(headers) {
-        return refuse("A browser's request that changes something needs the header X-Rackhand-Client: browser.");
+        return refuse(
+            "A browser's request that changes something needs the header X-Rackhand-Client: browser.",
+        );
     }
     let Some(origin) = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()) else {
         return refuse("A browser's request that changes something needs an Origin header.");
@@ -90,7 +92,10 @@ mod tests {
         let browser = ("x-rackhand-client", "browser");
         let host = ("host", "rack.example:8420");
         assert!(check(&[browser, host, ("origin", "https://rack.example:8420")], None));
-        assert!(check(&[browser, ("host", "inner"), ("origin", "https://rack.example")], Some("https://rack.example/")));
+        assert!(check(
+            &[browser, ("host", "inner"), ("origin", "https://rack.example")],
+            Some("https://rack.example/")
+        ));
         assert!(!check(&[host, ("origin", "https://rack.example:8420")], None), "no client header");
         assert!(!check(&[browser, host], None), "no origin");
         assert!(!check(&[browser, host, ("origin", "https://evil.example")], None));

@@ -30,8 +30,7 @@ use crate::{
 /// How long a session lasts however it is used, seconds.
 const SESSION_TTL: u32 = 7 * 24 * 3600;
 
-static LOGIN_BEGIN: Statement =
-    Statement { name: "auth/login_begin", sql: include_str!("login_begin.sql") };
+static LOGIN_BEGIN: Statement = Statement { name: "auth/login_begin", sql: include_str!("login_begin.sql") };
 static LOGIN_FINISH: Statement =
     Statement { name: "auth/login_finish", sql: include_str!("login_finish.sql") };
 static REFRESH: Statement = Statement { name: "auth/refresh", sql: include_str!("refresh.sql") };
@@ -63,7 +62,12 @@ pub fn opaque_token(host: &Host) -> Answer<(String, String)> {
     responses((status = 200, body = SignedIn)),
     extensions(("x-rackhand-role" = json!("anonymous")),
         ("x-rackhand-errors" = json!(["invalid-credentials", "login-limited", "origin-refused"]))))]
-async fn login(Anyone(call): Anyone, uri: Uri, headers: HeaderMap, Body(login): Body<Login>) -> Answer<Response> {
+async fn login(
+    Anyone(call): Anyone,
+    uri: Uri,
+    headers: HeaderMap,
+    Body(login): Body<Login>,
+) -> Answer<Response> {
     #[derive(Deserialize)]
     struct Known {
         user_id: Option<UserId>,
@@ -83,8 +87,8 @@ async fn login(Anyone(call): Anyone, uri: Uri, headers: HeaderMap, Body(login): 
             }),
         )
         .await?;
-    let session = session
-        .ok_or_else(|| Refusal::new(ErrorCode::InvalidCredentials, "E-mail or password is wrong."))?;
+    let session =
+        session.ok_or_else(|| Refusal::new(ErrorCode::InvalidCredentials, "E-mail or password is wrong."))?;
     signed_in(&call, session, refresh_token, browser)
 }
 
@@ -93,7 +97,12 @@ async fn login(Anyone(call): Anyone, uri: Uri, headers: HeaderMap, Body(login): 
     responses((status = 200, body = SignedIn)),
     extensions(("x-rackhand-role" = json!("anonymous")),
         ("x-rackhand-errors" = json!(["not-signed-in", "session-ended", "refresh-reused", "origin-refused"]))))]
-async fn refresh(Anyone(call): Anyone, uri: Uri, headers: HeaderMap, RawBody(body): RawBody) -> Answer<Response> {
+async fn refresh(
+    Anyone(call): Anyone,
+    uri: Uri,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Answer<Response> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Exchanged {
@@ -166,7 +175,9 @@ fn signed_in(call: &Call, session: Started, refresh_token: String, browser: bool
     let mut response = body(None, None)?.into_response();
     let headers = response.headers_mut();
     headers.append(header::SET_COOKIE, browser::set_cookie(browser::ACCESS_COOKIE, &access, ACCESS_TTL)?);
-    headers
-        .append(header::SET_COOKIE, browser::set_cookie(browser::REFRESH_COOKIE, &refresh_token, SESSION_TTL)?);
+    headers.append(
+        header::SET_COOKIE,
+        browser::set_cookie(browser::REFRESH_COOKIE, &refresh_token, SESSION_TTL)?,
+    );
     Ok(response)
 }

@@ -204,7 +204,8 @@ mod tests {
             MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
             -----END PRIVATE KEY-----\n";
         let seed = "d4ee72dbf913584ad5b6d8f1f769f8ad3afe7c28cbf1d4fbe097a88f44755842\n";
-        let (from_pem, from_seed) = (SigningKeys::from_text(pem).unwrap(), SigningKeys::from_text(seed).unwrap());
+        let (from_pem, from_seed) =
+            (SigningKeys::from_text(pem).unwrap(), SigningKeys::from_text(seed).unwrap());
         assert_eq!(from_pem.public_key(), from_seed.public_key());
         assert!(SigningKeys::from_text("too short").is_err());
     }

@@ -153,7 +153,8 @@ impl Feed {
 
     /// The next chunk; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
-        let keep_alive_at = self.now().saturating_add(u64::try_from(KEEP_ALIVE.as_millis()).unwrap_or(u64::MAX));
+        let keep_alive_at =
+            self.now().saturating_add(u64::try_from(KEEP_ALIVE.as_millis()).unwrap_or(u64::MAX));
         loop {
             match self.look().await {
                 Ok(text) if !text.is_empty() => return Some(text.into()),

@@ -67,7 +67,8 @@ async fn enrol(Anyone(call): Anyone, Body(enrol): Body<Enrol>) -> Answer<(Status
         let bytes = base64_decode(text).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         bytes.ok_or_else(|| Refusal::invalid(field, "is not base64 of 32 bytes"))
     };
-    let (signing, sealing) = (key("signing_key", &enrol.signing_key)?, key("sealing_key", &enrol.sealing_key)?);
+    let (signing, sealing) =
+        (key("signing_key", &enrol.signing_key)?, key("sealing_key", &enrol.sealing_key)?);
     if VerifyingKey::from_bytes(&signing).map_or(true, |key| key.is_weak()) {
         return Err(Refusal::invalid("signing_key", "is not a sound Ed25519 key"));
     }
@@ -136,7 +137,8 @@ fn signature_fits(key: &str, message: &str, signature: &str) -> bool {
         .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
         .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
     let signature = base64_decode(signature).and_then(|bytes| Signature::from_slice(&bytes).ok());
-    key.zip(signature).is_some_and(|(key, signature)| key.verify_strict(message.as_bytes(), &signature).is_ok())
+    key.zip(signature)
+        .is_some_and(|(key, signature)| key.verify_strict(message.as_bytes(), &signature).is_ok())
 }
 
 /// Renew the session and get what is due: grants, losses, cancellations, settings. Held open while there is
@@ -205,7 +207,10 @@ async fn report(Executor(call): Executor, RawBody(body): RawBody) -> Answer<Json
 #[utoipa::path(post, path = "/v1/executor/credential-attempt", tag = "executor",
     request_body = CredentialAttempt, responses((status = 200, body = AttemptAnswer)),
     extensions(("x-rackhand-role" = json!("executor")), ("x-rackhand-errors" = json!(["not-found"]))))]
-async fn credential_attempt(Executor(call): Executor, Body(attempt): Body<CredentialAttempt>) -> Answer<Json> {
+async fn credential_attempt(
+    Executor(call): Executor,
+    Body(attempt): Body<CredentialAttempt>,
+) -> Answer<Json> {
     call.json(&ATTEMPT, &attempt).await
 }
 

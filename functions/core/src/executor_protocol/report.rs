@@ -88,7 +88,9 @@ mod tests {
     const RUN: &str = "01920000-0000-7000-8000-000000000001";
 
     fn event(seq: u64, message: &str) -> String {
-        format!(r#"{{"run_id":"{RUN}","epoch":1,"seq":{seq},"type":"event","level":"info","message":"{message}"}}"#)
+        format!(
+            r#"{{"run_id":"{RUN}","epoch":1,"seq":{seq},"type":"event","level":"info","message":"{message}"}}"#
+        )
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 /// Nothing but their own style element.
-pub const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
     color:#1a1d21;background:#fff}code{font:0.9em ui-monospace,monospace}h2{margin-top:2rem}\
@@ -33,7 +32,8 @@ pub fn operations(document: &Value) -> String {
         "<h1>Rackhand API</h1>\n<p>Machine-readable: <a href=\"/openapi.json\"><code>/openapi.json</code></a>, \
          OpenAPI 3.1. Errors are problem+json; each code links to its page.</p>\n",
     );
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     for (path, methods) in document.get("paths").and_then(Value::as_object).into_iter().flatten() {
         for (method, operation) in methods.as_object().into_iter().flatten() {
             let _ = write!(
@@ -83,7 +83,8 @@ pub fn markdown(title: &str, source: &str) -> String {
     let mut open: Option<&str> = None;
     for line in source.lines() {
         let trimmed = line.trim();
-        let numbered = trimmed.split_once(". ").filter(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        let numbered =
+            trimmed.split_once(". ").filter(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
         let (tag, inner, content) = if let Some(rest) = trimmed.strip_prefix("# ") {
             ("", "h1", rest)
         } else if let Some(rest) = trimmed.strip_prefix("## ") {

@@ -26,7 +26,8 @@ fn every_operation_tells_role_summary_and_errors() {
         let codes = operation["x-rackhand-errors"].as_array().unwrap();
         assert!(codes.iter().any(|code| code == "internal"), "{name}: errors");
         assert_eq!(operation.get("security").is_none(), role == "anonymous", "{name}: security");
-        let success = operation["responses"].as_object().unwrap().keys().any(|status| status.starts_with('2'));
+        let success =
+            operation["responses"].as_object().unwrap().keys().any(|status| status.starts_with('2'));
         assert!(success, "{name}: no success");
     }
 }

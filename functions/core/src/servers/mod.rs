@@ -4,7 +4,9 @@ use garde::Validate;
 use http::StatusCode;
 use rackhand_schema::{
     id::{ServerId, SiteId},
-    server::{BulkUpsert, BulkUpsertResult, Health, PowerState, RefusedItem, Server, ServerList, ServerUpsert},
+    server::{
+        BulkUpsert, BulkUpsertResult, Health, PowerState, RefusedItem, Server, ServerList, ServerUpsert,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -150,7 +152,8 @@ mod tests {
             json!({"name": "d", "bmc_url": "https://10.0.0.4", "tags": ["x"]}),
             json!({"name": "a", "bmc_url": "https://10.0.0.5"}),
         ]);
-        let names: Vec<_> = good.iter().map(|item| (item["index"].as_u64().unwrap(), &item["bmc_url"])).collect();
+        let names: Vec<_> =
+            good.iter().map(|item| (item["index"].as_u64().unwrap(), &item["bmc_url"])).collect();
         assert_eq!(names, [(5, &json!("https://10.0.0.5")), (4, &json!("https://10.0.0.4"))]);
         assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0]);
     }
