@@ -43,6 +43,8 @@ struct Inner {
     paused: bool,
     draining: bool,
     ttl: Duration,
+    /// Until when the last answer keeps this process's session alive.
+    session: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -78,6 +80,7 @@ impl LeaseTable {
         let deadline = sent + ttl.saturating_sub(margin(ttl));
         let mut inner = self.lock();
         inner.ttl = ttl;
+        inner.session = inner.session.max(deadline);
         for run in held.iter().filter(|run| !lost.contains(run)) {
             if let Some(lease) = inner.runs.get_mut(&run.run_id).filter(|lease| lease.epoch == run.epoch) {
                 lease.deadline = lease.deadline.max(deadline);
@@ -96,6 +99,11 @@ impl LeaseTable {
         if inner.runs.get(&run).is_some_and(|lease| lease.epoch == epoch) {
             inner.runs.remove(&run);
         }
+    }
+
+    /// Whether the control plane has heard of this process within the lease time.
+    pub fn session_alive(&self) -> bool {
+        self.clock.now() < self.lock().session
     }
 
     pub fn set_paused(&self, paused: bool) {

@@ -201,13 +201,24 @@ impl Outbox {
         self.lock().values().all(|lane| lane.queue.is_empty())
     }
 
-    /// Delivers for ever; ends only with an answer after which this process may not go on.
+    /// Delivers for ever; ends only with an answer after which this process may not go on. Sends only while
+    /// `leased`: after an outage the lease is renewed first, or every state would be refused as stale.
     ///
     /// # Errors
     /// [`CloudError::Superseded`] or [`CloudError::Revoked`], or the journal's failure as `Refused`.
-    pub async fn deliver(&self, cloud: &dyn Cloud, clock: &dyn Clock, timing: &Timing) -> CloudError {
+    pub async fn deliver(
+        &self,
+        cloud: &dyn Cloud,
+        clock: &dyn Clock,
+        timing: &Timing,
+        leased: impl Fn() -> bool,
+    ) -> CloudError {
         let mut pause = timing.retry;
         loop {
+            if !leased() {
+                clock.sleep(LEASE_POLL).await;
+                continue;
+            }
             let (keys, report) = self.batch();
             if keys.is_empty() {
                 self.work.notified().await;
@@ -325,5 +336,7 @@ fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<Strin
     })
 }
 
+/// How often an interrupted delivery looks for a renewed lease.
+const LEASE_POLL: Duration = Duration::from_millis(100);
 /// How long a drain waits between two looks at the outbox.
 pub const DRAIN_POLL: Duration = Duration::from_millis(50);

@@ -174,7 +174,7 @@ impl Service {
         let cloud = Arc::clone(&self.cloud);
         let broker = Arc::clone(&self.broker);
         let end = tokio::select! {
-            error = shared.outbox.deliver(&*cloud, &*shared.clock, &shared.timing) => ended(error),
+            error = shared.outbox.deliver(&*cloud, &*shared.clock, &shared.timing, || shared.leases.session_alive()) => ended(error),
             end = self.lease() => end,
         };
         self.tasks.shutdown().await;

@@ -176,7 +176,10 @@ impl AuthGate for Budget {
             }
             match self.cloud.credential_attempt(&self.attempt(AttemptStep::Reserve)).await {
                 Ok(answer) if answer.allowed => Ok(()),
-                Ok(answer) => Err(GateDenied { reason: answer.detail, retry_after: None }),
+                Ok(answer) => Err(GateDenied {
+                    reason: text::clean(&answer.detail),
+                    retry_after: answer.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
+                }),
                 Err(error) => Err(GateDenied {
                     reason: format!("the login budget cannot be asked for: {error}"),
                     retry_after: Some(BUDGET_RETRY),
@@ -300,6 +303,16 @@ fn job_phase(state: &TaskState) -> JobPhase {
     }
 }
 
+/// The task of an iDRAC has coarser states than its job; the message tells them apart (Dell message registry:
+/// JCP001 "Task successfully scheduled", RED003 "Downloading package", RED002 "Package successfully downloaded").
+fn task_phase(state: &TaskState, message_id: Option<&str>) -> JobPhase {
+    match (state, message_id) {
+        (TaskState::New, Some("JCP001")) => JobPhase::Scheduled,
+        (TaskState::New | TaskState::Running, Some("RED002" | "RED003")) => JobPhase::Downloading,
+        _ => job_phase(state),
+    }
+}
+
 fn reset_kind(action: PowerAction) -> ResetKind {
     match action {
         PowerAction::On => ResetKind::On,
@@ -389,7 +402,7 @@ impl RedfishBmc {
             vendor: identity.vendor,
             model: identity.model,
             service_tag: identity.service_tag,
-            generation: Some(identity.generation.to_string()),
+            generation: Some(identity.generation.to_string().to_lowercase()),
             bmc_version: identity.bmc_version,
             power: state,
             health,
@@ -510,7 +523,7 @@ impl Bmc for RedfishBmc {
             let result = self.client.follow(&task).await;
             let progress = self.done(result).await?;
             Ok(JobProgress {
-                phase: job_phase(&progress.state),
+                phase: task_phase(&progress.state, progress.message_id.as_deref()),
                 percent: progress.percent,
                 message_id: progress.message_id.map(|id| text::clean(&id)),
                 message: text::clean(&progress.message),

@@ -261,6 +261,9 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
                 context.pause(activity.poll(context)).await;
             }
             Step::Finish(finish) => {
+                if intent.is_some() {
+                    context.resolve(Resolution::Unknown, json!({ "found": describe(&probe) })).await?;
+                }
                 context.phase(phase, PhaseState::Failed, json!({ "code": finish.code })).await?;
                 return Ok(Ended::Finish(finish));
             }

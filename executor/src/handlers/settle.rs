@@ -58,6 +58,10 @@ pub async fn settle(context: &mut Context, mut finish: Finish) -> Result<Finish,
                     let away = [ErrorCode::BmcUnreachable, ErrorCode::DeviceBusy];
                     if away.iter().any(|code| code.as_str() == why.code) {
                         // Stays open: the control plane has it settled later.
+                        if context.grant.settle.is_some() {
+                            let pause = context.timing().bmc_outage / 3;
+                            return Err(context.give_back("settling", &why.detail, pause).await?);
+                        }
                         return Ok(finish);
                     }
                     EffectState::Conflict

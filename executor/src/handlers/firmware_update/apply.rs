@@ -37,6 +37,7 @@ pub fn describe(progress: &JobProgress) -> Value {
 #[derive(Debug, Default)]
 pub struct Watch {
     last_look: Option<Duration>,
+    quiet: Option<Duration>,
     gone_since: Option<Duration>,
 }
 
@@ -53,12 +54,12 @@ impl Watch {
         let since_last = now.saturating_sub(self.last_look.replace(now).unwrap_or(now));
         let seen = format!("{:?} {:?} {}", progress.phase, progress.percent, progress.message);
         let seen = text::clean(&seen);
-        if seen == state.progress {
-            state.quiet_ms += u64::try_from(since_last.as_millis()).unwrap_or(0);
-        } else {
-            state.quiet_ms = 0;
-            state.progress = seen;
-        }
+        let before = self.quiet.unwrap_or(Duration::from_millis(state.quiet_ms));
+        let quiet = if seen == state.progress { before + since_last } else { Duration::ZERO };
+        self.quiet = Some(quiet);
+        state.progress = seen;
+        // Whole minutes: a checkpoint is written when it changes.
+        state.quiet_ms = quiet.as_secs() / 60 * 60_000;
         let server = context.server();
         if progress.phase == JobPhase::Vanished {
             let since = *self.gone_since.get_or_insert(now);
@@ -72,7 +73,7 @@ impl Watch {
             };
         }
         self.gone_since = None;
-        if Duration::from_millis(state.quiet_ms) > context.timing().stall {
+        if quiet > context.timing().stall {
             return Probe::Impossible(fault(
                 ErrorCode::DeviceStalled,
                 format!(
@@ -158,6 +159,9 @@ impl Activity for Apply<'_> {
             JobPhase::Completed => Ok(Probe::Done(describe(&progress))),
             JobPhase::RebootPending if self.plan.may_restart_host() && self.state.resets.is_empty() => {
                 Ok(Probe::Done(json!({ "restart": true, "job": describe(&progress) })))
+            }
+            JobPhase::Scheduled if self.plan.may_restart_host() => {
+                Ok(Probe::Done(json!({ "scheduled": describe(&progress) })))
             }
             JobPhase::RebootPending => Ok(Probe::Done(describe(&progress))),
             JobPhase::Failed => self.failed(context, &progress).await,

@@ -192,6 +192,8 @@ pub async fn run(context: &mut Context, params: &FirmwareUpdateParams) -> Result
                 state.resets.clear();
                 REBOOT
             }
+            // It looked as if it had begun, and waits for a restart after all.
+            APPLY if evidence.get("scheduled").is_some() => REBOOT,
             APPLY if evidence.get("stage_again").is_some() => {
                 context.move_effects(BMC_JOB, &[EffectState::Applied], EffectState::Settled).await?;
                 state.job = None;
