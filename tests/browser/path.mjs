@@ -5,7 +5,8 @@
 //   URL            of the control plane, e.g. http://127.0.0.1:8420
 //   EMAIL          of an operator
 //   PASSWORD_FILE  holds the password, a trailing newline is ignored
-//   PACKAGES_JSON  path of a file with {generation: package}, as in the parameters of `firmware_update`
+//   PACKAGES_JSON  path of a file with {model, generation or any: package}, as in the parameters of
+//                  `firmware_update`; also when they stand under `packages` or `params`
 //   OUT            folder for screenshots (default: ./out)
 //   SITE           name of the site to work in (default: the only one, or all)
 //   CHROMIUM       path of the browser (default: /usr/bin/chromium)
@@ -99,7 +100,7 @@ async function run() {
     const rows = page.getByRole("checkbox", { name: /^Select (?!the )/ });
     await rows.first().waitFor();
     await check("fleet");
-    const wanted = Object.keys(versions).find((generation) => generation !== "any");
+    const wanted = await page.getByLabel("BMC").getByRole("option").evaluateAll((options) => options.map((option) => option.value).find((value) => value !== ""));
     if (wanted) {
       await page.getByLabel("BMC").selectOption(wanted);
       await page.waitForURL(new RegExp(`generation=${wanted}`));

@@ -54,15 +54,16 @@ export const serversQuery = (filter: FleetFilter) =>
     refetchInterval: 30_000,
   });
 
-/** Every server that matches, page by page, for a frozen selection; stops above `MAX_TARGETS`. */
+/** Every server that matches, page by page, for a frozen selection. Never a part: throws above `MAX_TARGETS`. */
 export async function allMatching(filter: FleetFilter) {
   const items = [];
   let cursor: string | undefined;
   do {
-    const page = await body(api.GET("/v1/servers", { params: { query: { ...filter, cursor, limit: 200 } } }));
+    const page = await body(api.GET("/v1/servers", { params: { query: { ...filter, cursor, limit: 500 } } }));
     items.push(...page.items);
     cursor = page.next ?? undefined;
-  } while (cursor !== undefined && items.length <= MAX_TARGETS);
+    if (items.length > MAX_TARGETS) throw new Error(`More than ${MAX_TARGETS} servers match; a job takes no more. Narrow the filter.`);
+  } while (cursor !== undefined);
   return items;
 }
 
@@ -106,7 +107,7 @@ export const jobRunsQuery = (id: string, over: boolean) =>
       const items: Run[] = [];
       let cursor: string | undefined;
       do {
-        const page = await body(api.GET("/v1/jobs/{id}/runs", { params: { path: { id }, query: { cursor, limit: 200 } }, signal }));
+        const page = await body(api.GET("/v1/jobs/{id}/runs", { params: { path: { id }, query: { cursor, limit: 500 } }, signal }));
         items.push(...page.items);
         cursor = page.next ?? undefined;
       } while (cursor !== undefined);

@@ -2,7 +2,7 @@
 import { Link } from "@tanstack/react-router";
 import { type ButtonHTMLAttributes, type ReactNode, useEffect, useId, useState, useSyncExternalStore } from "react";
 
-import { ApiError } from "../api/problem";
+import { ApiError, Unreachable } from "../api/problem";
 import { serverNow } from "../lib/clock";
 import { age, clock, duration } from "../lib/format";
 import { Shape } from "./Status";
@@ -100,7 +100,7 @@ export function ProblemNote({ error, retry, what }: { error: unknown; retry?: ()
     <div role="alert" className="border-bad/40 bg-bad-wash text-ink rounded-md border px-3 py-2.5">
       <p className="font-medium">
         {what && <>{what}: </>}
-        {problem?.title ?? "No answer"}
+        {problem?.title ?? (error instanceof Unreachable ? "No answer" : "This did not work")}
       </p>
       <p className="mt-0.5">{error instanceof Error ? error.message : String(error)}</p>
       {problem?.fields && problem.fields.length > 0 && (

@@ -4,10 +4,17 @@
  */
 import type { FirmwarePackage } from "../api/types";
 
+export interface DraftTarget {
+  id: string;
+  name: string;
+  model?: string | null;
+  generation?: string | null;
+}
+
 export interface Draft {
   siteId: string;
   site: string;
-  targets: { id: string; name: string; generation?: string | null }[];
+  targets: DraftTarget[];
   /** How the selection was made, in words. */
   origin: string;
   packages?: Record<string, FirmwarePackage>;

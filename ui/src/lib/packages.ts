@@ -1,5 +1,16 @@
 /** Firmware packages as typed or pasted, checked with the server's rules so that mistakes show at once. */
 import type { FirmwarePackage } from "../api/types";
+import { generation } from "./format";
+
+/** Which of the `given` packages a server gets: by model, then by its BMC's generation, then `any`. */
+export function packageFor(server: { model?: string | null; generation?: string | null }, given: readonly string[]): string | undefined {
+  return [server.model, server.generation, "any"].find((key) => typeof key === "string" && given.includes(key)) ?? undefined;
+}
+
+/** "any" and generations as people call them; models as they are. */
+export function packageKey(key: string): string {
+  return key === "any" ? "Any other server" : generation(key);
+}
 
 export const FIELDS = ["name", "file_name", "url", "sha256", "size", "software_id", "version"] as const;
 export type PackageField = (typeof FIELDS)[number];
@@ -54,7 +65,7 @@ export function toForm(value: Partial<Record<PackageField, unknown>>): PackageFo
   return form;
 }
 
-/** Reads `{generation: package}`, also when it stands under `packages` or `params`. Throws a plain reason. */
+/** Reads `{model or generation: package}`, also when it stands under `packages` or `params`. Throws a plain reason. */
 export function parsePackages(text: string): Record<string, PackageForm> {
   let value: unknown;
   try {
@@ -65,10 +76,10 @@ export function parsePackages(text: string): Record<string, PackageForm> {
   for (const wrapper of ["params", "packages"]) {
     if (isObject(value) && isObject(value[wrapper])) value = value[wrapper];
   }
-  if (!isObject(value) || Object.keys(value).length === 0) throw new Error("Expected an object: BMC generation → package.");
+  if (!isObject(value) || Object.keys(value).length === 0) throw new Error("Expected an object: model or BMC generation → package.");
   const out: Record<string, PackageForm> = {};
   for (const [generation, item] of Object.entries(value)) {
-    if (!isObject(item)) throw new Error(`“${generation}” is not a package. Expected BMC generation → package, such as {"idrac9": {…}}.`);
+    if (!isObject(item)) throw new Error(`“${generation}” is not a package. Expected model or BMC generation → package, such as {"idrac9": {…}}.`);
     out[generation] = toForm(item);
   }
   return out;

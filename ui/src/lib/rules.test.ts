@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import type { Job, Me, Plan } from "../api/types";
 import { approveLabel, planOrder, planSums } from "./job";
-import { isBlank, packageProblems, parsePackages, toForm, toPackage } from "./packages";
+import { isBlank, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
 
@@ -65,6 +65,14 @@ describe("packages", () => {
     expect(() => parsePackages("{")).toThrow("not JSON");
     expect(() => parsePackages("[]")).toThrow("Expected an object");
     expect(() => parsePackages('{"idrac9": 4}')).toThrow("“idrac9” is not a package");
+  });
+
+  it("go by model, then generation, then any", () => {
+    const server = { model: "PowerEdge R750", generation: "idrac9" };
+    expect(packageFor(server, ["any", "idrac9", "PowerEdge R750"])).toBe("PowerEdge R750");
+    expect(packageFor(server, ["any", "idrac9"])).toBe("idrac9");
+    expect(packageFor(server, ["any", "idrac8"])).toBe("any");
+    expect(packageFor({ model: null }, ["idrac8"])).toBeUndefined();
   });
 
   it("are checked with the server's rules", () => {

@@ -22,7 +22,8 @@ export interface LogState {
   error?: unknown;
 }
 
-const PAGE = 500;
+/** The most that one page may have. */
+const PAGE = 1000;
 const FALLBACK_MS = 5000;
 
 class EventLog {

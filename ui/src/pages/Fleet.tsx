@@ -13,7 +13,7 @@ import type { FleetFilter } from "../lib/search";
 import { FleetFilters } from "./fleet/Filters";
 import { FleetTable } from "./fleet/FleetTable";
 
-type Picked = Pick<ServerSummary, "id" | "name" | "site_id" | "site" | "generation">;
+type Picked = Pick<ServerSummary, "id" | "name" | "site_id" | "site" | "model" | "generation">;
 
 export function Fleet() {
   const filter = useSearch({ from: "/signed-in/servers" });
@@ -121,7 +121,7 @@ function SelectionBar({ filter, rows, total, selection, select }: SelectionBarPr
     const draft = saveDraft({
       siteId: first.site_id,
       site: sites?.items.find((site) => site.id === first.site_id)?.name ?? first.site,
-      targets: picked.map(({ id, name, generation }) => ({ id, name, generation })),
+      targets: picked.map(({ id, name, model, generation }) => ({ id, name, model, generation })),
       origin: describe(filter),
     });
     void navigate({ to: "/jobs/new", search: { draft } });
@@ -144,7 +144,8 @@ function SelectionBar({ filter, rows, total, selection, select }: SelectionBarPr
             </button>
           </>
         )}
-        {total > 0 && picked.length < total && (
+        {total > MAX_TARGETS && <span>Narrow the filter to at most {number(MAX_TARGETS)} to select all that match</span>}
+        {total > 0 && total <= MAX_TARGETS && picked.length < total && (
           <button type="button" className="link" onClick={() => void all()} aria-busy={gathering}>
             {gathering ? "Collecting…" : `Select all ${number(total)} matching`}
           </button>

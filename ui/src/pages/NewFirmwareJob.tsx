@@ -1,4 +1,4 @@
-/** A firmware job in preparation: frozen targets, a package for each BMC generation, pace and reason. */
+/** A firmware job in preparation: frozen targets, a package for each model or BMC generation, pace and reason. */
 import { useMutation, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useMemo, useRef, useState } from "react";
@@ -9,7 +9,7 @@ import type { NewJob } from "../api/types";
 import { Button, Empty, PageHead, Panel, ProblemNote } from "../components/ui";
 import { type Draft, loadDraft } from "../lib/draft";
 import { count, generation as generationName } from "../lib/format";
-import { EMPTY, isBlank, packageProblems, type PackageForm, toForm, toPackage } from "../lib/packages";
+import { EMPTY, isBlank, packageFor, packageKey, packageProblems, type PackageForm, toForm, toPackage } from "../lib/packages";
 import { missingRole } from "../lib/roles";
 import { PackageEditor, PastePackages } from "./job/PackageEditor";
 
@@ -37,15 +37,12 @@ function Form({ draft }: { draft: Draft }) {
   const { data: me } = useSuspenseQuery(meQuery);
   const queries = useQueryClient();
   const navigate = useNavigate();
-  const byGeneration = useMemo(() => {
-    const map = new Map<string, number>();
-    for (const target of draft.targets) map.set(target.generation ?? "", (map.get(target.generation ?? "") ?? 0) + 1);
-    return map;
-  }, [draft]);
+  const generations = useMemo(() => distinct(draft.targets.map((target) => target.generation)), [draft]);
+  const models = useMemo(() => distinct(draft.targets.map((target) => target.model)), [draft]);
 
   const [packages, setPackages] = useState<Record<string, PackageForm>>(() => {
     const given = Object.entries(draft.packages ?? {}).map(([key, item]) => [key, toForm(item)] as const);
-    const empty = [...byGeneration.keys()].filter((key) => key !== "").map((key) => [key, EMPTY] as const);
+    const empty = generations.map((key) => [key, EMPTY] as const);
     return Object.fromEntries(given.length > 0 ? given : empty.length > 0 ? empty : [["any", EMPTY]]);
   });
   const [downgrade, setDowngrade] = useState(draft.allowDowngrade ?? false);
@@ -57,7 +54,10 @@ function Form({ draft }: { draft: Draft }) {
 
   const filled = Object.entries(packages).filter(([, form]) => !isBlank(form));
   const wrong = filled.some(([, form]) => Object.keys(packageProblems(form)).length > 0);
-  const uncovered = [...byGeneration].filter(([name]) => !filled.some(([given]) => given === name || given === "any"));
+  const given = filled.map(([name]) => name);
+  const uncovered = draft.targets.filter((target) => packageFor(target, given) === undefined);
+  const servers = (name: string): number => draft.targets.filter((target) => packageFor(target, Object.keys(packages)) === name).length;
+  const addable = [...generations, ...models, "any"].filter((name) => packages[name] === undefined);
   const paceWrong = !inRange(parallel, 1, 1000) || !inRange(pauseAfter, 0, 1000);
 
   const create = useMutation({
@@ -105,15 +105,15 @@ function Form({ draft }: { draft: Draft }) {
         }
       />
       <div className="flex flex-col gap-4">
-        <Targets draft={draft} byGeneration={byGeneration} />
-        <Panel title="Packages, one for each BMC generation" aside={<PastePackages use={setPackages} />}>
+        <Targets draft={draft} generations={generations} />
+        <Panel title="Packages, by server model or BMC generation" aside={<PastePackages use={setPackages} />}>
           <div className="flex flex-col gap-4 p-4">
             <p className="text-soft">An executor fetches the file inside the site, checks its SHA-256, and hands nothing else to a BMC. The version is what must be read back.</p>
             {Object.entries(packages).map(([name, form]) => (
               <PackageEditor
                 key={name}
-                generation={name}
-                servers={name === "any" ? undefined : (byGeneration.get(name) ?? 0)}
+                target={name}
+                servers={servers(name)}
                 form={form}
                 strict={tried}
                 change={(next) => setPackages((old) => ({ ...old, [name]: next }))}
@@ -124,17 +124,32 @@ function Form({ draft }: { draft: Draft }) {
                 }
               />
             ))}
-            {packages.any === undefined && (
-              <div>
-                <Button onClick={() => setPackages((old) => ({ ...old, any: EMPTY }))}>Add one for any other BMC</Button>
-              </div>
+            {addable.length > 0 && (
+              <label className="flex items-center gap-2">
+                <span>Add a package for</span>
+                <select className="field" value="" onChange={(event) => setPackages((old) => ({ ...old, [event.target.value]: EMPTY }))}>
+                  <option value="" disabled>
+                    choose
+                  </option>
+                  {addable.map((name) => (
+                    <option key={name} value={name}>
+                      {packageKey(name)}
+                    </option>
+                  ))}
+                </select>
+                <span className="text-soft">A model's package goes before its BMC generation's.</span>
+              </label>
             )}
-            {filled.length > 0 &&
-              uncovered.map(([name, servers]) => (
-                <p key={name} className="text-warn">
-                  {count(servers, "server")} with {name === "" ? "an unknown BMC" : generationName(name)} {servers === 1 ? "has" : "have"} no package and will be left out by the plan.
-                </p>
-              ))}
+            {filled.length > 0 && uncovered.length > 0 && (
+              <p className="text-warn">
+                {count(uncovered.length, "server")} {uncovered.length === 1 ? "has" : "have"} no package and will be left out by the plan:{" "}
+                {uncovered
+                  .slice(0, 8)
+                  .map((target) => target.name)
+                  .join(", ")}
+                {uncovered.length > 8 && " …"}
+              </p>
+            )}
           </div>
         </Panel>
         <Panel title="How and why">
@@ -176,11 +191,16 @@ function Form({ draft }: { draft: Draft }) {
   );
 }
 
-function Targets({ draft, byGeneration }: { draft: Draft; byGeneration: Map<string, number> }) {
+function distinct(values: (string | null | undefined)[]): string[] {
+  return [...new Set(values.filter((value) => typeof value === "string"))].sort();
+}
+
+function Targets({ draft, generations }: { draft: Draft; generations: string[] }) {
+  const known = (name: string): number => draft.targets.filter((target) => target.generation === name).length;
   return (
     <Panel
       title={`Targets (${draft.targets.length})`}
-      aside={[...byGeneration].map(([name, n]) => `${name === "" ? "unknown BMC" : generationName(name)}: ${n}`).join(" · ")}
+      aside={generations.map((name) => `${generationName(name)}: ${known(name)}`).join(" · ")}
     >
       <ul className="flex max-h-28 flex-wrap gap-1.5 overflow-auto p-3" tabIndex={0} aria-label="Targets of the job">
         {draft.targets.map((target) => (

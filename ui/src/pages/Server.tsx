@@ -27,7 +27,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
     const draft = saveDraft({
       siteId: server.site_id,
       site: server.site,
-      targets: [{ id: server.id, name: server.name, generation: server.generation }],
+      targets: [{ id: server.id, name: server.name, model: server.model, generation: server.generation }],
       origin: "from its own page",
     });
     void navigate({ to: "/jobs/new", search: { draft } });

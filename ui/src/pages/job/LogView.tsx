@@ -28,6 +28,7 @@ export function LogView({ run, server, line, over }: Props) {
   const [follow, setFollow] = useState(line === undefined);
   const [seen, setSeen] = useState(0);
   const scroller = useRef<HTMLDivElement>(null);
+  const byHand = useRef(false);
   const shownLine = useRef<string | undefined>(undefined);
 
   const virtual = useVirtualizer({
@@ -48,21 +49,24 @@ export function LogView({ run, server, line, over }: Props) {
   useEffect(() => {
     if (follow && log.items.length > 0) {
       virtual.scrollToIndex(log.items.length - 1, { align: "end" });
-      setSeen(log.items.length);
     }
-  }, [follow, log.items.length, virtual]);
+    // Lines read on opening are not new ones.
+    if (follow || !log.complete) setSeen(log.items.length);
+  }, [follow, log.items.length, log.complete, virtual]);
 
   useEffect(() => {
     if (line === undefined || shownLine.current === line) return;
     const index = log.items.findIndex((event) => event.cursor === line);
     if (index < 0) return;
     shownLine.current = line;
+    byHand.current = false;
     setFollow(false);
     virtual.scrollToIndex(index, { align: "center" });
   }, [line, log.items, virtual]);
 
   useEffect(() => {
     if (current === undefined) return;
+    byHand.current = false;
     setFollow(false);
     virtual.scrollToIndex(current, { align: "center" });
   }, [current, virtual]);
@@ -70,6 +74,11 @@ export function LogView({ run, server, line, over }: Props) {
   const atEnd = (): boolean => {
     const box = scroller.current;
     return box !== null && box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
+  };
+  /** People scroll; only then does reaching the end mean that they want to follow it. */
+  const handScroll = (away: boolean): void => {
+    byHand.current = true;
+    if (away) setFollow(false);
   };
   const unseen = Math.max(0, log.items.length - seen);
 
@@ -118,11 +127,11 @@ export function LogView({ run, server, line, over }: Props) {
           role="log"
           aria-live="off"
           aria-label={`Log of ${server}`}
-          onScroll={() => atEnd() && setFollow(true)}
-          onWheel={(event) => event.deltaY < 0 && setFollow(false)}
-          onTouchMove={() => setFollow(atEnd())}
-          onMouseDown={(event) => event.target === event.currentTarget && !atEnd() && setFollow(false)}
-          onKeyDown={(event) => ["ArrowUp", "PageUp", "Home"].includes(event.key) && setFollow(false)}
+          onScroll={() => byHand.current && atEnd() && setFollow(true)}
+          onWheel={(event) => handScroll(event.deltaY < 0)}
+          onTouchMove={() => handScroll(!atEnd())}
+          onMouseDown={(event) => event.target === event.currentTarget && handScroll(!atEnd())}
+          onKeyDown={(event) => handScroll(["ArrowUp", "PageUp", "Home"].includes(event.key))}
         >
           {log.items.length === 0 && <p className="text-soft px-3 py-6 text-center">{log.complete ? "No line yet." : "Reading the log…"}</p>}
           <div className="relative" style={{ height: virtual.getTotalSize() }}>
@@ -164,7 +173,7 @@ export function LogView({ run, server, line, over }: Props) {
               setSearch("");
             }}
           >
-            {unseen > 0 ? `${count(unseen, "new line")} ↓` : over ? "To the end ↓" : "Follow the tail ↓"}
+            {unseen > 0 && !over ? `${count(unseen, "new line")} ↓` : over ? "To the end ↓" : "Follow the tail ↓"}
           </button>
         )}
       </div>

@@ -3,8 +3,8 @@ import { useId, useState } from "react";
 
 import { Button } from "../../components/ui";
 import { DIALOG } from "../../components/dialog";
-import { bytes, count, generation as generationName } from "../../lib/format";
-import { isBlank, packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
+import { bytes, count } from "../../lib/format";
+import { isBlank, packageKey, packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
 
 const LABEL: Record<PackageField, [string, string, string]> = {
   name: ["Name", "BIOS 2.19.1", "sm:col-span-2"],
@@ -17,9 +17,10 @@ const LABEL: Record<PackageField, [string, string, string]> = {
 };
 
 interface Props {
-  generation: string;
-  /** How many targets have this BMC; absent for "any". */
-  servers: number | undefined;
+  /** A server model, a BMC generation, or `any`. */
+  target: string;
+  /** How many servers get this package. */
+  servers: number;
   form: PackageForm;
   /** Also marks what is still empty. */
   strict: boolean;
@@ -27,14 +28,14 @@ interface Props {
   remove?: () => void;
 }
 
-export function PackageEditor({ generation, servers, form, strict, change, remove }: Props) {
+export function PackageEditor({ target, servers, form, strict, change, remove }: Props) {
   const problems = packageProblems(form);
   const id = useId();
   return (
     <fieldset className="border-line rounded-md border px-3.5 pt-2 pb-3.5">
       <legend className="px-1.5">
-        <span className="font-medium">{generation === "any" ? "Any other BMC" : generationName(generation)}</span>
-        {servers !== undefined && <span className="text-soft"> · {count(servers, "server")}</span>}
+        <span className="font-medium">{packageKey(target)}</span>
+        <span className="text-soft"> · {count(servers, "server")}</span>
       </legend>
       <div className="grid gap-x-3 gap-y-2.5 sm:grid-cols-4">
         {(Object.keys(LABEL) as PackageField[]).map((field) => {
@@ -68,7 +69,7 @@ export function PackageEditor({ generation, servers, form, strict, change, remov
       </div>
       {remove && (
         <button type="button" className="link text-soft mt-2.5 text-xs" onClick={remove}>
-          Remove the package for {generation === "any" ? "any other BMC" : generationName(generation)}
+          Remove the package for {packageKey(target).replace("Any", "any")}
         </button>
       )}
     </fieldset>
@@ -96,7 +97,7 @@ export function PastePackages({ use }: { use: (packages: Record<string, PackageF
         <Dialog.Popup className={`${DIALOG.popup} max-w-2xl`}>
           <Dialog.Title className={DIALOG.title}>Packages as JSON</Dialog.Title>
           <Dialog.Description className="text-soft">
-            BMC generation → package, as in <code className="mono">{'{"idrac9": {"name": …, "sha256": …}}'}</code>; <code className="mono">any</code> stands for every other
+            Server model or BMC generation → package, as in <code className="mono">{'{"idrac9": {"name": …, "sha256": …}}'}</code>; <code className="mono">any</code> stands for every other
             one. It replaces the form.
           </Dialog.Description>
           <textarea
