@@ -125,6 +125,15 @@ impl Plane {
         self.lock().cancelled.insert(run);
     }
 
+    /// Nobody gets the run until it is released.
+    pub fn hold(&self, run: RunId) {
+        self.lock().runs.get_mut(&run).unwrap().ready_at = Duration::MAX;
+    }
+
+    pub fn release(&self, run: RunId) {
+        self.lock().runs.get_mut(&run).unwrap().ready_at = Duration::ZERO;
+    }
+
     pub fn pause(&self, paused: bool) {
         self.lock().paused = paused;
     }

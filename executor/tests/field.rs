@@ -1,0 +1,369 @@
+//! What goes wrong in the field (FAILURE-MODES, DESIGN §5 "Ambiguity", issue 2 "Fencing" and "Outage"), in paused
+//! time over the lab's BMCs.
+
+mod support;
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use rackhand_lab::{Fault, ForeignJob, Model, ServerSpec, Times};
+use rackhand_schema::{
+    ErrorCode,
+    id::RunId,
+    job::{PowerAction, Reboot},
+    protocol::{Finish, ReportBody, Resolution},
+    run::{EffectState, Outcome},
+};
+use support::{StopAt, World, plane::{RunRow, TTL}};
+
+const BIOS: &str = "BIOS.Setup.1-1";
+const IDRAC: &str = "iDRAC.Embedded.1-1";
+const IDRAC_15G: &str = "iDRAC-with-Lifecycle-Controller_Firmware_15G_7.10.50.10.EXE";
+
+fn r750() -> ServerSpec {
+    ServerSpec::new("bmc-01", Model::R750)
+}
+
+fn bios(world: &World) -> RunId {
+    world.update(0, BIOS, "BIOS_R750_1.15.2.EXE", Reboot::Host)
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// One update under one fault.
+async fn under(server: ServerSpec, faults: &[(Fault, Times)]) -> (World, RunRow, Finish) {
+    let world = World::new(vec![server]);
+    for (fault, times) in faults {
+        world.lab.fault("bmc-01", fault.clone(), *times).unwrap();
+    }
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    let row = world.end_of(run).await;
+    let finish = row.finish.clone().unwrap();
+    let total = world.lab.total();
+    assert!(total.most_flashes_of_one() <= 1, "{}", row.story());
+    assert_eq!(total.bricked, 0);
+    assert!(row.effects.iter().all(|effect| !effect.state.is_open()), "{}", row.story());
+    (world, row, finish)
+}
+
+fn ended(row: &RunRow, finish: &Finish, outcome: Outcome, code: Option<ErrorCode>) {
+    assert_eq!(finish.outcome, outcome, "{}", row.story());
+    assert_eq!(finish.code, code.map_or("", ErrorCode::as_str), "{}", row.story());
+    assert!(finish.detail.contains("bmc-01"), "the detail names the server: {}", finish.detail);
+}
+
+macro_rules! rows {
+    ($($name:ident: $($fault:expr, $times:expr);+ => $outcome:ident $(, $code:ident)?;)*) => {$(
+        #[tokio::test(start_paused = true)]
+        async fn $name() {
+            let faults = [$(($fault, $times)),+];
+            let (_world, row, finish) = under(r750(), &faults).await;
+            let code = [$(ErrorCode::$code)?].first().copied();
+            ended(&row, &finish, Outcome::$outcome, code);
+        }
+    )*};
+}
+
+const ONCE: Times = Times::Count(1);
+
+rows! {
+    d01_session_table_full: Fault::SessionTableFull, Times::Count(3) => Succeeded;
+    d02_session_dies: Fault::SessionDies, Times::Count(2) => Succeeded;
+    d11_not_ready_swc0700: Fault::NotReadySwc0700, Times::Count(10) => Succeeded;
+    d14_task_vanishes: Fault::TaskVanishes { seconds: 5, everywhere: false }, ONCE => Succeeded;
+    d14_task_and_job_vanish: Fault::TaskVanishes { seconds: 5, everywhere: true }, ONCE => Succeeded;
+    d15_completed_critical: Fault::CompletedCritical, ONCE => Failed, DeviceFailed;
+    d15_completed_with_errors: Fault::CompletedWithErrors, ONCE => Failed, DeviceFailed;
+    d17_bmc_resets_while_polled: Fault::BmcResetWhilePolled, Times::Count(2) => Succeeded;
+    d18_answer_cut_after_acceptance: Fault::CutAfterAccept, ONCE => Succeeded;
+    d18_cut_before_acceptance: Fault::CutBeforeAccept, ONCE => Succeeded;
+    d18_visible_only_after_45_s: Fault::JobVisibilityDelay { seconds: 45 }, ONCE => Succeeded;
+    d18_cut_and_visible_only_after_45_s:
+        Fault::CutAfterAccept, ONCE; Fault::JobVisibilityDelay { seconds: 45 }, ONCE => Succeeded;
+    d20_version_unchanged: Fault::VersionUnchanged, ONCE => Failed, VersionNotReached;
+    d21_inventory_unreadable: Fault::InventoryUnreadable { seconds: 240 }, ONCE => Succeeded;
+    d23_flash_fails: Fault::FlashFailsPr21, ONCE => Failed, DeviceFailed;
+    d34_power_ignored: Fault::PowerIgnored, ONCE => Succeeded;
+    d36_stuck_scheduled: Fault::StuckScheduled, Times::Always => Failed, DeviceStalled;
+    hostile_bodies: Fault::HostileBody { shape: rackhand_lab::HostileShape::WrongTypes }, Times::Count(2) => Succeeded;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_a_year_off_changes_nothing() {
+    let server = r750().clock_offset(-31_536_000);
+    let (_world, row, finish) = under(server, &[(Fault::CutAfterAccept, ONCE)]).await;
+    ended(&row, &finish, Outcome::Succeeded, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_work_in_the_queue_is_left_alone() {
+    let world = World::new(vec![r750()]);
+    world.lab.foreign_job("bmc-01", &ForeignJob::default()).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Failed, Some(ErrorCode::ForeignDeviceJob));
+    assert_eq!(world.lab.total().jobs_created, 1, "only the foreign one");
+    assert!(world.lab.total().mutations.is_empty());
+}
+
+/// The answer is cut and another console adds a job of its own in the same moment: a person decides.
+#[tokio::test(start_paused = true)]
+async fn two_explanations_are_an_honest_unknown() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.lab.foreign_job("bmc-01", &ForeignJob { package: Some("BIOS_R750_1.13.2.EXE".into()), immediate: false }).unwrap();
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Unknown, Some(ErrorCode::OutcomeUnknown));
+    let uploads = world.lab.total().mutations.get(&rackhand_lab::MutationKind::MultipartUpdate).copied();
+    assert_eq!(uploads, Some(1), "nothing was repeated");
+    assert!(row.effects.iter().all(|effect| effect.state == EffectState::Conflict), "{:?}", row.effects);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_and_missing_components_end_before_anything_is_changed() {
+    let world = World::new(vec![r750()]);
+    let run = bios(&world);
+    // Between plan and run somebody else has updated it.
+    let elsewhere = world.update(0, BIOS, "BIOS_R750_1.13.2.EXE", Reboot::Host);
+    world.plane.hold(run);
+    let _executor = world.start(0, None).await;
+    assert_eq!(world.end_of(elsewhere).await.finish.unwrap().outcome, Outcome::Succeeded);
+    world.plane.release(run);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Failed, Some(ErrorCode::VersionDrift));
+    assert_eq!(world.lab.total().flashes.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_polite_request_that_is_ignored_is_not_forced() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::PowerIgnored, Times::Always).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::GracefulShutdown);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Failed, Some(ErrorCode::PowerNotReached));
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "On");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_update_takes_its_job_out_of_the_queue() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.plane.cancel(run);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Cancelled, Some(ErrorCode::CancelledByPerson));
+    assert_eq!(world.version(0, BIOS).as_deref(), Some("1.8.2"));
+    let total = world.lab.total();
+    assert_eq!((total.jobs_deleted, total.flashes.len()), (1, 0), "{}", row.story());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flash_under_way_is_not_cancelled() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().flashes.is_empty() {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    world.plane.cancel(run);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+}
+
+/// Two hours without the control plane in mid-flash: nothing new is started, the outcome is right on return.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_two_hours_in_mid_flash_harms_nothing() {
+    let world = World::new(vec![r750().powered_off()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().flashes.is_empty() {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    world.link(0).partitioned.store(true, Ordering::Relaxed);
+    let lease_end = world.lab.now() + TTL;
+    tokio::time::sleep(seconds(2 * 3600)).await;
+    let last = world.lab.total().last_mutation.unwrap();
+    assert!(last < lease_end.as_secs_f64(), "a mutation at {last} s without a lease");
+    assert_eq!(world.version(0, BIOS).as_deref(), Some("1.15.2"), "the flash went on");
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "On", "compensation needs a lease too");
+    world.link(0).partitioned.store(false, Ordering::Relaxed);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "Off");
+    assert_eq!(world.lab.total().most_flashes_of_one(), 1);
+}
+
+/// A partitioned executor loses its run: the other one finishes, and what the first one saw arrives late.
+#[tokio::test(start_paused = true)]
+async fn a_partitioned_executor_makes_no_write_after_its_lease() {
+    let world = World::new(vec![r750()]);
+    // Slow answers: the partition hits in mid-upload.
+    world.lab.fault("bmc-01", Fault::SlowResponses { milliseconds: 60_000 }, Times::Count(1_000)).unwrap();
+    let _first = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().mutation_log.is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.link(0).partitioned.store(true, Ordering::Relaxed);
+    let lease_end = (world.lab.now() + TTL).as_secs_f64();
+    tokio::time::sleep(TTL * 2).await;
+    let silent = world.lab.total();
+    assert!(silent.last_mutation.unwrap() < lease_end);
+    world.lab.clear_fault("bmc-01", "slow_responses").unwrap();
+    let _second = world.start(1, None).await;
+    let row = world.end_of(run).await;
+    world.link(0).partitioned.store(false, Ordering::Relaxed);
+    tokio::time::sleep(seconds(120)).await;
+    let row_after = world.plane.run(run);
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+    let total = world.lab.total();
+    assert_eq!(total.overlapping_mutations, 0, "{}", row.story());
+    assert_eq!(total.most_flashes_of_one(), 1);
+    assert_eq!(row_after.finish.unwrap().outcome, Outcome::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_of_the_control_plane_lose_nothing() {
+    let world = World::new(vec![r750()]);
+    world.link(0).lose_answers.store(1, Ordering::Relaxed);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    for _ in 0..30 {
+        tokio::time::sleep(seconds(20)).await;
+        world.link(0).lose_answers.fetch_add(1, Ordering::Relaxed);
+    }
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+    assert_eq!(row.stale, 0);
+}
+
+/// The crash comes after the intent was accepted and before anything was sent.
+#[tokio::test(start_paused = true)]
+async fn an_intent_without_a_trace_is_resolved_and_done_once() {
+    let world = World::new(vec![r750()]);
+    let run = bios(&world);
+    let stop = StopAt::when(|_, write| {
+        matches!(write, rackhand_executor::journal::Write::Intent { intent, .. } if intent.action == "stage_package")
+    });
+    let first = world.start(0, Some(stop.clone())).await;
+    stop.reached.notified().await;
+    drop(first);
+    let _second = world.start(1, None).await;
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+    let uploads = world.lab.total().mutations.get(&rackhand_lab::MutationKind::MultipartUpdate).copied();
+    assert_eq!(uploads, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_hardware_waits_and_goes_on() {
+    let world = World::new(vec![r750()]);
+    world.plane.pause(true);
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::ForceOff);
+    tokio::time::sleep(seconds(600)).await;
+    assert!(world.lab.total().mutations.is_empty(), "nothing is done while paused");
+    world.plane.pause(false);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_gives_the_run_back_and_leaves_no_session() {
+    let world = World::new(vec![r750()]);
+    let first = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().flashes.is_empty() {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    first.drain();
+    assert_eq!(first.ended().await, rackhand_executor::service::Ended::Drained);
+    assert_eq!(world.lab.total().sessions_open, 0);
+    let _second = world.start(1, None).await;
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+    assert!(row.items.iter().any(|item| matches!(item.body, ReportBody::Yield { .. })), "{}", row.story());
+}
+
+/// Two executors, several servers, a wrong password: the blocking threshold is never reached.
+#[tokio::test(start_paused = true)]
+async fn a_wrong_password_is_tried_once_in_the_whole_site() {
+    let servers = (1..=4).map(|n| ServerSpec::new(format!("bmc-0{n}"), Model::R750)).collect();
+    let world = World::new(servers);
+    world.plane.use_password("wrong");
+    let (_first, _second) = (world.start(0, None).await, world.start(1, None).await);
+    let first_run = world.inventory(0);
+    let finish = world.end_of(first_run).await.finish.unwrap();
+    assert_eq!(finish.code, ErrorCode::BmcAuthFailed.as_str(), "{finish:?}");
+    for run in [world.inventory(1), world.inventory(2), world.inventory(3)] {
+        let finish = world.end_of(run).await.finish.unwrap();
+        assert_eq!(finish.code, ErrorCode::CredentialSuspended.as_str(), "{finish:?}");
+    }
+    let total = world.lab.total();
+    assert_eq!((total.auth_failures, total.addresses_blocked), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_refusal_names_the_key_and_touches_nothing() {
+    let mut world = World::new(vec![r750()]);
+    world.policy.servers = vec!["other-*".into()];
+    let _executor = world.start(0, None).await;
+    let run = world.inventory(0);
+    let row = world.end_of(run).await;
+    let finish = row.finish.clone().unwrap();
+    ended(&row, &finish, Outcome::Failed, Some(ErrorCode::PolicyRefused));
+    assert!(finish.detail.contains("`servers`"), "{}", finish.detail);
+    assert_eq!(world.lab.total().requests, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bmcs_own_firmware_needs_no_restart_of_the_host() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = world.update(0, IDRAC, IDRAC_15G, Reboot::Bmc);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
+    assert!(world.lab.total().host_resets.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_bmc_ends_the_run_and_says_so() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::Partition, Times::Always).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = world.inventory(0);
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Failed, Some(ErrorCode::BmcUnreachable));
+}
+
+/// The journal tells what was meant and what became of it.
+#[tokio::test(start_paused = true)]
+async fn the_journal_has_every_intent_with_its_outcome() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    world.end_of(run).await;
+    let log = world.journal(0).log();
+    let intents = log.iter().filter(|write| matches!(write, rackhand_executor::journal::Write::Intent { .. })).count();
+    let applied = log
+        .iter()
+        .filter(|write| {
+            matches!(write, rackhand_executor::journal::Write::Outcome { resolution: Resolution::Applied, .. })
+        })
+        .count();
+    assert_eq!((intents, applied), (2, 2));
+    let text = format!("{log:?}");
+    assert!(!text.contains(support::PASSWORD), "no password in the journal");
+}
