@@ -66,6 +66,17 @@ pub async fn run(context: &mut Context) -> Result<Finish, Stop> {
     })
 }
 
+/// Reports what the server looks like after a change. A BMC that cannot be read right now keeps its old inventory.
+pub(super) async fn refresh(context: &mut Context) -> Result<(), Stop> {
+    match context.line.inventory().await {
+        Ok(found) => context.inventory(cleaned(found)).await,
+        Err(error) => {
+            tracing::info!(%error, "the server was not read after the change");
+            Ok(())
+        }
+    }
+}
+
 pub(super) fn cancelled(context: &Context, done: &str) -> Finish {
     let detail = format!("Cancelled on {}. {done}", context.server());
     fault(rackhand_schema::ErrorCode::CancelledByPerson, detail, Value::Null)

@@ -5,7 +5,7 @@ pub mod inventory;
 pub mod power;
 pub mod settle;
 
-use rackhand_schema::{job::JobSpec, protocol::Finish};
+use rackhand_schema::{job::JobSpec, protocol::Finish, run::Outcome};
 
 use crate::engine::{Context, Stop};
 
@@ -24,5 +24,18 @@ pub async fn run(context: &mut Context) -> Result<(), Stop> {
         (None, JobSpec::FirmwareUpdate(params)) => firmware_update::run(context, params).await?,
     };
     let finish = settle::settle(context, finish).await?;
+    if grant.spec.mutates() && touched(&finish) {
+        inventory::refresh(context).await?;
+    }
     context.finish(finish).await
+}
+
+/// Whether the server may differ from what its last inventory says, and can be asked.
+fn touched(finish: &Finish) -> bool {
+    let code = finish.code.as_str();
+    match finish.outcome {
+        Outcome::Succeeded | Outcome::Unknown => true,
+        Outcome::Failed => ["device-", "version-", "power-"].iter().any(|kind| code.starts_with(kind)),
+        Outcome::NoChange | Outcome::Cancelled => false,
+    }
 }

@@ -99,7 +99,7 @@ async fn undo(context: &mut Context, effect: &Effect, finish: &Finish) -> Result
             // Never identified: nothing that could be deleted by name.
             return Ok(Ended::Cancelled);
         };
-        return perform(context, &mut DeleteJob { id, state }).await;
+        return perform(context, &mut DeleteJob { id, state, absent_since: None }).await;
     }
     perform(context, &mut PowerOff { asked_at: None, state, tries: 0 }).await
 }
@@ -107,6 +107,7 @@ async fn undo(context: &mut Context, effect: &Effect, finish: &Finish) -> Result
 struct DeleteJob {
     id: String,
     state: Value,
+    absent_since: Option<Duration>,
 }
 
 impl Activity for DeleteJob {
@@ -129,8 +130,18 @@ impl Activity for DeleteJob {
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
         let jobs = context.line.jobs().await?;
         let Some(job) = jobs.into_iter().find(|job| job.id == self.id) else {
-            return Ok(Probe::Done(json!({ "job": self.id, "found": "gone" })));
+            // An accepted job may show up late: absence counts only when it lasts.
+            let since = *self.absent_since.get_or_insert(context.now());
+            if context.now().saturating_sub(since) >= context.timing().job_visibility {
+                return Ok(Probe::Done(json!({ "job": self.id, "found": "gone" })));
+            }
+            return Ok(Probe::InFlight {
+                reason: "device_job",
+                detail: format!("makes sure that job {} is gone", self.id),
+                percent: None,
+            });
         };
+        self.absent_since = None;
         Ok(match job.phase {
             JobPhase::New | JobPhase::Scheduled | JobPhase::Waiting => Probe::NotStarted,
             // Deleting a download in progress is refused by some firmware and ignored by other: let it end.
