@@ -14,9 +14,12 @@
 
 pub mod cluster;
 pub mod database;
+pub mod relay;
 pub mod server;
 pub mod site;
+pub mod stack;
 
 pub use database::{Refused, TestDatabase};
 pub use server::TestServer;
 pub use site::TestSite;
+pub use stack::{StackConfig, TestStack};

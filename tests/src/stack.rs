@@ -1,0 +1,364 @@
+//! The whole product over a simulated site: the native host, real executor processes, BMCs over HTTPS.
+//!
+//! The server and the lab live in the test's process, so a test can count, cut and advance. Executors are the
+//! real binary, so a test can kill and stop them as an operating system would. They reach the control plane
+//! through a relay that the test may cut.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rackhand_lab::{Lab, LabConfig, ServerSpec};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{relay::Relay, server::Answer, server::TestServer, site::TestSite};
+
+/// The BMCs' password; tests look for it where it must not be.
+pub const BMC_PASSWORD: &str = "planted-Pa55word-of-the-lab";
+
+pub struct StackConfig {
+    pub servers: Vec<ServerSpec>,
+    pub executors: usize,
+    /// Simulated seconds in a real one.
+    pub speed: f64,
+    pub lease_ttl_ms: u32,
+    /// What the sealed credential says; the right password unless a test plants another.
+    pub password: String,
+    /// Lines for every executor's policy file.
+    pub policy: String,
+}
+
+impl StackConfig {
+    pub fn new(servers: Vec<ServerSpec>) -> Self {
+        Self {
+            servers,
+            executors: 2,
+            speed: 120.0,
+            lease_ttl_ms: 2000,
+            password: BMC_PASSWORD.to_owned(),
+            policy: String::new(),
+        }
+    }
+}
+
+pub struct TestStack {
+    pub site: TestSite,
+    pub server: TestServer,
+    pub lab: Lab,
+    pub relay: Relay,
+    pub executors: Vec<ExecutorProcess>,
+    /// Access token of the fleet admin.
+    pub token: String,
+    /// Server name → id.
+    pub ids: std::collections::BTreeMap<String, String>,
+    directory: tempfile::TempDir,
+}
+
+/// One executor: its data directory, and its process while it runs.
+pub struct ExecutorProcess {
+    pub name: String,
+    pub data: PathBuf,
+    pub log: PathBuf,
+    child: Option<Child>,
+}
+
+impl TestStack {
+    /// Everything up, servers registered and inventoried.
+    pub async fn start(config: StackConfig) -> Self {
+        let stack = Self::registered(config).await;
+        let targets: Vec<_> = stack.ids.values().cloned().collect();
+        let job = stack.create(json!({"kind": "inventory", "params": {}, "targets": targets})).await;
+        let done = stack.ended(&job, Duration::from_secs(60)).await;
+        assert_eq!(done["state"], "succeeded", "{}", stack.story(&job).await);
+        stack
+    }
+
+    /// Everything up and servers registered, but not read.
+    pub async fn registered(config: StackConfig) -> Self {
+        let site = TestSite::with(json!({"lease_ttl_ms": config.lease_ttl_ms})).await;
+        let server = TestServer::start(&site).await;
+        let relay = Relay::start(server.running.address).await;
+        let lab = Lab::start(LabConfig::new(config.servers, BMC_PASSWORD).speed(config.speed))
+            .await
+            .expect("the lab");
+        let token = server.token(&site.admin);
+        let directory = tempfile::Builder::new().prefix("rackhand-test-").tempdir().unwrap();
+        let mut stack =
+            Self { site, server, lab, relay, executors: vec![], token, ids: [].into(), directory };
+        for index in 0..config.executors {
+            stack.add_executor(&format!("executor-{}", index + 1), config.speed, &config.policy).await;
+        }
+        stack.register(&config.password).await;
+        stack
+    }
+
+    /// Enrols and starts an executor; one that joins is confirmed on the first.
+    pub async fn add_executor(&mut self, name: &str, speed: f64, policy: &str) {
+        let path = format!("/v1/sites/{}/enrolment-tokens", self.site.id);
+        let enrolment = self.call("POST", &path, Some(json!({}))).await;
+        let data = self.directory.path().join(name);
+        let output = run_with_input(
+            Command::new(binary("rackhand-executor"))
+                .args(["enrol", "--server", &self.relay.url(), "--name", name, "--token-stdin", "--data"])
+                .arg(&data),
+            enrolment.body["token"].as_str().expect("a token"),
+        );
+        let fingerprint = output.lines().find_map(|line| line.strip_prefix("Fingerprint: ")).expect(&output);
+        std::fs::write(data.join("executor.toml"), format!("device_time_scale = {speed:?}\n")).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(data.join("policy.toml")).unwrap();
+        writeln!(file, "package_listen = \"127.0.0.1:0\"\n{policy}").unwrap();
+        let log = self.directory.path().join(format!("{name}.log"));
+        let mut executor = ExecutorProcess { name: name.to_owned(), data, log, child: None };
+        executor.start();
+        if let Some(first) = self.executors.first() {
+            let confirmed = Command::new(binary("rackhand-executor"))
+                .args(["confirm", "--data"])
+                .arg(&first.data)
+                .arg(fingerprint)
+                .output()
+                .unwrap();
+            assert!(confirmed.status.success(), "{confirmed:?}");
+        }
+        self.executors.push(executor);
+        let count = self.executors.len();
+        self.until("every executor is active", Duration::from_secs(20), async || {
+            let list = self.get("/v1/executors").await;
+            list["items"].as_array().unwrap().iter().filter(|one| one["state"] == "active").count() == count
+        })
+        .await;
+    }
+
+    async fn register(&mut self, password: &str) {
+        let site = self.get(&format!("/v1/sites/{}", self.site.id)).await;
+        let targets: Vec<_> = self
+            .lab
+            .bmcs()
+            .iter()
+            .map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.spki_sha256}))
+            .collect();
+        let username = self.lab.bmcs().first().expect("a server").username.clone();
+        let sealed = seal(
+            site["public_key"].as_str().expect("the first executor made the site key"),
+            &json!({"site_id": self.site.id, "name": "lab", "version": 1, "username": username,
+                "password": password, "targets": targets}),
+        );
+        let stored = self
+            .call(
+                "POST",
+                "/v1/credentials",
+                Some(json!({"site_id": self.site.id, "name": "lab", "version": 1,
+                "sealed": sealed})),
+            )
+            .await;
+        assert_eq!(stored.status, 201, "{stored:?}");
+        let servers: Vec<_> = self
+            .lab
+            .bmcs()
+            .iter()
+            .map(|bmc| {
+                json!({"name": bmc.name, "bmc_url": bmc.url, "credential_id": stored.body["id"],
+                "spki_sha256": bmc.spki_sha256, "tags": ["lab"]})
+            })
+            .collect();
+        let bulk = self
+            .call("POST", "/v1/servers/bulk", Some(json!({"site_id": self.site.id, "servers": servers})))
+            .await;
+        assert_eq!(bulk.body["refused"], json!([]), "{bulk:?}");
+        self.ids = serde_json::from_value(bulk.body["ids"].clone()).unwrap();
+    }
+
+    /// One request as the fleet admin.
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.server.call(method, path, Some(&self.token), body.as_ref()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.call("GET", path, None).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.body
+    }
+
+    /// Creates a job over this site; `job` gives kind, params and targets. Its id.
+    pub async fn create(&self, mut job: Value) -> String {
+        job["site_id"] = json!(self.site.id);
+        job["reason"] = json!("an end-to-end test");
+        let made = self.call("POST", "/v1/jobs", Some(job)).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        made.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Creates a job and approves its plan.
+    pub async fn approved(&self, job: Value) -> String {
+        let id = self.create(job).await;
+        let plan = self.get(&format!("/v1/jobs/{id}")).await;
+        let approval = json!({"digest": plan["plan"]["digest"]});
+        let started = self.call("POST", &format!("/v1/jobs/{id}/approve"), Some(approval)).await;
+        assert_eq!(started.status, 200, "{started:?} {plan}");
+        id
+    }
+
+    /// A firmware job's spec: the newest package of `software_id` (`159`: BIOS) for each model of the lab.
+    pub fn firmware(&self, software_id: &str, targets: &[&str]) -> Value {
+        let packages = self.lab.packages();
+        let mut by_model = serde_json::Map::new();
+        for package in packages.iter().filter(|package| package.header.software_id == software_id) {
+            for model in &package.header.models {
+                by_model.insert(
+                    model.clone(),
+                    json!({"name": format!("{} {}", package.header.component,
+                    package.header.version), "file_name": package.file_name, "url": package.url,
+                    "sha256": package.sha256, "size": package.size, "software_id": software_id,
+                    "version": package.header.version}),
+                );
+            }
+        }
+        let targets: Vec<_> = targets.iter().map(|name| self.ids[*name].clone()).collect();
+        json!({"kind": "firmware_update", "params": {"packages": by_model}, "targets": targets,
+            "policy": {"max_parallel": 50, "pause_after_failures": 0}})
+    }
+
+    /// The job once it has ended.
+    pub async fn ended(&self, job: &str, within: Duration) -> Value {
+        let path = format!("/v1/jobs/{job}");
+        let deadline = Instant::now() + within;
+        loop {
+            let now = self.get(&path).await;
+            if !matches!(now["state"].as_str().unwrap(), "planned" | "running") {
+                return now;
+            }
+            if Instant::now() > deadline {
+                panic!("not ended within {within:?}: {}", self.story(job).await);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Runs of a job, by server name.
+    pub async fn runs(&self, job: &str) -> std::collections::BTreeMap<String, Value> {
+        let page = self.get(&format!("/v1/jobs/{job}/runs?limit=100")).await;
+        let items = page["items"].as_array().unwrap();
+        items.iter().map(|run| (run["server"].as_str().unwrap().to_owned(), run.clone())).collect()
+    }
+
+    /// Everything known about a job, for a failed assertion.
+    pub async fn story(&self, job: &str) -> String {
+        let mut story = format!("job: {}\n", self.get(&format!("/v1/jobs/{job}")).await["runs"]);
+        for (server, run) in self.runs(job).await {
+            story +=
+                &format!("{server}: {} {} {} {}\n", run["state"], run["phase"], run["reason"], run["detail"]);
+        }
+        let events = self.get(&format!("/v1/events?job={job}&limit=500")).await;
+        for event in events["items"].as_array().unwrap() {
+            story += &format!(
+                "{} {} {}\n",
+                event["at"].as_str().unwrap(),
+                event["kind"].as_str().unwrap(),
+                event["message"].as_str().unwrap()
+            );
+        }
+        for executor in &self.executors {
+            let log = std::fs::read_to_string(&executor.log).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(25).collect();
+            story +=
+                &format!("── {}\n{}\n", executor.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        story
+    }
+
+    /// Waits for a condition.
+    pub async fn until(&self, what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) {
+        let deadline = Instant::now() + within;
+        while !condition().await {
+            if Instant::now() > deadline {
+                let logs: Vec<_> = self
+                    .executors
+                    .iter()
+                    .map(|executor| std::fs::read_to_string(&executor.log).unwrap_or_default())
+                    .collect();
+                panic!("{what}: not within {within:?}\n{}", logs.join("\n──\n"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl ExecutorProcess {
+    /// Starts the process; again after a kill.
+    pub fn start(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let child = Command::new(binary("rackhand-executor"))
+            .args(["run", "--data"])
+            .arg(&self.data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .env("RACKHAND_LOG", "info,rackhand_executor=debug")
+            .spawn()
+            .expect("the executor starts");
+        self.child = Some(child);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// SIGKILL: no goodbye.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGSTOP or SIGCONT.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(self.child.as_ref().expect("it runs"));
+        kill_process(pid, signal).unwrap();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+}
+
+impl Drop for ExecutorProcess {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A binary of this workspace, built beside this test.
+pub fn binary(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let directory = exe.ancestors().find(|path| path.join(name).is_file()).map(Path::to_path_buf);
+    directory.unwrap_or_else(|| panic!("{name} is not built: cargo build --workspace --bins")).join(name)
+}
+
+fn run_with_input(command: &mut Command, input: &str) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// A sealed box for the site's public key (base64), as the CLI makes it.
+pub fn seal(site_key: &str, plaintext: &Value) -> String {
+    let key: [u8; 32] = STANDARD.decode(site_key).unwrap().try_into().unwrap();
+    let key = crypto_box::PublicKey::from(key);
+    STANDARD.encode(key.seal(&mut crypto_box::aead::OsRng, plaintext.to_string().as_bytes()).unwrap())
+}

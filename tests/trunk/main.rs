@@ -1,0 +1,10 @@
+//! The trunk, end to end: server, real executor processes, BMCs over HTTPS.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed step ends the test"
+)]
+
+mod path;
