@@ -102,7 +102,9 @@ export function ProblemNote({ error, retry, what }: { error: unknown; retry?: ()
         {what && <>{what}: </>}
         {problem?.title ?? (error instanceof Unreachable ? "No answer" : "This did not work")}
       </p>
-      <p className="mt-0.5">{error instanceof Error ? error.message : String(error)}</p>
+      {(problem === undefined || problem.detail.replace(/\.$/, "") !== problem.title) && (
+        <p className="mt-0.5">{error instanceof Error ? error.message : String(error)}</p>
+      )}
       {problem?.fields && problem.fields.length > 0 && (
         <ul className="mt-1.5 list-disc pl-5">
           {problem.fields.map((field) => (

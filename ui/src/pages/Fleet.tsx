@@ -5,6 +5,7 @@ import { useMemo, useState } from "react";
 
 import { allMatching, MAX_TARGETS, meQuery, serversQuery, sitesQuery } from "../api/queries";
 import type { ServerSummary } from "../api/types";
+import { InventoryButton } from "../components/InventoryButton";
 import { Button, Empty, Loading, PageHead, ProblemNote } from "../components/ui";
 import { saveDraft } from "../lib/draft";
 import { count, number } from "../lib/format";
@@ -151,9 +152,12 @@ function SelectionBar({ filter, rows, total, selection, select }: SelectionBarPr
           </button>
         )}
       </p>
-      <Button look="primary" blocked={blocked} explain={picked.length > 0} onClick={update}>
-        Update firmware{picked.length > 0 ? ` on ${count(picked.length, "server")}` : ""}
-      </Button>
+      <div className="flex flex-wrap items-center gap-2">
+        <InventoryButton siteId={first?.site_id ?? ""} targets={picked.map((item) => item.id)} blocked={blocked} />
+        <Button look="primary" blocked={blocked} explain={picked.length > 0} onClick={update}>
+          Update firmware{picked.length > 0 ? ` on ${count(picked.length, "server")}` : ""}
+        </Button>
+      </div>
       {error !== undefined && <ProblemNote error={error} what="The selection could not be collected" retry={() => void all()} />}
     </div>
   );

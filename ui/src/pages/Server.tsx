@@ -4,6 +4,7 @@ import { Link, useNavigate, useParams } from "@tanstack/react-router";
 
 import { executorsQuery, meQuery, serverQuery } from "../api/queries";
 import type { Event, FirmwareComponent, Server } from "../api/types";
+import { InventoryButton } from "../components/InventoryButton";
 import { HealthStatus, PowerStatus, Shape, Status } from "../components/Status";
 import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, Unread, useNow } from "../components/ui";
 import { saveDraft } from "../lib/draft";
@@ -34,6 +35,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
   };
   const { data: executors } = useQuery(executorsQuery(server.site_id));
   const owner = executors?.items.find((executor) => executor.id === server.bmc.owner)?.name ?? server.bmc.owner;
+  const forbidden = missingRole(me, "operator", server.site_id, server.site);
   const unreadable = Object.entries(server.unreadable);
   return (
     <>
@@ -58,9 +60,12 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
           </>
         }
         actions={
-          <Button look="primary" blocked={missingRole(me, "operator", server.site_id, server.site)} explain onClick={update}>
-            Update firmware
-          </Button>
+          <>
+            <InventoryButton siteId={server.site_id} targets={[server.id]} blocked={forbidden} />
+            <Button look="primary" blocked={forbidden} explain onClick={update}>
+              Update firmware
+            </Button>
+          </>
         }
       />
       {error !== null && (

@@ -12,7 +12,7 @@ interface Props {
 
 export function FleetFilters({ filter, counts, change }: Props) {
   const generations = [...new Set([...Object.keys(counts?.generation ?? {}), ...(filter.generation ? [filter.generation] : [])])]
-    .filter((name) => name !== "")
+    .filter((name) => name !== "" && name !== "unknown")
     .sort();
   const active = (["q", "power", "health", "generation", "model", "tag"] as const).filter((key) => filter[key] !== undefined);
   return (

@@ -21,7 +21,7 @@ const WIDTH: Record<string, string> = {
   select: "40px",
   name: "auto",
   power: "112px",
-  health: "96px",
+  health: "108px",
   model: "150px",
   generation: "84px",
   service_tag: "104px",
@@ -154,7 +154,7 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
       role="region"
       aria-label="Server list, scrollable"
     >
-      <table className="grid-table table-fixed" style={{ minWidth: 1160 }} aria-rowcount={total + 1}>
+      <table className="grid-table table-fixed" style={{ minWidth: 1172 }} aria-rowcount={total + 1}>
         <caption className="sr-only">Servers</caption>
         <colgroup>
           <col style={{ width: WIDTH.select }} />

@@ -56,7 +56,7 @@ export function PlanView({ job, me, site, put }: Props) {
           </div>
           <dl className="grid content-start gap-x-6 gap-y-1.5 sm:grid-cols-[auto_auto]">
             <dt className="eyebrow pt-px">Forecast</dt>
-            <dd>about {duration(job.plan.estimated_minutes * 60_000)}</dd>
+            <dd>{job.plan.estimated_minutes > 0 ? `about ${duration(job.plan.estimated_minutes * 60_000)}` : <None />}</dd>
             <dt className="eyebrow pt-px">Digest</dt>
             <dd className="mono" title={job.plan.digest}>
               <span className="sr-only">{job.plan.digest}</span>
