@@ -2,9 +2,6 @@
 
 fn main() {
     for path in ["../../schema/migrations", "../../schema/bootstrap.sql"] {
-        #[expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
-        {
-            println!("cargo:rerun-if-changed={path}");
-        }
+        println!("cargo:rerun-if-changed={path}");
     }
 }

@@ -74,3 +74,6 @@ fn assemble() -> (Router, utoipa::openapi::OpenApi) {
     openapi::complete(&mut document);
     (router, document)
 }
+
+#[cfg(test)]
+mod tests;

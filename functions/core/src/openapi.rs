@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
-use rackhand_schema::{ErrorCode, Problem};
+use rackhand_schema::{ErrorCode, Problem, error::FieldProblem};
 use serde_json::{Value, json};
 use utoipa::{
     PartialSchema as _, ToSchema as _,
@@ -44,6 +44,7 @@ pub fn openapi() -> OpenApi {
 pub fn frame() -> OpenApi {
     let components = ComponentsBuilder::new()
         .schema(Problem::name(), Problem::schema())
+        .schema(FieldProblem::name(), FieldProblem::schema())
         .security_scheme("access_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
         .security_scheme(
             "browser",

@@ -322,18 +322,19 @@ async fn read_json(request: Request) -> Answer<Bytes> {
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
     serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        if error.is_data() {
-            let text = error.to_string();
-            let quotes_a_value = text.starts_with("invalid type") || text.starts_with("invalid value");
-            let detail = match text.split_once(", expected ") {
-                Some((_, expected)) if quotes_a_value => format!("Expected {expected}."),
-                _ if quotes_a_value => format!("A value of the wrong kind at {place}."),
-                _ => text,
-            };
-            Refusal::new(ErrorCode::InvalidRequest, detail)
-        } else {
-            Refusal::new(ErrorCode::MalformedJson, format!("The body is not valid JSON at {place}."))
+        // The first wrong field may stand before the place where the text breaks off.
+        if let Err(broken) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+            let place = format!("line {}, column {}", broken.line(), broken.column());
+            return Refusal::new(ErrorCode::MalformedJson, format!("The body is not valid JSON at {place}."));
         }
+        let text = error.to_string();
+        let quotes_a_value = text.starts_with("invalid type") || text.starts_with("invalid value");
+        let detail = match text.split_once(", expected ") {
+            Some((_, expected)) if quotes_a_value => format!("Expected {expected}."),
+            _ if quotes_a_value => format!("A value of the wrong kind at {place}."),
+            _ => text,
+        };
+        Refusal::new(ErrorCode::InvalidRequest, detail)
     })
 }
 

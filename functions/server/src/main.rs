@@ -1,7 +1,7 @@
 //! `rackhand-server`: serves the control plane; `migrate` and `admin create` prepare its database.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{IsTerminal as _, Read as _, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -107,7 +107,8 @@ type Failure = Box<dyn std::error::Error>;
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let logs = fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match cli.log {
         LogFormat::Pretty => logs.init(),
         LogFormat::Json => logs.json().init(),
