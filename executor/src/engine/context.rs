@@ -53,6 +53,15 @@ struct Unresolved {
     since: Duration,
 }
 
+/// The checkpoint last reported.
+struct Checkpoint {
+    phase: String,
+    state: Value,
+    waiting: Option<Waiting>,
+    percent: Option<u8>,
+    at: Duration,
+}
+
 /// What stays the same over the life of the process.
 #[derive(Clone)]
 pub struct Shared {
@@ -72,7 +81,7 @@ pub struct Context {
     pub effects: Vec<Effect>,
     signals: watch::Receiver<Signals>,
     unresolved: Option<Unresolved>,
-    last_checkpoint: Option<(String, Option<Waiting>, Option<u8>, Value, Duration)>,
+    last_checkpoint: Option<Checkpoint>,
 }
 
 impl Context {
@@ -200,16 +209,22 @@ impl Context {
     ) -> Result<(), Stop> {
         let waiting = waiting.map(|waiting| Waiting { detail: text::clean(&waiting.detail), ..waiting });
         let now = self.now();
-        if let Some((last_phase, last_waiting, last_percent, last_state, at)) = &self.last_checkpoint {
-            let same = last_phase == phase
-                && *last_waiting == waiting
-                && *last_percent == percent
-                && *last_state == state;
-            if same && now.saturating_sub(*at) < self.timing().heartbeat {
+        if let Some(last) = &self.last_checkpoint {
+            let same = last.phase == phase
+                && last.waiting == waiting
+                && last.percent == percent
+                && last.state == state;
+            if same && now.saturating_sub(last.at) < self.timing().heartbeat {
                 return Ok(());
             }
         }
-        self.last_checkpoint = Some((phase.to_owned(), waiting.clone(), percent, state.clone(), now));
+        self.last_checkpoint = Some(Checkpoint {
+            phase: phase.to_owned(),
+            state: state.clone(),
+            waiting: waiting.clone(),
+            percent,
+            at: now,
+        });
         self.push(ReportBody::Checkpoint { phase: phase.to_owned(), state, waiting, percent }).await?;
         Ok(())
     }

@@ -226,3 +226,116 @@ fn unknown(now: &Situation<'_>, what: &str) -> Finish {
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn now(probe: &Probe) -> Situation<'_> {
+        Situation {
+            probe,
+            intent: IntentAge::None,
+            cancel: false,
+            draining: false,
+            interrupt: Interrupt::Safe,
+            hold: None,
+            away: Duration::ZERO,
+            waited: Duration::ZERO,
+            outage: LIMIT,
+            ready_wait: LIMIT,
+            foreign_wait: LIMIT,
+            server: "srv",
+            phase: "stage",
+        }
+    }
+
+    fn in_flight() -> Probe {
+        Probe::InFlight { reason: "device_job", detail: String::new(), percent: None }
+    }
+
+    fn every_probe() -> [Probe; 8] {
+        [
+            Probe::NotStarted,
+            in_flight(),
+            Probe::Done(Value::Null),
+            Probe::NotReady { reason: "device_busy", detail: String::new() },
+            Probe::Unreachable(String::new()),
+            Probe::Ambiguous(String::new()),
+            Probe::Foreign(String::new()),
+            Probe::Impossible(fault(ErrorCode::DeviceFailed, "", Value::Null)),
+        ]
+    }
+
+    fn code(step: &Step) -> &str {
+        match step {
+            Step::Finish(finish) => &finish.code,
+            _ => "",
+        }
+    }
+
+    /// Invariants 3 and 4 in one table: nothing but a clean "not started" without hold, intent, cancellation or
+    /// drain acts.
+    #[test]
+    fn only_a_clear_not_started_acts() {
+        for probe in &every_probe() {
+            for intent in [IntentAge::None, IntentAge::Young, IntentAge::Settled] {
+                for hold in [None, Some(Hold::Paused), Some(Hold::LeaseTooShort)] {
+                    for (cancel, draining) in [(false, false), (true, false), (false, true)] {
+                        let situation = Situation { intent, hold, cancel, draining, ..now(probe) };
+                        let clear = *probe == Probe::NotStarted
+                            && intent == IntentAge::None
+                            && hold.is_none()
+                            && !cancel
+                            && !draining;
+                        assert_eq!(decide(&situation) == Step::Act, clear, "{situation:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unresolved_intent_is_resolved_before_anything_else() {
+        let resolved = |probe: &Probe, intent| decide(&Situation { intent, ..now(probe) });
+        for age in [IntentAge::Young, IntentAge::Settled] {
+            assert_eq!(resolved(&in_flight(), age), Step::Resolve(Resolution::Applied));
+            assert_eq!(resolved(&Probe::Done(Value::Null), age), Step::Resolve(Resolution::Applied));
+        }
+        assert!(matches!(resolved(&Probe::NotStarted, IntentAge::Young), Step::Wait { .. }));
+        let settled = resolved(&Probe::NotStarted, IntentAge::Settled);
+        assert_eq!(settled, Step::Resolve(Resolution::NotApplied));
+        for unclear in [Probe::Ambiguous(String::new()), Probe::Foreign(String::new())] {
+            assert!(matches!(resolved(&unclear, IntentAge::Young), Step::Wait { .. }));
+            assert_eq!(code(&resolved(&unclear, IntentAge::Settled)), "outcome-unknown");
+        }
+    }
+
+    #[test]
+    fn patience_ends_with_the_right_word() {
+        let late = |probe: &Probe, intent, interrupt| {
+            let past = LIMIT * 2;
+            decide(&Situation { away: past, waited: past, intent, interrupt, ..now(probe) })
+        };
+        let (none, safe) = (IntentAge::None, Interrupt::Safe);
+        let [_, _, _, not_ready, unreachable, _, foreign, _] = every_probe();
+        assert_eq!(code(&late(&not_ready, none, safe)), "device-busy");
+        assert_eq!(code(&late(&foreign, none, safe)), "foreign-device-job");
+        assert_eq!(code(&late(&unreachable, none, safe)), "bmc-unreachable");
+        assert_eq!(code(&late(&unreachable, none, Interrupt::Never)), "outcome-unknown");
+        assert_eq!(code(&late(&unreachable, IntentAge::Settled, safe)), "outcome-unknown");
+    }
+
+    #[test]
+    fn cancelling_needs_a_safe_point() {
+        let cancelled =
+            |probe: &Probe, interrupt| decide(&Situation { cancel: true, interrupt, ..now(probe) });
+        assert_eq!(cancelled(&Probe::NotStarted, Interrupt::Safe), Step::Cancel);
+        assert!(matches!(cancelled(&in_flight(), Interrupt::Safe), Step::Wait { .. }));
+        assert_eq!(cancelled(&in_flight(), Interrupt::Cancellable), Step::Cancel);
+        assert!(matches!(cancelled(&in_flight(), Interrupt::Never), Step::Wait { .. }));
+        let done = Probe::Done(Value::Null);
+        assert_eq!(cancelled(&done, Interrupt::Safe), Step::Advance(Value::Null));
+    }
+}

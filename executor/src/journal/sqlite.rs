@@ -228,3 +228,52 @@ pub async fn print(directory: &Path) -> Result<Vec<Line>, JournalError> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rackhand_schema::protocol::{Intent, Resolution};
+    use serde_json::json;
+
+    use super::*;
+
+    const RUN: RunId = RunId::from_uuid(uuid::Uuid::from_u128(7));
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_a_crash_and_one_process_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = SqliteJournal::open(directory.path()).await.unwrap();
+        let second = SqliteJournal::open(directory.path()).await.err().unwrap();
+        assert!(second.to_string().contains("another process"), "{second}");
+        let intent = Intent {
+            phase: "stage".into(),
+            action: "stage_package".into(),
+            before: json!({ "jobs": [] }),
+            deadline_ms: 1,
+        };
+        let outbox = |seq, item: &str| Write::Outbox { run: RUN, epoch: 2, seq, item: item.into() };
+        for write in [
+            Write::Granted { run: RUN, epoch: 2, grant: json!({}) },
+            Write::Intent { run: RUN, epoch: 2, intent },
+            outbox(1, "\"one\""),
+            outbox(2, "\"two\""),
+            outbox(2, "\"two again\""),
+            Write::Acknowledged { run: RUN, epoch: 2, seq: 1 },
+            Write::Outcome { run: RUN, epoch: 2, resolution: Resolution::Applied, evidence: json!(null) },
+            Write::Meta { key: "session".into(), value: Some("s".into()) },
+            Write::Meta { key: "gone".into(), value: Some("x".into()) },
+            Write::Meta { key: "gone".into(), value: None },
+        ] {
+            journal.write(write).await.unwrap();
+        }
+        // Beside the running one, as `rackhand-executor journal` does.
+        let kinds: Vec<String> =
+            print(directory.path()).await.unwrap().into_iter().map(|line| line.kind).collect();
+        assert_eq!(kinds, ["granted", "intent", "reported", "outcome", "unreported"]);
+        drop(journal);
+        let journal = SqliteJournal::open(directory.path()).await.unwrap();
+        let pending = journal.pending().await.unwrap();
+        assert_eq!(pending, [Pending { run: RUN, epoch: 2, seq: 2, item: "\"two again\"".into() }]);
+        assert_eq!(journal.meta("session").await.unwrap().as_deref(), Some("s"));
+        assert_eq!(journal.metas("g").await.unwrap(), []);
+    }
+}

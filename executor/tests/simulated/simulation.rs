@@ -1,17 +1,13 @@
 //! Whole runs in paused time, over the lab's BMCs and a model of the control plane.
 
-mod support;
-
-use std::{sync::atomic::Ordering, time::Duration};
-
-use rackhand_lab::{Fault, ForeignJob, Model, ServerSpec, Times};
+use rackhand_lab::{Model, ServerSpec};
 use rackhand_schema::{
     job::{PowerAction, Reboot},
     run::Outcome,
     server::PowerState,
 };
 
-use support::World;
+use super::support::World;
 
 fn r750() -> ServerSpec {
     ServerSpec::new("bmc-01", Model::R750)

@@ -1,8 +1,6 @@
 //! Killed between any two journal writes and resumed by another executor: the same final state, each component
 //! flashed at most once, no effect open. And the same with the dead executor itself coming back.
 
-mod support;
-
 use std::{sync::atomic::Ordering, time::Duration};
 
 use rackhand_executor::journal::Write;
@@ -13,7 +11,7 @@ use rackhand_schema::{
     run::{EffectState, Outcome},
 };
 
-use support::{StopAt, World};
+use super::support::{StopAt, World};
 
 const BIOS: &str = "BIOS.Setup.1-1";
 

@@ -49,7 +49,6 @@ pub struct RunRow {
     /// Accepted items.
     pub items: Vec<ReportItem>,
     pub late: Vec<ReportItem>,
-    pub quarantined: u32,
     /// State items that a stale epoch sent.
     pub stale: u32,
 }
@@ -110,7 +109,6 @@ impl Plane {
             inventory: None,
             items: vec![],
             late: vec![],
-            quarantined: 0,
             stale: 0,
             grant: grant.clone(),
         };

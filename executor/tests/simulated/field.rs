@@ -1,10 +1,12 @@
 //! What goes wrong in the field (FAILURE-MODES, DESIGN §5 "Ambiguity", issue 2 "Fencing" and "Outage"), in paused
 //! time over the lab's BMCs.
 
-mod support;
-
 use std::{sync::atomic::Ordering, time::Duration};
 
+use super::support::{
+    StopAt, World,
+    plane::{RunRow, TTL},
+};
 use rackhand_lab::{Fault, ForeignJob, Model, ServerSpec, Times};
 use rackhand_schema::{
     ErrorCode,
@@ -12,10 +14,6 @@ use rackhand_schema::{
     job::{PowerAction, Reboot},
     protocol::{Finish, ReportBody, Resolution},
     run::{EffectState, Outcome},
-};
-use support::{
-    StopAt, World,
-    plane::{RunRow, TTL},
 };
 
 const BIOS: &str = "BIOS.Setup.1-1";
@@ -381,5 +379,5 @@ async fn the_journal_has_every_intent_with_its_outcome() {
         .count();
     assert_eq!((intents, applied), (2, 2));
     let text = format!("{log:?}");
-    assert!(!text.contains(support::PASSWORD), "no password in the journal");
+    assert!(!text.contains(super::support::PASSWORD), "no password in the journal");
 }
