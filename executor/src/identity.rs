@@ -18,7 +18,9 @@ use zeroize::Zeroizing;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("{file}: {source}")]
+    #[error("{directory} is not enrolled; run `rackhand-executor enrol` first")]
+    NotEnrolled { directory: String },
+    #[error("cannot use {file}")]
     File { file: String, source: std::io::Error },
     #[error("{file} is not what this program has written")]
     Content { file: String },
@@ -136,6 +138,9 @@ impl Identity {
     /// When this directory has not been enrolled.
     pub fn load(directory: &Path) -> Result<Self, IdentityError> {
         let path = directory.join("identity.json");
+        if !path.exists() {
+            return Err(IdentityError::NotEnrolled { directory: directory.display().to_string() });
+        }
         let text = std::fs::read(&path).map_err(file_error(&path))?;
         let membership = serde_json::from_slice(&text)
             .map_err(|_| IdentityError::Content { file: path.display().to_string() })?;

@@ -35,6 +35,8 @@ const MAX_REPORT_BYTES: usize = 1024 * 1024;
 pub struct Outbox {
     journal: Arc<dyn Journal>,
     lanes: Mutex<BTreeMap<(RunId, u64), Lane>>,
+    /// Last number of closed lanes: a lease that is granted again to this process goes on counting.
+    closed: Mutex<BTreeMap<(RunId, u64), u64>>,
     work: Notify,
     changed: watch::Sender<u64>,
 }
@@ -74,6 +76,7 @@ impl Outbox {
         Arc::new(Self {
             journal,
             lanes: Mutex::default(),
+            closed: Mutex::default(),
             work: Notify::new(),
             changed: watch::Sender::new(0),
         })
@@ -93,6 +96,16 @@ impl Outbox {
         }
         drop(lanes);
         self.work.notify_one();
+    }
+
+    /// The lease of `(run, epoch)` is ours (again).
+    pub fn open(&self, run: RunId, epoch: u64) {
+        let last_seq = self.closed.lock().unwrap_or_else(PoisonError::into_inner).remove(&(run, epoch));
+        let mut lanes = self.lock();
+        let lane = lanes.entry((run, epoch)).or_default();
+        lane.last_seq = lane.last_seq.max(last_seq.unwrap_or(0));
+        lane.answered = lane.answered.max(last_seq.unwrap_or(0));
+        lane.passed_on = false;
     }
 
     /// Journals and queues `body`; the answer is its number (0 for a log line that was only counted). One task
@@ -188,6 +201,12 @@ impl Outbox {
         let mut lanes = self.lock();
         if let Some(lane) = lanes.get_mut(&(run, epoch)) {
             lane.passed_on = true;
+            let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+            closed.insert((run, epoch), lane.last_seq);
+            if closed.len() > MAX_CLOSED {
+                // Run ids are ordered by time: the oldest goes.
+                closed.pop_first();
+            }
             if lane.queue.is_empty() {
                 lanes.remove(&(run, epoch));
             }
@@ -336,6 +355,8 @@ fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<Strin
     })
 }
 
+/// Closed leases whose last number is remembered.
+const MAX_CLOSED: usize = 10_000;
 /// How often an interrupted delivery looks for a renewed lease.
 const LEASE_POLL: Duration = Duration::from_millis(100);
 /// How long a drain waits between two looks at the outbox.

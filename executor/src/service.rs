@@ -305,6 +305,7 @@ impl Service {
         noted.target.credential = None;
         self.shared.journal.write(Write::Granted { run, epoch, grant: json!(noted) }).await?;
         self.shared.leases.granted(run, epoch, sent, ttl);
+        self.shared.outbox.open(run, epoch);
         let mutates = grant.spec.mutates();
         let changing = self.held.values().filter(|held| held.mutates).count();
         let full = mutates && changing >= self.shared.policy.max_mutating_runs as usize;

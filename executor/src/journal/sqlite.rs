@@ -212,6 +212,9 @@ pub struct Line {
 /// # Errors
 /// When there is no journal or it cannot be read.
 pub async fn print(directory: &Path) -> Result<Vec<Line>, JournalError> {
+    if !directory.join("journal.sqlite").exists() {
+        return Err(JournalError(format!("there is none in {}; has it run yet?", directory.display())));
+    }
     let mut connection = options(directory)?.read_only(true).connect().await?;
     let rows = sqlx::query("select at, run, epoch, kind, body from (select id, at, run, epoch, kind, body from entry union all select 9223372036854775807, '', run, epoch, 'unreported', item from outbox) order by id")
         .fetch_all(&mut connection)

@@ -381,3 +381,25 @@ async fn the_journal_has_every_intent_with_its_outcome() {
     let text = format!("{log:?}");
     assert!(!text.contains(super::support::PASSWORD), "no password in the journal");
 }
+
+/// A lease whose task has ended here comes again under the same epoch: its numbers go on, so that no intent is
+/// mistaken for one that was accepted before.
+#[tokio::test]
+async fn a_lease_granted_again_goes_on_counting() {
+    use rackhand_executor::{journal::memory::MemoryJournal, outbox::Outbox};
+    let outbox = Outbox::new(std::sync::Arc::new(MemoryJournal::default()));
+    let run = RunId::generate();
+    let phase = || ReportBody::Phase {
+        phase: "check".into(),
+        state: rackhand_schema::run::PhaseState::Running,
+        evidence: serde_json::Value::Null,
+    };
+    outbox.open(run, 1);
+    assert_eq!(outbox.push(run, 1, phase()).await.unwrap(), 1);
+    assert_eq!(outbox.push(run, 1, phase()).await.unwrap(), 2);
+    outbox.close(run, 1);
+    outbox.open(run, 1);
+    assert_eq!(outbox.push(run, 1, phase()).await.unwrap(), 3);
+    outbox.open(run, 2);
+    assert_eq!(outbox.push(run, 2, phase()).await.unwrap(), 1);
+}

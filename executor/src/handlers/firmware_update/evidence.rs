@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn one_new_job_of_the_right_name_is_ours() {
         let old = job("JID_1", "Firmware Update: BIOS");
-        assert_eq!(found(&[old.clone()], &[]), Trace::Nothing, "jobs from before prove nothing");
+        assert_eq!(found(std::slice::from_ref(&old), &[]), Trace::Nothing, "jobs from before prove nothing");
         assert_eq!(
             found(&[old.clone(), job("JID_2", "Firmware Update: BIOS")], &[]),
             Trace::Job("JID_2".into())

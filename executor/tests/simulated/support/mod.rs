@@ -119,9 +119,11 @@ impl Confirmed for Nobody {
     }
 }
 
+type Matches = Box<dyn Fn(u64, &Write) -> bool + Send + Sync>;
+
 /// Stops an executor at a journal write, as a crash right after it would.
 pub struct StopAt {
-    matches: Box<dyn Fn(u64, &Write) -> bool + Send + Sync>,
+    matches: Matches,
     pub reached: Notify,
     pub writes: AtomicU64,
 }
