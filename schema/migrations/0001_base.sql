@@ -9,7 +9,6 @@ create schema rackhand authorization rackhand_owner;
 set role rackhand_owner;
 
 revoke all on schema rackhand from public;
-alter default privileges for role rackhand_owner in schema rackhand revoke execute on functions from public;
 grant usage on schema rackhand to rackhand_api;
 
 -- Time-ordered id (RFC 9562 §5.7): 48 bits of Unix milliseconds, version 7, the rest random.

@@ -602,6 +602,8 @@ begin
 end
 $$;
 
+-- Postgres lets everybody execute a new function; here nobody may unless told.
+revoke execute on all functions in schema rackhand from public;
 grant execute on function
     rackhand.site_json, rackhand.job_json, rackhand.run_json, rackhand.event_json, rackhand.events_after,
     rackhand.site_create, rackhand.site_update, rackhand.enrolment_token_create, rackhand.executor_enrol,

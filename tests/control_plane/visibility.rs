@@ -68,6 +68,17 @@ async fn the_api_role_cannot_touch_the_queue_secrets_or_other_peoples_tables() {
         let error = site.database.api.batch_execute(statement).await.expect_err(statement);
         assert_eq!(error.code().unwrap().code(), "42501", "{statement}");
     }
+    // What the API may call is listed here, so that a new function is a decision.
+    let callable = site
+        .database
+        .value(
+            "select array_agg(p.proname order by p.proname) from pg_proc p
+                where p.pronamespace = 'rackhand'::regnamespace
+                    and has_function_privilege('rackhand_api', p.oid, 'execute')",
+        )
+        .await;
+    let callable: Vec<_> = callable.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    insta::assert_snapshot!(callable.join("\n"));
     let row = site
         .database
         .api
