@@ -47,11 +47,20 @@ pub struct SiteKeys {
     confirmed: Arc<dyn Confirmed>,
     secret: Mutex<Option<Arc<SiteSecret>>>,
     shared: Mutex<std::collections::BTreeSet<ExecutorId>>,
+    /// Said to be waiting, once each.
+    announced: Mutex<std::collections::BTreeSet<ExecutorId>>,
 }
 
 impl SiteKeys {
     pub fn new(identity: Arc<Identity>, journal: Arc<dyn Journal>, confirmed: Arc<dyn Confirmed>) -> Self {
-        Self { identity, journal, confirmed, secret: Mutex::default(), shared: Mutex::default() }
+        Self {
+            identity,
+            journal,
+            confirmed,
+            secret: Mutex::default(),
+            shared: Mutex::default(),
+            announced: Mutex::default(),
+        }
     }
 
     /// The key, once this executor has it.
@@ -156,7 +165,11 @@ impl SiteKeys {
         let (signing, sealing) = (decode_key(&joining.signing_key)?, decode_key(&joining.sealing_key)?);
         let fingerprint = identity::fingerprint(&signing, &sealing);
         if !self.confirmed.is_confirmed(&plain_fingerprint(&fingerprint)) {
-            tracing::info!(executor = joining.name, fingerprint, "an executor waits to be confirmed");
+            let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+            if announced.insert(joining.executor_id) {
+                let name = crate::text::clean(&joining.name);
+                tracing::info!(executor = name, fingerprint, "an executor waits to be confirmed");
+            }
             return None;
         }
         let sealed = identity::seal(&sealing, &*secret.bytes())?;
