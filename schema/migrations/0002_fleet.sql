@@ -35,8 +35,9 @@ create table rackhand.server (
     removed_at timestamptz,
     unique (site_id, name)
 );
-create index server_by_name on rackhand.server (name, id);
 create index server_by_site_name on rackhand.server (site_id, name, id);
+-- The counts beside a list, from the index alone.
+create index server_counts on rackhand.server (site_id, power, health, generation) where removed_at is null;
 create index server_by_service_tag on rackhand.server (service_tag);
 
 create table rackhand.bmc (

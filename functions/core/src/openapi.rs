@@ -22,14 +22,15 @@ use utoipa::{
 
 use crate::problem::{Answer, Refusal};
 
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("auth", "Sign in and out, sessions."),
     ("users", "People and their roles."),
     ("sites", "Private networks and their settings."),
     ("executors", "The services inside the sites."),
     ("credentials", "BMC credentials, sealed to a site's key."),
     ("servers", "Physical machines."),
-    ("jobs", "Intents, their plans and their runs."),
+    ("jobs", "Intents and their plans."),
+    ("runs", "One target's execution of a job."),
     ("events", "What happened."),
     ("executor", "What executors call."),
     ("service", "About this service."),
@@ -126,6 +127,12 @@ fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) 
                 .into()
         }
     };
+    // Generated clients need unique names: the handler's, after its resource.
+    if let (Some(tag), Some(name)) =
+        (operation.tags.as_ref().and_then(|tags| tags.first()), &operation.operation_id)
+    {
+        operation.operation_id = Some(format!("{tag}_{name}"));
+    }
     codes.sort_unstable();
     codes.dedup();
     operation.security = (!security.is_empty()).then_some(security);

@@ -54,3 +54,15 @@ fn roles_by_operation() {
         .collect();
     insta::assert_snapshot!(lines.join("\n"));
 }
+
+#[test]
+fn operation_ids_are_unique() {
+    let document = serde_json::to_value(openapi()).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(seen.insert(id.to_owned()), "{method} {path}: {id} is taken");
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub fn routes() -> OpenApiRouter {
 }
 
 /// A run with its phases and effects.
-#[utoipa::path(get, path = "/v1/runs/{id}", tag = "jobs", params(("id" = RunId, Path)),
+#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs", params(("id" = RunId, Path)),
     responses((status = 200, body = RunDetail)), extensions(("x-rackhand-role" = json!("viewer"))))]
 async fn read(Viewer(call): Viewer, Segment(id): Segment<RunId>) -> Answer<Json> {
     call.json(&READ, &json!({"id": id})).await
