@@ -1,9 +1,6 @@
 //! The command line of `cargo xtask`.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    process::{Command, ExitCode},
-};
+use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use xtask::{Failure, openapi, paths, terminal, test, up};
@@ -52,10 +49,9 @@ fn main() -> ExitCode {
 
 /// Becomes the lab: signals and exit status are its own.
 fn lab(arguments: &[String]) -> Result<(), Failure> {
-    let source = Command::new("cargo")
+    let source = paths::cargo()
         .args(["run", "--quiet", "--package", "rackhand-lab", "--bin", "rackhand-lab", "--"])
         .args(arguments)
-        .current_dir(paths::root())
         .exec();
     Err(Failure::io("cannot run cargo", source))
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask openapi`: `schema/openapi.json` is what the code says, byte for byte.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use crate::{
     error::{Failure, Result},
@@ -13,9 +13,8 @@ use crate::{
 /// The control plane does not compile, or the document is out of date.
 pub fn run(check: bool) -> Result<()> {
     let root = paths::root();
-    let output = Command::new("cargo")
+    let output = paths::cargo()
         .args(["run", "--quiet", "--package", "xtask", "--example", "openapi"])
-        .current_dir(&root)
         .stderr(std::process::Stdio::inherit())
         .output()
         .map_err(|source| Failure::io("cannot run cargo", source))?;

@@ -5,6 +5,7 @@ use std::{
     io::{ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::error::{Failure, Result};
@@ -25,9 +26,28 @@ pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// Everything `up` keeps: logs, keys, the database. Never in git.
+/// Cargo in the work tree, as a person would call it: what `cargo run` told us about ourselves would make build
+/// scripts that look at it (ring's does) run anew each time.
+pub fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in env::vars_os() {
+        let told = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+                || name == "CARGO_CRATE_NAME"
+        });
+        if told {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(root());
+    command
+}
+
+/// Everything `up` keeps: logs, keys, the database. Never in git. `RACKHAND_STATE` names another folder, so that two
+/// of them run side by side.
 pub fn state() -> PathBuf {
-    root().join(".rackhand")
+    root().join(env::var_os("RACKHAND_STATE").unwrap_or_else(|| ".rackhand".into()))
 }
 
 /// Makes a folder that only its owner may enter.
@@ -58,9 +78,14 @@ pub fn write_secret(path: &Path, text: &str) -> Result<()> {
         .map_err(|source| Failure::at("write", path, source))
 }
 
-/// A random secret of 30 hex digits.
+/// A random secret of 32 bytes in hex.
 pub fn random_secret() -> Result<String> {
-    let mut bytes = [0_u8; 15];
+    random_hex(32)
+}
+
+/// Random hex digits, two for each byte.
+pub fn random_hex(count: usize) -> Result<String> {
+    let mut bytes = vec![0_u8; count];
     fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
         .map_err(|source| Failure::io("no random numbers", source))?;

@@ -43,10 +43,10 @@ impl Progress {
             Some(bars) => bars.show(job, runs),
             None => {
                 for run in runs {
-                    let line = line(run);
-                    if self.said.get(&run.id) != Some(&line) {
-                        say(&line);
-                        self.said.insert(run.id, line);
+                    let stage = stage(run);
+                    if self.said.get(&run.id) != Some(&stage) {
+                        say(line(run));
+                        self.said.insert(run.id, stage);
                     }
                 }
             }
@@ -87,6 +87,17 @@ impl Bars {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// What makes a new line worth it: not a percentage, nor other words for the same reason.
+fn stage(run: &Run) -> String {
+    format!(
+        "{} {} {} {}",
+        word(&run.state),
+        run.phase,
+        run.reason,
+        run.executor_name.as_deref().unwrap_or_default()
+    )
 }
 
 fn line(run: &Run) -> String {

@@ -1,7 +1,6 @@
 //! The browser test: `tests/browser/path.mjs` in Chromium, against a stack like that of `up`.
 //!
-//! It gets `RACKHAND_URL`, and in files what is secret or long: `RACKHAND_LOGIN_FILE` (e-mail and password, one line
-//! each) and `RACKHAND_PACKAGES_FILE` (a BIOS for each model of the site).
+//! What it is given stands at the top of that file; the password goes through a file of mode 0600.
 
 use std::{path::Path, process::Command};
 
@@ -24,14 +23,17 @@ pub fn run() -> Result<Tally> {
         }
     }
     up::with_stack(up::Args::for_browser(), |stack| {
-        let login = stack.file("browser-login");
-        paths::write_secret(&login, &format!("{}\n{}\n", stack.email, stack.password))?;
+        let password = stack.file("browser-password");
+        paths::write_secret(&password, &format!("{}\n", stack.password))?;
         let packages = stack.file("browser-packages.json");
         stack.write_packages(&packages)?;
         let mut node = node(&folder);
-        node.env("RACKHAND_URL", &stack.url)
-            .env("RACKHAND_LOGIN_FILE", &login)
-            .env("RACKHAND_PACKAGES_FILE", &packages)
+        node.env("URL", &stack.url)
+            .env("EMAIL", &stack.email)
+            .env("PASSWORD_FILE", &password)
+            .env("PACKAGES_JSON", &packages)
+            .env("SITE", &stack.site)
+            .env("OUT", paths::state().join("screenshots"))
             .env("CHROMIUM", &chromium);
         run_command(node, "node path.mjs")
     })

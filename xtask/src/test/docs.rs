@@ -40,8 +40,8 @@ pub fn run() -> Result<Tally> {
 
 /// Commands; needs the binaries, so it comes after the tests have built them.
 pub fn commands() -> Result<Tally> {
-    let mut built = Command::new("cargo");
-    built.arg("build").current_dir(paths::root());
+    let mut built = paths::cargo();
+    built.arg("build");
     for program in PROGRAMS {
         built.args(["--quiet", "--bin", program]);
     }

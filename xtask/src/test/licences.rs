@@ -3,7 +3,7 @@
 //! cargo-deny does it where it is installed. Installing it takes longer than all other checks, so without it the same
 //! three rules are applied to `cargo metadata` here; advisories need its database and are then reported as skipped.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use serde_json::Value;
 
@@ -30,9 +30,8 @@ pub fn run() -> Result<Tally> {
     let path = root.join("deny.toml");
     let text = fs::read_to_string(&path).map_err(|source| Failure::at("read", &path, source))?;
     let rules = Rules::parse(&text)?;
-    let output = Command::new("cargo")
+    let output = paths::cargo()
         .args(["metadata", "--format-version", "1", "--locked"])
-        .current_dir(&root)
         .output()
         .map_err(|source| Failure::io("cannot run cargo metadata", source))?;
     if !output.status.success() {

@@ -45,8 +45,8 @@ impl Tally {
 
 /// Runs cargo in the work tree.
 pub fn cargo(arguments: &[&str]) -> Result<Tally> {
-    let mut command = Command::new("cargo");
-    command.args(arguments).current_dir(paths::root());
+    let mut command = paths::cargo();
+    command.args(arguments);
     run(command, &format!("cargo {}", arguments.join(" ")))
 }
 

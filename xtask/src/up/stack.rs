@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
@@ -56,8 +57,8 @@ pub struct Stack {
 pub fn build() -> Result<()> {
     let root = paths::root();
     say("building the binaries");
-    let mut cargo = Command::new("cargo");
-    cargo.arg("build").current_dir(&root);
+    let mut cargo = paths::cargo();
+    cargo.arg("build");
     for (package, binary) in BINARIES {
         cargo.args(["--package", package, "--bin", binary]);
     }
@@ -109,9 +110,10 @@ impl Stack {
         paths::write_secret(&api_file, &login.of("rackhand_api", &api_password).url())?;
 
         // In a database that is kept, names of an earlier `up` are taken.
-        let mark = if elsewhere.is_some() { paths::random_secret()?.split_off(24) } else { String::new() };
+        let mark = if elsewhere.is_some() { paths::random_hex(3)? } else { String::new() };
         let email = format!("admin{mark}@rackhand.example");
-        let password = paths::random_secret()?;
+        // Typed by a person, and only good on this machine.
+        let password = paths::random_hex(10)?;
         let create = [
             "admin",
             "create",
@@ -270,39 +272,55 @@ fn database(elsewhere: Option<&str>, folder: &Path, log: &Path) -> Result<(Optio
     Ok((Some(postgres), login))
 }
 
-/// Starts the control plane on the wanted port, or on another one when that is taken.
-async fn start_server(port: u16, folder: &Path, api_file: &Path, children: &mut Children) -> Result<String> {
-    let wanted = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port));
-    let port = match wanted {
-        Ok(_) if port != 0 => port,
-        Ok(_) => free_port()?,
-        Err(_) => {
-            let other = free_port()?;
-            say(format!("port {port} is taken; using {other}"));
-            other
-        }
-    };
+/// Starts the control plane on the wanted port, or on another one when that is taken, also in the last moment.
+async fn start_server(
+    wanted: u16,
+    folder: &Path,
+    api_file: &Path,
+    children: &mut Children,
+) -> Result<String> {
     let key = folder.join("signing-key");
-    let (listen, ui) = (format!("127.0.0.1:{port}"), paths::root().join("ui/dist"));
-    let arguments = [
-        "--listen",
-        &listen,
-        "--database-url-file",
-        utf8(api_file)?,
-        "--signing-key-file",
-        utf8(&key)?,
-        "--ui-dir",
-        utf8(&ui)?,
-    ];
+    paths::write_secret(&key, &paths::random_secret()?)?;
+    let ui = paths::root().join("ui/dist");
     let log = children.log("server");
     let program = paths::binaries().join("rackhand-server");
-    let stdout = children.start("server", &program, &arguments, None).await?;
-    let line = first_line(stdout, READY, "the control plane", &log).await?;
-    let ready: Value = serde_json::from_str(&line)
-        .map_err(|error| Failure::Other(format!("the control plane said `{line}`: {error}")))?;
-    let url = text(&ready, "url").trim_end_matches('/').to_owned();
-    say(format!("control plane on {url}"));
-    Ok(if url.is_empty() { format!("http://{listen}") } else { url })
+    let is_free = |port: u16| port != 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let mut port = if is_free(wanted) { wanted } else { free_port()? };
+    for attempt in 1.. {
+        if port != wanted && wanted != 0 {
+            say(format!("port {wanted} is taken; using {port}"));
+        }
+        let listen = format!("127.0.0.1:{port}");
+        let arguments = [
+            "--listen",
+            &listen,
+            "--database-url-file",
+            utf8(api_file)?,
+            "--signing-key-file",
+            utf8(&key)?,
+            "--ui-dir",
+            utf8(&ui)?,
+        ];
+        let stdout = children.start("server", &program, &arguments, None).await?;
+        let line = match first_line(stdout, READY, "the control plane", &log).await {
+            Ok(line) => line,
+            Err(failure) => {
+                let words = fs::read_to_string(&log).unwrap_or_default();
+                if attempt == 3 || !words.contains("Address already in use") {
+                    return Err(failure);
+                }
+                children.kill("server").await?;
+                port = free_port()?;
+                continue;
+            }
+        };
+        let ready: Value = serde_json::from_str(&line)
+            .map_err(|error| Failure::Other(format!("the control plane said `{line}`: {error}")))?;
+        let url = text(&ready, "url").trim_end_matches('/').to_owned();
+        say(format!("control plane on {url}"));
+        return Ok(url);
+    }
+    Err(Failure::Other("no port for the control plane".to_owned()))
 }
 
 async fn start_lab(args: &Args, folder: &Path, password: &str, children: &mut Children) -> Result<Lab> {

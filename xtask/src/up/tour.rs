@@ -137,9 +137,10 @@ async fn summary(stack: &Stack, job: &str, victim: Option<&str>, seconds: u64) -
         "\n{:<10} {:<18} {:<11} {:<12} {:<12} {:>7}",
         "SERVER", "MODEL", "OUTCOME", "BIOS WAS", "BIOS NOW", "FLASHES"
     ));
-    for run in runs(stack, job).await? {
-        let server = text(&run, "server");
-        let detail = stack.cli.json(&["runs", "show", text(&run, "id")], None).await?;
+    let runs = runs(stack, job).await?;
+    for run in &runs {
+        let server = text(run, "server");
+        let detail = stack.cli.json(&["runs", "show", text(run, "id")], None).await?;
         let effects = detail.get("effects").map(items).unwrap_or_default();
         open_effects += effects
             .iter()
@@ -149,9 +150,9 @@ async fn summary(stack: &Stack, job: &str, victim: Option<&str>, seconds: u64) -
             .count();
         let now = stack.cli.json(&["servers", "show", server, "--site", &stack.site], None).await?;
         let count = flashes.iter().filter(|flash| text(flash, "bmc") == server).count();
-        let wanted = wanted(&planned, text(&run, "server_id"));
+        let wanted = wanted(&planned, text(run, "server_id"));
         let (from, to) = wanted.unwrap_or_default();
-        let state = text(&run, "state");
+        let state = text(run, "state");
         result(format!(
             "{server:<10} {:<18} {state:<11} {from:<12} {:<12} {count:>7}",
             text(&now, "model"),
@@ -166,6 +167,14 @@ async fn summary(stack: &Stack, job: &str, victim: Option<&str>, seconds: u64) -
         if text(&now, "bios_version") != to {
             faults.push(format!("{server} has BIOS {}, not {to}", text(&now, "bios_version")));
         }
+    }
+    let targets = runs.iter().map(|run| text(run, "server"));
+    for server in left_out(stack, &targets.collect::<Vec<_>>()) {
+        result(format!("{server:<10} left out of the plan"));
+        let found = stack.cli.json(&["servers", "show", server, "--site", &stack.site], None).await?;
+        let unreadable = found.get("unreadable").map(Value::to_string).unwrap_or_default();
+        let blockers = blockers(&planned, text(&found, "id"));
+        faults.push(format!("{server} was not updated: {blockers}; could not be read: {unreadable}"));
     }
     let number = |name: &str| counters.get(name).and_then(Value::as_u64).unwrap_or_default();
     if open_effects > 0 {
@@ -199,6 +208,20 @@ fn wanted(job: &Value, server: &str) -> Option<(String, String)> {
     let target = targets.iter().find(|target| text(target, "server_id") == server)?;
     let step = target.pointer("/steps/0")?;
     Some((text(step, "from").to_owned(), text(step, "to").to_owned()))
+}
+
+/// Why the plan left a server out.
+fn blockers(job: &Value, server: &str) -> String {
+    let targets = job.pointer("/plan/targets").map(items).unwrap_or_default();
+    let target = targets.iter().find(|target| text(target, "server_id") == server);
+    let blockers = target.and_then(|target| target.get("blockers")).map(items).unwrap_or_default();
+    blockers.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// Servers of the lab that no run was for.
+fn left_out<'a>(stack: &'a Stack, ran: &[&str]) -> Vec<&'a str> {
+    let names = stack.lab.bmcs.iter().map(|bmc| text(bmc, "name"));
+    names.filter(|name| !ran.contains(name)).collect()
 }
 
 async fn runs(stack: &Stack, job: &str) -> Result<Vec<Value>> {
