@@ -4,17 +4,21 @@ use std::time::Instant;
 
 use rackhand_tests::{
     TestSite,
+    cluster::Cluster,
     database::run,
     site::{finish, granted, item, lease_args},
 };
 use serde_json::json;
+
+use crate::{Peers, Row};
 
 const JOBS: usize = 20;
 const SERVERS: usize = 1000;
 const EXECUTORS: usize = 4;
 const BATCH: u32 = 100;
 
-pub async fn measure() {
+/// Ours and graphile-worker's throughput on the same Postgres, runs a second.
+pub async fn measure(peers: &Peers) -> Vec<Row> {
     let site = TestSite::with(json!({"lease_ttl_ms": 600_000})).await;
     let servers = site.servers(SERVERS).await;
     let mut executors = vec![];
@@ -70,20 +74,21 @@ pub async fn measure() {
     }
     let seconds = started.elapsed().as_secs_f64();
     assert_eq!(done, JOBS * SERVERS);
-    if std::env::var_os("PROFILE").is_some() {
-        let rows = site.database.owner.query("select funcname::text, calls, total_time, self_time from pg_stat_user_functions order by self_time desc limit 20", &[]).await.unwrap();
-        for row in rows {
-            println!(
-                "{:30} {:8} {:10.1} {:10.1}",
-                row.get::<_, String>(0),
-                row.get::<_, i64>(1),
-                row.get::<_, f64>(2),
-                row.get::<_, f64>(3)
-            );
-        }
-    }
-    println!(
-        "{}",
-        json!({"part": "queue", "runs": done, "seconds": seconds, "per_second": done as f64 / seconds})
-    );
+    let ours = done as f64 / seconds;
+    site.database.owner.batch_execute("create database graphile").await.unwrap();
+    let url = Cluster::shared().url("postgres", "graphile");
+    let theirs = peers.run("node", "graphile.mjs", &[], &url);
+    theirs
+        .iter()
+        .map(|peer| {
+            let theirs = peer["per_second"].as_f64().unwrap();
+            Row {
+                work: format!("lease + complete with fence, capacity and history, batches of {BATCH}, {EXECUTORS} executors"),
+                ours: format!("{ours:.0} runs/s"),
+                peer: format!("graphile-worker, {}: {theirs:.0} jobs/s", peer["mode"].as_str().unwrap()),
+                target: if peer["mode"] == "batched" { "≥ 1×".to_owned() } else { "–".to_owned() },
+                met: ours >= theirs,
+            }
+        })
+        .collect()
 }

@@ -13,10 +13,14 @@
 )]
 
 pub mod cluster;
+pub mod cli;
 pub mod database;
+pub mod logs;
+pub mod python;
 pub mod relay;
 pub mod server;
 pub mod site;
+pub mod skip;
 pub mod stack;
 
 pub use database::{Refused, TestDatabase};

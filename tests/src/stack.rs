@@ -56,7 +56,19 @@ pub struct TestStack {
     pub token: String,
     /// Server name → id.
     pub ids: std::collections::BTreeMap<String, String>,
+    /// Spent ones, for tests that look for them where they must not be.
+    pub enrolment_tokens: Vec<String>,
     directory: tempfile::TempDir,
+}
+
+/// A BMC as it is registered.
+#[derive(Debug, Clone)]
+pub struct ForeignBmc {
+    pub name: String,
+    /// `https://host:port`
+    pub url: String,
+    /// Hex.
+    pub spki_sha256: String,
 }
 
 /// One executor: its data directory, and its process while it runs.
@@ -78,6 +90,12 @@ impl TestStack {
         stack
     }
 
+    /// Server and executors up, no BMC yet: they are registered with [`Self::register_bmcs`].
+    pub async fn start_empty(config: StackConfig) -> Self {
+        assert!(config.servers.is_empty(), "these would not be read");
+        Self::registered(config).await
+    }
+
     /// Everything up and servers registered, but not read.
     pub async fn registered(config: StackConfig) -> Self {
         let site = TestSite::with(json!({"lease_ttl_ms": config.lease_ttl_ms})).await;
@@ -88,8 +106,17 @@ impl TestStack {
             .expect("the lab");
         let token = server.token(&site.admin);
         let directory = tempfile::Builder::new().prefix("rackhand-test-").tempdir().unwrap();
-        let mut stack =
-            Self { site, server, lab, relay, executors: vec![], token, ids: [].into(), directory };
+        let mut stack = Self {
+            site,
+            server,
+            lab,
+            relay,
+            executors: vec![],
+            token,
+            ids: [].into(),
+            enrolment_tokens: vec![],
+            directory,
+        };
         for index in 0..config.executors {
             stack.add_executor(&format!("executor-{}", index + 1), config.speed, &config.policy).await;
         }
@@ -101,6 +128,7 @@ impl TestStack {
     pub async fn add_executor(&mut self, name: &str, speed: f64, policy: &str) {
         let path = format!("/v1/sites/{}/enrolment-tokens", self.site.id);
         let enrolment = self.call("POST", &path, Some(json!({}))).await;
+        self.enrolment_tokens.extend(enrolment.body["token"].as_str().map(str::to_owned));
         let data = self.directory.path().join(name);
         let output = run_with_input(
             Command::new(binary("rackhand-executor"))
@@ -134,42 +162,54 @@ impl TestStack {
     }
 
     async fn register(&mut self, password: &str) {
-        let site = self.get(&format!("/v1/sites/{}", self.site.id)).await;
-        let targets: Vec<_> = self
+        let Some(first) = self.lab.bmcs().first() else { return };
+        let bmcs: Vec<_> = self
             .lab
             .bmcs()
             .iter()
-            .map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.spki_sha256}))
+            .map(|bmc| ForeignBmc {
+                name: bmc.name.clone(),
+                url: bmc.url.clone(),
+                spki_sha256: bmc.spki_sha256.clone(),
+            })
             .collect();
-        let username = self.lab.bmcs().first().expect("a server").username.clone();
+        let username = first.username.clone();
+        self.register_bmcs("lab", &username, password, &bmcs).await;
+    }
+
+    /// Registers BMCs, of this lab or not, with one credential that is sealed for all of them.
+    pub async fn register_bmcs(
+        &mut self,
+        credential: &str,
+        username: &str,
+        password: &str,
+        bmcs: &[ForeignBmc],
+    ) {
+        let site = self.get(&format!("/v1/sites/{}", self.site.id)).await;
+        let targets: Vec<_> =
+            bmcs.iter().map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.spki_sha256})).collect();
         let sealed = seal(
             site["public_key"].as_str().expect("the first executor made the site key"),
-            &json!({"site_id": self.site.id, "name": "lab", "version": 1, "username": username,
+            &json!({"site_id": self.site.id, "name": credential, "version": 1, "username": username,
                 "password": password, "targets": targets}),
         );
-        let stored = self
-            .call(
-                "POST",
-                "/v1/credentials",
-                Some(json!({"site_id": self.site.id, "name": "lab", "version": 1,
-                "sealed": sealed})),
-            )
-            .await;
+        let new = json!({"site_id": self.site.id, "name": credential, "version": 1, "sealed": sealed});
+        let stored = self.call("POST", "/v1/credentials", Some(new)).await;
         assert_eq!(stored.status, 201, "{stored:?}");
-        let servers: Vec<_> = self
-            .lab
-            .bmcs()
+        let servers: Vec<_> = bmcs
             .iter()
             .map(|bmc| {
                 json!({"name": bmc.name, "bmc_url": bmc.url, "credential_id": stored.body["id"],
-                "spki_sha256": bmc.spki_sha256, "tags": ["lab"]})
+                "spki_sha256": bmc.spki_sha256, "tags": [credential]})
             })
             .collect();
         let bulk = self
             .call("POST", "/v1/servers/bulk", Some(json!({"site_id": self.site.id, "servers": servers})))
             .await;
         assert_eq!(bulk.body["refused"], json!([]), "{bulk:?}");
-        self.ids = serde_json::from_value(bulk.body["ids"].clone()).unwrap();
+        let ids: std::collections::BTreeMap<String, String> =
+            serde_json::from_value(bulk.body["ids"].clone()).unwrap();
+        self.ids.extend(ids);
     }
 
     /// One request as the fleet admin.

@@ -1,0 +1,12 @@
+//! Real input: recorded trees, services that nobody here wrote, hostile bytes, and what must never leak.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed step ends the test"
+)]
+
+mod replay;
+mod sushy;
