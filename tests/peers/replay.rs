@@ -118,7 +118,8 @@ async fn a_recorded_r750_is_registered_read_and_shown() {
     }
     let refused = direct.run(&inspect, "another password").await;
     assert!(!refused.status.success(), "a wrong password is an error");
-    let wrong_key = [inspect.as_slice(), &["--pin", &"00".repeat(32)]].concat();
+    let another_key = "00".repeat(32);
+    let wrong_key = [inspect.as_slice(), &["--pin", &another_key]].concat();
     assert!(!direct.run(&wrong_key, BMC_PASSWORD).await.status.success(), "another key is an error");
     replay.shutdown().await;
 }
