@@ -12,7 +12,7 @@ export interface paths {
             cookie?: never;
         };
         /** The operations of this API as a page for people. */
-        get: operations["get_docs"];
+        get: operations["service_docs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -29,7 +29,7 @@ export interface paths {
             cookie?: never;
         };
         /** What an error code means, and what to do. */
-        get: operations["get_errors_code"];
+        get: operations["service_error_page"];
         put?: never;
         post?: never;
         delete?: never;
@@ -46,7 +46,7 @@ export interface paths {
             cookie?: never;
         };
         /** This description of the API, OpenAPI 3.1. */
-        get: operations["get_openapi.json"];
+        get: operations["service_document"];
         put?: never;
         post?: never;
         delete?: never;
@@ -65,7 +65,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Sign in with e-mail and password. */
-        post: operations["post_v1_auth_login"];
+        post: operations["auth_login"];
         delete?: never;
         options?: never;
         head?: never;
@@ -82,7 +82,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** End this session. */
-        post: operations["post_v1_auth_logout"];
+        post: operations["auth_logout"];
         delete?: never;
         options?: never;
         head?: never;
@@ -97,7 +97,7 @@ export interface paths {
             cookie?: never;
         };
         /** Who is signed in, with the roles granted. */
-        get: operations["get_v1_auth_me"];
+        get: operations["auth_me"];
         put?: never;
         post?: never;
         delete?: never;
@@ -116,7 +116,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Exchange a refresh token for new tokens. */
-        post: operations["post_v1_auth_refresh"];
+        post: operations["auth_refresh"];
         delete?: never;
         options?: never;
         head?: never;
@@ -131,10 +131,10 @@ export interface paths {
             cookie?: never;
         };
         /** Credentials by age, without their secret parts. */
-        get: operations["get_v1_credentials"];
+        get: operations["credentials_list"];
         put?: never;
         /** Store a sealed credential, or its next version. */
-        post: operations["post_v1_credentials"];
+        post: operations["credentials_put"];
         delete?: never;
         options?: never;
         head?: never;
@@ -149,7 +149,7 @@ export interface paths {
             cookie?: never;
         };
         /** Events in order. Of `run`, `job`, `server` and `site` the first one given filters. */
-        get: operations["get_v1_events"];
+        get: operations["events_page"];
         put?: never;
         post?: never;
         delete?: never;
@@ -169,7 +169,7 @@ export interface paths {
          * The same as a stream of server-sent events: `id` is the cursor, `event` the kind, `data` the event. It
          *     ends with the access token; `Last-Event-ID` goes on where it ended.
          */
-        get: operations["get_v1_events_stream"];
+        get: operations["events_stream_events"];
         put?: never;
         post?: never;
         delete?: never;
@@ -188,7 +188,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Ask to present an unproven credential, or say how it went. */
-        post: operations["post_v1_executor_credential_attempt"];
+        post: operations["executor_credential_attempt"];
         delete?: never;
         options?: never;
         head?: never;
@@ -205,7 +205,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Join a site with a one-time token. */
-        post: operations["post_v1_executor_enrol"];
+        post: operations["executor_enrol"];
         delete?: never;
         options?: never;
         head?: never;
@@ -225,7 +225,7 @@ export interface paths {
          * Renew the session and get what is due: grants, losses, cancellations, settings. Held open while there is
          *     nothing new, for `wait_ms` at most (and a third of the lease).
          */
-        post: operations["post_v1_executor_lease"];
+        post: operations["executor_lease"];
         delete?: never;
         options?: never;
         head?: never;
@@ -242,7 +242,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** A nonce to sign, valid for a minute and once. */
-        post: operations["post_v1_executor_nonce"];
+        post: operations["executor_nonce"];
         delete?: never;
         options?: never;
         head?: never;
@@ -259,7 +259,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Report what happened. Items are accepted, kept as late, quarantined or refused one by one. */
-        post: operations["post_v1_executor_report"];
+        post: operations["executor_report"];
         delete?: never;
         options?: never;
         head?: never;
@@ -276,7 +276,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Set the site's public key (first executor), or share its private half with others. */
-        post: operations["post_v1_executor_site_key"];
+        post: operations["executor_site_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -293,7 +293,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Exchange a signed nonce for a token of ten minutes. */
-        post: operations["post_v1_executor_token"];
+        post: operations["executor_token"];
         delete?: never;
         options?: never;
         head?: never;
@@ -308,7 +308,7 @@ export interface paths {
             cookie?: never;
         };
         /** Executors, in the order they were enrolled. */
-        get: operations["get_v1_executors"];
+        get: operations["executors_list"];
         put?: never;
         post?: never;
         delete?: never;
@@ -328,7 +328,7 @@ export interface paths {
         put?: never;
         post?: never;
         /** Revoke an executor: it may not sign in again, and what it holds passes on. */
-        delete: operations["delete_v1_executors_id"];
+        delete: operations["executors_revoke"];
         options?: never;
         head?: never;
         patch?: never;
@@ -342,7 +342,7 @@ export interface paths {
             cookie?: never;
         };
         /** Whether the service and its database answer. */
-        get: operations["get_v1_health"];
+        get: operations["service_health"];
         put?: never;
         post?: never;
         delete?: never;
@@ -359,13 +359,13 @@ export interface paths {
             cookie?: never;
         };
         /** Jobs, newest first. Their plans come without targets here. */
-        get: operations["get_v1_jobs"];
+        get: operations["jobs_list"];
         put?: never;
         /**
          * Create a job. One that changes servers waits, planned, for approval of its plan; one that only reads
          *     starts at once. With an `Idempotency-Key`, sending it again gives the job made first.
          */
-        post: operations["post_v1_jobs"];
+        post: operations["jobs_create"];
         delete?: never;
         options?: never;
         head?: never;
@@ -380,7 +380,7 @@ export interface paths {
             cookie?: never;
         };
         /** A job with its plan. */
-        get: operations["get_v1_jobs_id"];
+        get: operations["jobs_read"];
         put?: never;
         post?: never;
         delete?: never;
@@ -399,7 +399,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Approve the plan that was read, by its digest; its runs start. */
-        post: operations["post_v1_jobs_id_approve"];
+        post: operations["jobs_approve"];
         delete?: never;
         options?: never;
         head?: never;
@@ -416,7 +416,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Cancel: what has not started ends now, what runs ends at its next safe point. */
-        post: operations["post_v1_jobs_id_cancel"];
+        post: operations["jobs_cancel"];
         delete?: never;
         options?: never;
         head?: never;
@@ -433,7 +433,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Start no further runs; those under way go on. */
-        post: operations["post_v1_jobs_id_pause"];
+        post: operations["jobs_pause"];
         delete?: never;
         options?: never;
         head?: never;
@@ -450,7 +450,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Go on with a paused job. */
-        post: operations["post_v1_jobs_id_resume"];
+        post: operations["jobs_resume"];
         delete?: never;
         options?: never;
         head?: never;
@@ -467,7 +467,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Make a new job, planned anew, for the targets of an ended one that failed, were cancelled or are unknown. */
-        post: operations["post_v1_jobs_id_retry_failed"];
+        post: operations["jobs_retry_failed"];
         delete?: never;
         options?: never;
         head?: never;
@@ -482,7 +482,7 @@ export interface paths {
             cookie?: never;
         };
         /** The runs of a job, in the order of its plan. */
-        get: operations["get_v1_jobs_id_runs"];
+        get: operations["jobs_runs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -499,7 +499,7 @@ export interface paths {
             cookie?: never;
         };
         /** A run with its phases and effects. */
-        get: operations["get_v1_runs_id"];
+        get: operations["runs_read"];
         put?: never;
         post?: never;
         delete?: never;
@@ -516,7 +516,7 @@ export interface paths {
             cookie?: never;
         };
         /** Servers by name, with how many of all that fit the filter have each power state, health and generation. */
-        get: operations["get_v1_servers"];
+        get: operations["servers_list"];
         put?: never;
         post?: never;
         delete?: never;
@@ -535,7 +535,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Register servers, or change their registration. Each stands alone: a bad one is refused and named. */
-        post: operations["post_v1_servers_bulk"];
+        post: operations["servers_bulk"];
         delete?: never;
         options?: never;
         head?: never;
@@ -550,11 +550,11 @@ export interface paths {
             cookie?: never;
         };
         /** A server with its BMC endpoint and firmware. */
-        get: operations["get_v1_servers_id"];
+        get: operations["servers_read"];
         put?: never;
         post?: never;
         /** Remove a server that no job works on; its history stays. */
-        delete: operations["delete_v1_servers_id"];
+        delete: operations["servers_remove"];
         options?: never;
         head?: never;
         patch?: never;
@@ -568,7 +568,7 @@ export interface paths {
             cookie?: never;
         };
         /** Living sessions, newest first; one's own if no user is named. */
-        get: operations["get_v1_sessions"];
+        get: operations["auth_list"];
         put?: never;
         post?: never;
         delete?: never;
@@ -588,7 +588,7 @@ export interface paths {
         put?: never;
         post?: never;
         /** End a session; its access tokens stop working at once. */
-        delete: operations["delete_v1_sessions_id"];
+        delete: operations["auth_end"];
         options?: never;
         head?: never;
         patch?: never;
@@ -602,10 +602,10 @@ export interface paths {
             cookie?: never;
         };
         /** The sites the caller may see, by name. */
-        get: operations["get_v1_sites"];
+        get: operations["sites_list"];
         put?: never;
         /** Create a site. */
-        post: operations["post_v1_sites"];
+        post: operations["sites_create"];
         delete?: never;
         options?: never;
         head?: never;
@@ -620,12 +620,12 @@ export interface paths {
             cookie?: never;
         };
         /** A site; its `ETag` is the version that an update names. */
-        get: operations["get_v1_sites_id"];
+        get: operations["sites_read"];
         /**
          * Replace a site's settings. `If-Match` with the version that was read refuses to overwrite somebody
          *     else's change.
          */
-        put: operations["put_v1_sites_id"];
+        put: operations["sites_update"];
         post?: never;
         delete?: never;
         options?: never;
@@ -643,7 +643,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Make a token with which one executor may join, once, within an hour. */
-        post: operations["post_v1_sites_id_enrolment_tokens"];
+        post: operations["sites_enrolment_token"];
         delete?: never;
         options?: never;
         head?: never;
@@ -658,10 +658,10 @@ export interface paths {
             cookie?: never;
         };
         /** All users, by e-mail. */
-        get: operations["get_v1_users"];
+        get: operations["users_list"];
         put?: never;
         /** Create a user, without any role yet. */
-        post: operations["post_v1_users"];
+        post: operations["users_create"];
         delete?: never;
         options?: never;
         head?: never;
@@ -678,7 +678,7 @@ export interface paths {
         get?: never;
         put?: never;
         /** Grant a role for a site, or for the whole fleet. */
-        post: operations["post_v1_users_id_grants"];
+        post: operations["users_grant"];
         delete?: never;
         options?: never;
         head?: never;
@@ -696,7 +696,7 @@ export interface paths {
         put?: never;
         post?: never;
         /** Take a role away. */
-        delete: operations["delete_v1_users_id_grants_grant_id"];
+        delete: operations["users_take"];
         options?: never;
         head?: never;
         patch?: never;
@@ -710,7 +710,7 @@ export interface paths {
             cookie?: never;
         };
         /** The version of the control plane. */
-        get: operations["get_v1_version"];
+        get: operations["service_version"];
         put?: never;
         post?: never;
         delete?: never;
@@ -898,6 +898,10 @@ export interface components {
              */
             expires_in: number;
         };
+        FieldProblem: {
+            field: string;
+            detail: string;
+        };
         Finish: {
             outcome: components["schemas"]["Outcome"];
             /** @description An [`crate::ErrorCode`] where it did not succeed; empty otherwise. */
@@ -939,7 +943,10 @@ export interface components {
             version: string;
         };
         FirmwareUpdateParams: {
-            /** @description The package for each BMC generation (`idrac8`, `idrac9`, …), or under `any` one for all. */
+            /**
+             * @description The package for each server model (`PowerEdge R750`) or BMC generation (`idrac9`), or under `any` one for
+             *     all the others.
+             */
             packages: {
                 [key: string]: components["schemas"]["FirmwarePackage"];
             };
@@ -1750,10 +1757,6 @@ export interface components {
              */
             within_ms: number;
         };
-        FieldProblem: {
-            field: string;
-            detail: string;
-        };
     };
     responses: never;
     parameters: never;
@@ -1763,7 +1766,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    get_docs: {
+    service_docs: {
         parameters: {
             query?: never;
             header?: never;
@@ -1800,7 +1803,7 @@ export interface operations {
             };
         };
     };
-    get_errors_code: {
+    service_error_page: {
         parameters: {
             query?: never;
             header?: never;
@@ -1848,7 +1851,7 @@ export interface operations {
             };
         };
     };
-    "get_openapi.json": {
+    service_document: {
         parameters: {
             query?: never;
             header?: never;
@@ -1885,7 +1888,7 @@ export interface operations {
             };
         };
     };
-    post_v1_auth_login: {
+    auth_login: {
         parameters: {
             query?: never;
             header?: never;
@@ -1989,7 +1992,7 @@ export interface operations {
             };
         };
     };
-    post_v1_auth_logout: {
+    auth_logout: {
         parameters: {
             query?: never;
             header?: never;
@@ -2042,7 +2045,7 @@ export interface operations {
             };
         };
     };
-    get_v1_auth_me: {
+    auth_me: {
         parameters: {
             query?: never;
             header?: never;
@@ -2088,7 +2091,7 @@ export interface operations {
             };
         };
     };
-    post_v1_auth_refresh: {
+    auth_refresh: {
         parameters: {
             query?: never;
             header?: never;
@@ -2183,7 +2186,7 @@ export interface operations {
             };
         };
     };
-    get_v1_credentials: {
+    credentials_list: {
         parameters: {
             query?: {
                 site?: components["schemas"]["SiteId"];
@@ -2244,7 +2247,7 @@ export interface operations {
             };
         };
     };
-    post_v1_credentials: {
+    credentials_put: {
         parameters: {
             query?: never;
             header?: never;
@@ -2357,7 +2360,7 @@ export interface operations {
             };
         };
     };
-    get_v1_events: {
+    events_page: {
         parameters: {
             query?: {
                 /** @description A cursor: events after it. Absent: from the first one; `latest`: only new ones. */
@@ -2421,7 +2424,7 @@ export interface operations {
             };
         };
     };
-    get_v1_events_stream: {
+    events_stream_events: {
         parameters: {
             query?: {
                 /** @description A cursor: events after it. Absent: from the first one; `latest`: only new ones. */
@@ -2487,7 +2490,7 @@ export interface operations {
             };
         };
     };
-    post_v1_executor_credential_attempt: {
+    executor_credential_attempt: {
         parameters: {
             query?: never;
             header?: never;
@@ -2591,7 +2594,7 @@ export interface operations {
             };
         };
     };
-    post_v1_executor_enrol: {
+    executor_enrol: {
         parameters: {
             query?: never;
             header?: never;
@@ -2686,7 +2689,7 @@ export interface operations {
             };
         };
     };
-    post_v1_executor_lease: {
+    executor_lease: {
         parameters: {
             query?: never;
             header?: never;
@@ -2781,7 +2784,7 @@ export interface operations {
             };
         };
     };
-    post_v1_executor_nonce: {
+    executor_nonce: {
         parameters: {
             query?: never;
             header?: never;
@@ -2867,7 +2870,7 @@ export interface operations {
             };
         };
     };
-    post_v1_executor_report: {
+    executor_report: {
         parameters: {
             query?: never;
             header?: never;
@@ -2962,7 +2965,7 @@ export interface operations {
             };
         };
     };
-    post_v1_executor_site_key: {
+    executor_site_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -3055,7 +3058,7 @@ export interface operations {
             };
         };
     };
-    post_v1_executor_token: {
+    executor_token: {
         parameters: {
             query?: never;
             header?: never;
@@ -3150,7 +3153,7 @@ export interface operations {
             };
         };
     };
-    get_v1_executors: {
+    executors_list: {
         parameters: {
             query?: {
                 site?: components["schemas"]["SiteId"];
@@ -3211,7 +3214,7 @@ export interface operations {
             };
         };
     };
-    delete_v1_executors_id: {
+    executors_revoke: {
         parameters: {
             query?: never;
             header?: never;
@@ -3275,7 +3278,7 @@ export interface operations {
             };
         };
     };
-    get_v1_health: {
+    service_health: {
         parameters: {
             query?: never;
             header?: never;
@@ -3312,7 +3315,7 @@ export interface operations {
             };
         };
     };
-    get_v1_jobs: {
+    jobs_list: {
         parameters: {
             query?: {
                 site?: components["schemas"]["SiteId"];
@@ -3374,7 +3377,7 @@ export interface operations {
             };
         };
     };
-    post_v1_jobs: {
+    jobs_create: {
         parameters: {
             query?: never;
             header?: {
@@ -3489,7 +3492,7 @@ export interface operations {
             };
         };
     };
-    get_v1_jobs_id: {
+    jobs_read: {
         parameters: {
             query?: never;
             header?: never;
@@ -3546,7 +3549,7 @@ export interface operations {
             };
         };
     };
-    post_v1_jobs_id_approve: {
+    jobs_approve: {
         parameters: {
             query?: never;
             header?: never;
@@ -3661,7 +3664,7 @@ export interface operations {
             };
         };
     };
-    post_v1_jobs_id_cancel: {
+    jobs_cancel: {
         parameters: {
             query?: never;
             header?: never;
@@ -3776,7 +3779,7 @@ export interface operations {
             };
         };
     };
-    post_v1_jobs_id_pause: {
+    jobs_pause: {
         parameters: {
             query?: never;
             header?: never;
@@ -3891,7 +3894,7 @@ export interface operations {
             };
         };
     };
-    post_v1_jobs_id_resume: {
+    jobs_resume: {
         parameters: {
             query?: never;
             header?: never;
@@ -4006,7 +4009,7 @@ export interface operations {
             };
         };
     };
-    post_v1_jobs_id_retry_failed: {
+    jobs_retry_failed: {
         parameters: {
             query?: never;
             header?: {
@@ -4123,7 +4126,7 @@ export interface operations {
             };
         };
     };
-    get_v1_jobs_id_runs: {
+    jobs_runs: {
         parameters: {
             query?: {
                 /** @description `next` of the page before. */
@@ -4194,7 +4197,7 @@ export interface operations {
             };
         };
     };
-    get_v1_runs_id: {
+    runs_read: {
         parameters: {
             query?: never;
             header?: never;
@@ -4251,7 +4254,7 @@ export interface operations {
             };
         };
     };
-    get_v1_servers: {
+    servers_list: {
         parameters: {
             query?: {
                 site?: components["schemas"]["SiteId"];
@@ -4320,7 +4323,7 @@ export interface operations {
             };
         };
     };
-    post_v1_servers_bulk: {
+    servers_bulk: {
         parameters: {
             query?: never;
             header?: never;
@@ -4424,7 +4427,7 @@ export interface operations {
             };
         };
     };
-    get_v1_servers_id: {
+    servers_read: {
         parameters: {
             query?: never;
             header?: never;
@@ -4481,7 +4484,7 @@ export interface operations {
             };
         };
     };
-    delete_v1_servers_id: {
+    servers_remove: {
         parameters: {
             query?: never;
             header?: never;
@@ -4554,7 +4557,7 @@ export interface operations {
             };
         };
     };
-    get_v1_sessions: {
+    auth_list: {
         parameters: {
             query?: {
                 /** @description Another user's sessions (fleet admin). */
@@ -4612,7 +4615,7 @@ export interface operations {
             };
         };
     };
-    delete_v1_sessions_id: {
+    auth_end: {
         parameters: {
             query?: never;
             header?: never;
@@ -4676,7 +4679,7 @@ export interface operations {
             };
         };
     };
-    get_v1_sites: {
+    sites_list: {
         parameters: {
             query?: {
                 /** @description `next` of the page before. */
@@ -4736,7 +4739,7 @@ export interface operations {
             };
         };
     };
-    post_v1_sites: {
+    sites_create: {
         parameters: {
             query?: never;
             header?: never;
@@ -4849,7 +4852,7 @@ export interface operations {
             };
         };
     };
-    get_v1_sites_id: {
+    sites_read: {
         parameters: {
             query?: never;
             header?: never;
@@ -4906,7 +4909,7 @@ export interface operations {
             };
         };
     };
-    put_v1_sites_id: {
+    sites_update: {
         parameters: {
             query?: never;
             header?: {
@@ -5023,7 +5026,7 @@ export interface operations {
             };
         };
     };
-    post_v1_sites_id_enrolment_tokens: {
+    sites_enrolment_token: {
         parameters: {
             query?: never;
             header?: never;
@@ -5129,7 +5132,7 @@ export interface operations {
             };
         };
     };
-    get_v1_users: {
+    users_list: {
         parameters: {
             query?: {
                 /** @description `next` of the page before. */
@@ -5207,7 +5210,7 @@ export interface operations {
             };
         };
     };
-    post_v1_users: {
+    users_create: {
         parameters: {
             query?: never;
             header?: never;
@@ -5320,7 +5323,7 @@ export interface operations {
             };
         };
     };
-    post_v1_users_id_grants: {
+    users_grant: {
         parameters: {
             query?: never;
             header?: never;
@@ -5426,7 +5429,7 @@ export interface operations {
             };
         };
     };
-    delete_v1_users_id_grants_grant_id: {
+    users_take: {
         parameters: {
             query?: never;
             header?: never;
@@ -5500,7 +5503,7 @@ export interface operations {
             };
         };
     };
-    get_v1_version: {
+    service_version: {
         parameters: {
             query?: never;
             header?: never;
