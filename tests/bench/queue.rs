@@ -76,7 +76,7 @@ pub async fn measure(peers: &Peers) -> Vec<Row> {
     assert_eq!(done, JOBS * SERVERS);
     let ours = done as f64 / seconds;
     site.database.owner.batch_execute("create database graphile").await.unwrap();
-    let url = Cluster::shared().url("postgres", "graphile");
+    let url = Cluster::shared().owner_url("graphile");
     let theirs = peers.run("node", "graphile.mjs", &[], &url);
     theirs
         .iter()

@@ -1,18 +1,17 @@
-//! One Postgres cluster for the test process.
+//! One Postgres cluster for the test process: `xtask`'s private one, with durability off.
 //!
-//! Postgres refuses to run as root, so root starts it as the `postgres` user. It is told to die with the
-//! thread that started it, which lives as long as the process.
+//! It ends with the thread that started it, which lives as long as the process.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{OnceLock, mpsc},
-};
+use std::sync::{OnceLock, mpsc};
 
-/// A running cluster. It trusts every local connection: it listens on loopback only and holds test data.
+use xtask::{login::Login, postgres::Postgres};
+
 pub struct Cluster {
-    pub port: u16,
+    superuser: Login,
 }
+
+/// Password of `rackhand_api`; the cluster listens on loopback only and holds test data.
+const API_PASSWORD: &str = "test-api-password";
 
 impl Cluster {
     /// The process' cluster; started by the first caller.
@@ -23,92 +22,39 @@ impl Cluster {
             std::thread::Builder::new()
                 .name("postgres".to_owned())
                 .spawn(move || {
-                    // `directory` is kept by this thread, which never ends while the process lives.
-                    let (directory, port) = start();
-                    sender.send(port).unwrap();
+                    // Both are kept by this thread, which never ends while the process lives.
+                    let (folder, postgres) = start();
+                    sender.send(postgres.login("postgres")).unwrap();
                     loop {
                         std::thread::park();
-                        let _ = &directory;
+                        let _ = (&folder, &postgres);
                     }
                 })
                 .unwrap();
-            Self { port: receiver.recv().expect("Postgres did not start; see the output above") }
+            Self { superuser: receiver.recv().expect("Postgres did not start; see the output above") }
         })
     }
 
-    pub fn url(&self, user: &str, database: &str) -> String {
-        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port)
+    /// As superuser.
+    pub fn owner_url(&self, database: &str) -> String {
+        Login { database: database.to_owned(), ..self.superuser.clone() }.url()
     }
+
+    /// As `rackhand_api`, as the hosts log in; once [`Self::ADMIT_API`] has run.
+    pub fn api_url(&self, database: &str) -> String {
+        Login { database: database.to_owned(), ..self.superuser.of("rackhand_api", API_PASSWORD) }.url()
+    }
+
+    /// Gives `rackhand_api` its password, after the bootstrap has made it.
+    pub const ADMIT_API: &str = "alter role rackhand_api password 'test-api-password'";
 }
 
-fn start() -> (tempfile::TempDir, u16) {
-    let binaries = binaries();
-    let directory = tempfile::Builder::new().prefix("rackhand-test-pg-").tempdir().unwrap();
-    let data = directory.path().join("data");
-    if rustix::process::geteuid().is_root() {
-        let owned = Command::new("chown").arg("postgres:").arg(directory.path()).status().unwrap();
-        assert!(owned.success(), "no `postgres` user: install Debian's postgresql package");
-    }
-    let made = unprivileged(&binaries.join("initdb"))
-        .args([
-            "--auth=trust",
-            "--username=postgres",
-            "--no-sync",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-            "-D",
-        ])
-        .arg(&data)
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(made.success(), "initdb failed");
-    let port = free_port();
-    let mut server = unprivileged(&binaries.join("postgres"));
-    server
-        .arg("-D")
-        .arg(&data)
-        .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c"])
-        .arg(format!("unix_socket_directories={}", directory.path().display()))
-        .args(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300"])
-        .args(["-c", "log_min_messages=warning", "-c", "logging_collector=off", "-c", "track_functions=all"])
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(directory.path().join("log")).unwrap());
-    server.spawn().unwrap();
-    for _ in 0..200 {
-        let answered = Command::new(binaries.join("pg_isready"))
-            .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
-            .status()
-            .unwrap();
-        if answered.success() {
-            return (directory, port);
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(50));
-    }
-    panic!("Postgres did not answer within 10 s; its log is in {}", directory.path().display());
-}
-
-/// The newest installed Postgres.
-fn binaries() -> PathBuf {
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .expect("no Postgres: install Debian's postgresql package")
-        .map(|entry| entry.unwrap().path().join("bin"))
-        .filter(|bin| bin.join("initdb").exists())
-        .collect();
-    found.sort();
-    found.pop().expect("no Postgres server in /usr/lib/postgresql")
-}
-
-/// `program` as a user that Postgres accepts, ended when this thread ends.
-fn unprivileged(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    if rustix::process::geteuid().is_root() {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    }
-    command.args(["--pdeathsig=INT", "--"]).arg(program);
-    command
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+fn start() -> (tempfile::TempDir, Postgres) {
+    let folder = tempfile::Builder::new().prefix("rackhand-test-pg-").tempdir().unwrap();
+    let postgres =
+        Postgres::create(&folder.path().join("cluster"), &folder.path().join("log")).expect("a Postgres");
+    let fast =
+        "alter system set fsync = off; alter system set full_page_writes = off; select pg_reload_conf()";
+    postgres.run("postgres", fast).expect("settings");
+    (folder, postgres)
 }

@@ -31,19 +31,20 @@ impl TestDatabase {
         static TEMPLATE: OnceCell<()> = OnceCell::const_new();
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let cluster = Cluster::shared();
-        let admin = connect(&cluster.url("postgres", "postgres")).await;
+        let admin = connect(&cluster.owner_url("postgres")).await;
         TEMPLATE
             .get_or_init(|| async {
                 admin.batch_execute("create database template_rackhand").await.unwrap();
-                let url = cluster.url("postgres", "template_rackhand");
+                let url = cluster.owner_url("template_rackhand");
                 rackhand_server::setup::migrate(&url).await.expect("migrations run");
+                admin.batch_execute(Cluster::ADMIT_API).await.unwrap();
             })
             .await;
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         admin.batch_execute(&format!("create database {name} template template_rackhand")).await.unwrap();
         Self {
-            api: connect(&cluster.url("rackhand_api", &name)).await,
-            owner: connect(&cluster.url("postgres", &name)).await,
+            api: connect(&cluster.api_url(&name)).await,
+            owner: connect(&cluster.owner_url(&name)).await,
             name,
         }
     }
@@ -54,11 +55,11 @@ impl TestDatabase {
     }
 
     pub fn api_url(&self) -> String {
-        Cluster::shared().url("rackhand_api", &self.name)
+        Cluster::shared().api_url(&self.name)
     }
 
     pub fn owner_url(&self) -> String {
-        Cluster::shared().url("postgres", &self.name)
+        Cluster::shared().owner_url(&self.name)
     }
 
     /// `select <statement>($1)` under `scope`, as a host sends it.

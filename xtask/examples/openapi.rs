@@ -6,6 +6,6 @@
 use std::io::Write as _;
 
 fn main() -> std::io::Result<()> {
-    let document = serde_json::to_string_pretty(&rackhand_functions::openapi())?;
+    let document = serde_json::to_string_pretty(&rackhand_functions::document()?)?;
     writeln!(std::io::stdout().lock(), "{document}")
 }

@@ -149,7 +149,7 @@ fn start(
         .arg(data)
         .args(["-p", &port.to_string()])
         .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-        .args(["-c", "max_connections=200", "-c", "synchronous_commit=off"])
+        .args(["-c", "max_connections=300", "-c", "synchronous_commit=off"])
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -19,6 +19,7 @@ use crate::{
 
 struct Read {
     found: Option<Inventory>,
+    since: Option<Duration>,
 }
 
 impl Activity for Read {
@@ -36,6 +37,18 @@ impl Activity for Read {
 
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
         let inventory = cleaned(context.line.inventory().await?);
+        // A BMC that has just started answers in part. What identifies the server and its firmware gets another
+        // chance before "unreadable" is the answer.
+        let since = *self.since.get_or_insert(context.now());
+        let essential = inventory.model.is_some() && !inventory.components.is_empty();
+        if !essential && context.now().saturating_sub(since) < context.timing().power_change {
+            let missing: Vec<_> = inventory.unreadable.keys().map(String::as_str).collect();
+            return Ok(Probe::InFlight {
+                reason: "reading",
+                detail: format!("{} does not show {} yet", context.server(), missing.join(", ")),
+                percent: None,
+            });
+        }
         let evidence = json!({
             "model": inventory.model,
             "service_tag": inventory.service_tag,
@@ -48,7 +61,7 @@ impl Activity for Read {
 }
 
 pub async fn run(context: &mut Context) -> Result<Finish, Stop> {
-    let mut read = Read { found: None };
+    let mut read = Read { found: None, since: None };
     Ok(match perform(context, &mut read).await? {
         Ended::Done(evidence) => {
             let unreadable = read.found.as_ref().map_or(0, |found| found.unreadable.len());

@@ -32,7 +32,7 @@ use rackhand_schema::ErrorCode;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::problem::Refusal;
-pub use crate::{executor_protocol::fingerprint, host::Host, openapi::openapi};
+pub use crate::{executor_protocol::fingerprint, host::Host, openapi::document};
 
 /// Declares a [`host::Statement`] from the `.sql` file beside the module: name, folder, file.
 macro_rules! statement {

@@ -69,10 +69,35 @@ pub fn complete(document: &mut OpenApi) {
     }
 }
 
+/// The whole document as JSON, the same in each process: utoipa keeps extensions in no order.
+///
+/// # Errors
+/// Never seen; when the document is not JSON.
+pub fn document() -> Result<Value, serde_json::Error> {
+    let mut document = serde_json::to_value(openapi())?;
+    order_extensions(&mut document);
+    Ok(document)
+}
+
+/// Puts the extensions of every object behind its other members, by name.
+fn order_extensions(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            let (mut extensions, plain): (Vec<_>, Vec<_>) =
+                std::mem::take(members).into_iter().partition(|(name, _)| name.starts_with("x-"));
+            extensions.sort_by(|(a, _), (b, _)| a.cmp(b));
+            members.extend(plain.into_iter().chain(extensions));
+            members.values_mut().for_each(order_extensions);
+        }
+        Value::Array(items) => items.iter_mut().for_each(order_extensions),
+        _ => {}
+    }
+}
+
 /// The document as JSON text, made once.
 pub fn text() -> Answer<&'static str> {
     static TEXT: OnceLock<Result<String, String>> = OnceLock::new();
-    TEXT.get_or_init(|| openapi().to_json().map_err(|error| error.to_string()))
+    TEXT.get_or_init(|| document().map(|document| document.to_string()).map_err(|error| error.to_string()))
         .as_deref()
         .map_err(|error| Refusal::internal(format!("the OpenAPI document: {error}")))
 }

@@ -57,7 +57,7 @@ fn roles_by_operation() {
 
 #[test]
 fn operation_ids_are_unique() {
-    let document = serde_json::to_value(openapi()).unwrap();
+    let document = document().unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
