@@ -8,5 +8,8 @@
     reason = "a failed step ends the test"
 )]
 
+mod lifecycle;
 mod replay;
+mod sign_in;
+mod sse;
 mod sushy;

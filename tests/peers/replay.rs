@@ -95,7 +95,8 @@ async fn a_recorded_r750_is_registered_read_and_shown() {
     assert_eq!(list["items"][0]["name"], "r750", "found by its service tag: {list}");
 
     let line =
-        CommandLine::signed_in(&stack.site, &stack.server, "cleo@example.test", "correct horse battery").await;
+        CommandLine::signed_in(&stack.site, &stack.server, "cleo@example.test", "correct horse battery")
+            .await;
     let shown = line.ok(&["servers", "show", "r750"], "").await;
     for word in ["PowerEdge R750", "F54P1G3", "idrac9", "1.8.2", "6.00.30.00", "BIOS.Setup.1-1"] {
         assert!(shown.contains(word), "no {word} in\n{shown}");

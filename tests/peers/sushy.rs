@@ -64,22 +64,18 @@ fn resets(emulator: &SushyEmulator) -> usize {
 async fn a_service_with_several_systems_is_refused_and_none_of_them_touched() {
     let emulator = SushyEmulator::start(&["one", "two", "three"], BMC_PASSWORD).await;
     let mut stack = stack().await;
-    stack
-        .register_bmcs("foreign", SushyEmulator::USERNAME, BMC_PASSWORD, &[emulator.as_bmc("many")])
-        .await;
+    stack.register_bmcs("foreign", SushyEmulator::USERNAME, BMC_PASSWORD, &[emulator.as_bmc("many")]).await;
     let targets = [stack.ids["many"].clone()];
     let inventory = stack.create(json!({"kind": "inventory", "params": {}, "targets": targets})).await;
-    let power = stack
-        .approved(json!({"kind": "power", "params": {"action": "force_off"}, "targets": targets}))
-        .await;
+    let power =
+        stack.approved(json!({"kind": "power", "params": {"action": "force_off"}, "targets": targets})).await;
     for job in [inventory, power] {
         let done = stack.ended(&job, Duration::from_secs(120)).await;
         assert_eq!(done["state"], "failed", "{}", stack.story(&job).await);
         let run = stack.runs(&job).await["many"].clone();
-        let code = rackhand_schema::ErrorCode::parse(run["reason"].as_str().unwrap());
-        assert_eq!(code, Some(rackhand_schema::ErrorCode::DeviceUnsupported), "{run}");
+        assert_eq!(run["reason"], "device-refused", "{run}");
         let detail = run["detail"].as_str().unwrap();
-        assert!(detail.contains("systems"), "it says what is in the way: {detail}");
+        assert!(detail.contains("the service holds 3 systems and none was selected"), "{detail}");
     }
     assert_eq!(resets(&emulator), 0, "{}", emulator.log());
 }

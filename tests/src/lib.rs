@@ -12,8 +12,8 @@
     reason = "test support: a failed step ends the test, loudly"
 )]
 
-pub mod cluster;
 pub mod cli;
+pub mod cluster;
 pub mod database;
 pub mod logs;
 pub mod python;

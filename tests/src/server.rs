@@ -87,7 +87,8 @@ pub fn client() -> Client {
         .unwrap()
 }
 
+/// Unix seconds.
 #[expect(clippy::disallowed_methods, reason = "tokens are dated by the host's clock, here the test's")]
-fn now() -> u64 {
+pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }

@@ -1,10 +1,11 @@
 //! The whole product over a simulated site: the native host, real executor processes, BMCs over HTTPS.
 //!
 //! The server and the lab live in the test's process, so a test can count, cut and advance. Executors are the
-//! real binary, so a test can kill and stop them as an operating system would. They reach the control plane
-//! through a relay that the test may cut.
+//! real binary, so a test can kill and stop them as an operating system would. Each reaches the
+//! control plane through a relay of its own that the test may cut; BMCs may get one too, to make an upload slow.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,7 +14,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rackhand_lab::{Lab, LabConfig, ServerSpec};
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
 use crate::{relay::Relay, server::Answer, server::TestServer, site::TestSite};
@@ -31,6 +33,8 @@ pub struct StackConfig {
     pub password: String,
     /// Lines for every executor's policy file.
     pub policy: String,
+    /// Put a [`Relay`] in front of each BMC.
+    pub bmc_relays: bool,
 }
 
 impl StackConfig {
@@ -42,6 +46,7 @@ impl StackConfig {
             lease_ttl_ms: 2000,
             password: BMC_PASSWORD.to_owned(),
             policy: String::new(),
+            bmc_relays: false,
         }
     }
 }
@@ -50,14 +55,17 @@ pub struct TestStack {
     pub site: TestSite,
     pub server: TestServer,
     pub lab: Lab,
-    pub relay: Relay,
+    /// Server name → the relay in front of its BMC; empty unless asked for.
+    pub bmc_relays: BTreeMap<String, Relay>,
     pub executors: Vec<ExecutorProcess>,
     /// Access token of the fleet admin.
     pub token: String,
     /// Server name → id.
-    pub ids: std::collections::BTreeMap<String, String>,
+    pub ids: BTreeMap<String, String>,
     /// Spent ones, for tests that look for them where they must not be.
     pub enrolment_tokens: Vec<String>,
+    speed: f64,
+    policy: String,
     directory: tempfile::TempDir,
 }
 
@@ -76,6 +84,8 @@ pub struct ExecutorProcess {
     pub name: String,
     pub data: PathBuf,
     pub log: PathBuf,
+    /// Its way to the control plane.
+    pub relay: Relay,
     child: Option<Child>,
 }
 
@@ -100,57 +110,44 @@ impl TestStack {
     pub async fn registered(config: StackConfig) -> Self {
         let site = TestSite::with(json!({"lease_ttl_ms": config.lease_ttl_ms})).await;
         let server = TestServer::start(&site).await;
-        let relay = Relay::start(server.running.address).await;
         let lab = Lab::start(LabConfig::new(config.servers, BMC_PASSWORD).speed(config.speed))
             .await
             .expect("the lab");
+        let mut bmc_relays = BTreeMap::new();
+        if config.bmc_relays {
+            for bmc in lab.bmcs() {
+                let address = bmc.url.trim_start_matches("https://").parse().unwrap();
+                bmc_relays.insert(bmc.name.clone(), Relay::start(address).await);
+            }
+        }
         let token = server.token(&site.admin);
         let directory = tempfile::Builder::new().prefix("rackhand-test-").tempdir().unwrap();
         let mut stack = Self {
             site,
             server,
             lab,
-            relay,
+            bmc_relays,
             executors: vec![],
             token,
             ids: [].into(),
             enrolment_tokens: vec![],
+            speed: config.speed,
+            policy: config.policy,
             directory,
         };
         for index in 0..config.executors {
-            stack.add_executor(&format!("executor-{}", index + 1), config.speed, &config.policy).await;
+            stack.add_executor(&format!("executor-{}", index + 1)).await;
         }
         stack.register(&config.password).await;
         stack
     }
 
     /// Enrols and starts an executor; one that joins is confirmed on the first.
-    pub async fn add_executor(&mut self, name: &str, speed: f64, policy: &str) {
-        let path = format!("/v1/sites/{}/enrolment-tokens", self.site.id);
-        let enrolment = self.call("POST", &path, Some(json!({}))).await;
-        self.enrolment_tokens.extend(enrolment.body["token"].as_str().map(str::to_owned));
-        let data = self.directory.path().join(name);
-        let output = run_with_input(
-            Command::new(binary("rackhand-executor"))
-                .args(["enrol", "--server", &self.relay.url(), "--name", name, "--token-stdin", "--data"])
-                .arg(&data),
-            enrolment.body["token"].as_str().expect("a token"),
-        );
-        let fingerprint = output.lines().find_map(|line| line.strip_prefix("Fingerprint: ")).expect(&output);
-        std::fs::write(data.join("executor.toml"), format!("device_time_scale = {speed:?}\n")).unwrap();
-        let mut file = std::fs::OpenOptions::new().append(true).open(data.join("policy.toml")).unwrap();
-        writeln!(file, "package_listen = \"127.0.0.1:0\"\n{policy}").unwrap();
-        let log = self.directory.path().join(format!("{name}.log"));
-        let mut executor = ExecutorProcess { name: name.to_owned(), data, log, child: None };
+    pub async fn add_executor(&mut self, name: &str) {
+        let (mut executor, fingerprint) = self.enrol(name).await;
         executor.start();
         if let Some(first) = self.executors.first() {
-            let confirmed = Command::new(binary("rackhand-executor"))
-                .args(["confirm", "--data"])
-                .arg(&first.data)
-                .arg(fingerprint)
-                .output()
-                .unwrap();
-            assert!(confirmed.status.success(), "{confirmed:?}");
+            first.confirm(&fingerprint);
         }
         self.executors.push(executor);
         let count = self.executors.len();
@@ -161,18 +158,76 @@ impl TestStack {
         .await;
     }
 
+    /// Enrols an executor and writes its files, but neither starts nor confirms it. With its fingerprint.
+    pub async fn enrol(&mut self, name: &str) -> (ExecutorProcess, String) {
+        let path = format!("/v1/sites/{}/enrolment-tokens", self.site.id);
+        let enrolment = self.call("POST", &path, Some(json!({}))).await;
+        self.enrolment_tokens.extend(enrolment.body["token"].as_str().map(str::to_owned));
+        let data = self.directory.path().join(name);
+        let relay = Relay::start(self.server.running.address).await;
+        let output = run_with_input(
+            Command::new(binary("rackhand-executor"))
+                .args(["enrol", "--server", &relay.url(), "--name", name, "--token-stdin", "--data"])
+                .arg(&data),
+            enrolment.body["token"].as_str().expect("a token"),
+        );
+        let fingerprint = output.lines().find_map(|line| line.strip_prefix("Fingerprint: ")).expect(&output);
+        std::fs::write(data.join("executor.toml"), format!("device_time_scale = {:?}\n", self.speed))
+            .unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(data.join("policy.toml")).unwrap();
+        writeln!(file, "package_listen = \"127.0.0.1:0\"\n{}", self.policy).unwrap();
+        let log = self.directory.path().join(format!("{name}.log"));
+        let executor = ExecutorProcess { name: name.to_owned(), data, log, relay, child: None };
+        (executor, fingerprint.to_owned())
+    }
+
+    /// Where a BMC is registered: its own address, or its relay's.
+    fn registered_at(&self, bmc: &rackhand_lab::BmcInfo) -> ForeignBmc {
+        let url = match self.bmc_relays.get(&bmc.name) {
+            Some(relay) => relay.url().replace("http://", "https://"),
+            None => bmc.url.clone(),
+        };
+        ForeignBmc { name: bmc.name.clone(), url, spki_sha256: bmc.spki_sha256.clone() }
+    }
+
+    /// Seals `password` for the BMCs of some servers of the lab, as version `version` of a credential. Its id.
+    pub async fn store_credential(
+        &self,
+        credential: &str,
+        version: u32,
+        password: &str,
+        servers: &[&str],
+    ) -> String {
+        let lab: Vec<_> = servers.iter().map(|name| self.lab.bmc(name).unwrap()).collect();
+        let bmcs: Vec<_> = lab.iter().map(|bmc| self.registered_at(bmc)).collect();
+        self.seal_for(credential, version, &lab[0].username, password, &bmcs).await
+    }
+
+    async fn seal_for(
+        &self,
+        credential: &str,
+        version: u32,
+        username: &str,
+        password: &str,
+        bmcs: &[ForeignBmc],
+    ) -> String {
+        let site = self.get(&format!("/v1/sites/{}", self.site.id)).await;
+        let targets: Vec<_> =
+            bmcs.iter().map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.spki_sha256})).collect();
+        let sealed = seal(
+            site["public_key"].as_str().expect("the first executor made the site key"),
+            &json!({"site_id": self.site.id, "name": credential, "version": version, "username": username,
+                "password": password, "targets": targets}),
+        );
+        let new = json!({"site_id": self.site.id, "name": credential, "version": version, "sealed": sealed});
+        let stored = self.call("POST", "/v1/credentials", Some(new)).await;
+        assert_eq!(stored.status, 201, "{stored:?}");
+        stored.body["id"].as_str().unwrap().to_owned()
+    }
+
     async fn register(&mut self, password: &str) {
         let Some(first) = self.lab.bmcs().first() else { return };
-        let bmcs: Vec<_> = self
-            .lab
-            .bmcs()
-            .iter()
-            .map(|bmc| ForeignBmc {
-                name: bmc.name.clone(),
-                url: bmc.url.clone(),
-                spki_sha256: bmc.spki_sha256.clone(),
-            })
-            .collect();
+        let bmcs: Vec<_> = self.lab.bmcs().iter().map(|bmc| self.registered_at(bmc)).collect();
         let username = first.username.clone();
         self.register_bmcs("lab", &username, password, &bmcs).await;
     }
@@ -185,21 +240,11 @@ impl TestStack {
         password: &str,
         bmcs: &[ForeignBmc],
     ) {
-        let site = self.get(&format!("/v1/sites/{}", self.site.id)).await;
-        let targets: Vec<_> =
-            bmcs.iter().map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.spki_sha256})).collect();
-        let sealed = seal(
-            site["public_key"].as_str().expect("the first executor made the site key"),
-            &json!({"site_id": self.site.id, "name": credential, "version": 1, "username": username,
-                "password": password, "targets": targets}),
-        );
-        let new = json!({"site_id": self.site.id, "name": credential, "version": 1, "sealed": sealed});
-        let stored = self.call("POST", "/v1/credentials", Some(new)).await;
-        assert_eq!(stored.status, 201, "{stored:?}");
+        let credential_id = self.seal_for(credential, 1, username, password, bmcs).await;
         let servers: Vec<_> = bmcs
             .iter()
             .map(|bmc| {
-                json!({"name": bmc.name, "bmc_url": bmc.url, "credential_id": stored.body["id"],
+                json!({"name": bmc.name, "bmc_url": bmc.url, "credential_id": credential_id,
                 "spki_sha256": bmc.spki_sha256, "tags": [credential]})
             })
             .collect();
@@ -207,8 +252,7 @@ impl TestStack {
             .call("POST", "/v1/servers/bulk", Some(json!({"site_id": self.site.id, "servers": servers})))
             .await;
         assert_eq!(bulk.body["refused"], json!([]), "{bulk:?}");
-        let ids: std::collections::BTreeMap<String, String> =
-            serde_json::from_value(bulk.body["ids"].clone()).unwrap();
+        let ids: BTreeMap<String, String> = serde_json::from_value(bulk.body["ids"].clone()).unwrap();
         self.ids.extend(ids);
     }
 
@@ -278,8 +322,52 @@ impl TestStack {
         }
     }
 
+    /// Starts a job that changes the power of some servers. Its id.
+    pub async fn power(&self, action: &str, servers: &[&str]) -> String {
+        let targets: Vec<_> = servers.iter().map(|name| &self.ids[*name]).collect();
+        self.approved(json!({"kind": "power", "params": {"action": action}, "targets": targets,
+            "policy": {"max_parallel": 50, "pause_after_failures": 0}}))
+            .await
+    }
+
+    /// `cancel`, `pause`, `resume` or `retry-failed`; the job then.
+    pub async fn control(&self, job: &str, action: &str) -> Value {
+        let path = format!("/v1/jobs/{job}/{action}");
+        let answer = self.call("POST", &path, Some(json!({"reason": "an end-to-end test"}))).await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        answer.body
+    }
+
+    /// The site's switch "pause hardware operations".
+    pub async fn pause_hardware(&self, paused: bool) {
+        let path = format!("/v1/sites/{}", self.site.id);
+        let mut config = self.get(&path).await["config"].clone();
+        config["hardware_paused"] = json!(paused);
+        let answer = self.call("PUT", &path, Some(json!({"config": config}))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// Which executor works on a server of a job, or did last.
+    pub async fn executor_of(&self, job: &str, server: &str) -> usize {
+        let runs = self.runs(job).await;
+        let name = runs[server]["executor_name"].as_str().expect("an executor").to_owned();
+        self.executors.iter().position(|executor| executor.name == name).expect("one of ours")
+    }
+
+    /// Every event of a job, in order.
+    pub async fn events(&self, job: &str) -> Vec<Value> {
+        let page = self.get(&format!("/v1/events?job={job}&limit=1000")).await;
+        page["items"].as_array().unwrap().clone()
+    }
+
+    /// How many effects nobody has settled.
+    pub async fn open_effects(&self) -> Value {
+        let query = "select count(*) from rackhand.effect where state in ('intended', 'applied', 'settling')";
+        self.site.database.value(query).await
+    }
+
     /// Runs of a job, by server name.
-    pub async fn runs(&self, job: &str) -> std::collections::BTreeMap<String, Value> {
+    pub async fn runs(&self, job: &str) -> BTreeMap<String, Value> {
         let page = self.get(&format!("/v1/jobs/{job}/runs?limit=100")).await;
         let items = page["items"].as_array().unwrap();
         items.iter().map(|run| (run["server"].as_str().unwrap().to_owned(), run.clone())).collect()
@@ -292,13 +380,13 @@ impl TestStack {
             story +=
                 &format!("{server}: {} {} {} {}\n", run["state"], run["phase"], run["reason"], run["detail"]);
         }
-        let events = self.get(&format!("/v1/events?job={job}&limit=500")).await;
-        for event in events["items"].as_array().unwrap() {
+        for event in self.events(job).await {
             story += &format!(
-                "{} {} {}\n",
+                "{} {} {}{}\n",
                 event["at"].as_str().unwrap(),
                 event["kind"].as_str().unwrap(),
-                event["message"].as_str().unwrap()
+                event["message"].as_str().unwrap(),
+                if event["late"] == true { " (late)" } else { "" }
             );
         }
         for executor in &self.executors {
@@ -328,6 +416,17 @@ impl TestStack {
 }
 
 impl ExecutorProcess {
+    /// Lets another executor join, as the person at this machine would.
+    pub fn confirm(&self, fingerprint: &str) {
+        let confirmed = Command::new(binary("rackhand-executor"))
+            .args(["confirm", "--data"])
+            .arg(&self.data)
+            .arg(fingerprint)
+            .output()
+            .unwrap();
+        assert!(confirmed.status.success(), "{confirmed:?}");
+    }
+
     /// Starts the process; again after a kill.
     pub fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
