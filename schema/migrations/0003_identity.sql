@@ -47,13 +47,19 @@ begin
 end
 $$;
 
+-- Under which name an account's attempts are counted: a hash, because people type passwords into that field.
+create function rackhand.login_account(email text) returns text
+language sql immutable as $$
+    select encode(sha256(convert_to(lower(email), 'UTF8')), 'hex')
+$$;
+
 -- {email} → {user_id, password_hash} (both null for an unknown or disabled user). Anonymous.
 -- Three counts: one for the account from this address, which stops guessing; one for the account from
 -- anywhere, generous, so that strangers cannot easily lock its owner out; one for the address.
 create function rackhand.login_begin(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    account text := lower(args ->> 'email');
+    account text := rackhand.login_account(args ->> 'email');
     address text := coalesce(rackhand.scope_text('address'), 'unknown');
     who rackhand.users;
 begin
@@ -63,7 +69,7 @@ begin
     delete from rackhand.login_limit l where l.ctid = any (array(
         select o.ctid from rackhand.login_limit o where o.until < now() - interval '1 hour'
         limit 20 for update skip locked));
-    select * into who from rackhand.users u where u.email = account and not u.disabled;
+    select * into who from rackhand.users u where u.email = lower(args ->> 'email') and not u.disabled;
     return jsonb_build_object('user_id', who.id, 'password_hash', who.password_hash);
 end
 $$;
@@ -73,7 +79,7 @@ $$;
 create function rackhand.login_finish(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    account text := lower(args ->> 'email');
+    account text := rackhand.login_account(args ->> 'email');
     address text := coalesce(rackhand.scope_text('address'), 'unknown');
     who rackhand.users;
     session uuid;
@@ -337,6 +343,7 @@ $$;
 
 -- A function is executable by everybody unless that is taken away.
 revoke execute on function rackhand.grants_json, rackhand.me_json, rackhand.user_json, rackhand.login_count,
+    rackhand.login_account,
     rackhand.login_begin, rackhand.login_finish, rackhand.session_refresh, rackhand.me, rackhand.logout,
     rackhand.sessions, rackhand.session_end, rackhand.user_list, rackhand.user_create, rackhand.grant_create,
     rackhand.grant_delete, rackhand.admin_create from public;

@@ -8,6 +8,8 @@
     reason = "a failed step ends the test"
 )]
 
+mod bad_input;
+mod hostile_bmc;
 mod lifecycle;
 mod replay;
 mod sign_in;

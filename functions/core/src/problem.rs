@@ -11,6 +11,9 @@ use crate::host::{DatabaseError, NoEntropy};
 
 pub type Answer<T> = Result<T, Refusal>;
 
+/// The longest window of the sign-in limit, seconds.
+const LOGIN_WAIT: u32 = 900;
+
 /// Why a request is not carried out.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -58,6 +61,7 @@ impl Refusal {
             }
             (None, _) => tracing::debug!(trace_id = %trace.to_hex(), code = %self.code, "request refused"),
         }
+        let retry_after = self.retry_after();
         let problem = Problem {
             trace_id: Some(trace.to_hex()),
             needs_role: self.needs_role,
@@ -71,10 +75,23 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if matches!(self.code, ErrorCode::DatabaseUnavailable | ErrorCode::Overloaded) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+
+    /// When to come again, seconds. `rackhand.login_count` names the time for people, in its text; there it is the
+    /// only number.
+    fn retry_after(&self) -> Option<u32> {
+        match self.code {
+            ErrorCode::DatabaseUnavailable | ErrorCode::Overloaded => Some(1),
+            ErrorCode::LoginLimited => {
+                let named = self.detail.split(' ').find_map(|word| word.parse().ok());
+                Some(named.unwrap_or(LOGIN_WAIT))
+            }
+            _ => None,
+        }
     }
 }
 
