@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: speed beside a peer, on one machine in one run.
 //!
-//! Prints Markdown on stdout and progress on stderr. Arguments: the directory of the peers (`tests/bench/peers`,
-//! with its npm modules installed) and a Python that has the `redfish` package.
+//! Prints Markdown on stdout and progress on stderr. Argument: the directory of the peers (`tests/bench/peers`, with
+//! its npm modules installed).
 
 #![expect(
     clippy::unwrap_used,
@@ -64,12 +64,12 @@ impl Peers {
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(directory), Some(python)) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: rackhand-bench PEERS_DIRECTORY PYTHON");
+    let Some(directory) = std::env::args().nth(1) else {
+        eprintln!("usage: rackhand-bench PEERS_DIRECTORY");
         return;
     };
-    let peers = Peers { directory: directory.into(), python: python.into() };
+    let python = rackhand_tests::python::environment("redfish", &["redfish"]).join("python");
+    let peers = Peers { directory: directory.into(), python };
     let mut rows = vec![];
     eprintln!("queue: lease + complete");
     rows.extend(queue::measure(&peers).await);

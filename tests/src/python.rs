@@ -19,7 +19,8 @@ use crate::stack::ForeignBmc;
 /// `bin` of an environment `name` that holds these packages.
 pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
-    let target = exe.ancestors().nth(3).expect("target/debug/deps/<test>");
+    // target/debug/deps/<test>, or target/release/<bench>.
+    let target = exe.ancestors().find(|path| path.join("CACHEDIR.TAG").exists()).expect("cargo's target");
     let folder = target.join("peers");
     fs::create_dir_all(&folder).unwrap();
     let lock = File::create(folder.join(format!("{name}.lock"))).unwrap();

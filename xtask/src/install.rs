@@ -33,12 +33,23 @@ const CHROMIUM: Need =
 const SETPRIV: Need =
     Need { package: "util-linux", what: "ending child processes", present: || on_path("setpriv").is_some() };
 
+const PYTHON: Need = Need {
+    package: "python3-venv",
+    what: "foreign Redfish services and clients",
+    present: || {
+        let imports = ["-c", "import ensurepip, venv"];
+        Command::new("python3").args(imports).output().is_ok_and(|output| output.status.success())
+    },
+};
+
 /// For `up` without a database of one's own.
 pub const FOR_UP: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM];
 /// For `up` with `DATABASE_URL`.
 pub const FOR_UP_ELSEWHERE: &[Need] = &[SETPRIV, CLIENT, NODE, NPM];
 /// For `test`.
-pub const FOR_TEST: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, CHROMIUM];
+pub const FOR_TEST: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, CHROMIUM, PYTHON];
+/// For `bench`.
+pub const FOR_BENCH: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, PYTHON];
 
 /// The program of that name on the search path.
 pub fn on_path(name: &str) -> Option<PathBuf> {

@@ -2,11 +2,13 @@
 //!
 //! * [`up`]: the whole system with a simulated site, on this machine.
 //! * [`test`]: every check there is, in order, with the time each takes.
+//! * [`bench`]: speed beside peers.
 //! * [`openapi`]: the API document kept in step with the code.
 //! * [`postgres`]: a private Postgres cluster, also for tests.
 //!
 //! Nothing here listens beyond loopback, and every process that is started ends with the one that started it.
 
+pub mod bench;
 pub mod children;
 pub mod error;
 pub mod install;

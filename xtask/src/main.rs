@@ -3,7 +3,7 @@
 use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use xtask::{Failure, openapi, paths, terminal, test, up};
+use xtask::{Failure, bench, openapi, paths, terminal, test, up};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of Rackhand's developers and CI")]
@@ -18,6 +18,8 @@ enum Task {
     Up(up::Args),
     /// Run every check, in order, with the time each takes.
     Test(test::Args),
+    /// Measure speed beside peers and write docs/performance.md.
+    Bench,
     /// Write schema/openapi.json from the code.
     Openapi {
         /// Fail when the file differs, instead of writing it.
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Up(args) => up::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench => bench::run(),
         Task::Openapi { check } => openapi::run(check),
         Task::Lab { arguments } => lab(&arguments),
     };
