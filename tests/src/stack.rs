@@ -13,7 +13,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rackhand_lab::{Lab, LabConfig, ServerSpec};
+use rackhand_lab::{Lab, LabConfig, Package, ServerSpec};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
@@ -35,6 +35,8 @@ pub struct StackConfig {
     pub policy: String,
     /// Put a [`Relay`] in front of each BMC.
     pub bmc_relays: bool,
+    /// What the site's repository offers.
+    pub packages: Vec<Package>,
 }
 
 impl StackConfig {
@@ -47,6 +49,7 @@ impl StackConfig {
             password: BMC_PASSWORD.to_owned(),
             policy: String::new(),
             bmc_relays: false,
+            packages: Package::repository(),
         }
     }
 }
@@ -110,9 +113,8 @@ impl TestStack {
     pub async fn registered(config: StackConfig) -> Self {
         let site = TestSite::with(json!({"lease_ttl_ms": config.lease_ttl_ms})).await;
         let server = TestServer::start(&site).await;
-        let lab = Lab::start(LabConfig::new(config.servers, BMC_PASSWORD).speed(config.speed))
-            .await
-            .expect("the lab");
+        let lab = LabConfig::new(config.servers, BMC_PASSWORD).speed(config.speed);
+        let lab = Lab::start(LabConfig { packages: config.packages, ..lab }).await.expect("the lab");
         let mut bmc_relays = BTreeMap::new();
         if config.bmc_relays {
             for bmc in lab.bmcs() {

@@ -7,4 +7,9 @@
     reason = "a failed step ends the test"
 )]
 
+mod ambiguity;
+mod credentials;
+mod fencing;
+mod outage;
+mod outcomes;
 mod path;
