@@ -42,10 +42,11 @@ impl Activity for Read {
         let since = *self.since.get_or_insert(context.now());
         let essential = inventory.model.is_some() && !inventory.components.is_empty();
         if !essential && context.now().saturating_sub(since) < context.timing().power_change {
-            let missing: Vec<_> = inventory.unreadable.keys().map(String::as_str).collect();
+            let missing: Vec<_> =
+                inventory.unreadable.iter().map(|(what, why)| format!("{what} ({why})")).collect();
             return Ok(Probe::InFlight {
                 reason: "reading",
-                detail: format!("{} does not show {} yet", context.server(), missing.join(", ")),
+                detail: format!("{} does not show everything yet: {}", context.server(), missing.join(", ")),
                 percent: None,
             });
         }

@@ -41,9 +41,9 @@ pub fn run() -> Result<Tally> {
 /// Commands; needs the binaries, so it comes after the tests have built them.
 pub fn commands() -> Result<Tally> {
     let mut built = paths::cargo();
-    built.arg("build");
+    built.args(["build", "--quiet"]);
     for program in PROGRAMS {
-        built.args(["--quiet", "--bin", program]);
+        built.args(["--bin", program]);
     }
     let status = built.status().map_err(|source| Failure::io("cannot run cargo", source))?;
     if !status.success() {
