@@ -12,6 +12,7 @@ mod bad_input;
 mod hostile_bmc;
 mod lifecycle;
 mod replay;
+mod secrets;
 mod sign_in;
 mod sse;
 mod sushy;

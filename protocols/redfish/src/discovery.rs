@@ -32,6 +32,12 @@ const MAX_PAGES: usize = 64;
 /// Members of one collection.
 pub(crate) const MAX_MEMBERS: usize = 5000;
 
+/// Whether a document is worth remembering: every resource says where it is (DSP0266, "Resource identifier
+/// property"), and what a service sends in a bad moment must not outlast that moment.
+fn names_itself(document: &Document) -> bool {
+    str_at(&document.value, "@odata.id").is_some()
+}
+
 /// What was found so far.
 #[derive(Default)]
 pub(crate) struct Links {
@@ -107,7 +113,7 @@ impl Client {
         }
         let response = self.check(&call, response)?;
         let root = Arc::new(self.document(&Method::GET, ROOT, response)?);
-        self.with_links(|links| links.root = Some(root.clone()));
+        self.remember_root(&root);
         Ok(Services::Known(root))
     }
 
@@ -135,9 +141,15 @@ impl Client {
             Services::Known(root) => Ok(root),
             Services::NeedAuthentication => {
                 let root = Arc::new(self.get(ROOT).await?);
-                self.with_links(|links| links.root = Some(root.clone()));
+                self.remember_root(&root);
                 Ok(root)
             }
+        }
+    }
+
+    fn remember_root(&self, root: &Arc<Document>) {
+        if names_itself(root) {
+            self.with_links(|links| links.root = Some(root.clone()));
         }
     }
 
@@ -196,7 +208,9 @@ impl Client {
             lc_service: dell("DellLCService"),
             log_services: link_at(value, &["LogServices"]).map(str::to_owned),
         });
-        self.with_links(|known| known.manager = Some(links.clone()));
+        if names_itself(&document) {
+            self.with_links(|known| known.manager = Some(links.clone()));
+        }
         Ok((links, document))
     }
 

@@ -10,15 +10,19 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    auth::base64_decode,
     executors::OfSite,
     page::{DEFAULT_LIMIT, plain_cursor},
-    problem::Answer,
+    problem::{Answer, Refusal},
     request::{Body, Json, Operator, Params, Viewer},
     statement,
 };
 
 statement!(LIST, "credentials", "list");
 statement!(PUT, "credentials", "put");
+
+/// Bytes that a sealed box has beside its text: the sender's key and the tag.
+const SEALED_BOX_OVERHEAD: usize = 48;
 
 pub fn routes() -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(list, put))
@@ -38,5 +42,9 @@ async fn list(Viewer(call): Viewer, Params(filter): Params<OfSite>) -> Answer<Js
     responses((status = 201, body = Credential)),
     extensions(("x-rackhand-role" = json!("operator")), ("x-rackhand-errors" = json!(["credential-version"]))))]
 async fn put(Operator(call): Operator, Body(credential): Body<NewCredential>) -> Answer<(StatusCode, Json)> {
+    // Whoever forgets to seal sends JSON or a password; neither may get as far as the database.
+    if base64_decode(&credential.sealed).is_none_or(|sealed| sealed.len() < SEALED_BOX_OVERHEAD) {
+        return Err(Refusal::invalid("sealed", "is not base64 of a sealed box"));
+    }
     Ok((StatusCode::CREATED, call.json(&PUT, &credential).await?))
 }
