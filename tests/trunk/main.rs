@@ -10,6 +10,8 @@
 mod ambiguity;
 mod credentials;
 mod fencing;
+mod limits;
 mod outage;
 mod outcomes;
 mod path;
+mod refusals;
