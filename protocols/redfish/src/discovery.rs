@@ -32,10 +32,10 @@ const MAX_PAGES: usize = 64;
 /// Members of one collection.
 pub(crate) const MAX_MEMBERS: usize = 5000;
 
-/// Whether a document is worth remembering: every resource says where it is (DSP0266, "Resource identifier
-/// property"), and what a service sends in a bad moment must not outlast that moment.
-fn names_itself(document: &Document) -> bool {
-    str_at(&document.value, "@odata.id").is_some()
+/// Whether a document may be remembered: its own address (DSP0266, "Resource identifier property"), if given, is
+/// text. What a service sends in a bad moment must not outlast that moment.
+fn is_sane(document: &Document) -> bool {
+    document.value.get("@odata.id").is_none_or(Value::is_string)
 }
 
 /// What was found so far.
@@ -148,7 +148,8 @@ impl Client {
     }
 
     fn remember_root(&self, root: &Arc<Document>) {
-        if names_itself(root) {
+        let leads_on = ["Systems", "Managers"].iter().any(|name| link_at(&root.value, &[name]).is_some());
+        if leads_on && is_sane(root) {
             self.with_links(|links| links.root = Some(root.clone()));
         }
     }
@@ -208,7 +209,7 @@ impl Client {
             lc_service: dell("DellLCService"),
             log_services: link_at(value, &["LogServices"]).map(str::to_owned),
         });
-        if names_itself(&document) {
+        if is_sane(&document) {
             self.with_links(|known| known.manager = Some(links.clone()));
         }
         Ok((links, document))
