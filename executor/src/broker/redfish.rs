@@ -338,10 +338,27 @@ fn component(row: rackhand_redfish::FirmwareComponent) -> Option<FirmwareCompone
     })
 }
 
+/// Whether an error is about the way to the BMC and not about the part that was asked for: then nothing was read,
+/// and "unreadable" would be a wrong answer.
+fn says_nothing(error: &Error) -> bool {
+    matches!(
+        error.class(),
+        Class::Auth
+            | Class::AuthWithheld { .. }
+            | Class::Untrusted
+            | Class::SessionLimit
+            | Class::NotSent
+            | Class::GoneForReset
+    )
+}
+
 impl RedfishBmc {
     async fn read_inventory(&self) -> Result<Inventory, Error> {
         let client = &self.client;
-        let identity = client.identity().await?;
+        let mut identity = client.identity().await?;
+        if let Some(part) = identity.unreadable.iter().position(|part| says_nothing(&part.error)) {
+            return Err(identity.unreadable.swap_remove(part).error);
+        }
         let mut unreadable: std::collections::BTreeMap<String, String> =
             identity.unreadable.iter().map(|part| (part.what.clone(), part.error.to_string())).collect();
         let mut missing = |what: &str, error: &Error| {
@@ -359,6 +376,7 @@ impl RedfishBmc {
                     rackhand_redfish::Health::Unknown => Health::Unknown,
                 };
             }
+            Err(error) if says_nothing(&error) => return Err(error),
             Err(error) => missing("system", &error),
         }
         let mut components = Vec::new();
@@ -371,6 +389,7 @@ impl RedfishBmc {
                 components.sort_by(|a, b| a.key.cmp(&b.key));
                 components.dedup_by(|a, b| a.key == b.key);
             }
+            Err(error) if says_nothing(&error) => return Err(error),
             Err(error) => missing("firmware", &error),
         }
         let mut capabilities = Vec::new();
@@ -396,6 +415,7 @@ impl RedfishBmc {
                 ];
                 capabilities.extend(words.iter().filter(|(_, has)| *has).map(|(word, _)| (*word).to_owned()));
             }
+            Err(error) if says_nothing(&error) => return Err(error),
             Err(error) => missing("capabilities", &error),
         }
         Ok(Inventory {
