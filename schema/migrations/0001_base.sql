@@ -351,10 +351,11 @@ declare
     tip bytea;
 begin
     chain := coalesce(chain, '00000000-0000-0000-0000-000000000000');
-    insert into rackhand.stream as s (id, head, length) values (chain, '\x', 0)
-        on conflict (id) do update set length = s.length returning s.head into tip;
-    tip := rackhand.link(tip, moment, kind, level, actor, message, data);
-    update rackhand.stream s set head = tip, length = s.length + 1 where s.id = chain;
+    insert into rackhand.stream as s (id, head, length)
+        values (chain, rackhand.link('\x', moment, kind, level, actor, message, data), 1)
+        on conflict (id) do update set length = s.length + 1,
+            head = rackhand.link(s.head, moment, kind, level, actor, message, data)
+        returning s.head into tip;
     insert into rackhand.event (at, kind, level, message, actor, site_id, job_id, run_id, server_id, user_id,
             trace_id, epoch, seq, late, data, stream, hash)
         values (moment, kind, level, message, actor, (about ->> 'site')::uuid, (about ->> 'job')::uuid,
