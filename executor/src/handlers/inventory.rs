@@ -41,7 +41,9 @@ impl Activity for Read {
         // chance before "unreadable" is the answer.
         let since = *self.since.get_or_insert(context.now());
         let essential = inventory.model.is_some() && !inventory.components.is_empty();
-        if !essential && context.now().saturating_sub(since) < context.timing().power_change {
+        // Dell's services come up one by one, for minutes. Another vendor's may simply not have these parts.
+        let may_come = inventory.vendor.as_deref().is_none_or(|vendor| vendor.contains("Dell"));
+        if !essential && may_come && context.now().saturating_sub(since) < context.timing().power_change {
             let missing: Vec<_> =
                 inventory.unreadable.iter().map(|(what, why)| format!("{what} ({why})")).collect();
             return Ok(Probe::InFlight {
