@@ -106,7 +106,7 @@ impl Watch {
                         }
                     }
                 }
-                std::thread::sleep(Duration::from_millis(4));
+                std::thread::park_timeout(Duration::from_millis(4));
             }
         });
         Self { stop, seen, thread: Some(thread) }
