@@ -21,7 +21,10 @@ async fn a_wrong_password_blocks_nobody_and_a_new_version_heals() {
     let mut jobs = vec![];
     // Several at once, then once more: the refusals are remembered.
     for _ in 0..2 {
-        let both = [0; 2].map(|_| json!({"kind": "inventory", "params": {}, "targets": targets}));
+        let both = [0; 2].map(|_| {
+            json!({"kind": "inventory", "params": {}, "targets": targets,
+            "policy": {"max_parallel": 50, "pause_after_failures": 0}})
+        });
         for job in both {
             jobs.push(stack.create(job).await);
         }
