@@ -19,7 +19,7 @@ const LARGE: usize = 12 * 1024 * 1024;
 fn large_package() -> Package {
     let offered = Package::repository();
     let latest = |package: &&Package| package.file_name == "BIOS_R750_1.15.2.EXE";
-    let package = offered.iter().find(latest).expect("a BIOS package").clone();
+    let package = offered.iter().find(latest).unwrap().clone();
     let (content, _checksum) = package.bytes.split_at(package.bytes.len() - 32);
     let mut content = content.to_vec();
     content.resize(LARGE, 0);
@@ -46,7 +46,7 @@ async fn uploading() -> (TestStack, String, usize) {
 }
 
 fn upload(stack: &TestStack) -> MutationRecord {
-    stack.lab.counters().mutation_log.first().cloned().expect("an upload")
+    stack.lab.counters().mutation_log.first().cloned().unwrap()
 }
 
 fn ttl(stack: &StackConfig) -> f64 {

@@ -94,7 +94,7 @@ async fn an_executor_that_nobody_confirmed_gets_no_site_key() {
             let name = format!("executor=\"{name}\"");
             log.lines().any(|line| line.contains("waits to be confirmed") && line.contains(&name))
         };
-        ["rogue", "swapped", "executor-2"].iter().all(|name| waits(name))
+        ["rogue", "swapped", "executor-2"].iter().all(waits)
     };
     stack.until("it was asked to share with all three", Duration::from_secs(20), asked_for).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
