@@ -258,6 +258,8 @@ impl Service {
         answer: LeaseResponse,
         sent: Duration,
     ) -> Result<(), JournalError> {
+        // A run that ended while this request was held open is not lost.
+        self.reap();
         let ttl = Duration::from_millis(answer.ttl_ms.into());
         let leases = Arc::clone(&self.shared.leases);
         leases.renewed(&request.held, &answer.lost, sent, ttl);

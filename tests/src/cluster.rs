@@ -49,12 +49,28 @@ impl Cluster {
     pub const ADMIT_API: &str = "alter role rackhand_api password 'test-api-password'";
 }
 
+const FOLDER: &str = "rackhand-test-pg-";
+
 fn start() -> (tempfile::TempDir, Postgres) {
-    let folder = tempfile::Builder::new().prefix("rackhand-test-pg-").tempdir().unwrap();
+    remove_leftovers();
+    let prefix = format!("{FOLDER}{}-", std::process::id());
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
     let postgres =
         Postgres::create(&folder.path().join("cluster"), &folder.path().join("log")).expect("a Postgres");
     let fast =
         "alter system set fsync = off; alter system set full_page_writes = off; select pg_reload_conf()";
     postgres.run("postgres", fast).expect("settings");
     (folder, postgres)
+}
+
+/// A test process ends without a word, so the next one removes its folder.
+fn remove_leftovers() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner =
+            name.strip_prefix(FOLDER).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid.to_owned());
+        if owner.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }

@@ -9,4 +9,5 @@ mod limits;
 mod outage;
 mod outcomes;
 mod path;
+mod reboot_pending;
 mod refusals;

@@ -1,8 +1,5 @@
 //! FAILURE-MODES D16: a direct update ends with "a reboot is pending". The plan has no restart, so the run ends
 //! soon and says that the device wants one.
-//!
-//! Not in the test binary yet: the client takes the task (`Pending`, RED029) for one that is scheduled, and the run
-//! ends as `device-stalled` after 45 minutes without progress.
 
 use std::time::Duration;
 

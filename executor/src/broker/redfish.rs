@@ -308,6 +308,7 @@ fn job_phase(state: &TaskState) -> JobPhase {
 fn task_phase(state: &TaskState, message_id: Option<&str>) -> JobPhase {
     match (state, message_id) {
         (TaskState::New, Some("JCP001")) => JobPhase::Scheduled,
+        (TaskState::Scheduled, Some("RED029")) => JobPhase::RebootPending,
         (TaskState::New | TaskState::Running, Some("RED002" | "RED003")) => JobPhase::Downloading,
         _ => job_phase(state),
     }

@@ -285,6 +285,8 @@ async fn open_tcp(uri: &Uri) -> Result<TcpStream, TransportError> {
     })?;
     // Requests are small and answers waited for: Nagle only adds delay. Failing to set it harms nothing.
     let _ = tcp.set_nodelay(true);
+    // A request that is broken off at its deadline must not go on out of the kernel's buffer: closing resets.
+    let _ = tcp.set_zero_linger();
     Ok(tcp)
 }
 

@@ -77,10 +77,10 @@ impl Watch {
             return Probe::Impossible(fault(
                 ErrorCode::DeviceStalled,
                 format!(
-                    "{server} has made no progress with {} {} for {} min ({}). Nothing was forced. Look at its job queue and console.",
+                    "{server} has made no progress with {} {} for {} s ({}). Nothing was forced. Look at its job queue and console.",
                     plan.component_name,
                     plan.to,
-                    state.quiet_ms / 60_000,
+                    quiet.as_secs(),
                     progress.message
                 ),
                 describe(progress),
@@ -163,7 +163,10 @@ impl Activity for Apply<'_> {
             JobPhase::Scheduled if self.plan.may_restart_host() => {
                 Ok(Probe::Done(json!({ "scheduled": describe(&progress) })))
             }
-            JobPhase::RebootPending => Ok(Probe::Done(describe(&progress))),
+            JobPhase::RebootPending => {
+                self.state.progress = "RebootPending".to_owned();
+                Ok(Probe::Done(describe(&progress)))
+            }
             JobPhase::Failed => self.failed(context, &progress).await,
             JobPhase::Cancelled => Ok(Probe::Impossible(fault(
                 ErrorCode::DeviceFailed,
