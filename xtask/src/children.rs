@@ -18,15 +18,19 @@ use tokio::{
     time::timeout,
 };
 
-use crate::error::{Failure, Result};
+use crate::{
+    error::{Failure, Result},
+    postgres::Postgres,
+};
 
 /// How long a process may take to end when asked.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// The background processes, stopped in reverse order.
+/// The background processes, stopped in reverse order, and the database, stopped after everything that uses it.
 pub struct Children {
     logs: PathBuf,
     running: Vec<Background>,
+    database: Option<Postgres>,
 }
 
 pub struct Background {
@@ -37,11 +41,16 @@ pub struct Background {
 impl Children {
     /// `logs` is the folder their stderr goes to.
     pub fn new(logs: PathBuf) -> Self {
-        Self { logs, running: Vec::new() }
+        Self { logs, running: Vec::new(), database: None }
     }
 
     pub fn log(&self, name: &str) -> PathBuf {
         self.logs.join(format!("{name}.log"))
+    }
+
+    /// Stops this database after all others.
+    pub fn keep(&mut self, database: Postgres) {
+        self.database = Some(database);
     }
 
     /// Starts a program in the background. Its stderr goes to its log (added to, if it was started before), its
@@ -99,7 +108,7 @@ impl Children {
         })
     }
 
-    /// Stops all, the latest first; whoever does not listen is killed.
+    /// Stops all, the latest first, the database last; whoever does not listen is killed.
     pub async fn stop(&mut self) {
         while let Some(mut running) = self.running.pop() {
             send(&running.child, Signal::TERM);
@@ -109,6 +118,7 @@ impl Children {
                 let _ = running.child.wait().await;
             }
         }
+        self.database = None;
     }
 }
 

@@ -15,8 +15,9 @@ pub enum Failure {
     Missing(String),
     #[error("{0}")]
     Other(String),
+    /// Ctrl-C or another signal that ends us, by its number.
     #[error("interrupted")]
-    Interrupted,
+    Interrupted(u8),
 }
 
 impl Failure {
@@ -28,7 +29,8 @@ impl Failure {
         Self::io(format!("cannot {verb} {}", path.display()), source)
     }
 
+    /// What a shell expects: 128 and the signal's number when a signal ended us.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Interrupted) { 130 } else { 1 }
+        if let Self::Interrupted(signal) = self { signal.saturating_add(128) } else { 1 }
     }
 }

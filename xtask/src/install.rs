@@ -26,7 +26,14 @@ const POSTGRES: Need =
     Need { package: "postgresql", what: "the database", present: || postgres::installed().is_some() };
 const CLIENT: Need =
     Need { package: "postgresql-client", what: "psql", present: || on_path("psql").is_some() };
-const NODE: Need = Need { package: "nodejs", what: "building the UI", present: || on_path("node").is_some() };
+const NODE: Need = Need {
+    package: "nodejs",
+    what: "building the UI: 20.19, 22.12 or later, also from https://nodejs.org/en/download",
+    present: || {
+        let version = Command::new("node").arg("--version").output();
+        version.is_ok_and(|version| node_is_new(&String::from_utf8_lossy(&version.stdout)))
+    },
+};
 const NPM: Need = Need { package: "npm", what: "building the UI", present: || on_path("npm").is_some() };
 const CHROMIUM: Need =
     Need { package: "chromium", what: "the browser test", present: || on_path("chromium").is_some() };
@@ -69,22 +76,41 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
         terminal::say(format!("missing: {} (for {})", need.package, need.what));
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    let command = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::Missing(format!("install it, then try again:\n  sudo {command}")));
+    let may_install = rustix::process::geteuid().is_root();
+    if let Some(advice) = advice(&packages, may_install, on_path("apt-get").is_some()) {
+        return Err(Failure::Missing(advice));
     }
-    if on_path("apt-get").is_none() {
-        return Err(Failure::Missing(format!("no apt-get here; install: {}", packages.join(" "))));
-    }
-    terminal::say(format!("installing: {command}"));
+    terminal::say(format!("installing: {INSTALL} {}", packages.join(" ")));
     apt(&["update"])?;
     apt(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
     match missing.iter().find(|need| !(need.present)()) {
         None => Ok(()),
         Some(need) => {
-            Err(Failure::Missing(format!("{} was installed, but is still not found", need.package)))
+            Err(Failure::Missing(format!("apt-get's {} is not enough (for {})", need.package, need.what)))
         }
     }
+}
+
+const INSTALL: &str = "apt-get install -y --no-install-recommends";
+
+/// What to do by hand; nothing if we can do it ourselves.
+fn advice(packages: &[&str], may_install: bool, has_apt: bool) -> Option<String> {
+    let packages = packages.join(" ");
+    match (has_apt, may_install) {
+        (false, _) => Some(format!("no apt-get here; install these, then try again: {packages}")),
+        (true, false) => {
+            Some(format!("install it, then try again:\n  sudo apt-get update && sudo {INSTALL} {packages}"))
+        }
+        (true, true) => None,
+    }
+}
+
+/// Whether Vite runs on the Node.js that says this of itself (its `engines`: `^20.19.0 || >=22.12.0`). Debian 12
+/// has 18.
+fn node_is_new(version: &str) -> bool {
+    let mut parts = version.trim().trim_start_matches('v').split('.').map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else { return false };
+    matches!((major, minor), (20, 19..) | (22, 12..) | (23.., _))
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
@@ -124,4 +150,34 @@ pub fn rust_targets(root: &Path, targets: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_missing_needs_nothing() {
+        ensure(&[Need { package: "x", what: "y", present: || true }]).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_installed_is_named_with_its_command() {
+        let told = advice(&["postgresql", "npm"], false, true).unwrap();
+        let command = "sudo apt-get update && sudo apt-get install -y --no-install-recommends postgresql npm";
+        assert!(told.lines().any(|line| line.trim() == command), "{told}");
+        let told = advice(&["postgresql"], true, false).unwrap();
+        assert!(told.contains("postgresql") && !told.contains("sudo"), "{told}");
+        assert_eq!(advice(&["npm"], true, true), None);
+    }
+
+    #[test]
+    fn node_as_old_as_debians_is_not_enough() {
+        for new in ["v20.19.0", "v20.20.2\n", "v22.12.0", "v23.0.0", "v24.1.0"] {
+            assert!(node_is_new(new), "{new}");
+        }
+        for old in ["v18.20.4", "v20.18.9", "v21.7.3", "v22.11.0", "", "node"] {
+            assert!(!node_is_new(old), "{old}");
+        }
+    }
 }

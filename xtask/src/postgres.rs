@@ -7,6 +7,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -151,6 +152,8 @@ fn start(
         .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
         .args(["-c", "max_connections=300", "-c", "synchronous_commit=off"])
         .current_dir(folder)
+        // Ctrl-C is for us: the server is stopped after everything that uses it.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log_file)

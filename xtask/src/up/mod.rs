@@ -10,9 +10,16 @@ pub mod lab;
 pub mod stack;
 mod tour;
 
-use std::fs::{File, TryLockError};
+use std::{
+    cell::Cell,
+    fs::{File, TryLockError},
+    time::Duration,
+};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 
 use crate::{
     children::Children,
@@ -52,7 +59,13 @@ impl Args {
 /// # Errors
 /// Something is missing or does not start, or the rollout did not end as it should.
 pub fn run(args: &Args) -> Result<()> {
-    start(args, async |stack, children| work(args, stack, children).await)
+    let staying_up = Cell::new(false);
+    let result = start(args, async |stack, children| work(args, stack, children, &staying_up).await);
+    match result {
+        // Everything was done; this is how one ends it.
+        Err(Failure::Interrupted(_)) if staying_up.get() => Ok(()),
+        result => result,
+    }
 }
 
 /// Starts everything, lets `act` use it, and ends everything. `act` blocks; the processes go on meanwhile.
@@ -82,29 +95,37 @@ fn start<T>(args: &Args, act: impl AsyncFnOnce(&stack::Stack, &mut Children) -> 
         .build()
         .map_err(|source| Failure::io("cannot start", source))?;
     let result = runtime.block_on(async {
+        let mut stop = Stop::listen()?;
         let mut children = Children::new(logs.clone());
         let result = tokio::select! {
             biased;
-            signal = stopped() => signal.and(Err(Failure::Interrupted)),
+            failure = stop.asked() => Err(failure),
             result = async {
                 let stack = stack::Stack::start(args, &mut children).await?;
-                let result = act(&stack, &mut children).await;
-                // Whatever uses the database goes first.
-                children.stop().await;
-                result
+                act(&stack, &mut children).await
             } => result,
+        };
+        // Ctrl-C reaches every command on the terminal: its failure may be seen before our own signal.
+        let result = match result {
+            Err(failure) => Err(timeout(SIGNAL, stop.asked()).await.unwrap_or(failure)),
+            done => done,
         };
         terminal::say("stopping");
         children.stop().await;
         result
     });
-    if result.as_ref().is_err_and(|failure| !matches!(failure, Failure::Interrupted)) {
+    if result.as_ref().is_err_and(|failure| !matches!(failure, Failure::Interrupted(_))) {
         terminal::say(format!("logs: {}", logs.display()));
     }
     result
 }
 
-async fn work(args: &Args, stack: &stack::Stack, children: &mut Children) -> Result<()> {
+async fn work(
+    args: &Args,
+    stack: &stack::Stack,
+    children: &mut Children,
+    staying_up: &Cell<bool>,
+) -> Result<()> {
     let outcome = if args.idle { Ok(()) } else { tour::run(args, stack, children).await };
     let login = paths::state().join("admin-login");
     paths::write_secret(&login, &format!("{}\n{}\n", stack.email, stack.password))?;
@@ -120,6 +141,7 @@ async fn work(args: &Args, stack: &stack::Stack, children: &mut Children) -> Res
         return Ok(());
     }
     terminal::say("\nCtrl-C ends everything");
+    staying_up.set(true);
     loop {
         if let Some((name, status)) = children.ended() {
             return Err(Failure::Other(format!(
@@ -127,7 +149,7 @@ async fn work(args: &Args, stack: &stack::Stack, children: &mut Children) -> Res
                 children.log(&name).display()
             )));
         }
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -149,15 +171,33 @@ fn lock() -> Result<File> {
     }
 }
 
+/// How long our own signal may come after its effect on a child.
+const SIGNAL: Duration = Duration::from_millis(50);
+
 /// Ctrl-C, SIGTERM, or the terminal going away.
-async fn stopped() -> Result<()> {
-    let listen = |kind| signal(kind).map_err(|source| Failure::io("cannot listen for signals", source));
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hangup = listen(SignalKind::hangup())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Stop {
+    /// From here on these signals no longer end the process by themselves.
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|source| Failure::io("cannot listen for signals", source));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
-    Ok(())
+
+    /// Waits for one of them.
+    async fn asked(&mut self) -> Failure {
+        tokio::select! {
+            _ = self.hangup.recv() => Failure::Interrupted(1),
+            _ = self.interrupt.recv() => Failure::Interrupted(2),
+            _ = self.terminate.recv() => Failure::Interrupted(15),
+        }
+    }
 }

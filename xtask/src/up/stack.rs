@@ -27,6 +27,8 @@ use crate::{
 
 const DATABASE: &str = "rackhand";
 const READY: Duration = Duration::from_secs(60);
+const DATABASE_URL_NEEDS: &str =
+    "DATABASE_URL must name a database that is there, and a role that owns it and may create roles";
 pub const SITE: &str = "lab";
 pub const EXECUTORS: [&str; 2] = ["executor-1", "executor-2"];
 /// A killed executor's work is taken over after this; shorter than the default, so that nobody waits for it.
@@ -49,8 +51,6 @@ pub struct Stack {
     pub site: String,
     folder: PathBuf,
     speed: f64,
-    // Declared last: the database stops after everything that uses it.
-    _postgres: Option<Postgres>,
 }
 
 /// Builds the binaries, and the UI when its sources have changed.
@@ -96,14 +96,18 @@ impl Stack {
         paths::private_folder(&folder)?;
         let bin = paths::binaries();
         let elsewhere = env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
-        let (postgres, login) = database(elsewhere.as_deref(), &folder, &children.log("postgres"))?;
+        let login = database(elsewhere.as_deref(), &folder, children)?;
 
         let owner_file = folder.join("owner-url");
         // A database of the user's own is spoken to exactly as they said, parameters included.
         paths::write_secret(&owner_file, elsewhere.as_deref().unwrap_or(&login.url()))?;
         let server = bin.join("rackhand-server");
         say("migrating the database");
-        cli::run(with(&server, &["migrate", "--owner-url-file", utf8(&owner_file)?]), None).await?;
+        let migrated = with(&server, &["migrate", "--owner-url-file", utf8(&owner_file)?]);
+        cli::run(migrated, None).await.map_err(|failure| match &elsewhere {
+            Some(_) => Failure::Other(format!("{failure}\n{DATABASE_URL_NEEDS}")),
+            None => failure,
+        })?;
         let api_password = paths::random_secret()?;
         login.run(&folder, &format!("alter role rackhand_api password '{api_password}';\n"))?;
         let api_file = folder.join("api-url");
@@ -136,8 +140,7 @@ impl Stack {
         let lab = start_lab(args, &folder, &bmc_password, children).await?;
         let site = format!("{SITE}{mark}");
         cli.json(&["sites", "create", &site, "--lease-ttl-ms", LEASE_TTL_MS], None).await?;
-        let stack =
-            Self { cli, lab, url, email, password, site, folder, speed: args.speed, _postgres: postgres };
+        let stack = Self { cli, lab, url, email, password, site, folder, speed: args.speed };
         stack.join_executors(children).await?;
         stack.register(&bmc_password).await?;
         Ok(stack)
@@ -258,18 +261,19 @@ impl Stack {
     }
 }
 
-/// The database: one of the user's own, or a private one.
-fn database(elsewhere: Option<&str>, folder: &Path, log: &Path) -> Result<(Option<Postgres>, Login)> {
+/// The database: one of the user's own, or a private one that `children` stops.
+fn database(elsewhere: Option<&str>, folder: &Path, children: &mut Children) -> Result<Login> {
     if let Some(url) = elsewhere {
         say("using the database of DATABASE_URL");
-        return Ok((None, Login::parse(url)?));
+        return Login::parse(url);
     }
     say("starting Postgres");
-    let postgres = Postgres::create(&paths::state().join("postgres"), log)?;
+    let postgres = Postgres::create(&paths::state().join("postgres"), &children.log("postgres"))?;
     postgres.login("postgres").run(folder, &format!("create database {DATABASE};\n"))?;
     let login = postgres.login(DATABASE);
     say(format!("Postgres on 127.0.0.1:{}", postgres.port()));
-    Ok((Some(postgres), login))
+    children.keep(postgres);
+    Ok(login)
 }
 
 /// Starts the control plane on the wanted port, or on another one when that is taken, also in the last moment.
@@ -378,7 +382,19 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|source| Failure::at("write", path, source))
 }
 
-fn succeed(mut command: Command, what: &str) -> Result<()> {
+fn succeed(build: Command, what: &str) -> Result<()> {
+    // A build whose result nobody waits for any more ends, too.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(build.get_program()).args(build.get_args());
+    if let Some(folder) = build.get_current_dir() {
+        command.current_dir(folder);
+    }
+    for (name, value) in build.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     // Data of a build is nothing for our stdout.
     command.stdin(std::process::Stdio::null()).stdout(std::io::stderr());
     let status = command.status().map_err(|source| Failure::io(format!("cannot run {what}"), source))?;
