@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     config::{Config, StoredSession},
     error::{Failure, Result},
+    output::say,
 };
 
 /// Longer than any answer that is held open on purpose.
@@ -39,6 +40,34 @@ pub struct Call<'a> {
     url: Url,
     body: Option<serde_json::Value>,
     headers: Vec<(&'static str, String)>,
+}
+
+/// Before asking an absent control plane again.
+const ABSENT: Duration = Duration::from_secs(2);
+
+/// A control plane that is away for a while is waited for; said once each time.
+#[derive(Default)]
+pub struct Away(bool);
+
+impl Away {
+    /// Waits a little after a failure that passes; any other is given back.
+    pub async fn wait(&mut self, failure: Failure) -> Result<()> {
+        if !failure.passes() {
+            return Err(failure);
+        }
+        if !std::mem::replace(&mut self.0, true) {
+            say(format!("{failure}; waiting for it"));
+        }
+        tokio::time::sleep(ABSENT).await;
+        Ok(())
+    }
+
+    /// It has answered.
+    pub fn over(&mut self) {
+        if std::mem::take(&mut self.0) {
+            say("the control plane is back");
+        }
+    }
 }
 
 /// Normalises the address of a control plane: scheme and host, nothing after.

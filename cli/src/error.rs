@@ -94,6 +94,15 @@ impl Failure {
         }
     }
 
+    /// Whether the same request may succeed a little later.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::NoAnswer(_) => true,
+            Self::Problem(problem) => matches!(problem.status, 429 | 502..=504),
+            _ => false,
+        }
+    }
+
     /// What could be done next, when the text itself does not say.
     pub fn hint(&self) -> Option<String> {
         let Self::Problem(problem) = self else { return None };

@@ -1,6 +1,7 @@
 //! `rackhand events tail`: what happened, and what happens.
-
-use std::collections::VecDeque;
+//!
+//! Following is a long poll at a time: the server answers at the moment something happens, and the cursor skips
+//! nothing in between, also over an outage of the control plane.
 
 use clap::{Args, Subcommand};
 use rackhand_schema::{
@@ -9,7 +10,7 @@ use rackhand_schema::{
 };
 
 use crate::{
-    client::Client,
+    client::{Away, Client},
     error::{EXIT_CODES, Failure, Result},
     output::{Column, Format, Output, moment, word, write_stdout},
     resolve,
@@ -45,7 +46,7 @@ pub struct Tail {
 }
 
 /// Most events of one answer.
-const PAGE: &str = "500";
+const MOST: usize = 500;
 /// How long the server holds an answer open while nothing happens.
 const WAIT_MS: &str = "20000";
 
@@ -62,31 +63,72 @@ const COLUMNS: [Column<Event>; 7] = [
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     let Verb::Tail(args) = verb;
     let query = args.query(client).await?;
-    let mut latest: VecDeque<Event> = VecDeque::new();
-    let mut cursor = args.after.clone();
-    loop {
-        let page = page(client, &query, cursor.as_deref(), None).await?;
-        let empty = page.items.is_empty();
-        latest.extend(page.items);
-        if args.after.is_none() {
-            // Without a starting point only the latest are wanted.
-            let surplus = latest.len().saturating_sub(args.limit);
-            latest.drain(..surplus);
-        }
-        cursor = Some(page.cursor);
-        if empty {
-            break;
-        }
-    }
-    let events: Vec<Event> = latest.into();
+    let (events, mut cursor) = match &args.after {
+        Some(after) => all_after(client, &query, after).await?,
+        None => latest(client, &query, args.limit).await?,
+    };
     if !args.follow {
         return out.list(&events, &COLUMNS, |event| event.cursor.clone());
     }
     print(&events, out)?;
+    let mut away = Away::default();
     loop {
-        let page = page(client, &query, cursor.as_deref(), Some(WAIT_MS)).await?;
-        print(&page.items, out)?;
-        cursor = Some(page.cursor);
+        match page(client, &query, &cursor, Some(WAIT_MS)).await {
+            Ok(page) => {
+                away.over();
+                print(&page.items, out)?;
+                cursor = page.cursor;
+            }
+            Err(failure) => away.wait(failure).await?,
+        }
+    }
+}
+
+/// Every event after the cursor, and where to go on.
+async fn all_after(
+    client: &Client,
+    query: &[(&'static str, String)],
+    after: &str,
+) -> Result<(Vec<Event>, String)> {
+    let (mut events, mut cursor) = (Vec::new(), after.to_owned());
+    loop {
+        let page = page(client, query, &cursor, None).await?;
+        let empty = page.items.is_empty();
+        events.extend(page.items);
+        cursor = page.cursor;
+        if empty {
+            return Ok((events, cursor));
+        }
+    }
+}
+
+/// The last `count` events, the newest at the end, and where those to come begin.
+async fn latest(
+    client: &Client,
+    query: &[(&'static str, String)],
+    count: usize,
+) -> Result<(Vec<Event>, String)> {
+    let mut events: Vec<Event> = Vec::new();
+    let mut before = "latest".to_owned();
+    let mut follow = None;
+    loop {
+        // One is asked for even where none is wanted: its cursor is where following begins.
+        let limit = count.saturating_sub(events.len()).clamp(1, MOST);
+        let mut call = client.get(&["v1", "events"]).query("limit", limit.to_string());
+        for (name, value) in query {
+            call = call.query(name, value);
+        }
+        let page: EventPage = call.query("before", &before).send().await?;
+        let newest = page.items.first().map_or(&page.cursor, |event| &event.cursor);
+        let follow = follow.get_or_insert_with(|| newest.clone());
+        let last = page.items.len() < limit;
+        before = page.cursor;
+        events.extend(page.items);
+        if last || events.len() >= count {
+            events.truncate(count);
+            events.reverse();
+            return Ok((events, follow.clone()));
+        }
     }
 }
 
@@ -110,14 +152,14 @@ impl Tail {
 pub async fn page(
     client: &Client,
     query: &[(&'static str, String)],
-    cursor: Option<&str>,
+    cursor: &str,
     wait_ms: Option<&str>,
 ) -> Result<EventPage> {
-    let mut call = client.get(&["v1", "events"]).query("limit", PAGE);
+    let mut call = client.get(&["v1", "events"]).query("limit", MOST.to_string());
     for (name, value) in query {
         call = call.query(name, value);
     }
-    call.query_if("after", cursor).query_if("wait_ms", wait_ms).send().await
+    call.query("after", cursor).query_if("wait_ms", wait_ms).send().await
 }
 
 /// Streams: JSON as one object per line, anything else as one line for each event.

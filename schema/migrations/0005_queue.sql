@@ -1,16 +1,46 @@
 -- The queue: admission, lease, report. Only executors call it; rackhand_api touches none of its tables.
 --
--- A run waits as `queued`; admission (one writer for each site) gives it its slots and puts it into `ready`;
+-- A run begins in `waiting`; admission (one writer for each site) gives it its slots and moves it to `ready`;
 -- a claim pops it into `lease`. Liveness is one row for each executor session. Whoever polls expires the
 -- dead sessions of the site first, so no cron is needed for that.
+--
+-- Everything works on sets: a call costs a few statements however many runs it moves. A run's own row is written
+-- when it is claimed and when it is reported on, not when it is admitted.
 set role rackhand_owner;
 
--- The slots a run holds while it is admitted.
-create function rackhand.slot_keys(r rackhand.run) returns text[]
-language sql immutable as $$
-    select case when r.mutating
-        then array['job:' || r.job_id, 'server:' || r.server_id, 'site:' || r.site_id]
-        else array['job:' || r.job_id] end
+-- Runs that have no slots yet.
+create table rackhand.waiting (
+    job_id uuid not null,
+    position int not null,
+    run_id uuid not null,
+    site_id uuid not null,
+    server_id uuid not null,
+    bmc_id uuid not null,
+    kind text not null,
+    mutating boolean not null,
+    since timestamptz not null default now(),
+    primary key (job_id, position)
+);
+
+-- The tip of the run's chain of events.
+alter table rackhand.run add column head bytea not null default '\x';
+-- `admitted` speaks of ended runs only: an unknown outcome keeps its slots. Before the end a run holds slots
+-- while it is in `ready` or `lease`.
+drop index rackhand.run_to_admit;
+-- Runs and executors are never deleted, and these rows are made from rows that are locked or just read: a foreign
+-- key would only look each of them up once more. Room on the page keeps a claim away from the indexes.
+alter table rackhand.ready drop constraint ready_run_id_fkey;
+alter table rackhand.lease drop constraint lease_run_id_fkey, drop constraint lease_session_id_fkey;
+alter table rackhand.run drop constraint run_executor_id_fkey, set (fillfactor = 50);
+alter table rackhand.job set (fillfactor = 50);
+alter table rackhand.capacity set (fillfactor = 50);
+
+-- The slots a run holds from its admission on.
+create function rackhand.slot_keys(mutating boolean, job uuid, server uuid, site uuid) returns text[]
+language sql immutable parallel safe as $$
+    select case when mutating
+        then array['job:' || job::text, 'server:' || server::text, 'site:' || site::text]
+        else array['job:' || job::text] end
 $$;
 
 -- Frees slots; a key may stand in the array more than once.
@@ -23,19 +53,19 @@ begin
 end
 $$;
 
--- Moves queued runs of a site to `ready` as far as capacity allows; the number moved. Only one caller at a
--- time works on a site, the others leave it to that one.
+-- Moves waiting runs of a site to `ready` as far as capacity allows; the number moved, at most 1000 (who admits so
+-- many should have others look again). Only one caller at a time works on a site, the others leave it to that one.
 create function rackhand.admit(site uuid) returns int
 language plpgsql as $$
 declare
     config jsonb;
     room int;
-    chosen uuid[];
     keys text[];
+    moved int;
 begin
     if not exists (
-        select from rackhand.job j join rackhand.run r on r.job_id = j.id
-        where j.site_id = site and j.state = 'running' and r.state = 'queued' and not r.admitted)
+        select from rackhand.job j join rackhand.waiting w on w.job_id = j.id
+        where j.site_id = site and j.state = 'running')
         or not pg_try_advisory_xact_lock(hashtextextended(site::text, 2))
     then
         return 0;
@@ -43,49 +73,54 @@ begin
     select s.config into config from rackhand.site s where s.id = site;
     room := (config ->> 'max_mutating_runs')::int
         - coalesce((select c.used from rackhand.capacity c where c.key = 'site:' || site), 0);
-    select array_agg(id order by id), array_agg(key order by key) into chosen, keys
-        from (
-            select q.id, null as key from (
-                select r.id, r.mutating,
-                    row_number() over (partition by r.mutating order by r.created_at, r.job_id, r.position) as place
-                from (
-                    -- At most one mutating run for each server, and each job within its own limit.
-                    select distinct on (case when n.mutating then n.server_id else n.id end) n.*
-                    from rackhand.job j
-                    cross join lateral (
-                        select r.* from rackhand.run r
-                        where r.job_id = j.id and r.state = 'queued' and not r.admitted
-                            and not (r.mutating and ((config ->> 'hardware_paused')::boolean or exists (
-                                select from rackhand.capacity c
-                                where c.key = 'server:' || r.server_id and c.used > 0)))
-                        order by r.position
-                        limit greatest(0, (j.policy ->> 'max_parallel')::int - coalesce((
-                            select c.used from rackhand.capacity c where c.key = 'job:' || j.id), 0))
-                    ) n
-                    where j.site_id = site and j.state = 'running' and not j.cancel_requested
-                    order by case when n.mutating then n.server_id else n.id end, n.created_at, n.position
-                ) r
+    with candidate as (
+        -- Each job within its own limit.
+        select n.* from rackhand.job j
+        cross join lateral (
+            select w.* from rackhand.waiting w
+            where w.job_id = j.id
+                and not (w.mutating and ((config ->> 'hardware_paused')::boolean or exists (
+                    select from rackhand.capacity c
+                    where c.key = 'server:' || w.server_id and c.used > 0)))
+            order by w.position
+            limit least(1000, greatest(0, (j.policy ->> 'max_parallel')::int - coalesce((
+                select c.used from rackhand.capacity c where c.key = 'job:' || j.id), 0)))
+        ) n
+        where j.site_id = site and j.state = 'running' and not j.cancel_requested
+    ), fitting as (
+        -- At most one mutating run for each server, and the site within its limit.
+        select f.job_id, f.position from (
+            select q.*, row_number() over (partition by q.mutating order by q.since, q.job_id, q.position) as place
+            from (
+                select distinct on (case when c.mutating then c.server_id else c.run_id end) c.*
+                from candidate c
+                order by case when c.mutating then c.server_id else c.run_id end, c.since, c.position
             ) q
-            where not q.mutating or q.place <= room
-        ) ids;
-    if chosen is null then
-        return 0;
+        ) f
+        where not f.mutating or f.place <= room
+        order by f.since, f.job_id, f.position
+        limit 1000
+    ), free as (
+        -- A job that is being cancelled has locked its own.
+        select w.job_id, w.position from rackhand.waiting w join fitting f using (job_id, position)
+        for update of w skip locked
+    ), taken as (
+        delete from rackhand.waiting w using free f where w.job_id = f.job_id and w.position = f.position
+        returning w.*
+    ), readied as (
+        insert into rackhand.ready (run_id, site_id, bmc_id, kind)
+            select t.run_id, t.site_id, t.bmc_id, t.kind from taken t order by t.since, t.job_id, t.position
+    )
+    select array_agg(k), count(distinct t.run_id) into keys, moved
+        from taken t cross join lateral
+            unnest(rackhand.slot_keys(t.mutating, t.job_id, t.server_id, t.site_id)) k;
+    if moved > 0 then
+        perform from rackhand.capacity c where c.key = any (keys) order by c.key for update;
+        insert into rackhand.capacity as c (key, used)
+            select key, count(*)::int from unnest(keys) as key group by key order by key
+            on conflict (key) do update set used = c.used + excluded.used;
     end if;
-    -- The runs may have been cancelled meanwhile.
-    select array_agg(r.id) into chosen from (
-        select r.id from rackhand.run r where r.id = any (chosen) and r.state = 'queued' and not r.admitted
-        order by r.id for update skip locked) r;
-    update rackhand.run r set admitted = true where r.id = any (chosen);
-    insert into rackhand.ready (run_id, site_id, bmc_id, kind)
-        select r.id, r.site_id, r.bmc_id, r.kind from rackhand.run r where r.id = any (chosen)
-        order by r.created_at, r.position;
-    select array_agg(k) into keys
-        from rackhand.run r cross join lateral unnest(rackhand.slot_keys(r)) k where r.id = any (chosen);
-    perform from rackhand.capacity c where c.key = any (keys) order by c.key for update;
-    insert into rackhand.capacity as c (key, used)
-        select key, count(*)::int from unnest(keys) as key group by key order by key
-        on conflict (key) do update set used = c.used + excluded.used;
-    return coalesce(array_length(chosen, 1), 0);
+    return moved;
 end
 $$;
 
@@ -131,29 +166,33 @@ begin
 end
 $$;
 
--- RunGrant of rackhand-schema.
-create function rackhand.grant_json(r rackhand.run) returns jsonb
+-- [RunGrant] of rackhand-schema, in the order of their jobs.
+create function rackhand.grants_json(runs uuid[]) returns jsonb
 language sql stable as $$
-    select jsonb_build_object(
+    select coalesce(jsonb_agg(jsonb_build_object(
         'run_id', r.id, 'epoch', r.epoch, 'job_id', r.job_id, 'site_id', r.site_id, 'trace_id', r.trace_id,
         'spec', jsonb_build_object('kind', j.kind, 'params', j.params),
         'plan', r.plan, 'phase', r.phase, 'checkpoint', r.checkpoint, 'intent', r.intent,
         'cancel_requested', r.cancel_requested, 'settle', r.settle,
         'predecessor_ended_ms', coalesce(
             greatest(0, extract(epoch from clock_timestamp() - r.lease_ended_at) * 1000)::bigint, 0),
-        'effects', (select coalesce(jsonb_agg(jsonb_build_object('id', e.id, 'object', e.object,
-                'property', e.property, 'prior', e.prior, 'wanted', e.wanted, 'state', e.state) order by e.id), '[]')
-            from rackhand.effect e where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')),
+        'effects', coalesce((select jsonb_agg(jsonb_build_object('id', e.id, 'object', e.object,
+                'property', e.property, 'prior', e.prior, 'wanted', e.wanted, 'state', e.state) order by e.id)
+            from rackhand.effect e where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')), '[]'),
         'target', jsonb_build_object(
             'server_id', r.server_id, 'name', v.name, 'bmc_id', b.id, 'url', b.url,
             'spki_sha256', b.spki_sha256, 'owner_epoch', b.owner_epoch,
             'credential', case when c.id is not null then jsonb_build_object(
                 'id', c.id, 'name', c.name, 'version', c.version, 'sealed', c.sealed,
                 'proven', exists (select from rackhand.credential_use u where u.bmc_id = b.id
-                    and u.credential_id = c.id and u.version = c.version and u.proven_at is not null)) end))
-    from rackhand.job j, rackhand.server v, rackhand.bmc b
+                    and u.credential_id = c.id and u.version = c.version and u.proven_at is not null)) end)
+        ) order by r.created_at, r.job_id, r.position), '[]')
+    from rackhand.run r
+    join rackhand.job j on j.id = r.job_id
+    join rackhand.server v on v.id = r.server_id
+    join rackhand.bmc b on b.id = r.bmc_id
     left join rackhand.credential c on c.id = b.credential_id
-    where j.id = r.job_id and v.id = r.server_id and b.id = r.bmc_id
+    where r.id = any (runs)
 $$;
 
 -- The executors of a site that have a session which has neither expired nor been superseded.
@@ -161,6 +200,79 @@ create function rackhand.living(site uuid) returns uuid[]
 language sql stable as $$
     select coalesce(array_agg(s.executor_id), '{}') from rackhand.executor_session s
     where s.site_id = site and s.superseded_at is null and s.expires_at > clock_timestamp()
+$$;
+
+-- Up to `wanted` runs that `executor` may claim now, oldest first: on its own BMCs and on `orphans`.
+-- How full a queue is changes faster than statistics do; in order of the index, a long one costs no more.
+create function rackhand.claimable(executor uuid, site uuid, orphans uuid[], kinds text[], wanted int)
+returns uuid[]
+language sql stable set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off as $$
+    select array(
+        select d.run_id from rackhand.ready d
+        where d.site_id = site and d.ready_at <= clock_timestamp() and d.kind = any (kinds)
+            and (d.bmc_id = any (orphans)
+                or (select b.owner_executor from rackhand.bmc b where b.id = d.bmc_id) = executor)
+        order by d.ready_at, d.run_id limit wanted)
+$$;
+
+-- Claims up to `wanted` runs for an executor; the number claimed.
+create function rackhand.claim(me rackhand.executor, session uuid, kinds text[], wanted int) returns int
+language plpgsql as $$
+declare
+    living uuid[] := rackhand.living(me.site_id);
+    orphans uuid[];
+    popped uuid[];
+    moment timestamptz;
+begin
+    -- A BMC has one owner; it changes only when the owner is not alive. BMCs without a living owner are
+    -- shared out: each poll takes at most one part in as many as there are executors, each in an order of
+    -- its own, so that the first to wake does not take them all.
+    orphans := array(select b.id from rackhand.bmc b where b.site_id = me.site_id
+        and (b.owner_executor is null or b.owner_executor <> all (living))
+        and exists (select from rackhand.ready d where d.bmc_id = b.id)
+        order by md5(b.id::text || me.id::text));
+    orphans := orphans[1:ceil(array_length(orphans, 1)::numeric / greatest(1, array_length(living, 1)))];
+    -- Candidates are found without a lock, then locked in the order that every writer keeps, then looked at again.
+    popped := rackhand.claimable(me.id, me.site_id, orphans, kinds, wanted);
+    popped := array(select r.id from rackhand.run r where r.id = any (popped) order by r.id
+        for update skip locked);
+    perform from rackhand.bmc b where b.id in (
+        select d.bmc_id from rackhand.ready d where d.run_id = any (popped)) order by b.id for update;
+    living := rackhand.living(me.site_id);
+    with gone as (
+        delete from rackhand.ready d using rackhand.bmc b
+            where d.run_id = any (popped) and b.id = d.bmc_id and (b.owner_executor is null
+                or b.owner_executor = me.id or b.owner_executor <> all (living))
+            returning d.run_id
+    )
+    select coalesce(array_agg(g.run_id), '{}') into popped from gone g;
+    if popped = '{}' then
+        return 0;
+    end if;
+    update rackhand.bmc b set owner_executor = me.id, owner_epoch = b.owner_epoch + 1
+        where b.owner_executor is distinct from me.id
+            and b.id in (select r.bmc_id from rackhand.run r where r.id = any (popped));
+    moment := clock_timestamp();
+    with claimed as (
+        update rackhand.run r set epoch = r.epoch + 1, last_seq = 0, executor_id = me.id, since = now(),
+                state = case when r.settle is null then 'leased' else 'settling' end,
+                reason = '', detail = '', expected_by = null,
+                head = rackhand.link(r.head, moment, 'run.leased', 'info', me.name,
+                    format('Executor %s took the run', me.name), jsonb_build_object('epoch', r.epoch + 1))
+            where r.id = any (popped)
+            returning r.id, r.site_id, r.job_id, r.server_id, r.trace_id, r.epoch, r.head
+    ), leased as (
+        insert into rackhand.lease (run_id, site_id, session_id, executor_id, epoch)
+            select c.id, c.site_id, session, me.id, c.epoch from claimed c
+    )
+    insert into rackhand.event (at, kind, level, message, actor, site_id, job_id, run_id, server_id,
+            trace_id, data, stream, hash)
+        select moment, 'run.leased', 'info', format('Executor %s took the run', me.name), me.name, c.site_id,
+            c.job_id, c.id, c.server_id, c.trace_id, jsonb_build_object('epoch', c.epoch), c.id, c.head
+        from claimed c;
+    perform pg_notify('rackhand', 'events');
+    return array_length(popped, 1);
+end
 $$;
 
 -- LeaseRequest → LeaseResponse, with `wake_in_ms` beside it: when something becomes due by itself (a session
@@ -174,11 +286,7 @@ declare
     ttl int;
     wanted int := (args ->> 'capacity')::int;
     now_allowed text[] := array(select jsonb_array_elements_text(args -> 'kinds'));
-    living uuid[];
-    orphans uuid[];
     fresh uuid[];
-    popped uuid[];
-    item record;
     answer jsonb;
 begin
     select * into home from rackhand.site s where s.id = me.site_id;
@@ -196,52 +304,11 @@ begin
 
     perform rackhand.expire(me.site_id);
 
-    if wanted > 0 and me.state = 'active' then
-        perform rackhand.admit(me.site_id);
-        -- A BMC has one owner; it changes only when the owner is not alive. BMCs without a living owner are
-        -- shared out: each poll takes at most one part in as many as there are executors, each in an order of
-        -- its own, so that the first to wake does not take them all.
-        living := rackhand.living(me.site_id);
-        orphans := array(select b.id from rackhand.bmc b where b.site_id = me.site_id
-            and (b.owner_executor is null or b.owner_executor <> all (living))
-            and exists (select from rackhand.ready d where d.bmc_id = b.id)
-            order by md5(b.id::text || me.id::text));
-        orphans := orphans[1:ceil(array_length(orphans, 1)::numeric / greatest(1, array_length(living, 1)))];
-        -- Candidates are found without a lock, then locked in the order that every writer keeps.
-        popped := array(
-            select d.run_id from rackhand.ready d join rackhand.bmc b on b.id = d.bmc_id
-            where d.site_id = me.site_id and d.ready_at <= clock_timestamp() and d.kind = any (now_allowed)
-                and (b.owner_executor = me.id or b.id = any (orphans))
-            order by d.ready_at, d.run_id limit wanted);
-        popped := array(select r.id from rackhand.run r where r.id = any (popped) order by r.id
-            for update skip locked);
-        popped := array(select d.run_id from rackhand.ready d where d.run_id = any (popped)
-            for update skip locked);
-        perform from rackhand.bmc b where b.id = any (
-            array(select d.bmc_id from rackhand.ready d where d.run_id = any (popped))) order by b.id for update;
-        popped := array(select d.run_id from rackhand.ready d join rackhand.bmc b on b.id = d.bmc_id
-            where d.run_id = any (popped) and (b.owner_executor is null or b.owner_executor = me.id
-                or b.owner_executor <> all (rackhand.living(me.site_id))));
-        if popped <> '{}' then
-            update rackhand.bmc b set owner_executor = me.id, owner_epoch = b.owner_epoch + 1
-                from rackhand.run r
-                where r.id = any (popped) and b.id = r.bmc_id and b.owner_executor is distinct from me.id;
-            delete from rackhand.ready d where d.run_id = any (popped);
-            insert into rackhand.lease (run_id, site_id, session_id, executor_id, epoch)
-                select r.id, r.site_id, session, me.id, r.epoch + 1 from rackhand.run r where r.id = any (popped);
-            for item in
-                update rackhand.run r set epoch = r.epoch + 1, last_seq = 0, executor_id = me.id, since = now(),
-                        state = case when r.settle is null then 'leased' else 'settling' end,
-                        reason = '', detail = '', expected_by = null
-                    where r.id = any (popped) returning r.*
-            loop
-                perform rackhand.append_event('run.leased', 'info',
-                    format('Executor %s took the run', me.name),
-                    jsonb_build_object('site', item.site_id, 'job', item.job_id, 'run', item.id,
-                        'server', item.server_id, 'trace', item.trace_id),
-                    jsonb_build_object('epoch', item.epoch));
-            end loop;
-        end if;
+    if wanted > 0 and me.state = 'active'
+        and rackhand.admit(me.site_id) > rackhand.claim(me, session, now_allowed, wanted)
+    then
+        -- What was admitted is for others too, and they may have looked too early.
+        perform pg_notify('rackhand', me.site_id::text);
     end if;
 
     fresh := array(select l.run_id from rackhand.lease l where l.session_id = session and not exists (
@@ -250,8 +317,7 @@ begin
     select jsonb_build_object(
         'ttl_ms', ttl,
         'server_time', rackhand.ts(clock_timestamp()),
-        'grants', (select coalesce(jsonb_agg(rackhand.grant_json(r) order by r.created_at, r.position), '[]')
-            from rackhand.run r where r.id = any (fresh)),
+        'grants', rackhand.grants_json(fresh),
         'lost', (select coalesce(jsonb_agg(h.value), '[]')
             from jsonb_array_elements(args -> 'held') h where not exists (
                 select from rackhand.lease l where l.session_id = session
@@ -274,14 +340,15 @@ begin
                     and exists (select from rackhand.lease l where l.session_id = s.id)
                 union all
                 -- An owner that has just died holds its BMCs until its session expires.
-                select s.expires_at from rackhand.ready d
-                join rackhand.bmc b on b.id = d.bmc_id
-                join rackhand.executor_session s on s.executor_id = b.owner_executor
-                where d.site_id = me.site_id and s.expires_at > clock_timestamp() and s.id <> session
+                select s.expires_at from rackhand.executor_session s
+                where s.site_id = me.site_id and s.expires_at > clock_timestamp() and s.id <> session
                     and s.superseded_at is null
+                    and exists (select from rackhand.bmc b join rackhand.ready d on d.bmc_id = b.id
+                        where b.site_id = me.site_id and b.owner_executor = s.executor_id)
                 union all
                 select d.ready_at from rackhand.ready d
-                where d.site_id = me.site_id and d.ready_at > clock_timestamp()) dues))
+                where d.site_id = me.site_id and d.ready_at > clock_timestamp()) dues
+            where fresh = '{}'))
         into answer;
     return answer;
 end
@@ -337,7 +404,7 @@ begin
 end
 $$;
 
--- One item of a report: {status, code?, expected_seq?, freed?: [key]}. The run's row is locked already.
+-- One item of a report: {status, code?, expected_seq?, job?, bad?, freed?: [key]}. The run's row is locked already.
 create function rackhand.report_item(item jsonb, me rackhand.executor, session uuid, live boolean) returns jsonb
 language plpgsql as $$
 declare
@@ -478,7 +545,7 @@ begin
             coalesce(nullif(body ->> 'detail', ''), 'Run ' || replace(outcome, '_', ' ')), about, body - 'type');
         return jsonb_build_object('status', 'accepted', 'job', r.job_id,
             'bad', outcome in ('failed', 'unknown'), 'freed', case when outcome = 'unknown'
-            then '[]' else to_jsonb(rackhand.slot_keys(r)) end);
+            then '[]' else to_jsonb(rackhand.slot_keys(r.mutating, r.job_id, r.server_id, r.site_id)) end);
     when 'yield' then
         delete from rackhand.lease l where l.run_id = r.id;
         update rackhand.run set state = case when settle is null then 'queued' else 'settling' end, since = now(),
@@ -497,8 +564,76 @@ begin
 end
 $$;
 
+-- The plain part of a report, all at once: runs whose items all come under their lease, each with the next number,
+-- and say no more than log lines and an end that leaves nothing open. What `report_item` would do, in three writes.
+-- One row for each item taken: its index, and for an end its job, whether it failed, and the slots it frees.
+create function rackhand.report_plain(items jsonb, me rackhand.executor, session uuid)
+returns table (index int, ended boolean, job uuid, bad boolean, freed text[])
+language plpgsql as $$
+declare
+    moment timestamptz := clock_timestamp();
+begin
+    return query
+    with item as materialized (
+        select i.*, i.body ->> 'type' as type, i.body ->> 'outcome' as outcome,
+            row_number() over (partition by i.run_id order by i.place) as nth,
+            count(*) over (partition by i.run_id) as n
+        from rows from (jsonb_to_recordset(items) as (index int, run_id uuid, epoch bigint, seq bigint, body jsonb))
+            with ordinality as i (index, run_id, epoch, seq, body, place)
+    ), plain as materialized (
+        select r.id, r.site_id, r.job_id, r.server_id, r.trace_id, r.mutating, r.head
+        from item i
+        join rackhand.run r on r.id = i.run_id and r.site_id = me.site_id
+        join rackhand.lease l on l.run_id = r.id and l.session_id = session and l.epoch = r.epoch
+        group by r.id
+        having bool_and(coalesce(i.epoch = r.epoch and i.seq = r.last_seq + i.nth and (
+            i.type = 'event'
+            or (i.type = 'finish' and i.nth = i.n and i.outcome in ('succeeded', 'no_change', 'failed', 'cancelled')
+                and r.intent is null
+                and not exists (select from rackhand.effect e
+                    where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')))), false))
+    ), said as (
+        select i.index, i.epoch, i.seq, i.nth = i.n as last, i.type = 'finish' as ended, i.outcome, i.body, p.*,
+            case i.type when 'event' then 'run.log' else 'run.finished' end as kind,
+            case i.type when 'event' then i.body ->> 'level'
+                else case i.outcome when 'failed' then 'error' else 'info' end end as level,
+            case i.type when 'event' then i.body ->> 'message'
+                else coalesce(nullif(i.body ->> 'detail', ''), 'Run ' || replace(i.outcome, '_', ' ')) end as message,
+            case i.type when 'event' then coalesce(i.body -> 'data', 'null') else i.body - 'type' end as data
+        from item i join plain p on p.id = i.run_id
+    ), chained as materialized (
+        select s.*, rackhand.chain(s.head, moment, s.kind, s.level, me.name, s.message, s.data)
+            over (partition by s.id order by s.seq) as hash
+        from said s
+    ), appended as (
+        insert into rackhand.event (at, kind, level, message, actor, site_id, job_id, run_id, server_id, trace_id,
+                epoch, seq, data, stream, hash)
+            select moment, c.kind, c.level, c.message, me.name, c.site_id, c.job_id, c.id, c.server_id, c.trace_id,
+                c.epoch, c.seq, c.data, c.id, c.hash
+            from chained c order by c.index
+    ), noted as (
+        update rackhand.run r set last_seq = c.seq, head = c.hash
+            from chained c where r.id = c.id and c.last and not c.ended
+    ), closed as (
+        update rackhand.run r set last_seq = c.seq, head = c.hash, state = c.outcome, finish = c.data, settle = null,
+                since = now(), finished_at = moment, reason = c.body ->> 'code', detail = c.body ->> 'detail',
+                percent = null, expected_by = null, admitted = false
+            from chained c where r.id = c.id and c.ended
+    ), unleased as (
+        delete from rackhand.lease l using chained c where c.ended and l.run_id = c.id
+    )
+    select c.index, c.ended, c.job_id, c.outcome = 'failed',
+        rackhand.slot_keys(c.mutating, c.job_id, c.server_id, c.site_id)
+    from chained c;
+    if found then
+        perform pg_notify('rackhand', 'events');
+    end if;
+end
+$$;
+
 -- {items: [{index, run_id, epoch, seq, body} | {index, run_id, epoch, seq, quarantine: {reason, text}}]}
--- → ReportResponse. An item that makes trouble is quarantined under its number; its neighbours go on.
+-- → ReportResponse, in the order of the indexes. An item that makes trouble is quarantined under its number; its
+-- neighbours go on.
 create function rackhand.executor_report(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -507,10 +642,10 @@ declare
     live boolean;
     item jsonb;
     result jsonb;
-    results jsonb[] := '{}';
-    freed text[] := '{}';
-    ended record;
+    results jsonb := '[]';
+    taken int[] := '{}';
     endings jsonb := '[]';
+    ended record;
     trouble text;
 begin
     select s.expires_at > clock_timestamp() and s.superseded_at is null into live
@@ -518,7 +653,25 @@ begin
     perform from rackhand.run r where r.id in (
             select (value ->> 'run_id')::uuid from jsonb_array_elements(args -> 'items'))
         order by r.id for update;
-    for item in select value from jsonb_array_elements(args -> 'items') loop
+    if live then
+        begin
+            select coalesce(array_agg(p.index), '{}'),
+                    coalesce(jsonb_agg(jsonb_build_object('index', p.index, 'status', 'accepted')), '[]'),
+                    coalesce(jsonb_agg(jsonb_build_object('job', p.job, 'bad', p.bad, 'freed', p.freed))
+                        filter (where p.ended), '[]')
+                into taken, results, endings
+                from rackhand.report_plain(args -> 'items', me, session) p;
+        exception
+            when deadlock_detected or serialization_failure or lock_not_available or query_canceled then
+                raise;
+            when others then
+                -- One of them makes trouble; which one is found below.
+                null;
+        end;
+    end if;
+    for item in select value from jsonb_array_elements(args -> 'items')
+        where (value ->> 'index')::int <> all (taken)
+    loop
         begin
             result := rackhand.report_item(item, me, session, live);
         exception
@@ -537,13 +690,13 @@ begin
             result := '{"status": "quarantined"}';
         end if;
         if result ? 'freed' then
-            freed := freed || array(select jsonb_array_elements_text(result -> 'freed'));
-            endings := endings || jsonb_build_object('job', result -> 'job', 'bad', result -> 'bad');
+            endings := endings || (result - 'status');
         end if;
         results := results || (result - 'freed' - 'job' - 'bad' || jsonb_build_object('index', item -> 'index'));
     end loop;
     if endings <> '[]' then
-        perform rackhand.release(freed);
+        perform rackhand.release(array(
+            select key from jsonb_array_elements(endings) e, jsonb_array_elements_text(e -> 'freed') as key));
         for ended in
             select e.job, count(*)::int as runs, count(*) filter (where e.bad)::int as bad
             from jsonb_to_recordset(endings) as e (job uuid, bad boolean) group by e.job order by e.job
@@ -552,7 +705,8 @@ begin
         end loop;
         perform pg_notify('rackhand', me.site_id::text);
     end if;
-    return jsonb_build_object('results', to_jsonb(results));
+    return jsonb_build_object('results',
+        (select jsonb_agg(r order by (r ->> 'index')::int) from jsonb_array_elements(results) r));
 end
 $$;
 
@@ -565,40 +719,45 @@ language sql stable as $$
         'hash', encode(e.hash, 'hex'))
 $$;
 
--- {after?: cursor | "latest", site?, job?, run?, server?, limit} → EventPage. As the caller, so under its
--- policy. Only rows below the oldest running transaction: nothing that commits later can sort before them.
+-- {after?: cursor | "latest", before?: cursor | "latest", site?, job?, run?, server?, limit} → EventPage. As the
+-- caller, so under its policy. Only rows below the oldest running transaction: nothing that commits later can sort
+-- before them. With `before` the newest first.
 create function rackhand.events_after(args jsonb) returns jsonb
 language plpgsql stable as $$
 declare
     horizon xid8 := pg_snapshot_xmin(pg_current_snapshot());
-    after_xid xid8;
-    after_id bigint;
+    newest_first boolean := args ->> 'before' is not null;
+    given text := coalesce(args ->> 'before', args ->> 'after', '');
+    from_xid xid8 := '0';
+    from_id bigint := 0;
     object text := case
         when args ->> 'run' is not null then 'run' when args ->> 'job' is not null then 'job'
         when args ->> 'server' is not null then 'server' when args ->> 'site' is not null then 'site' end;
     answer jsonb;
 begin
-    if args ->> 'after' = 'latest' then
-        return jsonb_build_object('items', '[]'::jsonb, 'cursor', horizon || '.0');
-    elsif coalesce(args ->> 'after', '') = '' then
-        after_xid := '0';
-        after_id := 0;
-    elsif args ->> 'after' ~ '^[0-9]{1,19}\.[0-9]{1,18}$' then
-        after_xid := split_part(args ->> 'after', '.', 1)::xid8;
-        after_id := split_part(args ->> 'after', '.', 2)::bigint;
-    else
+    if given = 'latest' then
+        from_xid := horizon;
+    elsif given ~ '^[0-9]{1,19}\.[0-9]{1,18}$' then
+        from_xid := split_part(given, '.', 1)::xid8;
+        from_id := split_part(given, '.', 2)::bigint;
+    elsif given <> '' or newest_first then
         perform rackhand.fail('invalid-request', 'The cursor is not one of ours.');
     end if;
+    if given = 'latest' and not newest_first then
+        return jsonb_build_object('items', '[]'::jsonb, 'cursor', horizon || '.0');
+    end if;
     execute format($query$
-        select coalesce(jsonb_agg(rackhand.event_json(p) order by p.xid, p.id), '[]') from (
+        select coalesce(jsonb_agg(rackhand.event_json(p) order by p.xid %2$s, p.id %2$s), '[]') from (
             select * from rackhand.event e
-            where (e.xid, e.id) > ($1, $2) and e.xid < $3 %s
-            order by e.xid, e.id limit $4) p
-        $query$, case when object is not null then format('and e.%I = $5', object || '_id') else '' end)
+            where (e.xid, e.id) %1$s ($1, $2) and e.xid < $3 %3$s
+            order by e.xid %2$s, e.id %2$s limit $4) p
+        $query$,
+        case when newest_first then '<' else '>' end, case when newest_first then 'desc' else 'asc' end,
+        case when object is not null then format('and e.%I = $5', object || '_id') else '' end)
         into answer
-        using after_xid, after_id, horizon, (args ->> 'limit')::int, (args ->> object)::uuid;
+        using from_xid, from_id, horizon, (args ->> 'limit')::int, (args ->> object)::uuid;
     return jsonb_build_object('items', answer,
-        'cursor', coalesce(answer -> -1 ->> 'cursor', after_xid || '.' || after_id));
+        'cursor', coalesce(answer -> -1 ->> 'cursor', from_xid || '.' || from_id));
 end
 $$;
 

@@ -19,7 +19,7 @@ pub enum Level {
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Position for `after` and `Last-Event-ID`: opaque, ordered, never skipped.
+    /// Position for `after`, `before` and `Last-Event-ID`: opaque, ordered, never skipped.
     pub cursor: String,
     pub at: Timestamp,
     /// What happened: `job.approved`, `run.state`, `run.phase`, `run.log`, `login.failed`, …
@@ -43,6 +43,6 @@ pub struct Event {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct EventPage {
     pub items: Vec<Event>,
-    /// Continue after this one; also given when there was nothing new.
+    /// Continue in the same direction from here; also given when there was nothing more.
     pub cursor: String,
 }

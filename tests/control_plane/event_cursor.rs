@@ -82,11 +82,71 @@ async fn a_reader_beside_fifty_interleaved_committers_misses_nothing() {
 async fn a_hostile_cursor_is_refused_by_code() {
     let site = TestSite::new().await;
     for cursor in ["1", "x.y", "-1.2", "99999999999999999999999.1", "1.2.3", "1.1; drop table event"] {
-        let refused = site
-            .database
-            .run(&site.admin, "events_after", json!({"after": cursor, "limit": 1}))
-            .await
-            .unwrap_err();
-        assert_eq!(refused.code, "invalid-request", "{cursor}");
+        for side in ["after", "before"] {
+            let refused = site
+                .database
+                .run(&site.admin, "events_after", json!({side: cursor, "limit": 1}))
+                .await
+                .unwrap_err();
+            assert_eq!(refused.code, "invalid-request", "{side} {cursor}");
+        }
     }
+}
+
+#[tokio::test]
+async fn newest_first_pages_back_to_the_first_event_and_its_top_is_where_following_begins() {
+    let site = TestSite::new().await;
+    let append = |from: usize, to: usize| {
+        let site = &site;
+        async move {
+            for index in from..to {
+                let sql = format!(
+                    "select rackhand.append_event('test', 'info', '{index}', jsonb_build_object('site', '{}'))",
+                    site.id
+                );
+                site.database.owner.batch_execute(&sql).await.unwrap();
+            }
+        }
+    };
+    append(0, 10).await;
+    let ask = async |args: serde_json::Value| {
+        let mut args = args;
+        args["site"] = json!(site.id);
+        args["limit"] = json!(4);
+        site.database.run(&site.admin, "events_after", args).await.unwrap()
+    };
+    let words = |page: &serde_json::Value| -> Vec<usize> {
+        let items = page["items"].as_array().unwrap().iter().filter(|item| item["kind"] == "test");
+        items.map(|item| item["message"].as_str().unwrap().parse().unwrap()).collect()
+    };
+    // Other tests' transactions hold the horizon back for a moment.
+    let first = loop {
+        let page = ask(json!({"before": "latest"})).await;
+        if words(&page).first() == Some(&9) {
+            break page;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(words(&first), [9, 8, 7, 6]);
+    append(10, 12).await;
+    let (mut seen, mut cursor) = (words(&first), first["cursor"].clone());
+    loop {
+        let page = ask(json!({"before": cursor})).await;
+        if page["items"].as_array().unwrap().is_empty() {
+            assert_eq!(page["cursor"], cursor, "the end stays the end");
+            break;
+        }
+        seen.extend(words(&page));
+        cursor = page["cursor"].clone();
+    }
+    assert_eq!(seen, (0..10).rev().collect::<Vec<_>>(), "each once, the later ones not in between");
+    let mut after = first["items"][0]["cursor"].clone();
+    let mut later = Vec::new();
+    while later.len() < 2 {
+        let page = ask(json!({"after": after})).await;
+        later.extend(words(&page));
+        after = page["cursor"].clone();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(later, [10, 11]);
 }

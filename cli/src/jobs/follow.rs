@@ -14,16 +14,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{get, progress::Progress, runs, show};
 use crate::{
-    client::Client,
+    client::{Away, Client},
     error::{Failure, Result},
     events,
-    output::{Output, say, word},
+    output::{Output, word},
 };
 
 /// Least time between two readings of the job.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Before asking an absent control plane again.
-const ABSENT: Duration = Duration::from_secs(2);
 /// How long one long poll is held; also how often the job is read when nothing happens.
 const WAIT_MS: &str = "10000";
 
@@ -44,37 +42,32 @@ pub async fn to_end(client: &Client, id: JobId, limit: Option<Duration>, out: Ou
 
 async fn watch(client: &Client, id: JobId, progress: &mut Progress) -> Result<(Job, Vec<Run>)> {
     let query = [("job", id.to_string())];
-    let mut cursor: Option<String> = None;
-    let mut away = false;
+    // What comes after the first reading matters.
+    let mut cursor = "latest".to_owned();
+    let mut away = Away::default();
     loop {
         let step = async {
+            // The cursor is older than the reading, so that nothing falls between the two.
+            if cursor == "latest" {
+                cursor = events::page(client, &query, &cursor, None).await?.cursor;
+            }
             let job = get(client, id).await?;
             let runs = runs(client, id).await?;
             progress.show(&job, &runs);
             if ended(&job, &runs) {
-                return Ok((Some((job, runs)), None));
+                return Ok((Some((job, runs)), cursor.clone()));
             }
-            let page = events::page(client, &query, cursor.as_deref(), Some(WAIT_MS)).await?;
-            Ok::<_, Failure>((None, Some(page.cursor)))
+            let page = events::page(client, &query, &cursor, Some(WAIT_MS)).await?;
+            Ok::<_, Failure>((None, page.cursor))
         };
         match step.await {
             Ok((Some(end), _)) => return Ok(end),
             Ok((None, next)) => {
-                if away {
-                    say("the control plane is back");
-                    away = false;
-                }
+                away.over();
                 cursor = next;
                 sleep(PAUSE).await;
             }
-            Err(failure) if passing(&failure) => {
-                if !away {
-                    say(format!("{failure}; waiting for it"));
-                    away = true;
-                }
-                sleep(ABSENT).await;
-            }
-            Err(failure) => return Err(failure),
+            Err(failure) => away.wait(failure).await?,
         }
     }
 }
@@ -83,14 +76,6 @@ async fn watch(client: &Client, id: JobId, progress: &mut Progress) -> Result<(J
 fn ended(job: &Job, runs: &[Run]) -> bool {
     matches!(job.state, JobState::Succeeded | JobState::Failed | JobState::Cancelled)
         && runs.iter().all(|run| run.state.is_terminal())
-}
-
-fn passing(failure: &Failure) -> bool {
-    match failure {
-        Failure::Unreachable { .. } | Failure::NoAnswer(_) => true,
-        Failure::Problem(problem) => matches!(problem.status, 429 | 502..=504),
-        _ => false,
-    }
 }
 
 fn verdict(job: &Job, runs: &[Run]) -> Result<()> {

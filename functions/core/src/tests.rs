@@ -376,3 +376,25 @@ async fn a_long_poll_returns_what_comes() {
     let (_, body) = service.call("GET", "/v1/events?wait_ms=30000&after=9.1", Some(&token), b"").await;
     assert_eq!((body["items"].as_array().unwrap().len(), &body["cursor"]), (1, &json!("9.2")));
 }
+
+#[tokio::test]
+async fn newest_first_is_never_held_open() {
+    let service = Service::new([page("9.2", &[]), page("9.2", &[3, 2])]);
+    let token = service.user();
+    let path = format!("/v1/events?before=latest&limit=2&server={ID}");
+    for items in [0, 2] {
+        let (_, body) = service.call("GET", &path, Some(&token), b"").await;
+        assert_eq!(body["items"].as_array().unwrap().len(), items);
+    }
+    let (_, asked) = &service.asked()[0];
+    assert_eq!(
+        (&asked["before"], &asked["server"], &asked["limit"]),
+        (&json!("latest"), &json!(ID), &json!(2))
+    );
+    for both in ["after=9.1", "wait_ms=1000"] {
+        let (status, body) =
+            service.call("GET", &format!("/v1/events?before=9.9&{both}"), Some(&token), b"").await;
+        assert_eq!((status.as_u16(), &body["code"]), (422, &json!("invalid-request")), "{both}");
+    }
+    assert_eq!(service.asked().len(), 2);
+}

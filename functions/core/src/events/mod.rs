@@ -1,4 +1,4 @@
-//! Events: a page, a long poll, or a stream (SSE), all from the same gap-free cursor.
+//! Events: a page, a long poll, or a stream (SSE), all from the same gap-free cursor; pages also backwards.
 //!
 //! The subscription is taken before the first look, so no wake-up is lost. A wake-up may come before its
 //! event is visible (an older transaction is still open, and the cursor waits for it), so after one the
@@ -24,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     host::{DatabaseError, Host, Subscription, Topic, Wake},
-    problem::Answer,
+    problem::{Answer, Refusal},
     request::{Call, Json, Params, TokenEnd, Viewer},
     statement,
 };
@@ -39,68 +39,106 @@ pub fn routes() -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(page)).routes(routes!(stream_events))
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize, Validate, IntoParams)]
+/// What events are about: of `run`, `job`, `server` and `site` the first one given filters.
+#[derive(Debug, Clone, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Filter {
+struct About {
+    site: Option<SiteId>,
+    job: Option<JobId>,
+    run: Option<RunId>,
+    server: Option<ServerId>,
+}
+
+#[derive(Debug, Deserialize, Validate, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PageQuery {
+    #[serde(flatten)]
+    #[param(ignore)]
+    #[garde(skip)]
+    about: About,
     /// A cursor: events after it. Absent: from the first one; `latest`: only new ones.
     #[garde(length(bytes, max = 64))]
     after: Option<String>,
-    #[garde(skip)]
-    site: Option<SiteId>,
-    #[garde(skip)]
-    job: Option<JobId>,
-    #[garde(skip)]
-    run: Option<RunId>,
-    #[garde(skip)]
-    server: Option<ServerId>,
+    /// A cursor: events before it, the newest first; `latest`: the newest of all. The `cursor` of the answer
+    /// goes on to older ones; that of its first event is where to follow from with `after`.
+    #[garde(length(bytes, max = 64))]
+    before: Option<String>,
     /// 1–1000; 100 if absent.
     #[garde(range(min = 1, max = 1000))]
     limit: Option<u32>,
-    /// Hold the answer for up to so long while there is nothing, milliseconds.
+    /// Hold the answer for up to so long while there is nothing after the cursor, milliseconds.
     #[garde(range(max = 60_000))]
-    #[serde(skip_serializing)]
     wait_ms: Option<u64>,
 }
 
-/// Events in order. Of `run`, `job`, `server` and `site` the first one given filters.
-#[utoipa::path(get, path = "/v1/events", tag = "events", params(Filter),
+#[derive(Debug, Deserialize, Validate, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct StreamQuery {
+    #[serde(flatten)]
+    #[param(ignore)]
+    #[garde(skip)]
+    about: About,
+    /// A cursor: events after it. Absent: from the first one; `latest`: only new ones.
+    #[garde(length(bytes, max = 64))]
+    after: Option<String>,
+}
+
+/// What the statement takes.
+#[derive(Debug, Serialize)]
+struct Selection {
+    #[serde(flatten)]
+    about: About,
+    after: Option<String>,
+    before: Option<String>,
+    limit: u32,
+}
+
+/// Events in order, or with `before` the newest first.
+#[utoipa::path(get, path = "/v1/events", tag = "events", params(PageQuery, About),
     responses((status = 200, body = EventPage)), extensions(("x-rackhand-role" = json!("viewer"))))]
-async fn page(Viewer(call): Viewer, Params(mut filter): Params<Filter>) -> Answer<Json> {
-    filter.limit = Some(filter.limit.unwrap_or(DEFAULT_LIMIT));
-    let wait = filter.wait_ms.unwrap_or(0);
+async fn page(Viewer(call): Viewer, Params(query): Params<PageQuery>) -> Answer<Json> {
+    let PageQuery { about, after, before, limit, wait_ms } = query;
+    if before.is_some() && (after.is_some() || wait_ms.is_some()) {
+        return Err(Refusal::invalid("before", "goes with neither `after` nor `wait_ms`"));
+    }
+    let mut selection = Selection { about, after, before, limit: limit.unwrap_or(DEFAULT_LIMIT) };
     let longest = u64::try_from(call.host.settings.max_wait.as_millis()).unwrap_or(u64::MAX);
-    let until = (call.host.now_unix_ms)().saturating_add(wait.min(longest));
+    let until = (call.host.now_unix_ms)().saturating_add(wait_ms.unwrap_or(0).min(longest));
     let mut wakes = Wakes::new(&call.host);
     loop {
-        let found: EventPage = call.run(&AFTER, &filter).await?;
+        let found: EventPage = call.run(&AFTER, &selection).await?;
         let left = until.saturating_sub((call.host.now_unix_ms)());
         if !found.items.is_empty() || left == 0 {
             return Json::of(&found);
         }
-        filter.after = Some(found.cursor.clone());
+        selection.after = Some(found.cursor.clone());
         if wakes.wait(Duration::from_millis(left)).await == Wake::Closing {
             return Json::of(&found);
         }
     }
 }
 
-/// The same as a stream of server-sent events: `id` is the cursor, `event` the kind, `data` the event. It
-/// ends with the access token; `Last-Event-ID` goes on where it ended.
+/// The same in order, as a stream of server-sent events: `id` is the cursor, `event` the kind, `data` the event.
+/// It ends with the access token; `Last-Event-ID` goes on where it ended.
 #[utoipa::path(get, path = "/v1/events/stream", tag = "events",
-    params(Filter, ("Last-Event-ID" = Option<String>, Header)),
+    params(StreamQuery, About, ("Last-Event-ID" = Option<String>, Header)),
     responses((status = 200, content_type = "text/event-stream", body = String)),
     extensions(("x-rackhand-role" = json!("viewer"))))]
 async fn stream_events(
     Viewer(call): Viewer,
     TokenEnd(ends): TokenEnd,
     headers: HeaderMap,
-    Params(mut filter): Params<Filter>,
+    Params(query): Params<StreamQuery>,
 ) -> Answer<Response> {
-    filter.limit = Some(DEFAULT_LIMIT);
-    if let Some(last) = headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
-        filter.after = Some(last.chars().take(64).collect());
-    }
-    let mut feed = Feed { wakes: Wakes::new(&call.host), call, filter, ends_ms: ends.saturating_mul(1000) };
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let selection = Selection {
+        about: query.about,
+        after: last.map(|last| last.chars().take(64).collect()).or(query.after),
+        before: None,
+        limit: DEFAULT_LIMIT,
+    };
+    let ends_ms = ends.saturating_mul(1000);
+    let mut feed = Feed { wakes: Wakes::new(&call.host), call, selection, ends_ms };
     // The first look is answered as a request: a refusal gets its status.
     let first = feed.look().await.map_err(Stop::into_refusal)?;
     let first = Bytes::from(format!("retry: 1000\n\n{first}"));
@@ -120,17 +158,17 @@ async fn stream_events(
 struct Feed {
     wakes: Wakes,
     call: Call,
-    filter: Filter,
+    selection: Selection,
     ends_ms: u64,
 }
 
 enum Stop {
-    Unavailable(crate::problem::Refusal),
-    Refused(crate::problem::Refusal),
+    Unavailable(Refusal),
+    Refused(Refusal),
 }
 
 impl Stop {
-    fn into_refusal(self) -> crate::problem::Refusal {
+    fn into_refusal(self) -> Refusal {
         match self {
             Self::Unavailable(refusal) | Self::Refused(refusal) => refusal,
         }
@@ -140,14 +178,14 @@ impl Stop {
 impl Feed {
     /// What is new, as SSE text; empty if nothing is.
     async fn look(&mut self) -> Result<String, Stop> {
-        let args = serde_json::to_string(&self.filter).map_err(|error| Stop::Refused(error.into()))?;
+        let args = serde_json::to_string(&self.selection).map_err(|error| Stop::Refused(error.into()))?;
         let text = match self.call.host.database.run(&self.call.scope, &AFTER, args).await {
             Ok(text) => text,
             Err(error @ DatabaseError::Unavailable(_)) => return Err(Stop::Unavailable(error.into())),
             Err(error) => return Err(Stop::Refused(error.into())),
         };
         let found: EventPage = serde_json::from_str(&text).map_err(|error| Stop::Refused(error.into()))?;
-        self.filter.after = Some(found.cursor);
+        self.selection.after = Some(found.cursor);
         Ok(found.items.iter().map(sse).collect())
     }
 
