@@ -148,7 +148,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Events in order. Of `run`, `job`, `server` and `site` the first one given filters. */
+        /** Events in order, or with `before` the newest first. */
         get: operations["events_page"];
         put?: never;
         post?: never;
@@ -166,8 +166,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The same as a stream of server-sent events: `id` is the cursor, `event` the kind, `data` the event. It
-         *     ends with the access token; `Last-Event-ID` goes on where it ended.
+         * The same in order, as a stream of server-sent events: `id` is the cursor, `event` the kind, `data` the event.
+         *     It ends with the access token; `Last-Event-ID` goes on where it ended.
          */
         get: operations["events_stream_events"];
         put?: never;
@@ -741,48 +741,48 @@ export interface components {
         /** @enum {string} */
         AttemptStep: "reserve" | "accepted" | "rejected" | "not_sent";
         BmcEndpoint: {
-            id: components["schemas"]["BmcId"];
-            url: string;
             credential_id?: components["schemas"]["CredentialId"] | null;
-            /** @description SHA-256 of the BMC's SubjectPublicKeyInfo, hex; approved by an operator. */
-            spki_sha256?: string | null;
+            id: components["schemas"]["BmcId"];
             owner?: components["schemas"]["ExecutorId"] | null;
             /** Format: int64 */
             owner_epoch: number;
+            /** @description SHA-256 of the BMC's SubjectPublicKeyInfo, hex; approved by an operator. */
+            spki_sha256?: string | null;
+            url: string;
         };
         /** Format: uuid */
         BmcId: string;
         BulkUpsert: {
-            site_id: components["schemas"]["SiteId"];
             /** @description Checked one by one: a bad one is refused and named, the others are stored. */
             servers: unknown[];
+            site_id: components["schemas"]["SiteId"];
         };
         BulkUpsertResult: {
             /** Format: int64 */
-            created: number;
-            /** Format: int64 */
             changed: number;
             /** Format: int64 */
-            unchanged: number;
-            refused: components["schemas"]["RefusedItem"][];
+            created: number;
             /** @description Name → id of every stored server. */
             ids: {
                 [key: string]: components["schemas"]["ServerId"];
             };
+            refused: components["schemas"]["RefusedItem"][];
+            /** Format: int64 */
+            unchanged: number;
         };
         /** @description A credential as the cloud knows it: ciphertext and the name of the key it is sealed to. */
         Credential: {
+            created_at: components["schemas"]["String"];
             id: components["schemas"]["CredentialId"];
-            site_id: components["schemas"]["SiteId"];
             name: string;
+            site_id: components["schemas"]["SiteId"];
+            /** @description Stopped after rejections on two BMCs or twice on one, until a new version comes. */
+            suspended: boolean;
             /**
              * Format: int32
              * @description Grows with each replacement; failures are counted per version.
              */
             version: number;
-            /** @description Stopped after rejections on two BMCs or twice on one, until a new version comes. */
-            suspended: boolean;
-            created_at: components["schemas"]["String"];
         };
         /**
          * @description Asks to present a credential that this BMC has not accepted yet, or says how it went. The budget is kept
@@ -792,9 +792,9 @@ export interface components {
         CredentialAttempt: {
             bmc_id: components["schemas"]["BmcId"];
             credential_id: components["schemas"]["CredentialId"];
+            step: components["schemas"]["AttemptStep"];
             /** Format: int32 */
             version: number;
-            step: components["schemas"]["AttemptStep"];
         };
         /** Format: uuid */
         CredentialId: string;
@@ -803,83 +803,83 @@ export interface components {
             id: components["schemas"]["EffectId"];
             /** @description What was changed, e.g. `host_power` or `bmc_job`. */
             object: string;
-            /** @description Which property of it, e.g. `state` or the id of the device job. */
-            property: string;
             /** @description Its value before. */
             prior: unknown;
+            /** @description Which property of it, e.g. `state` or the id of the device job. */
+            property: string;
+            state: components["schemas"]["EffectState"];
             /** @description The value that was set; restored only while it is still there. */
             wanted: unknown;
-            state: components["schemas"]["EffectState"];
         };
         /** Format: uuid */
         EffectId: string;
         /** @enum {string} */
         EffectState: "intended" | "applied" | "not_applied" | "settling" | "settled" | "conflict";
         Enrol: {
-            token: string;
             name: string;
-            /** @description Ed25519, base64 of 32 bytes: signs in. */
-            signing_key: string;
             /** @description X25519, base64 of 32 bytes: the site's private key is sealed to it. */
             sealing_key: string;
+            /** @description Ed25519, base64 of 32 bytes: signs in. */
+            signing_key: string;
+            token: string;
         };
         Enrolled: {
             executor_id: components["schemas"]["ExecutorId"];
-            site_id: components["schemas"]["SiteId"];
-            site: string;
             fingerprint: string;
+            site: string;
+            site_id: components["schemas"]["SiteId"];
             /** @description Absent: the site has no key yet, and this executor makes it ([`SiteKey`]). */
             site_public_key?: string | null;
         };
         /** @description A one-time token with which one executor may join a site. */
         EnrolmentToken: {
-            token: string;
             /**
              * Format: int32
              * @description Seconds.
              */
             expires_in: number;
+            token: string;
         };
         Event: {
-            /** @description Position for `after` and `Last-Event-ID`: opaque, ordered, never skipped. */
-            cursor: string;
-            at: components["schemas"]["String"];
-            /** @description What happened: `job.approved`, `run.state`, `run.phase`, `run.log`, `login.failed`, … */
-            kind: string;
-            level: components["schemas"]["Level"];
-            message: string;
-            site_id?: components["schemas"]["SiteId"] | null;
-            job_id?: components["schemas"]["JobId"] | null;
-            run_id?: components["schemas"]["RunId"] | null;
-            server_id?: components["schemas"]["ServerId"] | null;
-            trace_id?: components["schemas"]["TraceId"] | null;
             /** @description Who: a person's or an executor's name. */
             actor: string;
-            /** @description Reported by an executor whose lease had passed on meanwhile: kept as an observation. */
-            late: boolean;
+            at: components["schemas"]["String"];
+            /** @description Position for `after`, `before` and `Last-Event-ID`: opaque, ordered, never skipped. */
+            cursor: string;
             data: unknown;
             /** @description Hash-chain link of its stream, hex: SHA-256 over the previous link and this event. */
             hash: string;
+            job_id?: components["schemas"]["JobId"] | null;
+            /** @description What happened: `job.approved`, `run.state`, `run.phase`, `run.log`, `login.failed`, … */
+            kind: string;
+            /** @description Reported by an executor whose lease had passed on meanwhile: kept as an observation. */
+            late: boolean;
+            level: components["schemas"]["Level"];
+            message: string;
+            run_id?: components["schemas"]["RunId"] | null;
+            server_id?: components["schemas"]["ServerId"] | null;
+            site_id?: components["schemas"]["SiteId"] | null;
+            trace_id?: components["schemas"]["TraceId"] | null;
         };
         EventPage: {
-            items: components["schemas"]["Event"][];
-            /** @description Continue after this one; also given when there was nothing new. */
+            /** @description Continue in the same direction from here; also given when there was nothing more. */
             cursor: string;
+            items: components["schemas"]["Event"][];
         };
         Executor: {
-            id: components["schemas"]["ExecutorId"];
-            site_id: components["schemas"]["SiteId"];
-            name: string;
-            state: components["schemas"]["ExecutorState"];
+            enrolled_at: components["schemas"]["String"];
             /** @description SHA-256 over both public keys, hex in groups of four; compared by people. */
             fingerprint: string;
-            online: boolean;
-            version: string;
+            id: components["schemas"]["ExecutorId"];
             kinds: string[];
+            name: string;
+            online: boolean;
             /** Format: int64 */
             runs_held: number;
             seen_at?: components["schemas"]["String"] | null;
-            enrolled_at: components["schemas"]["String"];
+            site_id: components["schemas"]["SiteId"];
+            state: components["schemas"]["ExecutorState"];
+            version: string;
         };
         /** Format: uuid */
         ExecutorId: string;
@@ -891,24 +891,24 @@ export interface components {
         /** @enum {string} */
         ExecutorState: "joining" | "active" | "revoked";
         ExecutorToken: {
-            token: string;
             /**
              * Format: int32
              * @description Seconds.
              */
             expires_in: number;
+            token: string;
         };
         FieldProblem: {
-            field: string;
             detail: string;
+            field: string;
         };
         Finish: {
-            outcome: components["schemas"]["Outcome"];
             /** @description An [`crate::ErrorCode`] where it did not succeed; empty otherwise. */
             code: string;
             /** @description What happened, to which server, what is already done, what to do next. */
             detail: string;
             evidence: unknown;
+            outcome: components["schemas"]["Outcome"];
         };
         /** @description One piece of firmware as installed now. Rows of the BMC for previous or staged versions are not here. */
         FirmwareComponent: {
@@ -917,19 +917,14 @@ export interface components {
             name: string;
             /** @description The vendor's id of the firmware family, matched against packages (Dell `SoftwareId`, e.g. `159`). */
             software_id?: string | null;
-            version: string;
             updateable: boolean;
+            version: string;
         };
         /** @description One firmware package in the site's repository. */
         FirmwarePackage: {
+            file_name: string;
             /** @description Shown to people, e.g. `BIOS 2.19.1`. */
             name: string;
-            file_name: string;
-            /**
-             * @description Where an executor of the site fetches it: `http://` or `https://`; the executor's policy names the
-             *     hosts it may fetch from.
-             */
-            url: string;
             /** @description Of the whole file, hex. Nothing else is ever handed to a BMC. */
             sha256: string;
             /**
@@ -939,10 +934,17 @@ export interface components {
             size: number;
             /** @description The firmware family it updates; equals [`crate::server::FirmwareComponent::software_id`]. */
             software_id: string;
+            /**
+             * @description Where an executor of the site fetches it: `http://` or `https://`; the executor's policy names the
+             *     hosts it may fetch from.
+             */
+            url: string;
             /** @description The version that must be read back. */
             version: string;
         };
         FirmwareUpdateParams: {
+            /** @description Also install when the target version is older than the installed one. */
+            allow_downgrade?: boolean;
             /**
              * @description The package for each server model (`PowerEdge R750`) or BMC generation (`idrac9`), or under `any` one for
              *     all the others.
@@ -950,8 +952,6 @@ export interface components {
             packages: {
                 [key: string]: components["schemas"]["FirmwarePackage"];
             };
-            /** @description Also install when the target version is older than the installed one. */
-            allow_downgrade?: boolean;
         };
         Grant: {
             id: components["schemas"]["GrantId"];
@@ -961,24 +961,24 @@ export interface components {
         GrantCredential: {
             id: components["schemas"]["CredentialId"];
             name: string;
-            /** Format: int32 */
-            version: number;
-            /** @description See [`crate::server::NewCredential::sealed`]. */
-            sealed: string;
             /** @description This BMC has accepted this version before. */
             proven: boolean;
+            /** @description See [`crate::server::NewCredential::sealed`]. */
+            sealed: string;
+            /** Format: int32 */
+            version: number;
         };
         /** Format: uuid */
         GrantId: string;
         GrantTarget: {
-            server_id: components["schemas"]["ServerId"];
-            name: string;
             bmc_id: components["schemas"]["BmcId"];
-            url: string;
-            spki_sha256?: string | null;
+            credential?: components["schemas"]["GrantCredential"] | null;
+            name: string;
             /** Format: int64 */
             owner_epoch: number;
-            credential?: components["schemas"]["GrantCredential"] | null;
+            server_id: components["schemas"]["ServerId"];
+            spki_sha256?: string | null;
+            url: string;
         };
         /** @enum {string} */
         Health: "ok" | "warning" | "critical" | "unknown";
@@ -987,13 +987,12 @@ export interface components {
             status: string;
         };
         HeldRun: {
-            run_id: components["schemas"]["RunId"];
             /** Format: int64 */
             epoch: number;
+            run_id: components["schemas"]["RunId"];
         };
         /** @description A mutation about to be made, with what is needed to find out later whether it was made. */
         Intent: {
-            phase: string;
             /** @description What is about to be done, e.g. `stage_package` or `reset_host`. */
             action: string;
             /** @description The state before: device job ids, last lifecycle record, version, power state. */
@@ -1003,31 +1002,29 @@ export interface components {
              * @description How long the request may last at most, milliseconds.
              */
             deadline_ms: number;
+            phase: string;
         };
         /** @description What an executor read from a server's BMC. */
         Inventory: {
-            vendor?: string | null;
-            model?: string | null;
-            service_tag?: string | null;
-            /** @description Of the BMC: `idrac8`, `idrac9`, `idrac10` or another vendor's name. */
-            generation?: string | null;
             bmc_version?: string | null;
-            power: components["schemas"]["PowerState"];
-            health: components["schemas"]["Health"];
-            /** @description Empty also where it could not be read: then `unreadable` names it. */
-            components: components["schemas"]["FirmwareComponent"][];
             /** @description What the BMC is able to do, e.g. `simple_update`, `multipart_update`, `job_queue`. */
             capabilities: string[];
+            /** @description Empty also where it could not be read: then `unreadable` names it. */
+            components: components["schemas"]["FirmwareComponent"][];
+            /** @description Of the BMC: `idrac8`, `idrac9`, `idrac10` or another vendor's name. */
+            generation?: string | null;
+            health: components["schemas"]["Health"];
+            model?: string | null;
+            power: components["schemas"]["PowerState"];
+            service_tag?: string | null;
             /** @description Subsystem → why it could not be read. */
             unreadable: {
                 [key: string]: string;
             };
+            vendor?: string | null;
         };
         InventoryParams: Record<string, never>;
         ItemResult: {
-            /** @description Position in the request, from 0. */
-            index: number;
-            status: components["schemas"]["ItemStatus"];
             /** @description For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `effects-open` or `invalid-request`. */
             code?: string | null;
             /**
@@ -1035,30 +1032,33 @@ export interface components {
              * @description With `sequence-gap`: send from here.
              */
             expected_seq?: number | null;
+            /** @description Position in the request, from 0. */
+            index: number;
+            status: components["schemas"]["ItemStatus"];
         };
         /** @enum {string} */
         ItemStatus: "accepted" | "duplicate" | "late" | "quarantined" | "refused";
         Job: components["schemas"]["JobSpec"] & {
-            id: components["schemas"]["JobId"];
-            site_id: components["schemas"]["SiteId"];
-            site: string;
-            policy: components["schemas"]["JobPolicy"];
-            reason: string;
-            state: components["schemas"]["JobState"];
-            /** @description Why it is in this state, for people; empty when there is nothing to say. */
-            state_reason: string;
-            since: components["schemas"]["String"];
             created_at: components["schemas"]["String"];
             created_by?: components["schemas"]["UserId"] | null;
             created_by_name: string;
-            trace_id: components["schemas"]["TraceId"];
-            /** Format: int64 */
-            targets: number;
+            id: components["schemas"]["JobId"];
+            plan: components["schemas"]["Plan"];
+            policy: components["schemas"]["JobPolicy"];
+            reason: string;
             /** @description Run state → number of runs. */
             runs: {
                 [key: string]: number;
             };
-            plan: components["schemas"]["Plan"];
+            since: components["schemas"]["String"];
+            site: string;
+            site_id: components["schemas"]["SiteId"];
+            state: components["schemas"]["JobState"];
+            /** @description Why it is in this state, for people; empty when there is nothing to say. */
+            state_reason: string;
+            /** Format: int64 */
+            targets: number;
+            trace_id: components["schemas"]["TraceId"];
         };
         /** Format: uuid */
         JobId: string;
@@ -1079,66 +1079,66 @@ export interface components {
         };
         /** @description What a job does, with its parameters. */
         JobSpec: {
-            /** @description Read identity, power, health and firmware from the BMC. */
-            params: components["schemas"]["InventoryParams"];
             /** @enum {string} */
             kind: "inventory";
+            /** @description Read identity, power, health and firmware from the BMC. */
+            params: components["schemas"]["InventoryParams"];
         } | {
-            /** @description Change the host's power state and read it back. */
-            params: components["schemas"]["PowerParams"];
             /** @enum {string} */
             kind: "power";
+            /** @description Change the host's power state and read it back. */
+            params: components["schemas"]["PowerParams"];
         } | {
-            /** @description Install one firmware package and read the version back. */
-            params: components["schemas"]["FirmwareUpdateParams"];
             /** @enum {string} */
             kind: "firmware_update";
+            /** @description Install one firmware package and read the version back. */
+            params: components["schemas"]["FirmwareUpdateParams"];
         };
         /** @enum {string} */
         JobState: "planned" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
         JoiningExecutor: {
             executor_id: components["schemas"]["ExecutorId"];
-            name: string;
             fingerprint: string;
-            signing_key: string;
+            name: string;
             sealing_key: string;
+            signing_key: string;
         };
         LeaseRequest: {
-            /** @description Every run this process works on. */
-            held: components["schemas"]["HeldRun"][];
             /**
              * Format: int32
              * @description How many further runs it would take; 0 while draining.
              */
             capacity: number;
+            /** @description Every run this process works on. */
+            held: components["schemas"]["HeldRun"][];
             /** @description Job kinds its own policy allows. */
             kinds: string[];
+            version: string;
             /**
              * Format: int32
              * @description Hold the answer for up to so long while there is nothing to say, milliseconds. The host may cut it.
              */
             wait_ms: number;
-            version: string;
         };
         LeaseResponse: {
+            /** @description Held runs that people want ended at the next safe point. */
+            cancel: components["schemas"]["RunId"][];
+            grants: components["schemas"]["RunGrant"][];
+            /** @description No new mutation may start while true ("pause hardware operations"). */
+            hardware_paused: boolean;
+            /** @description Executors that wait for the site key. */
+            joining: components["schemas"]["JoiningExecutor"][];
+            /** @description Held no more: stop acting, keep observing what is in flight only to report it. */
+            lost: components["schemas"]["HeldRun"][];
+            server_time: components["schemas"]["String"];
+            /** @description The site's private key sealed to this executor, once somebody has shared it. */
+            site_key?: string | null;
+            site_public_key?: string | null;
             /**
              * Format: int32
              * @description Everything held and not in `lost` is leased for so long, counted from when the request was sent.
              */
             ttl_ms: number;
-            server_time: components["schemas"]["String"];
-            grants: components["schemas"]["RunGrant"][];
-            /** @description Held no more: stop acting, keep observing what is in flight only to report it. */
-            lost: components["schemas"]["HeldRun"][];
-            /** @description Held runs that people want ended at the next safe point. */
-            cancel: components["schemas"]["RunId"][];
-            /** @description No new mutation may start while true ("pause hardware operations"). */
-            hardware_paused: boolean;
-            /** @description Executors that wait for the site key. */
-            joining: components["schemas"]["JoiningExecutor"][];
-            /** @description The site's private key sealed to this executor, once somebody has shared it. */
-            site_key?: string | null;
-            site_public_key?: string | null;
         };
         /** @enum {string} */
         Level: "debug" | "info" | "warn" | "error";
@@ -1148,25 +1148,25 @@ export interface components {
             password: string;
         };
         Me: {
-            id: components["schemas"]["UserId"];
             email: string;
-            name: string;
             grants: components["schemas"]["Grant"][];
+            id: components["schemas"]["UserId"];
+            name: string;
         };
         /** @description Stores or replaces the credential of that name. */
         NewCredential: {
-            site_id: components["schemas"]["SiteId"];
             name: string;
-            /**
-             * Format: int32
-             * @description Must be the current version + 1 (1 for a new name): it is also inside the sealed text.
-             */
-            version: number;
             /**
              * @description Base64 of an X25519-XSalsa20-Poly1305 sealed box to the site's public key; inside is JSON,
              *     [`SealedCredential`].
              */
             sealed: string;
+            site_id: components["schemas"]["SiteId"];
+            /**
+             * Format: int32
+             * @description Must be the current version + 1 (1 for a new name): it is also inside the sealed text.
+             */
+            version: number;
         };
         NewEnrolmentToken: Record<string, never>;
         NewGrant: {
@@ -1174,15 +1174,15 @@ export interface components {
             site_id?: components["schemas"]["SiteId"] | null;
         };
         NewJob: components["schemas"]["JobSpec"] & {
-            site_id: components["schemas"]["SiteId"];
-            targets: components["schemas"]["ServerId"][];
             policy?: components["schemas"]["JobPolicy"];
             /** @description Why; kept in the audit. */
             reason: string;
+            site_id: components["schemas"]["SiteId"];
+            targets: components["schemas"]["ServerId"][];
         };
         NewSite: {
-            name: string;
             config?: components["schemas"]["SiteConfig"];
+            name: string;
         };
         /** @description There is no `Debug`: it holds a password. */
         NewUser: {
@@ -1204,17 +1204,17 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Credential: {
             items: {
+                created_at: components["schemas"]["String"];
                 id: components["schemas"]["CredentialId"];
-                site_id: components["schemas"]["SiteId"];
                 name: string;
+                site_id: components["schemas"]["SiteId"];
+                /** @description Stopped after rejections on two BMCs or twice on one, until a new version comes. */
+                suspended: boolean;
                 /**
                  * Format: int32
                  * @description Grows with each replacement; failures are counted per version.
                  */
                 version: number;
-                /** @description Stopped after rejections on two BMCs or twice on one, until a new version comes. */
-                suspended: boolean;
-                created_at: components["schemas"]["String"];
             }[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
             next?: string | null;
@@ -1222,19 +1222,19 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Executor: {
             items: {
-                id: components["schemas"]["ExecutorId"];
-                site_id: components["schemas"]["SiteId"];
-                name: string;
-                state: components["schemas"]["ExecutorState"];
+                enrolled_at: components["schemas"]["String"];
                 /** @description SHA-256 over both public keys, hex in groups of four; compared by people. */
                 fingerprint: string;
-                online: boolean;
-                version: string;
+                id: components["schemas"]["ExecutorId"];
                 kinds: string[];
+                name: string;
+                online: boolean;
                 /** Format: int64 */
                 runs_held: number;
                 seen_at?: components["schemas"]["String"] | null;
-                enrolled_at: components["schemas"]["String"];
+                site_id: components["schemas"]["SiteId"];
+                state: components["schemas"]["ExecutorState"];
+                version: string;
             }[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
             next?: string | null;
@@ -1242,26 +1242,26 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Job: {
             items: (components["schemas"]["JobSpec"] & {
-                id: components["schemas"]["JobId"];
-                site_id: components["schemas"]["SiteId"];
-                site: string;
-                policy: components["schemas"]["JobPolicy"];
-                reason: string;
-                state: components["schemas"]["JobState"];
-                /** @description Why it is in this state, for people; empty when there is nothing to say. */
-                state_reason: string;
-                since: components["schemas"]["String"];
                 created_at: components["schemas"]["String"];
                 created_by?: components["schemas"]["UserId"] | null;
                 created_by_name: string;
-                trace_id: components["schemas"]["TraceId"];
-                /** Format: int64 */
-                targets: number;
+                id: components["schemas"]["JobId"];
+                plan: components["schemas"]["Plan"];
+                policy: components["schemas"]["JobPolicy"];
+                reason: string;
                 /** @description Run state → number of runs. */
                 runs: {
                     [key: string]: number;
                 };
-                plan: components["schemas"]["Plan"];
+                since: components["schemas"]["String"];
+                site: string;
+                site_id: components["schemas"]["SiteId"];
+                state: components["schemas"]["JobState"];
+                /** @description Why it is in this state, for people; empty when there is nothing to say. */
+                state_reason: string;
+                /** Format: int64 */
+                targets: number;
+                trace_id: components["schemas"]["TraceId"];
             })[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
             next?: string | null;
@@ -1269,31 +1269,31 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Run: {
             items: {
-                id: components["schemas"]["RunId"];
-                job_id: components["schemas"]["JobId"];
-                site_id: components["schemas"]["SiteId"];
-                server_id: components["schemas"]["ServerId"];
-                server: string;
-                state: components["schemas"]["RunState"];
-                /** @description Machine word for why (`lease_expired`, `capacity`, `device_job`, an error code …); may be empty. */
-                reason: string;
+                cancel_requested: boolean;
+                created_at: components["schemas"]["String"];
                 /** @description The same for people. */
                 detail: string;
-                since: components["schemas"]["String"];
-                /** @description The phase it is in. */
-                phase: string;
+                /** Format: int64 */
+                epoch: number;
+                executor?: components["schemas"]["ExecutorId"] | null;
+                executor_name?: string | null;
+                finished_at?: components["schemas"]["String"] | null;
+                id: components["schemas"]["RunId"];
+                job_id: components["schemas"]["JobId"];
                 /**
                  * Format: int32
                  * @description 0–100 within the phase where the device tells.
                  */
                 percent?: number | null;
-                /** Format: int64 */
-                epoch: number;
-                executor?: components["schemas"]["ExecutorId"] | null;
-                executor_name?: string | null;
-                cancel_requested: boolean;
-                created_at: components["schemas"]["String"];
-                finished_at?: components["schemas"]["String"] | null;
+                /** @description The phase it is in. */
+                phase: string;
+                /** @description Machine word for why (`lease_expired`, `capacity`, `device_job`, an error code …); may be empty. */
+                reason: string;
+                server: string;
+                server_id: components["schemas"]["ServerId"];
+                since: components["schemas"]["String"];
+                site_id: components["schemas"]["SiteId"];
+                state: components["schemas"]["RunState"];
             }[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
             next?: string | null;
@@ -1301,12 +1301,12 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Session: {
             items: {
-                id: components["schemas"]["SessionId"];
                 created_at: components["schemas"]["String"];
-                expires_at: components["schemas"]["String"];
-                user_agent: string;
                 /** @description The session this request was made with. */
                 current: boolean;
+                expires_at: components["schemas"]["String"];
+                id: components["schemas"]["SessionId"];
+                user_agent: string;
             }[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
             next?: string | null;
@@ -1314,9 +1314,12 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Site: {
             items: {
+                config: components["schemas"]["SiteConfig"];
+                created_at: components["schemas"]["String"];
+                /** Format: int64 */
+                executors_online: number;
                 id: components["schemas"]["SiteId"];
                 name: string;
-                config: components["schemas"]["SiteConfig"];
                 /**
                  * @description The site's public key, base64 of 32 bytes X25519; credentials are sealed to it. Absent until the
                  *     first executor has enrolled.
@@ -1324,9 +1327,6 @@ export interface components {
                 public_key?: string | null;
                 /** Format: int64 */
                 servers: number;
-                /** Format: int64 */
-                executors_online: number;
-                created_at: components["schemas"]["String"];
                 /**
                  * Format: int64
                  * @description Grows with each change; the value for `If-Match`.
@@ -1339,39 +1339,39 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_User: {
             items: {
-                id: components["schemas"]["UserId"];
-                email: string;
-                name: string;
-                disabled: boolean;
-                grants: components["schemas"]["Grant"][];
                 created_at: components["schemas"]["String"];
+                disabled: boolean;
+                email: string;
+                grants: components["schemas"]["Grant"][];
+                id: components["schemas"]["UserId"];
+                name: string;
             }[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
             next?: string | null;
         };
         /** @description One phase of a run's timeline; a resumed phase keeps its row. */
         PhaseRecord: {
-            phase: string;
-            state: components["schemas"]["PhaseState"];
-            started_at: components["schemas"]["String"];
-            finished_at?: components["schemas"]["String"] | null;
             /** @description What was read back, or what the phase found. */
             evidence: unknown;
+            finished_at?: components["schemas"]["String"] | null;
+            phase: string;
+            started_at: components["schemas"]["String"];
+            state: components["schemas"]["PhaseState"];
         };
         /** @enum {string} */
         PhaseState: "running" | "done" | "skipped" | "failed";
         /** @description The server-computed preview of a job. */
         Plan: {
+            approved_at?: components["schemas"]["String"] | null;
+            approved_by_name?: string | null;
             /** @description SHA-256 over targets, packages, prior versions, order and policy (not minutes), hex. Approval names it. */
             digest: string;
-            targets: components["schemas"]["PlanTarget"][];
             /**
              * Format: int32
              * @description A forecast, for people; not part of the digest.
              */
             estimated_minutes: number;
-            approved_by_name?: string | null;
-            approved_at?: components["schemas"]["String"] | null;
+            targets: components["schemas"]["PlanTarget"][];
         };
         PlanStep: {
             /** @enum {string} */
@@ -1382,29 +1382,29 @@ export interface components {
             step: "power";
         } | {
             component: string;
-            version: string;
             /** @enum {string} */
             step: "already_installed";
+            version: string;
         } | {
             /** @description [`crate::server::FirmwareComponent::key`]. */
             component: string;
             component_name: string;
             from: string;
-            to: string;
-            sha256: string;
             reboot: components["schemas"]["Reboot"];
+            sha256: string;
             /** @enum {string} */
             step: "firmware";
+            to: string;
         };
         PlanTarget: {
-            server_id: components["schemas"]["ServerId"];
-            server: string;
-            steps: components["schemas"]["PlanStep"][];
             /** @description Reasons why this target is left out; a plan with blocked targets may still be approved. */
             blockers: string[];
-            warnings: string[];
             /** Format: int32 */
             estimated_minutes: number;
+            server: string;
+            server_id: components["schemas"]["ServerId"];
+            steps: components["schemas"]["PlanStep"][];
+            warnings: string[];
         };
         /** @enum {string} */
         PowerAction: "on" | "force_off" | "graceful_shutdown" | "graceful_restart" | "force_restart" | "power_cycle";
@@ -1415,19 +1415,19 @@ export interface components {
         PowerState: "on" | "off" | "powering_on" | "powering_off" | "unknown";
         /** @description The body of every error answer (RFC 9457, `application/problem+json`). */
         Problem: {
-            /** @description Path of the page about this code, `/errors/<code>`. */
-            type: string;
-            title: string;
-            /** Format: int32 */
-            status: number;
             code: string;
             /** @description What happened here, and what to do. */
             detail: string;
-            trace_id?: string | null;
-            /** @description With `forbidden-role`: the role that would allow it. */
-            needs_role?: string | null;
             /** @description With `invalid-request`: field → what is wrong. */
             fields?: components["schemas"]["FieldProblem"][];
+            /** @description With `forbidden-role`: the role that would allow it. */
+            needs_role?: string | null;
+            /** Format: int32 */
+            status: number;
+            title: string;
+            trace_id?: string | null;
+            /** @description Path of the page about this code, `/errors/<code>`. */
+            type: string;
         };
         Reason: {
             reason: string;
@@ -1439,9 +1439,9 @@ export interface components {
             refresh_token?: string | null;
         };
         RefusedItem: {
+            detail: string;
             /** @description Position in the request, from 0. */
             index: number;
-            detail: string;
         };
         Report: {
             /** @description [`ReportItem`]s, taken one by one. */
@@ -1452,31 +1452,31 @@ export interface components {
          *     kept and marked late.
          */
         ReportBody: {
+            data?: unknown;
             level: components["schemas"]["Level"];
             message: string;
-            data?: unknown;
             /** @enum {string} */
             type: "event";
         } | {
+            evidence?: unknown;
             phase: string;
             state: components["schemas"]["PhaseState"];
-            evidence?: unknown;
             /** @enum {string} */
             type: "phase";
         } | {
-            phase: string;
-            state: unknown;
-            waiting?: components["schemas"]["Waiting"] | null;
             /** Format: int32 */
             percent?: number | null;
+            phase: string;
+            state: unknown;
             /** @enum {string} */
             type: "checkpoint";
+            waiting?: components["schemas"]["Waiting"] | null;
         } | (components["schemas"]["Intent"] & {
             /** @enum {string} */
             type: "intent";
         }) | {
-            resolution: components["schemas"]["Resolution"];
             evidence?: unknown;
+            resolution: components["schemas"]["Resolution"];
             /** @enum {string} */
             type: "intent_resolved";
         } | (components["schemas"]["Effect"] & {
@@ -1489,17 +1489,17 @@ export interface components {
             /** @enum {string} */
             type: "finish";
         }) | {
-            reason: string;
             detail: string;
+            reason: string;
             /** Format: int64 */
             resume_after_ms: number;
             /** @enum {string} */
             type: "yield";
         };
         ReportItem: components["schemas"]["ReportBody"] & {
-            run_id: components["schemas"]["RunId"];
             /** Format: int64 */
             epoch: number;
+            run_id: components["schemas"]["RunId"];
             /**
              * Format: int64
              * @description 1, 2, 3 … within `(run, epoch)`.
@@ -1514,65 +1514,65 @@ export interface components {
         /** @enum {string} */
         Role: "viewer" | "operator" | "admin";
         Run: {
-            id: components["schemas"]["RunId"];
-            job_id: components["schemas"]["JobId"];
-            site_id: components["schemas"]["SiteId"];
-            server_id: components["schemas"]["ServerId"];
-            server: string;
-            state: components["schemas"]["RunState"];
-            /** @description Machine word for why (`lease_expired`, `capacity`, `device_job`, an error code …); may be empty. */
-            reason: string;
+            cancel_requested: boolean;
+            created_at: components["schemas"]["String"];
             /** @description The same for people. */
             detail: string;
-            since: components["schemas"]["String"];
-            /** @description The phase it is in. */
-            phase: string;
+            /** Format: int64 */
+            epoch: number;
+            executor?: components["schemas"]["ExecutorId"] | null;
+            executor_name?: string | null;
+            finished_at?: components["schemas"]["String"] | null;
+            id: components["schemas"]["RunId"];
+            job_id: components["schemas"]["JobId"];
             /**
              * Format: int32
              * @description 0–100 within the phase where the device tells.
              */
             percent?: number | null;
-            /** Format: int64 */
-            epoch: number;
-            executor?: components["schemas"]["ExecutorId"] | null;
-            executor_name?: string | null;
-            cancel_requested: boolean;
-            created_at: components["schemas"]["String"];
-            finished_at?: components["schemas"]["String"] | null;
+            /** @description The phase it is in. */
+            phase: string;
+            /** @description Machine word for why (`lease_expired`, `capacity`, `device_job`, an error code …); may be empty. */
+            reason: string;
+            server: string;
+            server_id: components["schemas"]["ServerId"];
+            since: components["schemas"]["String"];
+            site_id: components["schemas"]["SiteId"];
+            state: components["schemas"]["RunState"];
         };
         /** @description A run with its timeline. */
         RunDetail: components["schemas"]["Run"] & {
-            phases: components["schemas"]["PhaseRecord"][];
             effects: components["schemas"]["Effect"][];
+            phases: components["schemas"]["PhaseRecord"][];
         };
         /** @description One run, leased. */
         RunGrant: {
-            run_id: components["schemas"]["RunId"];
+            cancel_requested: boolean;
+            /** @description The handler's state as last checkpointed; null for a first grant. */
+            checkpoint: unknown;
+            /** @description Effects that are still open. */
+            effects: components["schemas"]["Effect"][];
             /**
              * Format: int64
              * @description Fences every write of this lease; grows with each grant of the run.
              */
             epoch: number;
+            intent?: components["schemas"]["Intent"] | null;
             job_id: components["schemas"]["JobId"];
-            site_id: components["schemas"]["SiteId"];
-            trace_id: components["schemas"]["TraceId"];
-            spec: components["schemas"]["JobSpec"];
-            plan: components["schemas"]["PlanTarget"];
-            target: components["schemas"]["GrantTarget"];
             /** @description Where the predecessor stood; empty for a first grant. */
             phase: string;
-            /** @description The handler's state as last checkpointed; null for a first grant. */
-            checkpoint: unknown;
-            intent?: components["schemas"]["Intent"] | null;
-            /** @description Effects that are still open. */
-            effects: components["schemas"]["Effect"][];
-            cancel_requested: boolean;
-            settle?: components["schemas"]["Finish"] | null;
+            plan: components["schemas"]["PlanTarget"];
             /**
              * Format: int64
              * @description Milliseconds since the predecessor's lease ended (0 if never leased before).
              */
             predecessor_ended_ms: number;
+            run_id: components["schemas"]["RunId"];
+            settle?: components["schemas"]["Finish"] | null;
+            site_id: components["schemas"]["SiteId"];
+            spec: components["schemas"]["JobSpec"];
+            target: components["schemas"]["GrantTarget"];
+            trace_id: components["schemas"]["TraceId"];
         };
         /** Format: uuid */
         RunId: string;
@@ -1580,64 +1580,64 @@ export interface components {
         RunState: "queued" | "leased" | "running" | "waiting" | "settling" | "succeeded" | "no_change" | "failed" | "cancelled" | "unknown";
         Server: components["schemas"]["ServerSummary"] & {
             bmc: components["schemas"]["BmcEndpoint"];
-            components: components["schemas"]["FirmwareComponent"][];
             capabilities: string[];
+            components: components["schemas"]["FirmwareComponent"][];
+            created_at: components["schemas"]["String"];
             unreadable: {
                 [key: string]: string;
             };
-            created_at: components["schemas"]["String"];
             /** Format: int64 */
             version: number;
         };
         /** @description How many servers of the filtered list have each value. */
         ServerCounts: {
-            /** Format: int64 */
-            total: number;
-            power: {
+            generation: {
                 [key: string]: number;
             };
             health: {
                 [key: string]: number;
             };
-            generation: {
+            power: {
                 [key: string]: number;
             };
+            /** Format: int64 */
+            total: number;
         };
         /** Format: uuid */
         ServerId: string;
         ServerList: {
+            counts: components["schemas"]["ServerCounts"];
             items: components["schemas"]["ServerSummary"][];
             next?: string | null;
-            counts: components["schemas"]["ServerCounts"];
         };
         /** @description A row of the fleet list. */
         ServerSummary: {
-            id: components["schemas"]["ServerId"];
-            site_id: components["schemas"]["SiteId"];
-            site: string;
-            name: string;
-            vendor?: string | null;
-            model?: string | null;
-            service_tag?: string | null;
-            generation?: string | null;
+            active_job?: components["schemas"]["JobId"] | null;
             bios_version?: string | null;
             bmc_version?: string | null;
-            power: components["schemas"]["PowerState"];
+            generation?: string | null;
             health: components["schemas"]["Health"];
-            tags: string[];
+            id: components["schemas"]["ServerId"];
+            model?: string | null;
+            name: string;
+            power: components["schemas"]["PowerState"];
             seen_at?: components["schemas"]["String"] | null;
-            active_job?: components["schemas"]["JobId"] | null;
+            service_tag?: string | null;
+            site: string;
+            site_id: components["schemas"]["SiteId"];
+            tags: string[];
+            vendor?: string | null;
         };
         ServiceVersion: {
             version: string;
         };
         Session: {
-            id: components["schemas"]["SessionId"];
             created_at: components["schemas"]["String"];
-            expires_at: components["schemas"]["String"];
-            user_agent: string;
             /** @description The session this request was made with. */
             current: boolean;
+            expires_at: components["schemas"]["String"];
+            id: components["schemas"]["SessionId"];
+            user_agent: string;
         };
         /**
          * Format: uuid
@@ -1646,19 +1646,22 @@ export interface components {
         SessionId: string;
         /** @description A signed-in session. A browser gets the tokens as cookies, not here. */
         SignedIn: {
-            user: components["schemas"]["Me"];
+            access_token?: string | null;
             /**
              * Format: int32
              * @description Seconds until the access token ends.
              */
             expires_in: number;
-            access_token?: string | null;
             refresh_token?: string | null;
+            user: components["schemas"]["Me"];
         };
         Site: {
+            config: components["schemas"]["SiteConfig"];
+            created_at: components["schemas"]["String"];
+            /** Format: int64 */
+            executors_online: number;
             id: components["schemas"]["SiteId"];
             name: string;
-            config: components["schemas"]["SiteConfig"];
             /**
              * @description The site's public key, base64 of 32 bytes X25519; credentials are sealed to it. Absent until the
              *     first executor has enrolled.
@@ -1666,9 +1669,6 @@ export interface components {
             public_key?: string | null;
             /** Format: int64 */
             servers: number;
-            /** Format: int64 */
-            executors_online: number;
-            created_at: components["schemas"]["String"];
             /**
              * Format: int64
              * @description Grows with each change; the value for `If-Match`.
@@ -1677,6 +1677,11 @@ export interface components {
         };
         /** @description What people set for a site. */
         SiteConfig: {
+            /**
+             * @description "Pause hardware operations": no new mutating run starts; what is in a BMC already is observed.
+             * @default false
+             */
+            hardware_paused: boolean;
             /**
              * Format: int32
              * @description How long an executor's lease lasts without renewal, milliseconds.
@@ -1689,11 +1694,6 @@ export interface components {
              * @default 16
              */
             max_mutating_runs: number;
-            /**
-             * @description "Pause hardware operations": no new mutating run starts; what is in a BMC already is observed.
-             * @default false
-             */
-            hardware_paused: boolean;
             /**
              * @description The person who approves a job must not be the one who created it.
              * @default false
@@ -1725,9 +1725,9 @@ export interface components {
         TokenRequest: {
             executor_id: components["schemas"]["ExecutorId"];
             nonce: string;
+            resumes?: components["schemas"]["ExecutorSessionId"] | null;
             /** @description One id for each start of the process. A new one supersedes the executor's former session. */
             session_id: components["schemas"]["ExecutorSessionId"];
-            resumes?: components["schemas"]["ExecutorSessionId"] | null;
             /** @description Ed25519 over [`token_message`], base64. */
             signature: string;
         };
@@ -1737,20 +1737,20 @@ export interface components {
          */
         TraceId: string;
         User: {
-            id: components["schemas"]["UserId"];
-            email: string;
-            name: string;
-            disabled: boolean;
-            grants: components["schemas"]["Grant"][];
             created_at: components["schemas"]["String"];
+            disabled: boolean;
+            email: string;
+            grants: components["schemas"]["Grant"][];
+            id: components["schemas"]["UserId"];
+            name: string;
         };
         /** Format: uuid */
         UserId: string;
         Waiting: {
-            /** @description Machine word: `device_job`, `bmc_restarting`, `host_booting`, `lifecycle_controller`, … */
-            reason: string;
             /** @description For people. */
             detail: string;
+            /** @description Machine word: `device_job`, `bmc_restarting`, `host_booting`, `lifecycle_controller`, … */
+            reason: string;
             /**
              * Format: int64
              * @description Expected to end within, milliseconds; afterwards it counts as stuck.
@@ -2365,12 +2365,19 @@ export interface operations {
             query?: {
                 /** @description A cursor: events after it. Absent: from the first one; `latest`: only new ones. */
                 after?: string;
+                /**
+                 * @description A cursor: events before it, the newest first; `latest`: the newest of all. The `cursor` of the answer
+                 *     goes on to older ones; that of its first event is where to follow from with `after`.
+                 */
+                before?: string;
+                /** @description 1–1000; 100 if absent. */
+                limit?: number;
+                /** @description Hold the answer for up to so long while there is nothing after the cursor, milliseconds. */
+                wait_ms?: number;
                 site?: components["schemas"]["SiteId"];
                 job?: components["schemas"]["JobId"];
                 run?: components["schemas"]["RunId"];
                 server?: components["schemas"]["ServerId"];
-                /** @description 1–1000; 100 if absent. */
-                limit?: number;
             };
             header?: never;
             path?: never;
@@ -2433,8 +2440,6 @@ export interface operations {
                 job?: components["schemas"]["JobId"];
                 run?: components["schemas"]["RunId"];
                 server?: components["schemas"]["ServerId"];
-                /** @description 1–1000; 100 if absent. */
-                limit?: number;
             };
             header?: {
                 "Last-Event-ID"?: string | null;

@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
 
 import { Cursor, KeyBatch, retryDelay, staleAfter } from "./cursor";
+import { EventLog } from "./log";
 import { SseParser } from "./sse";
+import type { Event } from "../api/types";
 
 describe("the stream's reader", () => {
   const text = ': keep-alive\n\nid: 9.1\nevent: run.phase\ndata: {"a":1}\n\nid: 9.2\r\nevent: x\r\ndata: one\r\ndata: two\r\n\r\ndata: last\n\n';
@@ -62,5 +64,40 @@ describe("the cursor", () => {
     expect([0, 1, 2, 5, 9].map((attempt) => retryDelay(attempt, 0.5))).toEqual([500, 1000, 2000, 15_000, 15_000]);
     expect(retryDelay(0, 0)).toBe(400);
     expect(retryDelay(50, 1)).toBe(18_000);
+  });
+});
+
+describe("a log of the newest events", () => {
+  const all = Array.from({ length: 25 }, (_, index) => ({ cursor: `9.${index}`, message: String(index) }) as Event);
+  const at = (cursor: string): number => (cursor === "latest" ? all.length : Number(cursor.split(".")[1]));
+  const asked: string[] = [];
+  const source = {
+    after: async (_: object, after: string | undefined, limit: number) => {
+      asked.push(`after ${after}`);
+      const items = all.slice(after === undefined ? 0 : at(after) + 1).slice(0, limit);
+      return { items, cursor: items.at(-1)?.cursor ?? after ?? "" };
+    },
+    before: async (_: object, before: string, limit: number) => {
+      asked.push(`before ${before}`);
+      const items = all.slice(0, at(before)).slice(-limit).toReversed();
+      return { items, cursor: items.at(-1)?.cursor ?? before };
+    },
+  };
+  const shown = (log: EventLog): string[] => log.get().items.map((event) => event.message);
+
+  it("reads no more than asked, follows from the newest and goes back to the first", async () => {
+    const log = new EventLog({ server: "s" }, { newest: 10 }, source);
+    await log.pump();
+    expect(shown(log)).toEqual(all.slice(15).map((event) => event.message));
+    expect(log.get()).toMatchObject({ complete: true, older: true });
+    all.push({ cursor: "9.25", message: "25" } as Event);
+    await log.pump();
+    expect(asked).toEqual(["before latest", "after 9.24"]);
+    await log.older();
+    await log.older();
+    expect(shown(log)).toEqual(all.map((event) => event.message));
+    expect(log.get().older).toBe(false);
+    await log.older();
+    expect(asked.length).toBe(4);
   });
 });

@@ -1,13 +1,13 @@
 /**
- * All events of one run, job or server from the first on, kept up to date: the stream only says that
- * there is more, and the missing part is fetched by this log's own cursor. So nothing is skipped or
- * doubled, whatever the stream missed.
+ * The events of one run, job or server, kept up to date: all from the first on, or the newest ones and
+ * older ones on request. The stream only says that there is more, and the missing part is fetched by this
+ * log's own cursor. So nothing is skipped or doubled, whatever the stream missed.
  */
 import { useEffect, useState, useSyncExternalStore } from "react";
 
 import type { Event } from "../api/types";
 import { useLive } from "./LiveProvider";
-import { eventsAfter, type LiveStream } from "./stream";
+import { eventsAfter, eventsBefore, type LiveStream } from "./stream";
 
 export interface LogFilter {
   run?: string;
@@ -15,10 +15,17 @@ export interface LogFilter {
   server?: string;
 }
 
+export interface LogOptions {
+  /** Begin with so many of the newest instead of with the first. */
+  newest?: number;
+}
+
 export interface LogState {
   items: Event[];
   /** Everything up to now is here. */
   complete: boolean;
+  /** There may be events before these. */
+  older: boolean;
   error?: unknown;
 }
 
@@ -26,17 +33,29 @@ export interface LogState {
 const PAGE = 1000;
 const FALLBACK_MS = 5000;
 
-class EventLog {
+/** What it asks; given, so that tests need no server. */
+export interface Source {
+  after: typeof eventsAfter;
+  before: typeof eventsBefore;
+}
+
+export class EventLog {
   #filter: LogFilter;
+  #newest: number | undefined;
+  #source: Source;
   #cursor: string | undefined;
-  #state: LogState = { items: [], complete: false };
+  /** With `newest`: where the older ones begin. */
+  #oldest: string | undefined;
+  #state: LogState = { items: [], complete: false, older: false };
   #listeners = new Set<() => void>();
   #busy = false;
   #again = false;
   #stopped = false;
 
-  constructor(filter: LogFilter) {
+  constructor(filter: LogFilter, { newest }: LogOptions = {}, source: Source = { after: eventsAfter, before: eventsBefore }) {
     this.#filter = filter;
+    this.#newest = newest;
+    this.#source = source;
   }
 
   get = (): LogState => this.#state;
@@ -55,14 +74,19 @@ class EventLog {
     }
     this.#busy = true;
     try {
+      if (this.#newest !== undefined && this.#cursor === undefined) {
+        await this.#begin(this.#newest);
+        if (!this.#again) return;
+      }
       for (;;) {
         this.#again = false;
-        const page = await eventsAfter(this.#filter, this.#cursor, PAGE);
+        const page = await this.#source.after(this.#filter, this.#cursor, PAGE);
         if (this.#stopped) return;
         this.#cursor = page.cursor;
         const more = page.items.length >= PAGE;
         if (page.items.length > 0 || !this.#state.complete || this.#state.error !== undefined) {
-          this.#set({ items: page.items.length > 0 ? this.#state.items.concat(page.items) : this.#state.items, complete: !more });
+          const items = page.items.length > 0 ? this.#state.items.concat(page.items) : this.#state.items;
+          this.#set({ items, complete: !more, older: this.#state.older });
         }
         if (!more && !this.#again) return;
       }
@@ -70,6 +94,31 @@ class EventLog {
       if (!this.#stopped) this.#set({ ...this.#state, error });
     } finally {
       this.#busy = false;
+    }
+  };
+
+  /** Reads the newest ones; following begins behind the last of them. */
+  async #begin(newest: number): Promise<void> {
+    this.#again = false;
+    const page = await this.#source.before(this.#filter, "latest", newest);
+    if (this.#stopped) return;
+    this.#cursor = page.items[0]?.cursor ?? page.cursor;
+    this.#oldest = page.cursor;
+    this.#set({ items: page.items.toReversed(), complete: true, older: page.items.length >= newest });
+  }
+
+  /** Fetches the events before the ones that are here. */
+  older = async (): Promise<void> => {
+    const oldest = this.#oldest;
+    if (oldest === undefined || !this.#state.older) return;
+    try {
+      const limit = this.#newest ?? PAGE;
+      const page = await this.#source.before(this.#filter, oldest, limit);
+      if (this.#stopped || this.#oldest !== oldest) return;
+      this.#oldest = page.cursor;
+      this.#set({ ...this.#state, items: page.items.toReversed().concat(this.#state.items), older: page.items.length >= limit, error: undefined });
+    } catch (error) {
+      if (!this.#stopped) this.#set({ ...this.#state, error });
     }
   };
 
@@ -103,10 +152,10 @@ class EventLog {
 }
 
 /** The log for `filter`. Give the component a `key` when the filter changes. */
-export function useEventLog(filter: LogFilter): LogState & { retry: () => void } {
+export function useEventLog(filter: LogFilter, options?: LogOptions): LogState & { retry: () => void; loadOlder: () => Promise<void> } {
   const live = useLive();
-  const [log] = useState(() => new EventLog(filter));
+  const [log] = useState(() => new EventLog(filter, options));
   useEffect(() => log.run(live), [log, live]);
   const state = useSyncExternalStore(log.subscribe, log.get);
-  return { ...state, retry: () => void log.pump() };
+  return { ...state, retry: () => void log.pump(), loadOlder: log.older };
 }

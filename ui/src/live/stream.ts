@@ -213,3 +213,8 @@ export class LiveStream {
 export function eventsAfter(filter: { run?: string; job?: string; server?: string }, after: string | undefined, limit: number) {
   return body(api.GET("/v1/events", { params: { query: { ...filter, after, limit } } }));
 }
+
+/** One page of events before `cursor`, the newest first; `latest`: the newest of all. */
+export function eventsBefore(filter: { run?: string; job?: string; server?: string }, before: string, limit: number) {
+  return body(api.GET("/v1/events", { params: { query: { ...filter, before, limit } } }));
+}

@@ -1,6 +1,7 @@
 /** One server: what it is, how it is, its firmware, its BMC and what happened to it lately. */
 import { useQuery, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams } from "@tanstack/react-router";
+import { useState } from "react";
 
 import { executorsQuery, meQuery, serverQuery } from "../api/queries";
 import type { Event, FirmwareComponent, Server } from "../api/types";
@@ -172,27 +173,42 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
   );
 }
 
-const SHOWN = 60;
+/** How many events, log lines included, are read at once. */
+const NEWEST = 200;
 
 function Recent({ id }: { id: string }) {
-  const log = useEventLog({ server: id });
+  const log = useEventLog({ server: id }, { newest: NEWEST });
   const now = useNow();
-  const newest = log.items.filter((event) => event.kind !== "run.log").slice(-SHOWN).reverse();
+  const [loading, setLoading] = useState(false);
+  // The lines of a run's log stand on its job's page.
+  const newest = log.items.filter((event) => event.kind !== "run.log").reverse();
+  const older = async (): Promise<void> => {
+    setLoading(true);
+    await log.loadOlder();
+    setLoading(false);
+  };
   return (
-    <Panel title="Recent runs and events" aside={log.complete ? (newest.length === SHOWN ? `newest ${SHOWN}` : undefined) : "reading…"}>
+    <Panel title="Recent runs and events" aside={log.complete ? undefined : "reading…"}>
       {log.error !== undefined && (
         <div className="p-3">
           <ProblemNote error={log.error} what="The events cannot be read" retry={log.retry} />
         </div>
       )}
-      {log.complete && newest.length === 0 && <Empty title="Nothing has happened yet" />}
-      {newest.length > 0 && (
+      {log.complete && newest.length === 0 && !log.older && <Empty title="Nothing has happened yet" />}
+      {(newest.length > 0 || log.older) && (
         <div className="max-h-[360px] overflow-auto" tabIndex={0} role="region" aria-label="Events, scrollable">
           <ul>
             {newest.map((event) => (
               <EventRow key={event.cursor} event={event} now={now} />
             ))}
           </ul>
+          {log.older && (
+            <div className="p-2 text-center">
+              <Button busy={loading} onClick={() => void older()}>
+                Show older events
+              </Button>
+            </div>
+          )}
         </div>
       )}
     </Panel>
