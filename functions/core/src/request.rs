@@ -318,9 +318,16 @@ async fn read_json(request: Request) -> Answer<Bytes> {
     }
 }
 
-/// Parses JSON that people or programs sent. The messages never repeat a value: it may be a secret.
+/// Parses a JSON object that people or programs sent. The messages never repeat a value: it may be a secret.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body).map_err(|error| {
+    // A derived struct would take an array as its fields in order.
+    let parsed = match body.trim_ascii_start().first() {
+        Some(b'[') => {
+            Err(<serde_json::Error as serde::de::Error>::custom("Expected an object, not an array."))
+        }
+        _ => serde_json::from_slice(body),
+    };
+    parsed.map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         // The first wrong field may stand before the place where the text breaks off.
         if let Err(broken) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {

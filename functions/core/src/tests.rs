@@ -164,6 +164,7 @@ async fn nobody_gets_past_the_door_and_the_wrong_kind_of_token_does_not_help() {
 #[tokio::test]
 async fn bad_bodies_are_refused_before_the_database_is_asked() {
     let large = [b"{\"x\":\"".as_slice(), &vec![b'x'; crate::request::MAX_BODY_BYTES], b"\"}"].concat();
+    let fields_in_order = serde_json::to_vec(&[ID; 12]).unwrap();
     for (method, path, role, takes_body) in operations() {
         if !takes_body {
             continue;
@@ -173,7 +174,11 @@ async fn bad_bodies_are_refused_before_the_database_is_asked() {
         for (body, code) in [
             (b"{\"a\":".as_slice(), "malformed-json"),
             (b"\xff\xfe", "malformed-json"),
+            (b"[", "malformed-json"),
             (b"[1]", "invalid-request"),
+            (b" []", "invalid-request"),
+            (&fields_in_order, "invalid-request"),
+            (b"null", "invalid-request"),
             (&large, "body-too-large"),
         ] {
             let (status, answer) = service.call(&method, &path, Some(&token), body).await;

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use tower_http::{compression::CompressionLayer, services::ServeDir};
 
 use crate::{
+    forwarded::{Network, client_address},
     metrics::{Gauges, Metrics},
     wakeup::Wakeups,
 };
@@ -35,6 +36,7 @@ pub struct App {
     pub core: Router,
     pub ui: Option<PathBuf>,
     pub tls: bool,
+    pub trusted_proxies: Arc<[Network]>,
 }
 
 /// What the layers around the Router need.
@@ -47,7 +49,7 @@ pub struct Around {
 }
 
 impl App {
-    pub fn new(around: Around, ui: Option<PathBuf>, tls: bool) -> Self {
+    pub fn new(around: Around, ui: Option<PathBuf>, tls: bool, trusted_proxies: Vec<Network>) -> Self {
         let metrics_page = axum::routing::get({
             let around = around.clone();
             async move || render_metrics(&around)
@@ -56,12 +58,13 @@ impl App {
             .route("/metrics", metrics_page)
             .layer(from_fn_with_state(around, observe))
             .layer(CompressionLayer::new());
-        Self { core, ui, tls }
+        Self { core, ui, tls, trusted_proxies: trusted_proxies.into() }
     }
 
     /// Answers one request from `peer`.
     pub async fn answer(self, mut request: Request, peer: IpAddr) -> Response {
-        request.extensions_mut().insert(ClientAddress(peer));
+        let client = client_address(peer, request.headers(), &self.trusted_proxies);
+        request.extensions_mut().insert(ClientAddress(client));
         let tls = self.tls;
         let mut response = match &self.ui {
             Some(ui) if !is_api(request.uri().path()) => answer_ui(ui, request).await,

@@ -5,6 +5,7 @@
 //! Without its database it keeps running and answers 503. It refuses to speak plain HTTP beyond this
 //! machine unless told so.
 
+mod forwarded;
 mod http;
 mod metrics;
 mod pg_tls;
@@ -23,7 +24,7 @@ use rackhand_functions::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::postgres::chain;
+pub use crate::{forwarded::Network, postgres::chain};
 use crate::{
     http::{App, Around},
     pg_tls::PgTls,
@@ -43,6 +44,8 @@ pub struct Config {
     pub ui_dir: Option<PathBuf>,
     /// Under which browsers reach us, where a proxy stands in front.
     pub public_url: Option<String>,
+    /// Proxies whose `X-Forwarded-For` says who the client is.
+    pub trusted_proxies: Vec<Network>,
     pub tls: Option<TlsFiles>,
     pub allow_plain_http: bool,
     /// Longest time for which a request is held open.
@@ -59,6 +62,7 @@ impl Config {
             signing_keys,
             ui_dir: None,
             public_url: None,
+            trusted_proxies: Vec::new(),
             tls: None,
             allow_plain_http: false,
             max_wait: Duration::from_secs(20),
@@ -138,7 +142,7 @@ impl Server {
             keys: config.signing_keys,
         };
         let around = Around { host: Arc::new(host), metrics: Arc::default(), pool, wakeups: wakeups.clone() };
-        let app = App::new(around, config.ui_dir, tls.is_some());
+        let app = App::new(around, config.ui_dir, tls.is_some(), config.trusted_proxies);
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
         let tasks = vec![
             tokio::spawn(wakeups.listen(database, PgTls::new()?)),

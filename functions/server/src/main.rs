@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rackhand_functions::auth::token::SigningKeys;
-use rackhand_server::{Config, Server, TlsFiles, chain, setup};
+use rackhand_server::{Config, Network, Server, TlsFiles, chain, setup};
 use tracing_subscriber::{EnvFilter, fmt};
 use zeroize::Zeroizing;
 
@@ -50,6 +50,10 @@ struct Serve {
     /// Where browsers reach this server, if a proxy stands in front: `https://rackhand.example`.
     #[arg(long)]
     public_url: Option<String>,
+    /// Proxies in front, as addresses or networks (10.0.0.0/8): only their X-Forwarded-For tells whose sign-in
+    /// attempts are counted together.
+    #[arg(long, value_name = "CIDR", env = "RACKHAND_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxy: Vec<Network>,
     /// PEM file with the certificate chain.
     #[arg(long, requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -157,6 +161,7 @@ async fn serve(options: Serve) -> Result<(), Failure> {
         signing_keys: SigningKeys::from_text(&read_secret(&options.signing_key_file)?)?,
         ui_dir: options.ui_dir,
         public_url: options.public_url,
+        trusted_proxies: options.trusted_proxy,
         tls,
         allow_plain_http: options.allow_plain_http,
         max_wait: Duration::from_millis(options.max_wait_ms),

@@ -155,12 +155,15 @@ fn explain(failure: Failure, statement: &Statement) -> DatabaseError {
     }
 }
 
-/// An error with its sources, in one line.
+/// An error with its sources, in one line. Some libraries repeat a source in their own words; it is said once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        text = format!("{text}: {source}");
+        let words = source.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
         next = source.source();
     }
     text
@@ -169,6 +172,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = sqlx::Error::Protocol("role does not exist".to_owned());
+        let failed = crate::setup::SetupError::from(sqlx::migrate::MigrateError::Execute(refused));
+        let text = chain(&failed);
+        assert_eq!(text.matches("role does not exist").count(), 1, "{text}");
+        assert!(text.starts_with("a migration failed: "), "{text}");
+    }
 
     #[test]
     fn tls_is_required_beyond_this_machine_unless_refused() {

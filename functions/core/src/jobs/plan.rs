@@ -110,10 +110,15 @@ fn plan_target(spec: &JobSpec, server: &TargetContext) -> PlanTarget {
         estimated_minutes: 0,
     };
     if !server.has_credential {
-        target.blockers.push("No credential is set for its BMC.".to_owned());
+        target
+            .blockers
+            .push("No credential is set for its BMC: register the server again with one.".to_owned());
     }
     if !server.has_pin {
-        target.blockers.push("The TLS key of its BMC has not been approved.".to_owned());
+        target.blockers.push(
+            "The TLS key of its BMC has not been approved: register the server again with its fingerprint."
+                .to_owned(),
+        );
     }
     match spec {
         JobSpec::Inventory(_) => {
@@ -152,16 +157,20 @@ fn power_warning(action: PowerAction, power: PowerState) -> Option<&'static str>
     }
 }
 
+const NO_INVENTORY: &str = "Its firmware is not known yet: run an inventory job first, then plan again.";
+const NO_MODEL: &str = "Neither its model nor its BMC's generation is known, so no package can be chosen: run an \
+    inventory job first, or give a package for any model.";
+
 fn plan_firmware(params: &FirmwareUpdateParams, server: &TargetContext, target: &mut PlanTarget) {
     if !server.inventoried {
-        target.blockers.push("It has never been inventoried: run an inventory job first.".to_owned());
+        target.blockers.push(NO_INVENTORY.to_owned());
         return;
     }
     let Some(package) = params.package_for(server.model.as_deref(), server.generation.as_deref()) else {
         target.blockers.push(match (&server.model, &server.generation) {
             (Some(model), Some(generation)) => format!("There is no package for {model} or {generation}."),
             (Some(one), None) | (None, Some(one)) => format!("There is no package for {one}."),
-            (None, None) => "Its model is not known, and there is no package for any.".to_owned(),
+            (None, None) => NO_MODEL.to_owned(),
         });
         return;
     };
@@ -170,7 +179,11 @@ fn plan_firmware(params: &FirmwareUpdateParams, server: &TargetContext, target: 
         .iter()
         .filter(|component| component.software_id.as_deref() == Some(package.software_id.as_str()));
     let Some(component) = fitting.next() else {
-        target.blockers.push(format!("It has no component with the software id {}.", package.software_id));
+        target.blockers.push(format!(
+            "Its inventory has no component with the software id {}: if it was fitted since, run an inventory job \
+             first; else choose another package.",
+            package.software_id
+        ));
         return;
     };
     let others: Vec<_> = fitting.map(|other| other.key.as_str()).collect();

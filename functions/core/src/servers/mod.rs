@@ -107,8 +107,9 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     let mut good = std::collections::BTreeMap::new();
     let mut refused = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
-        let checked = serde_json::from_value::<ServerUpsert>(item)
-            .map_err(|error| error.to_string())
+        let object = if item.is_object() { Ok(item) } else { Err("a server is an object".to_owned()) };
+        let checked = object
+            .and_then(|item| serde_json::from_value::<ServerUpsert>(item).map_err(|error| error.to_string()))
             .and_then(|server| match server.validate() {
                 Ok(()) if has_nul(&server) => Err("a text contains a NUL character".to_owned()),
                 Ok(()) => Ok(server),
@@ -151,10 +152,11 @@ mod tests {
             json!({"name": "c\u{0}", "bmc_url": "https://10.0.0.3"}),
             json!({"name": "d", "bmc_url": "https://10.0.0.4", "tags": ["x"]}),
             json!({"name": "a", "bmc_url": "https://10.0.0.5"}),
+            json!(["e", "https://10.0.0.6", null, null, []]),
         ]);
         let names: Vec<_> =
             good.iter().map(|item| (item["index"].as_u64().unwrap(), &item["bmc_url"])).collect();
         assert_eq!(names, [(5, &json!("https://10.0.0.5")), (4, &json!("https://10.0.0.4"))]);
-        assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0]);
+        assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0, 6]);
     }
 }

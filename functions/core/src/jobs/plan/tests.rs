@@ -84,12 +84,16 @@ fn an_update_names_component_versions_and_reboot() {
 #[test]
 fn every_obstacle_is_a_blocker_that_says_so() {
     type Change = fn(&mut TargetContext);
-    let table: [(&str, Change); 9] = [
+    let table: [(&str, Change); 10] = [
         ("No credential", |s| s.has_credential = false),
         ("TLS key", |s| s.has_pin = false),
-        ("never been inventoried", |s| s.inventoried = false),
+        ("run an inventory job first, then plan", |s| s.inventoried = false),
         ("no package for PowerEdge R750 or idrac8", |s| s.generation = Some("idrac8".into())),
         ("no package for PowerEdge R750", |s| s.generation = None),
+        ("run an inventory job first, or give", |s| {
+            s.model = None;
+            s.generation = None;
+        }),
         ("no component with the software id 159", |s| s.components.clear()),
         ("Several components", |s| s.components.push(FirmwareComponent { key: "x".into(), ..bios("1") })),
         ("cannot be updated", |s| s.components[0].updateable = false),
