@@ -291,7 +291,7 @@ $$;
 -- reader that goes on from its cursor never skips one that committed late.
 
 create table rackhand.event (
-    id bigint generated always as identity primary key,
+    id bigint generated always as identity,
     xid xid8 not null default pg_current_xact_id(),
     at timestamptz not null,
     kind text not null,
@@ -311,15 +311,17 @@ create table rackhand.event (
     data jsonb not null,
     -- Hash chain: run, job, server, user or site.
     stream uuid not null,
-    hash bytea not null
+    hash bytea not null,
+    constraint event_by_cursor primary key (xid, id)
 );
-create index event_by_cursor on rackhand.event (xid, id);
 create index event_by_site on rackhand.event (site_id, xid, id);
 create index event_by_job on rackhand.event (job_id, xid, id) where job_id is not null;
 create index event_by_run on rackhand.event (run_id, xid, id) where run_id is not null;
 create index event_by_server on rackhand.event (server_id, xid, id) where server_id is not null;
-create unique index event_reported_once on rackhand.event (run_id, epoch, seq) where seq is not null;
+-- What is reported in time is kept once by the run's `last_seq`.
+create unique index event_late_once on rackhand.event (run_id, epoch, seq) where late;
 
+-- Heads of chains; a run's is on its own row, which whoever writes its events has locked anyway.
 create table rackhand.stream (
     id uuid primary key,
     head bytea not null,
@@ -327,10 +329,10 @@ create table rackhand.stream (
 );
 
 -- The next link of a chain: SHA-256 over the previous link and the event's fields, each ended by a byte
--- that UTF-8 text cannot hold.
+-- that UTF-8 text cannot hold. As stable as what it calls, so that Postgres can inline it.
 create function rackhand.link(
     previous bytea, at timestamptz, kind text, level text, actor text, message text, data jsonb) returns bytea
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select sha256(previous
         || convert_to((extract(epoch from at) * 1000000)::bigint::text, 'UTF8') || '\xff'
         || convert_to(kind, 'UTF8') || '\xff' || convert_to(level, 'UTF8') || '\xff'
@@ -338,28 +340,47 @@ language sql immutable parallel safe as $$
         || convert_to(data::text, 'UTF8'))
 $$;
 
+create function rackhand.chain_step(
+    tip bytea, head bytea, at timestamptz, kind text, level text, actor text, message text, data jsonb) returns bytea
+language plpgsql stable parallel safe as $$
+begin
+    return rackhand.link(coalesce(tip, head), at, kind, level, actor, message, data);
+end
+$$;
+
+-- The links of several events of one stream: over (partition by stream order by place), `head` before them.
+create aggregate rackhand.chain(
+    head bytea, at timestamptz, kind text, level text, actor text, message text, data jsonb) (
+    sfunc = rackhand.chain_step, stype = bytea, parallel = safe);
+
 -- Appends to the stream of the most specific object named. `about` names what the event belongs to:
 -- {"site","job","run","server","user","epoch","seq","late"}.
 create function rackhand.append_event(
     kind text, level text, message text, about jsonb, data jsonb default '{}') returns void
 language plpgsql as $$
 declare
+    run uuid := about ->> 'run';
     chain uuid := coalesce(about ->> 'run', about ->> 'job', about ->> 'server', about ->> 'user',
-        about ->> 'site')::uuid;
+        about ->> 'site', '00000000-0000-0000-0000-000000000000')::uuid;
     moment timestamptz := clock_timestamp();
     actor text := coalesce(rackhand.scope_text('actor'), 'rackhand');
     tip bytea;
 begin
-    chain := coalesce(chain, '00000000-0000-0000-0000-000000000000');
-    insert into rackhand.stream as s (id, head, length)
-        values (chain, rackhand.link('\x', moment, kind, level, actor, message, data), 1)
-        on conflict (id) do update set length = s.length + 1,
-            head = rackhand.link(s.head, moment, kind, level, actor, message, data)
-        returning s.head into tip;
+    if run is not null then
+        update rackhand.run r set
+                head = rackhand.link(r.head, moment, append_event.kind, level, actor, message, data)
+            where r.id = run returning r.head into tip;
+    else
+        insert into rackhand.stream as s (id, head, length)
+            values (chain, rackhand.link('\x', moment, kind, level, actor, message, data), 1)
+            on conflict (id) do update set length = s.length + 1,
+                head = rackhand.link(s.head, moment, kind, level, actor, message, data)
+            returning s.head into tip;
+    end if;
     insert into rackhand.event (at, kind, level, message, actor, site_id, job_id, run_id, server_id, user_id,
             trace_id, epoch, seq, late, data, stream, hash)
         values (moment, kind, level, message, actor, (about ->> 'site')::uuid, (about ->> 'job')::uuid,
-            (about ->> 'run')::uuid, (about ->> 'server')::uuid,
+            run, (about ->> 'server')::uuid,
             coalesce((about ->> 'user')::uuid, rackhand.scope_uuid('user')),
             coalesce((about ->> 'trace')::uuid, rackhand.scope_uuid('trace')),
             (about ->> 'epoch')::bigint, (about ->> 'seq')::bigint,

@@ -1,8 +1,9 @@
 -- What people and sync agents write: sites, executors, credentials, servers, jobs. Each function checks the
 -- caller's role first; each takes and gives one JSON document.
 --
--- Lock order, kept by every function here and in 0005: executor_session, run (by id), ready, bmc, lease,
--- capacity (by key), job (by id), stream.
+-- Lock order, kept by every function here and in 0005: executor_session, run (by id), bmc (by id), waiting,
+-- ready, lease, capacity (by key), job (by id), stream. A run's rows in `ready` and `lease` are deleted by whoever
+-- has locked the run. Admission takes capacity first; the claim after it waits for nothing but `bmc`.
 set role rackhand_owner;
 
 -- Site of rackhand-schema.
@@ -530,6 +531,9 @@ begin
     if not found then
         perform rackhand.fail('plan-empty', 'Every target of the plan has a blocker. Read them in the plan.');
     end if;
+    insert into rackhand.waiting (job_id, position, run_id, site_id, server_id, bmc_id, kind, mutating)
+        select r.job_id, r.position, r.id, r.site_id, r.server_id, r.bmc_id, r.kind, r.mutating
+        from rackhand.run r where r.job_id = this.id and r.state = 'queued';
     update rackhand.job j set state = 'running', since = now(), state_reason = '',
             open_runs = (select count(*) from rackhand.run r where r.job_id = this.id and r.finished_at is null)
         where j.id = this.id;
@@ -687,23 +691,29 @@ begin
         then
             perform rackhand.fail('job-state', format('The job is %s already.', this.state));
         end if;
+        -- Once nothing waits, nothing is admitted any more: what is in `ready` now is all there will be.
+        delete from rackhand.waiting w where w.job_id = this.id;
         with untouched as (
             update rackhand.run r set state = 'cancelled', reason = 'cancelled', since = now(),
                     finished_at = now(), cancel_requested = true,
                     detail = 'Cancelled before an executor took it.'
                 where r.job_id = this.id and r.finished_at is null and r.epoch = 0
-                returning r.id
+                returning r.*
         ), unready as (
-            delete from rackhand.ready d using untouched u where d.run_id = u.id
+            delete from rackhand.ready d using untouched u where d.run_id = u.id returning d.run_id
+        ), closed as (
+            update rackhand.run r set admitted = false
+                where r.job_id = this.id and r.admitted and r.finished_at is not null
+                returning r.*
         )
-        select count(*) into dropped from untouched;
+        select (select count(*) from untouched), array(
+                select unnest(rackhand.slot_keys(u.mutating, u.job_id, u.server_id, u.site_id))
+                from untouched u where u.id in (select run_id from unready)
+                union all
+                select unnest(rackhand.slot_keys(c.mutating, c.job_id, c.server_id, c.site_id)) from closed c)
+            into dropped, freed;
         update rackhand.run r set cancel_requested = true
             where r.job_id = this.id and r.finished_at is null;
-        select array_agg(k) into freed
-            from rackhand.run r cross join lateral unnest(rackhand.slot_keys(r)) k
-            where r.job_id = this.id and r.admitted and r.finished_at is not null;
-        update rackhand.run r set admitted = false
-            where r.job_id = this.id and r.admitted and r.finished_at is not null;
         perform rackhand.release(freed);
         if this.state = 'planned' then
             update rackhand.job set state = 'cancelled', since = now(), cancel_requested = true,

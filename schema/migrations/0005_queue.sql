@@ -22,6 +22,12 @@ create table rackhand.waiting (
     primary key (job_id, position)
 );
 
+-- What is ready is found by the owner of its BMC, so that nobody walks through what others have to do. Only
+-- `bmc` says for certain who owns one.
+alter table rackhand.ready add column owner uuid;
+drop index rackhand.ready_next;
+create index ready_next on rackhand.ready (site_id, owner, ready_at, run_id);
+
 -- The tip of the run's chain of events.
 alter table rackhand.run add column head bytea not null default '\x';
 -- `admitted` speaks of ended runs only: an unknown outcome keeps its slots. Before the end a run holds slots
@@ -53,15 +59,19 @@ begin
 end
 $$;
 
--- Moves waiting runs of a site to `ready` as far as capacity allows; the number moved, at most 1000 (who admits so
--- many should have others look again). Only one caller at a time works on a site, the others leave it to that one.
+-- Moves waiting runs of a site to `ready`, the oldest job's first, as far as capacity allows; the number moved, 1000
+-- at most (whoever admits more than it claims has others look again). Only one caller at a time works on a site, the
+-- others leave it to that one.
 create function rackhand.admit(site uuid) returns int
 language plpgsql as $$
 declare
     config jsonb;
     room int;
-    keys text[];
-    moved int;
+    job record;
+    keys text[] := '{}';
+    servers uuid[] := '{}';
+    taken record;
+    moved int := 0;
 begin
     if not exists (
         select from rackhand.job j join rackhand.waiting w on w.job_id = j.id
@@ -71,49 +81,45 @@ begin
         return 0;
     end if;
     select s.config into config from rackhand.site s where s.id = site;
-    room := (config ->> 'max_mutating_runs')::int
-        - coalesce((select c.used from rackhand.capacity c where c.key = 'site:' || site), 0);
-    with candidate as (
-        -- Each job within its own limit.
-        select n.* from rackhand.job j
-        cross join lateral (
-            select w.* from rackhand.waiting w
-            where w.job_id = j.id
-                and not (w.mutating and ((config ->> 'hardware_paused')::boolean or exists (
-                    select from rackhand.capacity c
-                    where c.key = 'server:' || w.server_id and c.used > 0)))
+    room := case when (config ->> 'hardware_paused')::boolean then 0 else (config ->> 'max_mutating_runs')::int
+        - coalesce((select c.used from rackhand.capacity c where c.key = 'site:' || site), 0) end;
+    for job in
+        select j.id, j.mutating, (j.policy ->> 'max_parallel')::int - coalesce((
+                select c.used from rackhand.capacity c where c.key = 'job:' || j.id), 0) as free
+            from rackhand.job j
+            where j.site_id = site and j.state = 'running' and not j.cancel_requested
+                and exists (select from rackhand.waiting w where w.job_id = j.id)
+            order by j.since, j.id
+    loop
+        with free as (
+            -- A job that is being cancelled has locked its own.
+            select w.job_id, w.position from rackhand.waiting w
+            where w.job_id = job.id and not (w.mutating and (w.server_id = any (servers) or exists (
+                select from rackhand.capacity c where c.key = 'server:' || w.server_id and c.used > 0)))
             order by w.position
-            limit least(1000, greatest(0, (j.policy ->> 'max_parallel')::int - coalesce((
-                select c.used from rackhand.capacity c where c.key = 'job:' || j.id), 0)))
-        ) n
-        where j.site_id = site and j.state = 'running' and not j.cancel_requested
-    ), fitting as (
-        -- At most one mutating run for each server, and the site within its limit.
-        select f.job_id, f.position from (
-            select q.*, row_number() over (partition by q.mutating order by q.since, q.job_id, q.position) as place
-            from (
-                select distinct on (case when c.mutating then c.server_id else c.run_id end) c.*
-                from candidate c
-                order by case when c.mutating then c.server_id else c.run_id end, c.since, c.position
-            ) q
-        ) f
-        where not f.mutating or f.place <= room
-        order by f.since, f.job_id, f.position
-        limit 1000
-    ), free as (
-        -- A job that is being cancelled has locked its own.
-        select w.job_id, w.position from rackhand.waiting w join fitting f using (job_id, position)
-        for update of w skip locked
-    ), taken as (
-        delete from rackhand.waiting w using free f where w.job_id = f.job_id and w.position = f.position
-        returning w.*
-    ), readied as (
-        insert into rackhand.ready (run_id, site_id, bmc_id, kind)
-            select t.run_id, t.site_id, t.bmc_id, t.kind from taken t order by t.since, t.job_id, t.position
-    )
-    select array_agg(k), count(distinct t.run_id) into keys, moved
-        from taken t cross join lateral
-            unnest(rackhand.slot_keys(t.mutating, t.job_id, t.server_id, t.site_id)) k;
+            limit greatest(0, least(job.free, 1000 - moved, case when job.mutating then room end))
+            for update skip locked
+        ), gone as (
+            delete from rackhand.waiting w using free f where w.job_id = f.job_id and w.position = f.position
+            returning w.*
+        ), readied as (
+            insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner)
+                select g.run_id, g.site_id, g.bmc_id, g.kind, b.owner_executor
+                from gone g join rackhand.bmc b on b.id = g.bmc_id order by g.position
+        )
+        select count(*)::int as n, array_agg(g.server_id) as servers, array_agg('server:' || g.server_id) as server_keys
+            into taken from gone g;
+        if taken.n > 0 then
+            moved := moved + taken.n;
+            keys := keys || array_fill('job:' || job.id, array[taken.n]);
+            if job.mutating then
+                room := room - taken.n;
+                servers := servers || taken.servers;
+                keys := keys || taken.server_keys || array_fill('site:' || site, array[taken.n]);
+            end if;
+        end if;
+        exit when moved >= 1000;
+    end loop;
     if moved > 0 then
         perform from rackhand.capacity c where c.key = any (keys) order by c.key for update;
         insert into rackhand.capacity as c (key, used)
@@ -155,8 +161,8 @@ begin
                 reason = 'lease_expired', since = now(), expected_by = null, lease_ended_at = item.ended,
                 detail = format('Executor %s went silent; another one goes on.', item.executor_name)
             where r.id = item.id;
-        insert into rackhand.ready (run_id, site_id, bmc_id, kind)
-            values (item.id, item.site_id, item.bmc_id, item.kind);
+        insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner)
+            values (item.id, item.site_id, item.bmc_id, item.kind, item.executor_id);
         perform rackhand.append_event('run.lease_expired', 'warn',
             format('Executor %s went silent in phase %s; the run waits for another one', item.executor_name,
                 coalesce(nullif(item.phase, ''), 'start')),
@@ -202,17 +208,22 @@ language sql stable as $$
     where s.site_id = site and s.superseded_at is null and s.expires_at > clock_timestamp()
 $$;
 
--- Up to `wanted` runs that `executor` may claim now, oldest first: on its own BMCs and on `orphans`.
+-- Up to `wanted` runs that `executor` may claim now, oldest first: those of its own BMCs and of `orphans`.
 -- How full a queue is changes faster than statistics do; in order of the index, a long one costs no more.
 create function rackhand.claimable(executor uuid, site uuid, orphans uuid[], kinds text[], wanted int)
 returns uuid[]
 language sql stable set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off as $$
     select array(
-        select d.run_id from rackhand.ready d
-        where d.site_id = site and d.ready_at <= clock_timestamp() and d.kind = any (kinds)
-            and (d.bmc_id = any (orphans)
-                or (select b.owner_executor from rackhand.bmc b where b.id = d.bmc_id) = executor)
-        order by d.ready_at, d.run_id limit wanted)
+        select c.run_id from (
+            (select d.run_id, d.ready_at from rackhand.ready d
+                where d.site_id = site and d.owner = executor and d.ready_at <= clock_timestamp()
+                    and d.kind = any (kinds)
+                order by d.ready_at, d.run_id limit wanted)
+            union
+            (select d.run_id, d.ready_at from rackhand.ready d
+                where d.bmc_id = any (orphans) and d.ready_at <= clock_timestamp() and d.kind = any (kinds)
+                order by d.ready_at, d.run_id limit wanted)
+        ) c order by c.ready_at, c.run_id limit wanted)
 $$;
 
 -- Claims up to `wanted` runs for an executor; the number claimed.
@@ -222,14 +233,18 @@ declare
     living uuid[] := rackhand.living(me.site_id);
     orphans uuid[];
     popped uuid[];
+    taken uuid[];
     moment timestamptz;
 begin
     -- A BMC has one owner; it changes only when the owner is not alive. BMCs without a living owner are
     -- shared out: each poll takes at most one part in as many as there are executors, each in an order of
     -- its own, so that the first to wake does not take them all.
-    orphans := array(select b.id from rackhand.bmc b where b.site_id = me.site_id
-        and (b.owner_executor is null or b.owner_executor <> all (living))
-        and exists (select from rackhand.ready d where d.bmc_id = b.id)
+    orphans := array(select b.id from rackhand.bmc b where b.id in (
+            select d.bmc_id from rackhand.ready d where d.site_id = me.site_id and d.owner is null
+            union all
+            select d.bmc_id from rackhand.executor e join rackhand.ready d on d.owner = e.id
+                where e.site_id = me.site_id and e.id <> all (living) and d.site_id = me.site_id)
+        and (b.owner_executor is null or b.owner_executor = me.id or b.owner_executor <> all (living))
         order by md5(b.id::text || me.id::text));
     orphans := orphans[1:ceil(array_length(orphans, 1)::numeric / greatest(1, array_length(living, 1)))];
     -- Candidates are found without a lock, then locked in the order that every writer keeps, then looked at again.
@@ -249,9 +264,18 @@ begin
     if popped = '{}' then
         return 0;
     end if;
-    update rackhand.bmc b set owner_executor = me.id, owner_epoch = b.owner_epoch + 1
-        where b.owner_executor is distinct from me.id
-            and b.id in (select r.bmc_id from rackhand.run r where r.id = any (popped));
+    with owned as (
+        update rackhand.bmc b set owner_executor = me.id, owner_epoch = b.owner_epoch + 1
+            where b.owner_executor is distinct from me.id
+                and b.id in (select r.bmc_id from rackhand.run r where r.id = any (popped))
+            returning b.id
+    )
+    select array_agg(o.id) into taken from owned o;
+    if taken is not null then
+        -- One that is locked is about to be gone.
+        update rackhand.ready d set owner = me.id where d.run_id in (
+            select o.run_id from rackhand.ready o where o.bmc_id = any (taken) for update skip locked);
+    end if;
     moment := clock_timestamp();
     with claimed as (
         update rackhand.run r set epoch = r.epoch + 1, last_seq = 0, executor_id = me.id, since = now(),
@@ -343,11 +367,16 @@ begin
                 select s.expires_at from rackhand.executor_session s
                 where s.site_id = me.site_id and s.expires_at > clock_timestamp() and s.id <> session
                     and s.superseded_at is null
-                    and exists (select from rackhand.bmc b join rackhand.ready d on d.bmc_id = b.id
-                        where b.site_id = me.site_id and b.owner_executor = s.executor_id)
+                    and exists (select from rackhand.ready d
+                        where d.site_id = me.site_id and d.owner = s.executor_id)
+                union all
+                select d.ready_at from rackhand.executor e
+                join rackhand.ready d on d.site_id = e.site_id and d.owner = e.id
+                where e.site_id = me.site_id and (e.id = me.id or e.id <> all (rackhand.living(me.site_id)))
+                    and d.ready_at > clock_timestamp()
                 union all
                 select d.ready_at from rackhand.ready d
-                where d.site_id = me.site_id and d.ready_at > clock_timestamp()) dues
+                where d.site_id = me.site_id and d.owner is null and d.ready_at > clock_timestamp()) dues
             where fresh = '{}'))
         into answer;
     return answer;
@@ -529,7 +558,8 @@ begin
                     reason = 'effects_open', detail = 'Restoring what was changed on the way', percent = null,
                     lease_ended_at = clock_timestamp(), last_seq = sent_seq
                 where id = r.id;
-            insert into rackhand.ready (run_id, site_id, bmc_id, kind) values (r.id, r.site_id, r.bmc_id, r.kind);
+            insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner)
+                values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id);
             perform rackhand.append_event('run.settling', 'info', 'Restoring what was changed on the way', about,
                 body - 'type');
             perform pg_notify('rackhand', r.site_id::text);
@@ -552,8 +582,8 @@ begin
                 reason = body ->> 'reason', detail = body ->> 'detail', lease_ended_at = clock_timestamp(),
                 last_seq = sent_seq
             where id = r.id;
-        insert into rackhand.ready (run_id, site_id, bmc_id, kind, ready_at)
-            values (r.id, r.site_id, r.bmc_id, r.kind,
+        insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner, ready_at)
+            values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id,
                 clock_timestamp() + make_interval(secs => (body ->> 'resume_after_ms')::bigint / 1000.0));
         perform rackhand.append_event('run.yielded', 'info', body ->> 'detail', about, body - 'type');
         perform pg_notify('rackhand', r.site_id::text);
