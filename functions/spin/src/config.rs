@@ -1,0 +1,124 @@
+//! Spin variables → [`Host`]. `spin.toml` says what each one is for.
+//!
+//! Read once for each instance: Spin ends instances after a while, so a changed variable is seen soon.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use rackhand_functions::{
+    Host,
+    auth::token::SigningKeys,
+    host::{NoEntropy, Settings},
+};
+use spin_sdk::variables;
+
+use crate::{database::SpinPostgres, polling::Polling};
+
+/// What the native host also asks of a connection, as part of a URL.
+const CONNECTION_OPTIONS: &str = "-c%20timezone%3DUTC%20-c%20jit%3Doff%20-c%20statement_timeout%3D15000\
+    %20-c%20idle_in_transaction_session_timeout%3D15000";
+
+const DEFAULT_MAX_WAIT_MS: u64 = 20_000;
+const LONGEST_WAIT_MS: u64 = 60_000;
+const DEFAULT_POLL_MS: u64 = 250;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("set the variable `{0}`; until then every request fails")]
+    Missing(&'static str),
+    /// Never says what the value is: it may be a secret.
+    #[error("set the variable `{0}` to {1}; until then every request fails")]
+    Wrong(&'static str, &'static str),
+    #[error("the variable `{0}` cannot be read: {1}")]
+    Unreadable(&'static str, variables::Error),
+}
+
+/// The instance's host; made by the first request that finds all it needs.
+pub async fn host() -> Result<&'static Arc<Host>, ConfigError> {
+    static HOST: OnceLock<Arc<Host>> = OnceLock::new();
+    if let Some(host) = HOST.get() {
+        return Ok(host);
+    }
+    let url = required("database_url").await?;
+    let address = address(&url)
+        .ok_or(ConfigError::Wrong("database_url", "a URL `postgres://user:password@host:port/database`"))?;
+    let ca = optional("database_ca").await?;
+    let keys = SigningKeys::from_text(&required("signing_key").await?)
+        .map_err(|_| ConfigError::Wrong("signing_key", "64 hex digits, or a PKCS#8 PEM of an Ed25519 key"))?;
+    let public_url = optional("public_url").await?.map(|url| url.trim_end_matches('/').to_owned());
+    if public_url.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
+        return Err(ConfigError::Wrong("public_url", "scheme, host and port: `https://rackhand.example`"));
+    }
+    let max_wait = number("max_wait_ms", DEFAULT_MAX_WAIT_MS, 0..=LONGEST_WAIT_MS, "0 to 60000").await?;
+    let poll = number("poll_ms", DEFAULT_POLL_MS, 20..=10_000, "20 to 10000").await?;
+    let host = Host {
+        database: Box::new(SpinPostgres { address, ca }),
+        notifier: Box::new(Polling { first: poll }),
+        now_unix_ms,
+        entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),
+        settings: Settings { version: env!("CARGO_PKG_VERSION"), public_url, max_wait },
+        keys,
+    };
+    Ok(HOST.get_or_init(|| Arc::new(host)))
+}
+
+/// Empty is as good as absent: `spin.toml` gives optional variables an empty default.
+async fn optional(name: &'static str) -> Result<Option<String>, ConfigError> {
+    match variables::get(name).await {
+        Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+        Err(variables::Error::Undefined(_)) => Ok(None),
+        Err(error) => Err(ConfigError::Unreadable(name, error)),
+    }
+}
+
+async fn required(name: &'static str) -> Result<String, ConfigError> {
+    optional(name).await?.ok_or(ConfigError::Missing(name))
+}
+
+async fn number(
+    name: &'static str,
+    default: u64,
+    allowed: std::ops::RangeInclusive<u64>,
+    expected: &'static str,
+) -> Result<Duration, ConfigError> {
+    let Some(text) = optional(name).await? else { return Ok(Duration::from_millis(default)) };
+    let value = text.parse().ok().filter(|value| allowed.contains(value));
+    value.map(Duration::from_millis).ok_or(ConfigError::Wrong(name, expected))
+}
+
+/// Settles what a database URL leaves open: timeouts, UTC, and TLS beyond this machine. "Prefer", the
+/// driver's default, would fall back to plain text when somebody in between refuses TLS.
+fn address(url: &str) -> Option<String> {
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let hosts = place.split('/').next()?.rsplit('@').next().filter(|hosts| !hosts.is_empty())?;
+    let local = hosts.split(',').all(|host| {
+        let name = match host.strip_prefix('[') {
+            Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    });
+    let mut pairs: Vec<String> =
+        query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned).collect();
+    let tls = if local { "disable" } else { "require" };
+    for (name, value) in [("sslmode", tls), ("connect_timeout", "5"), ("application_name", "rackhand-spin")] {
+        if !pairs.iter().any(|pair| pair.starts_with(&format!("{name}="))) {
+            pairs.push(format!("{name}={value}"));
+        }
+    }
+    match pairs.iter_mut().find(|pair| pair.starts_with("options=")) {
+        Some(given) => *given = format!("{given}%20{CONNECTION_OPTIONS}"),
+        None => pairs.push(format!("options={CONNECTION_OPTIONS}")),
+    }
+    Some(format!("postgres://{place}?{}", pairs.join("&")))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the host's clock is read, to date tokens")]
+fn now_unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

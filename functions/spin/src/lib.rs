@@ -1,0 +1,94 @@
+//! The Spin host of the control plane: a component (wasi:http 0.3, so Spin 4.1 or later) around the Router of
+//! `rackhand-functions`, with `spin:postgres` as its database and Spin variables as its settings.
+//!
+//! It holds nothing that matters: Spin may run any number of instances and end each at any time. Without its
+//! database it answers 503; without its settings every request is answered `internal`, and the log says which
+//! variable to set. A panic ends the instance with the requests in it.
+
+#![cfg(all(target_arch = "wasm32", target_os = "wasi"))]
+
+mod config;
+mod database;
+mod polling;
+mod ui;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Request},
+    middleware::{Next, from_fn},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderValue, header};
+use rackhand_functions::{host::ClientAddress, request::Trace};
+use spin_sdk::http_service;
+use tower::ServiceExt as _;
+
+/// Spin puts the peer's address and port there, whatever the client sent under that name.
+const CLIENT_HEADER: &str = "spin-client-addr";
+
+/// Built once for each instance.
+static ROUTER: LazyLock<Router> = LazyLock::new(|| {
+    let logs = tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(std::io::stderr);
+    logs.with_max_level(tracing::Level::INFO).init();
+    rackhand_functions::router().layer(from_fn(observe))
+});
+
+#[http_service]
+async fn handle(request: spin_sdk::http::Request) -> Response {
+    let router = ROUTER.clone();
+    let mut request = request.map(Body::new);
+    if let Some(address) = client_address(request.headers()) {
+        request.extensions_mut().insert(ClientAddress(address));
+    }
+    let mut https = false;
+    match config::host().await {
+        Ok(host) => {
+            https = host.settings.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+            request.extensions_mut().insert(Arc::clone(host));
+        }
+        Err(error) => tracing::error!("{error}"),
+    }
+    let mut response = if ui::is_api(request.uri().path()) {
+        router.oneshot(request).await.into_response()
+    } else {
+        ui::answer(request.method(), request.uri().path())
+    };
+    if https {
+        let hsts = HeaderValue::from_static("max-age=31536000");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
+    response
+}
+
+/// The last value is Spin's, should a client's own ever stand beside it.
+fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
+    let text = headers.get_all(CLIENT_HEADER).iter().next_back()?.to_str().ok()?;
+    text.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| text.parse()).ok()
+}
+
+/// Logs one line without query, headers or bodies.
+async fn observe(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let frequent = matches!(
+        matched.as_deref(),
+        Some("/v1/health" | "/v1/executor/lease" | "/v1/executor/report" | "/v1/events")
+    );
+    if !frequent || status >= 400 {
+        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
+    }
+    response
+}
