@@ -77,7 +77,7 @@ pub struct User {
 #[derive(Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
-    #[garde(email, length(bytes, max = 254))]
+    #[garde(length(bytes, max = 254), custom(crate::check::email))]
     pub email: String,
     #[garde(length(chars, min = 1, max = 120))]
     pub name: String,

@@ -75,14 +75,14 @@ pub struct FirmwarePackage {
     /// Shown to people, e.g. `BIOS 2.19.1`.
     #[garde(length(chars, min = 1, max = 200))]
     pub name: String,
-    #[garde(pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"))]
+    #[garde(custom(crate::check::file_name))]
     pub file_name: String,
     /// Where an executor of the site fetches it: `http://` or `https://`; the executor's policy names the
     /// hosts it may fetch from.
-    #[garde(length(bytes, max = 1000), pattern(r"^https?://[^ @]+$"))]
+    #[garde(length(bytes, max = 1000), custom(crate::check::web_address))]
     pub url: String,
     /// Of the whole file, hex. Nothing else is ever handed to a BMC.
-    #[garde(pattern(r"^[0-9a-f]{64}$"))]
+    #[garde(custom(crate::check::sha256_hex))]
     pub sha256: String,
     /// Bytes.
     #[garde(range(min = 1, max = 8_589_934_592))]
@@ -259,7 +259,7 @@ pub enum Reboot {
 #[serde(deny_unknown_fields)]
 pub struct Approval {
     /// The digest of the plan that was read.
-    #[garde(pattern(r"^[0-9a-f]{64}$"))]
+    #[garde(custom(crate::check::sha256_hex))]
     pub digest: String,
 }
 

@@ -4,6 +4,7 @@
 //! their parameters, the executors' protocol and the error codes. It knows no other crate of ours, does
 //! no I/O and reads no clock. `migrations/` beside it holds the database half of the same contract.
 
+mod check;
 pub mod digest;
 pub mod error;
 pub mod event;

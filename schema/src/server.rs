@@ -134,7 +134,7 @@ pub struct ServerUpsert {
     pub bmc_url: String,
     #[garde(skip)]
     pub credential_id: Option<CredentialId>,
-    #[garde(inner(pattern(r"^[0-9a-f]{64}$")))]
+    #[garde(inner(custom(crate::check::sha256_hex)))]
     pub spki_sha256: Option<String>,
     #[serde(default)]
     #[garde(length(max = 64), inner(length(chars, min = 1, max = 64)))]

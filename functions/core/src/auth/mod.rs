@@ -4,6 +4,7 @@
 //! Both wrong passwords and unknown users end in the same answer after the same work.
 
 pub mod browser;
+mod jwt;
 pub mod password;
 pub mod token;
 

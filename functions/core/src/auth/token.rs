@@ -13,6 +13,7 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
+use super::jwt;
 use crate::problem::{Answer, Refusal};
 
 /// Seconds.
@@ -62,10 +63,6 @@ pub struct SigningKeys {
     decoding: DecodingKey,
 }
 
-/// PKCS#8 (RFC 5958) of an Ed25519 key (RFC 8410 §7), up to the 32 bytes of the seed.
-const PKCS8_PREFIX: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-
 impl SigningKeys {
     /// From a key file's text: a 32-byte seed as hex, or the PEM that `openssl genpkey -algorithm ed25519`
     /// writes.
@@ -88,12 +85,12 @@ impl SigningKeys {
 
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let public = SigningKey::from_bytes(seed).verifying_key().to_bytes();
-        let der = Zeroizing::new([PKCS8_PREFIX.as_slice(), seed].concat());
+        jwt::install();
         Self {
             kid: sha256_hex(&public).chars().take(16).collect(),
             public,
-            encoding: EncodingKey::from_ed_der(&der),
-            decoding: DecodingKey::from_ed_der(&public),
+            encoding: jwt::encoding_key(seed),
+            decoding: jwt::decoding_key(&public),
         }
     }
 
