@@ -11,6 +11,7 @@ import { meQuery, sitesQuery } from "./api/queries";
 import { Shell } from "./components/Shell";
 import { CannotStart, NotFound, PageError } from "./components/errors";
 import { Loading } from "./components/ui";
+import { PAGES } from "./lib/pages";
 import { fleetFilter, jobFilter, jobView, parseSearch, signInTarget, siteOnly, stringifySearch } from "./lib/search";
 
 const root = createRootRouteWithContext<{ queries: QueryClient }>()({ component: Outlet, notFoundComponent: NotFound });
@@ -19,7 +20,7 @@ const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
   validateSearch: signInTarget,
-  component: lazyRouteComponent(() => import("./pages/SignIn"), "SignIn"),
+  component: lazyRouteComponent(PAGES.signIn, "SignIn"),
 });
 
 const signedIn = createRoute({
@@ -52,41 +53,41 @@ const servers = createRoute({
   getParentRoute: () => signedIn,
   path: "/servers",
   validateSearch: fleetFilter,
-  component: lazyRouteComponent(() => import("./pages/Fleet"), "Fleet"),
+  component: lazyRouteComponent(PAGES.fleet, "Fleet"),
 });
 
 const server = createRoute({
   getParentRoute: () => signedIn,
   path: "/servers/$id",
-  component: lazyRouteComponent(() => import("./pages/Server"), "ServerPage"),
+  component: lazyRouteComponent(PAGES.server, "ServerPage"),
 });
 
 const jobs = createRoute({
   getParentRoute: () => signedIn,
   path: "/jobs",
   validateSearch: jobFilter,
-  component: lazyRouteComponent(() => import("./pages/Jobs"), "Jobs"),
+  component: lazyRouteComponent(PAGES.jobs, "Jobs"),
 });
 
 const newJob = createRoute({
   getParentRoute: () => signedIn,
   path: "/jobs/new",
   validateSearch: (raw: Record<string, unknown>): { draft?: string } => (typeof raw.draft === "string" ? { draft: raw.draft } : {}),
-  component: lazyRouteComponent(() => import("./pages/NewFirmwareJob"), "NewFirmwareJob"),
+  component: lazyRouteComponent(PAGES.newFirmwareJob, "NewFirmwareJob"),
 });
 
 const job = createRoute({
   getParentRoute: () => signedIn,
   path: "/jobs/$id",
   validateSearch: jobView,
-  component: lazyRouteComponent(() => import("./pages/Job"), "JobPage"),
+  component: lazyRouteComponent(PAGES.job, "JobPage"),
 });
 
 const executors = createRoute({
   getParentRoute: () => signedIn,
   path: "/executors",
   validateSearch: siteOnly,
-  component: lazyRouteComponent(() => import("./pages/Executors"), "Executors"),
+  component: lazyRouteComponent(PAGES.executors, "Executors"),
 });
 
 const tree = root.addChildren([signIn, signedIn.addChildren([home, servers, server, jobs, newJob, job, executors])]);

@@ -85,13 +85,16 @@ pub fn job(job: &Job, runs: &[Run], out: Output) -> String {
     text
 }
 
-/// Reason and detail of a run's state.
+/// Reason and detail of a run's state. It always stands beside the server's name, so a detail that begins with the
+/// name goes without.
 pub fn why(run: &Run) -> String {
-    match (run.reason.is_empty(), run.detail.is_empty()) {
+    let detail = run.detail.strip_prefix(&run.server).and_then(|rest| rest.strip_prefix(": "));
+    let detail = detail.unwrap_or(&run.detail);
+    match (run.reason.is_empty(), detail.is_empty()) {
         (true, true) => "-".to_owned(),
         (false, true) => run.reason.clone(),
-        (true, false) => run.detail.clone(),
-        (false, false) => format!("{}: {}", run.reason, run.detail),
+        (true, false) => detail.to_owned(),
+        (false, false) => format!("{}: {detail}", run.reason),
     }
 }
 
@@ -194,7 +197,7 @@ mod tests {
             "id": "01920000-0000-7000-8000-000000000009", "job_id": "01920000-0000-7000-8000-000000000001",
             "site_id": "01920000-0000-7000-8000-000000000002", "server_id": "01920000-0000-7000-8000-000000000004",
             "server": "bmc-04", "state": "failed", "reason": "device-failed",
-            "detail": "RED007: Unable to verify Update Package signature.", "since": "2026-01-02T03:10:00Z",
+            "detail": "bmc-04: RED007: Unable to verify Update Package signature.", "since": "2026-01-02T03:10:00Z",
             "phase": "stage", "percent": null, "epoch": 2, "executor": null, "executor_name": "executor-2",
             "cancel_requested": false, "created_at": "2026-01-02T03:04:05Z", "finished_at": null,
         }))

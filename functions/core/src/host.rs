@@ -22,8 +22,10 @@ pub struct Statement {
     pub sql: &'static str,
 }
 
-/// The one statement that hosts really send: scope, statement and arguments in, JSON text out.
-pub const RUN_SQL: &str = "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb)::text";
+/// The one statement that hosts really send: scope, statement and arguments in; JSON text out, and which topics
+/// the statement woke (names with spaces between them, or null), for a host that cannot LISTEN.
+pub const RUN_SQL: &str = "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb)::text, \
+    nullif(current_setting('rackhand.wakes', true), '')";
 
 /// The SQLSTATE with which functions of the schema refuse; message = [`ErrorCode`], detail = text for
 /// people, hint = the role that would allow it.

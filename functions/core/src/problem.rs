@@ -31,7 +31,7 @@ impl Refusal {
     }
 
     pub fn not_found() -> Self {
-        Self::new(ErrorCode::NotFound, "There is nothing here, or you may not see it.")
+        Self::new(ErrorCode::NotFound, "It does not exist, was removed, or is in a site where you have no role.")
     }
 
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {

@@ -77,13 +77,21 @@ export async function sessionFetch(request: Request): Promise<Response> {
   return answer;
 }
 
+/** A control plane that hangs is as good as none: the pages say so instead of reading for ever. */
+const ANSWER_MS = 20_000;
+
+function timedFetch(request: Request): Promise<Response> {
+  return sessionFetch(new Request(request, { signal: AbortSignal.any([request.signal, AbortSignal.timeout(ANSWER_MS)]) }));
+}
+
 async function send(request: Request): Promise<Response> {
   try {
     const answer = await fetch(request);
     noteServerDate(answer.headers.get("date"));
     return answer;
   } catch (cause) {
-    if (request.signal.aborted) throw cause;
+    const timedOut = request.signal.reason instanceof DOMException && request.signal.reason.name === "TimeoutError";
+    if (request.signal.aborted && !timedOut) throw cause;
     throw new Unreachable(cause);
   }
 }
@@ -91,7 +99,7 @@ async function send(request: Request): Promise<Response> {
 export const api = createClient<paths>({
   baseUrl: typeof location === "undefined" ? "http://localhost" : location.origin,
   credentials: "same-origin",
-  fetch: sessionFetch,
+  fetch: timedFetch,
 });
 
 /** The body of a successful answer; throws [`ApiError`] otherwise. */

@@ -10,9 +10,10 @@ interface Props {
   siteId: string;
   targets: string[];
   blocked: string | undefined;
+  label?: string;
 }
 
-export function InventoryButton({ siteId, targets, blocked }: Props) {
+export function InventoryButton({ siteId, targets, blocked, label = "Read inventory" }: Props) {
   const navigate = useNavigate();
   // Kept until the job is there, so that a repeated click after a lost answer makes no second one.
   const key = useRef({ targets: "", key: "" });
@@ -35,7 +36,7 @@ export function InventoryButton({ siteId, targets, blocked }: Props) {
   return (
     <>
       <Button blocked={blocked} busy={start.isPending} onClick={() => start.mutate()}>
-        {start.isPending ? "Starting…" : "Read inventory"}
+        {start.isPending ? "Starting…" : label}
       </Button>
       {start.error && (
         <div className="order-last basis-full">

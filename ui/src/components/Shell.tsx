@@ -1,18 +1,21 @@
 /** The frame of every signed-in page: navigation, site, live state, theme, person, banners. */
 import { useQuery, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, Outlet, useRouter, useRouterState } from "@tanstack/react-router";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 
 import { api } from "../api/client";
 import { meQuery, sitesQuery } from "../api/queries";
 import type { Me } from "../api/types";
 import { count } from "../lib/format";
+import { fetchPagesSoon } from "../lib/pages";
 import { setTheme, type Theme, theme } from "../lib/theme";
 import { LiveProvider } from "../live/LiveProvider";
 import { Banners, LiveBadge } from "./Banners";
+import { Shortcuts } from "./Shortcuts";
 
 export function Shell() {
   const { data: me } = useSuspenseQuery(meQuery);
+  useEffect(fetchPagesSoon, []);
   return (
     <LiveProvider>
       <a href="#main" className="btn btn-primary absolute top-2 left-2 z-50 -translate-y-16 focus:translate-y-0">
@@ -119,6 +122,7 @@ function Person({ me }: { me: Me }) {
       <button type="button" className="link text-soft mt-1.5 text-xs" onClick={() => void signOut()}>
         Sign out
       </button>
+      <Shortcuts />
     </div>
   );
 }

@@ -4,7 +4,7 @@ import { type ErrorComponentProps, Link, useRouter } from "@tanstack/react-route
 
 import { isPassing } from "../api/problem";
 import { useEffect } from "react";
-import { Empty, ProblemNote } from "./ui";
+import { Empty, ProblemNote, useTitle } from "./ui";
 
 /** The session could not be read. Tries again by itself when that may help. */
 export function CannotStart({ error }: ErrorComponentProps) {
@@ -41,6 +41,7 @@ export function PageError({ error }: ErrorComponentProps) {
 }
 
 export function NotFound() {
+  useTitle("Not found");
   return (
     <main className="pt-[12vh]">
       <h1 className="sr-only">Not found</h1>

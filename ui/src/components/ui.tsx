@@ -175,7 +175,15 @@ export function Loading({ what }: { what: string }) {
   );
 }
 
-export function PageHead({ title, meta, actions }: { title: ReactNode; meta?: ReactNode; actions?: ReactNode }) {
+/** Names the browser's tab after the page. */
+export function useTitle(title: string): void {
+  useEffect(() => {
+    document.title = `${title} · Rackhand`;
+  }, [title]);
+}
+
+export function PageHead({ title, meta, actions }: { title: string; meta?: ReactNode; actions?: ReactNode }) {
+  useTitle(title);
   return (
     <div className="flex flex-wrap items-end justify-between gap-x-6 gap-y-3 pb-4">
       <div className="min-w-0">

@@ -1,5 +1,8 @@
 /** Times, sizes and counts as people read them. All pure. */
 
+/** A reading older than this is marked as stale. */
+export const STALE_MS = 15 * 60_000;
+
 /** "4 s", "3 min", "2 h 5 min", "12 d": at most two units. */
 export function duration(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
@@ -69,6 +72,11 @@ export function words(machine: string): string {
 export function generation(name: string): string {
   const match = /^idrac(\d+)$/.exec(name);
   return match ? `iDRAC ${match[1]}` : name;
+}
+
+/** Orders "iDRAC 9" before "iDRAC 10". */
+export function byNumber(a: string, b: string): number {
+  return a.localeCompare(b, "en", { numeric: true });
 }
 
 export function shortDigest(hex: string): string {

@@ -2,18 +2,20 @@
  * The one event stream of this tab. It resumes by `Last-Event-ID`, reconnects with backoff, and lets go
  * of its connection while the tab is hidden (HTTP/1.1 allows a browser six per host).
  *
- * How it fails: a silent connection (no keep-alive for 35 s) is cut and counted as lost; the state says
- * since when, and the banner shows it.
+ * How it fails: a connection that stays silent (no keep-alive for 35 s, no answer for 10 s) is cut and counted
+ * as lost; the state says since when nothing was heard, and the banner shows it.
  */
 import type { QueryClient } from "@tanstack/react-query";
 
 import { api, body, sessionFetch } from "../api/client";
-import { ApiError, toProblem } from "../api/problem";
+import { ApiError, toProblem, Unreachable } from "../api/problem";
 import type { Event } from "../api/types";
 import { Cursor, KeyBatch, retryDelay, staleAfter } from "./cursor";
 import { SseParser } from "./sse";
 
 const SILENCE_MS = 35_000;
+/** The first byte of an answer must come by then. */
+const CONNECT_MS = 10_000;
 const HIDDEN_MS = 30_000;
 const FLUSH_MS = 300;
 
@@ -35,6 +37,8 @@ export class LiveStream {
   #listeners = new Set<() => void>();
   #eventListeners = new Set<(event: Event) => void>();
   #connection: AbortController | undefined;
+  /** Browser time of the last sign of life. */
+  #heard = Date.now();
   #wake: (() => void) | undefined;
   #hideTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -114,7 +118,7 @@ export class LiveStream {
       attempt += 1;
       this.#set({
         kind: "lost",
-        since: this.#state.kind === "lost" ? this.#state.since : Date.now(),
+        since: this.#state.kind === "lost" ? this.#state.since : failure instanceof Unreachable ? Math.min(this.#heard, Date.now()) : Date.now(),
         error: failure,
         retryAt: Date.now() + delay,
       });
@@ -133,11 +137,20 @@ export class LiveStream {
     const abort = (): void => connection.abort();
     stop.addEventListener("abort", abort, { once: true });
     let silence: ReturnType<typeof setTimeout> | undefined;
+    let silent = false;
+    const listen = (ms: number): void => {
+      clearTimeout(silence);
+      silence = setTimeout(() => {
+        silent = true;
+        connection.abort();
+      }, ms);
+    };
     try {
       if (this.#cursor.value === undefined) await this.#seed();
       const url = new URL("/v1/events/stream", location.origin);
       const headers: Record<string, string> = { Accept: "text/event-stream" };
       if (this.#cursor.value !== undefined) headers["Last-Event-ID"] = this.#cursor.value;
+      listen(CONNECT_MS);
       const answer = await sessionFetch(
         new Request(url, { headers, credentials: "same-origin", cache: "no-store", signal: connection.signal }),
       );
@@ -147,18 +160,15 @@ export class LiveStream {
       if (this.#state.kind !== "live") this.#set({ kind: "live", since: Date.now() });
       const parser = new SseParser();
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-      const listen = (): void => {
-        clearTimeout(silence);
-        silence = setTimeout(() => connection.abort(), SILENCE_MS);
-      };
-      listen();
       for (;;) {
+        this.#heard = Date.now();
+        listen(SILENCE_MS);
         const { done, value } = await reader.read();
         if (done) return true;
-        listen();
         for (const message of parser.push(value)) this.#take(message.id, message.data);
       }
     } catch (error) {
+      if (silent) throw new Unreachable(error);
       if (connection.signal.aborted && this.#state.kind === "live") return true;
       throw error;
     } finally {

@@ -6,9 +6,11 @@ import { useMemo, useRef, useState } from "react";
 import { api, body } from "../api/client";
 import { meQuery } from "../api/queries";
 import type { NewJob } from "../api/types";
+import { InventoryButton } from "../components/InventoryButton";
+import { Shape } from "../components/Status";
 import { Button, Empty, PageHead, Panel, ProblemNote } from "../components/ui";
 import { type Draft, loadDraft } from "../lib/draft";
-import { count, generation as generationName } from "../lib/format";
+import { byNumber, count, generation as generationName } from "../lib/format";
 import { EMPTY, isBlank, packageFor, packageKey, packageProblems, type PackageForm, toForm, toPackage } from "../lib/packages";
 import { missingRole } from "../lib/roles";
 import { PackageEditor, PastePackages } from "./job/PackageEditor";
@@ -55,7 +57,10 @@ function Form({ draft }: { draft: Draft }) {
   const filled = Object.entries(packages).filter(([, form]) => !isBlank(form));
   const wrong = filled.some(([, form]) => Object.keys(packageProblems(form)).length > 0);
   const given = filled.map(([name]) => name);
-  const uncovered = draft.targets.filter((target) => packageFor(target, given) === undefined);
+  // A target's identity is null where nobody has read it yet, and absent where the draft was made without it.
+  const unread = draft.targets.filter((target) => target.model === null && target.generation === null);
+  const lookedUp = draft.targets.every((target) => target.model !== undefined);
+  const uncovered = draft.targets.filter((target) => target.model !== undefined && !unread.includes(target)).filter((target) => packageFor(target, given) === undefined);
   const servers = (name: string): number => draft.targets.filter((target) => packageFor(target, Object.keys(packages)) === name).length;
   const addable = [...generations, ...models, "any"].filter((name) => packages[name] === undefined);
   const paceWrong = !inRange(parallel, 1, 1000) || !inRange(pauseAfter, 0, 1000);
@@ -106,6 +111,17 @@ function Form({ draft }: { draft: Draft }) {
       />
       <div className="flex flex-col gap-4">
         <Targets draft={draft} generations={generations} />
+        {unread.length > 0 && (
+          <div role="status" className="border-warn/40 bg-warn-wash flex flex-wrap items-center gap-x-4 gap-y-2 rounded-md border px-3 py-2.5">
+            <p className="flex flex-1 basis-96 items-start gap-2">
+              <span className="pt-0.5">
+                <Shape tone="warn" />
+              </span>
+              {count(unread.length, "server")} {unread.length === 1 ? "has" : "have"} never been read, so {unread.length === 1 ? "its" : "their"} firmware is not known and the plan will leave {unread.length === 1 ? "it" : "them"} out. Read the inventory first, then select {unread.length === 1 ? "it" : "them"} again.
+            </p>
+            <InventoryButton siteId={draft.siteId} targets={unread.map((target) => target.id)} blocked={forbidden} />
+          </div>
+        )}
         <Panel title="Packages, by server model or BMC generation" aside={<PastePackages use={setPackages} />}>
           <div className="flex flex-col gap-4 p-4">
             <p className="text-soft">An executor fetches the file inside the site, checks its SHA-256, and hands nothing else to a BMC. The version is what must be read back.</p>
@@ -113,7 +129,7 @@ function Form({ draft }: { draft: Draft }) {
               <PackageEditor
                 key={name}
                 target={name}
-                servers={servers(name)}
+                servers={lookedUp ? servers(name) : undefined}
                 form={form}
                 strict={tried}
                 change={(next) => setPackages((old) => ({ ...old, [name]: next }))}
@@ -192,7 +208,7 @@ function Form({ draft }: { draft: Draft }) {
 }
 
 function distinct(values: (string | null | undefined)[]): string[] {
-  return [...new Set(values.filter((value) => typeof value === "string"))].sort();
+  return [...new Set(values.filter((value) => typeof value === "string"))].sort(byNumber);
 }
 
 function Targets({ draft, generations }: { draft: Draft; generations: string[] }) {

@@ -9,10 +9,9 @@ import { InventoryButton } from "../components/InventoryButton";
 import { HealthStatus, PowerStatus, Shape, Status } from "../components/Status";
 import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, Unread, useNow } from "../components/ui";
 import { saveDraft } from "../lib/draft";
-import { clock, count, generation, words } from "../lib/format";
+import { clock, count, generation, STALE_MS, words } from "../lib/format";
 import { missingRole } from "../lib/roles";
 import { useEventLog } from "../live/log";
-import { STALE_MS } from "./fleet/FleetTable";
 
 export function ServerPage() {
   const { id } = useParams({ from: "/signed-in/servers/$id" });

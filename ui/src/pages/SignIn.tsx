@@ -4,9 +4,10 @@ import { useState } from "react";
 
 import { api, body } from "../api/client";
 import { meQuery } from "../api/queries";
-import { Button, ProblemNote } from "../components/ui";
+import { Button, ProblemNote, useTitle } from "../components/ui";
 
 export function SignIn() {
+  useTitle("Sign in");
   const { to } = useSearch({ from: "/sign-in" });
   const router = useRouter();
   const queries = useQueryClient();

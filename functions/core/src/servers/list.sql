@@ -1,33 +1,8 @@
-with page as materialized (
-    -- The first of each site by its own index, then the first of those: row-level security hides most rows from
-    -- most people, and walking the whole fleet's index past them would cost more with each site.
-    select f.*, row_number() over (order by f.name, f.id) as place
-    from unnest(case when $1 ->> 'site' is null then rackhand.allowed_sites()
-        else array[($1 ->> 'site')::uuid] end) as own (site)
-    cross join lateral (
-        select v.*
-        from rackhand.server v
-        where v.site_id = own.site and v.removed_at is null
-            and ($1 -> 'cursor' = 'null'
-                or (v.name, v.id) > ($1 -> 'cursor' ->> 'name', ($1 -> 'cursor' ->> 'id')::uuid))
-            and ($1 ->> 'power' is null or v.power = $1 ->> 'power')
-            and ($1 ->> 'health' is null or v.health = $1 ->> 'health')
-            and ($1 ->> 'generation' is null or v.generation = $1 ->> 'generation')
-            and ($1 ->> 'model' is null or v.model = $1 ->> 'model')
-            and ($1 ->> 'tag' is null or v.tags @> array[$1 ->> 'tag'])
-            and ($1 ->> 'q' is null or strpos(lower(v.name), $1 ->> 'q') > 0
-                or strpos(lower(coalesce(v.service_tag, '')), $1 ->> 'q') > 0
-                or strpos(lower(coalesce(v.model, '')), $1 ->> 'q') > 0)
-        order by v.name, v.id
-        limit ($1 ->> 'limit')::int + 1) f
-    order by f.name, f.id
-    limit ($1 ->> 'limit')::int + 1
-),
-counted as materialized (
-    select v.power, v.health, coalesce(v.generation, 'unknown') as generation, count(*) as n
+-- What is asked for, in one place; planned anew where it is used, each time by another index.
+with matching as not materialized (
+    select v.*
     from rackhand.server v
     where v.removed_at is null
-        and ($1 ->> 'site' is null or v.site_id = ($1 ->> 'site')::uuid)
         and ($1 ->> 'power' is null or v.power = $1 ->> 'power')
         and ($1 ->> 'health' is null or v.health = $1 ->> 'health')
         and ($1 ->> 'generation' is null or v.generation = $1 ->> 'generation')
@@ -36,6 +11,28 @@ counted as materialized (
         and ($1 ->> 'q' is null or strpos(lower(v.name), $1 ->> 'q') > 0
             or strpos(lower(coalesce(v.service_tag, '')), $1 ->> 'q') > 0
             or strpos(lower(coalesce(v.model, '')), $1 ->> 'q') > 0)
+),
+page as materialized (
+    -- The first of each site by its own index, then the first of those: row-level security hides most rows from
+    -- most people, and walking the whole fleet's index past them would cost more with each site.
+    select f.*, row_number() over (order by f.name, f.id) as place
+    from unnest(case when $1 ->> 'site' is null then rackhand.allowed_sites()
+        else array[($1 ->> 'site')::uuid] end) as own (site)
+    cross join lateral (
+        select m.*
+        from matching m
+        where m.site_id = own.site
+            and ($1 -> 'cursor' = 'null'
+                or (m.name, m.id) > ($1 -> 'cursor' ->> 'name', ($1 -> 'cursor' ->> 'id')::uuid))
+        order by m.name, m.id
+        limit ($1 ->> 'limit')::int + 1) f
+    order by f.name, f.id
+    limit ($1 ->> 'limit')::int + 1
+),
+counted as materialized (
+    select m.power, m.health, coalesce(m.generation, 'unknown') as generation, count(*) as n
+    from matching m
+    where $1 ->> 'site' is null or m.site_id = ($1 ->> 'site')::uuid
     group by 1, 2, 3
 )
 select jsonb_build_object(

@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 
 import type { ServerList } from "../../api/types";
-import { generation as generationName, number, words } from "../../lib/format";
+import { byNumber, generation as generationName, number, words } from "../../lib/format";
 import { type FleetFilter, HEALTH, POWER } from "../../lib/search";
 
 interface Props {
@@ -13,7 +13,7 @@ interface Props {
 export function FleetFilters({ filter, counts, change }: Props) {
   const generations = [...new Set([...Object.keys(counts?.generation ?? {}), ...(filter.generation ? [filter.generation] : [])])]
     .filter((name) => name !== "" && name !== "unknown")
-    .sort();
+    .sort(byNumber);
   const active = (["q", "power", "health", "generation", "model", "tag"] as const).filter((key) => filter[key] !== undefined);
   return (
     <search className="flex flex-wrap items-center gap-2 pb-1">

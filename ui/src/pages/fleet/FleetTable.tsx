@@ -7,11 +7,9 @@ import { useEffect, useMemo, useRef } from "react";
 import type { ServerSummary } from "../../api/types";
 import { HealthStatus, PowerStatus, Shape } from "../../components/Status";
 import { Age, None } from "../../components/ui";
-import { generation, number } from "../../lib/format";
+import { generation, number, STALE_MS } from "../../lib/format";
 import type { FleetFilter } from "../../lib/search";
 
-/** A reading older than this is marked as stale. */
-export const STALE_MS = 15 * 60_000;
 const ROW = 36;
 
 const features = tableFeatures({});

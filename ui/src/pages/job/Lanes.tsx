@@ -41,6 +41,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
     combine: (results) => new Map(results.flatMap(({ data }) => (data ? [[data.id, data] as const] : []))),
   });
 
+  const percents = runs.some(hasPercent);
   const now = useNow();
   const scale = useMemo(() => {
     const spans = [...details.values()].flatMap((detail) =>
@@ -51,7 +52,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
 
   return (
     <section className="panel flex max-h-full min-h-40 flex-col self-start" aria-label="Runs">
-      <div className="border-line bg-raised grid min-h-[30px] grid-cols-[minmax(0,1fr)_minmax(0,1fr)] items-center border-b px-3">
+      <div className={`border-line bg-raised grid min-h-[30px] ${columns(narrow)} items-center border-b px-3`}>
         <span className="eyebrow">Server</span>
         <span className="eyebrow flex justify-between pl-3">
           <span>Phases</span>
@@ -72,7 +73,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
                 className="absolute inset-x-0 top-0"
                 style={{ height: ROW, transform: `translateY(${item.start}px)` }}
               >
-                <Lane run={run} detail={details.get(run.id)} scale={scale} now={now} chosen={run.id === chosen} narrow={narrow} />
+                <Lane run={run} detail={details.get(run.id)} scale={scale} now={now} chosen={run.id === chosen} narrow={narrow} percents={percents} />
               </li>
             );
           })}
@@ -82,6 +83,11 @@ export function Lanes({ runs, chosen, narrow }: Props) {
   );
 }
 
+/** Beside an open run the words need more room than the times. */
+function columns(narrow: boolean): string {
+  return narrow ? "grid-cols-[minmax(0,3fr)_minmax(0,2fr)]" : "grid-cols-[minmax(0,1fr)_minmax(0,1fr)]";
+}
+
 interface LaneProps {
   run: Run;
   detail: RunDetail | undefined;
@@ -89,9 +95,15 @@ interface LaneProps {
   now: number;
   chosen: boolean;
   narrow: boolean;
+  /** Whether any lane has a percentage: then each leaves room for one, so that all share the time axis. */
+  percents: boolean;
 }
 
-function Lane({ run, detail, scale, now, chosen, narrow }: LaneProps) {
+function hasPercent(run: Run): boolean {
+  return typeof run.percent === "number" && !isRunOver(run.state);
+}
+
+function Lane({ run, detail, scale, now, chosen, narrow, percents }: LaneProps) {
   return (
     <Link
       from="/jobs/$id"
@@ -101,7 +113,8 @@ function Lane({ run, detail, scale, now, chosen, narrow }: LaneProps) {
       resetScroll={false}
       aria-current={chosen ? "true" : undefined}
       aria-label={`${run.server}: ${words(run.state)}`}
-      className={`border-line grid h-full grid-cols-[minmax(0,1fr)_minmax(0,1fr)] items-center border-b px-3 ${chosen ? "bg-accent-wash shadow-[inset_2px_0_0_var(--color-accent)]" : "hover:bg-hover"}`}
+      data-row
+      className={`border-line grid h-full ${columns(narrow)} items-center border-b px-3 ${chosen ? "bg-accent-wash shadow-[inset_2px_0_0_var(--color-accent)]" : "hover:bg-hover"}`}
     >
       <div className="min-w-0">
         <div className="flex items-center gap-3">
@@ -112,7 +125,7 @@ function Lane({ run, detail, scale, now, chosen, narrow }: LaneProps) {
       </div>
       <div className="flex min-w-0 items-center gap-3 pl-3">
         <Timeline detail={detail} scale={scale} now={now} />
-        <span className="mono w-10 shrink-0 text-right">{typeof run.percent === "number" && !isRunOver(run.state) ? `${run.percent} %` : ""}</span>
+        {percents && <span className="mono w-10 shrink-0 text-right">{hasPercent(run) ? `${run.percent} %` : ""}</span>}
       </div>
     </Link>
   );
@@ -130,7 +143,9 @@ export function laneText(run: Run, now: number, narrow = false): string {
   } else {
     parts.push(`${phase || words(run.state)} for ${duration(now - Date.parse(run.since))}`);
   }
-  const why = run.detail || words(run.reason);
+  // The name stands above already.
+  const detail = run.detail.startsWith(`${run.server}: `) ? run.detail.slice(run.server.length + 2) : run.detail;
+  const why = detail || words(run.reason);
   if (why) parts.push(why);
   if (run.cancel_requested && !over) parts.push("cancel requested");
   if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);

@@ -19,8 +19,8 @@ const LABEL: Record<PackageField, [string, string, string]> = {
 interface Props {
   /** A server model, a BMC generation, or `any`. */
   target: string;
-  /** How many servers get this package. */
-  servers: number;
+  /** How many servers get this package; absent where that is not known here. */
+  servers: number | undefined;
   form: PackageForm;
   /** Also marks what is still empty. */
   strict: boolean;
@@ -35,7 +35,7 @@ export function PackageEditor({ target, servers, form, strict, change, remove }:
     <fieldset className="border-line rounded-md border px-3.5 pt-2 pb-3.5">
       <legend className="px-1.5">
         <span className="font-medium">{packageKey(target)}</span>
-        <span className="text-soft"> · {count(servers, "server")}</span>
+        {servers !== undefined && <span className="text-soft"> · {count(servers, "server")}</span>}
       </legend>
       <div className="grid gap-x-3 gap-y-2.5 sm:grid-cols-4">
         {(Object.keys(LABEL) as PackageField[]).map((field) => {

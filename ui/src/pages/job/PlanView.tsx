@@ -6,6 +6,7 @@ import { type ReactNode, useState } from "react";
 import { api, body } from "../../api/client";
 import { problemCode } from "../../api/problem";
 import type { Job, Me, PlanStep, PlanTarget, Site } from "../../api/types";
+import { InventoryButton } from "../../components/InventoryButton";
 import { Shape, Status } from "../../components/Status";
 import { Age, Button, None, ProblemNote } from "../../components/ui";
 import { saveDraft } from "../../lib/draft";
@@ -195,7 +196,7 @@ function Step({ step, off }: { step: PlanStep; off: boolean }) {
           <span className="mono">
             {step.from} → <b className={off ? "" : "text-accent"}>{step.to}</b>
           </span>
-          <div className="text-faint text-xs">
+          <div className="text-faint text-xs whitespace-nowrap">
             <span className="mono">{step.component}</span> · sha256 <span className="mono">{shortDigest(step.sha256)}…</span>
           </div>
         </div>
@@ -244,6 +245,7 @@ function Approve({ job, me, site, put }: Props) {
     blocked = `${job.site} wants a second person: someone else with the role operator must approve this.`;
   }
   if (blocked === undefined && sums.change + sums.nothing === 0) blocked = "Every server is left out; there is nothing to approve.";
+  const out = job.plan.targets.filter((target) => target.blockers.length > 0).map((target) => target.server_id);
   const replan = (): void => {
     if (job.kind !== "firmware_update") return;
     const draft = saveDraft({
@@ -270,6 +272,7 @@ function Approve({ job, me, site, put }: Props) {
           {approve.isPending ? "Approving…" : approveLabel(job)}
         </Button>
         {(problemCode(approve.error) === "plan-stale" || sums.change === 0) && job.kind === "firmware_update" && <Button onClick={replan}>Change and plan again</Button>}
+        {job.kind === "firmware_update" && out.length > 0 && <InventoryButton siteId={job.site_id} targets={out} blocked={missingRole(me, "operator", job.site_id, job.site)} label={`Read inventory of ${count(out.length, "server")} left out`} />}
         {blocked === undefined && <span className="text-soft">Bound to exactly this plan: if a server has changed meanwhile, it is left out or planned again.</span>}
       </div>
     </div>

@@ -99,6 +99,14 @@ const EFFECT: Record<string, "ok" | "busy" | "wait" | "off" | "odd"> = {
   conflict: "odd",
 };
 
+/** "none", "on", "job JID_1": what a property was or is to be, without JSON's signs where it is simple. */
+function value(of: unknown): string {
+  if (of === null || of === undefined) return "none";
+  if (typeof of !== "object") return String(of);
+  const entries = Object.entries(of);
+  return entries.every(([, part]) => part === null || typeof part !== "object") ? entries.map(([name, part]) => `${words(name)} ${part ?? "none"}`).join(", ") : JSON.stringify(of);
+}
+
 function Effects({ detail }: { detail: RunDetail }) {
   return (
     <div className="border-line shrink-0 border-b px-3 py-1.5">
@@ -111,7 +119,7 @@ function Effects({ detail }: { detail: RunDetail }) {
               {words(effect.object)} {words(effect.property)}
             </span>
             <span className="mono text-soft">
-              {JSON.stringify(effect.prior)} → {JSON.stringify(effect.wanted)}
+              {value(effect.prior)} → {value(effect.wanted)}
             </span>
           </li>
         ))}

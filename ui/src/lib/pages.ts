@@ -1,0 +1,24 @@
+/**
+ * The pages, each a file of its own. What is not needed first is fetched once the first page stands, so that moving
+ * on needs no download, also while the control plane is away.
+ */
+export const PAGES = {
+  signIn: () => import("../pages/SignIn"),
+  fleet: () => import("../pages/Fleet"),
+  server: () => import("../pages/Server"),
+  jobs: () => import("../pages/Jobs"),
+  newFirmwareJob: () => import("../pages/NewFirmwareJob"),
+  job: () => import("../pages/Job"),
+  executors: () => import("../pages/Executors"),
+};
+
+const AFTER_MS = 1500;
+
+/** Fetches the other pages a moment later; gives what cancels it. */
+export function fetchPagesSoon(): () => void {
+  const timer = setTimeout(() => {
+    // A page that cannot be fetched now is fetched when somebody goes there.
+    for (const load of Object.values(PAGES)) load().catch(() => undefined);
+  }, AFTER_MS);
+  return () => clearTimeout(timer);
+}
