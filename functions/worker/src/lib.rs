@@ -1,0 +1,115 @@
+//! The control plane as a Cloudflare Worker: an adapter around the Router of `rackhand-functions`.
+//!
+//! A request gets a [`Host`] of its own, because I/O objects must not outlive a request here. What outlives
+//! one lives in two Durable Objects: [`pool::Pool`] holds the connections to Postgres, [`topics::Topic`]
+//! wakes who waits. Settings and secrets are bindings; while one is missing every request is answered
+//! `internal` and the log names it.
+#![cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+
+mod database;
+mod logs;
+mod pool;
+mod topics;
+
+use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use http::{HeaderValue, Request, Response, header};
+use rackhand_functions::{
+    Host,
+    auth::token::SigningKeys,
+    host::{ClientAddress, NoEntropy, Settings},
+    request::Trace,
+};
+use tower::ServiceExt as _;
+use worker::{Context, Env, HttpRequest, event};
+
+use crate::{database::PooledDatabase, topics::Topics};
+
+/// Longest time for which a request is held open, if `MAX_WAIT_MS` says nothing.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// What an isolate reads once.
+struct Isolate {
+    router: Router,
+    keys: SigningKeys,
+    settings: Settings,
+}
+
+thread_local! {
+    static ISOLATE: OnceCell<Rc<Isolate>> = const { OnceCell::new() };
+}
+
+#[event(start)]
+fn start() {
+    logs::install();
+}
+
+#[event(fetch)]
+async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Result<Response<Body>> {
+    let began = now_unix_ms();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut request: Request<Body> = request.map(Body::new);
+    let address = request.headers().get("cf-connecting-ip").and_then(|value| value.to_str().ok());
+    if let Some(address) = address.and_then(|text| text.parse::<IpAddr>().ok()) {
+        request.extensions_mut().insert(ClientAddress(address));
+    }
+    let secure = request.uri().scheme_str() == Some("https");
+    let router = match isolate(&env) {
+        Ok(isolate) => {
+            request.extensions_mut().insert(Arc::new(host(&isolate, &env, context)?));
+            isolate.router.clone()
+        }
+        Err(missing) => {
+            tracing::error!(%missing, "not configured");
+            rackhand_functions::router()
+        }
+    };
+    let mut response = match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    if secure {
+        let hsts = HeaderValue::from_static("max-age=31536000");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
+    let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
+    let (status, ms) = (response.status().as_u16(), now_unix_ms().saturating_sub(began));
+    tracing::info!(%method, path, status, ms, trace_id = trace, "request");
+    Ok(response)
+}
+
+/// The isolate's own, read at its first request.
+fn isolate(env: &Env) -> Result<Rc<Isolate>, String> {
+    ISOLATE.with(|cell| {
+        if let Some(isolate) = cell.get() {
+            return Ok(Rc::clone(isolate));
+        }
+        let key = env.secret("SIGNING_KEY").map_err(|_| "the secret SIGNING_KEY".to_owned())?;
+        let keys = SigningKeys::from_text(&key.to_string()).map_err(|error| format!("SIGNING_KEY: {error}"))?;
+        let text = |name| env.var(name).ok().map(|value| value.to_string()).filter(|text| !text.is_empty());
+        let max_wait = match text("MAX_WAIT_MS") {
+            Some(text) => text.parse().map(Duration::from_millis).map_err(|_| "MAX_WAIT_MS as a number")?,
+            None => MAX_WAIT,
+        };
+        let settings =
+            Settings { version: env!("CARGO_PKG_VERSION"), public_url: text("PUBLIC_URL"), max_wait };
+        let isolate = Isolate { router: rackhand_functions::router(), keys, settings };
+        Ok(Rc::clone(cell.get_or_init(|| Rc::new(isolate))))
+    })
+}
+
+fn host(isolate: &Isolate, env: &Env, context: Context) -> worker::Result<Host> {
+    Ok(Host {
+        database: Box::new(PooledDatabase { pools: env.durable_object("POOL")? }),
+        notifier: Box::new(Topics::new(env.durable_object("TOPIC")?, context)),
+        now_unix_ms,
+        entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),
+        settings: isolate.settings.clone(),
+        keys: isolate.keys.clone(),
+    })
+}
+
+fn now_unix_ms() -> u64 {
+    worker::Date::now().as_millis()
+}
