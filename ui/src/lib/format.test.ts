@@ -1,6 +1,16 @@
 import { describe, expect, it } from "vitest";
 
-import { age, bytes, clock, count, duration, generation, jobKind, number } from "./format";
+import { age, byNumber, bytes, clock, count, duration, generation, jobKind, number, withoutName } from "./format";
+
+describe("a text beside a name", () => {
+  it("goes without the name", () => {
+    expect(withoutName("bmc-1: restarts", "bmc-1")).toBe("restarts");
+    expect(withoutName("bmc-11: restarts", "bmc-1")).toBe("bmc-11: restarts");
+  });
+  it("orders by number", () => {
+    expect(["idrac10", "idrac9", "idrac8"].sort(byNumber)).toEqual(["idrac8", "idrac9", "idrac10"]);
+  });
+});
 
 describe("formats", () => {
   it("durations have at most two units", () => {

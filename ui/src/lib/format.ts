@@ -79,6 +79,11 @@ export function byNumber(a: string, b: string): number {
   return a.localeCompare(b, "en", { numeric: true });
 }
 
+/** "bmc-01: the host restarts" → "the host restarts", where the name stands beside it anyway. */
+export function withoutName(text: string, name: string): string {
+  return text.startsWith(`${name}: `) ? text.slice(name.length + 2) : text;
+}
+
 export function shortDigest(hex: string): string {
   return hex.slice(0, 12);
 }

@@ -9,7 +9,7 @@ import { InventoryButton } from "../components/InventoryButton";
 import { HealthStatus, PowerStatus, Shape, Status } from "../components/Status";
 import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, Unread, useNow } from "../components/ui";
 import { saveDraft } from "../lib/draft";
-import { clock, count, generation, STALE_MS, words } from "../lib/format";
+import { clock, count, generation, STALE_MS, withoutName, words } from "../lib/format";
 import { missingRole } from "../lib/roles";
 import { useEventLog } from "../live/log";
 
@@ -125,7 +125,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
         </div>
         <div className="flex min-w-0 flex-col gap-4">
           <Firmware components={server.components} seenAt={server.seen_at} />
-          <Recent id={server.id} />
+          <Recent id={server.id} name={server.name} />
         </div>
       </div>
     </>
@@ -175,7 +175,7 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
 /** How many events, log lines included, are read at once. */
 const NEWEST = 200;
 
-function Recent({ id }: { id: string }) {
+function Recent({ id, name }: { id: string; name: string }) {
   const log = useEventLog({ server: id }, { newest: NEWEST });
   const now = useNow();
   const [loading, setLoading] = useState(false);
@@ -198,7 +198,7 @@ function Recent({ id }: { id: string }) {
         <div className="max-h-[360px] overflow-auto" tabIndex={0} role="region" aria-label="Events, scrollable">
           <ul>
             {newest.map((event) => (
-              <EventRow key={event.cursor} event={event} now={now} />
+              <EventRow key={event.cursor} event={event} name={name} now={now} />
             ))}
           </ul>
           {log.older && (
@@ -214,7 +214,8 @@ function Recent({ id }: { id: string }) {
   );
 }
 
-function EventRow({ event, now }: { event: Event; now: number }) {
+function EventRow({ event, name, now }: { event: Event; name: string; now: number }) {
+  const message = withoutName(event.message, name);
   return (
     <li className="border-line grid grid-cols-[130px_150px_minmax(0,1fr)_auto] items-baseline gap-3 border-b px-3 py-1.5 last:border-b-0 max-lg:grid-cols-[130px_minmax(0,1fr)]">
       <time dateTime={event.at} className="mono text-soft">
@@ -223,7 +224,7 @@ function EventRow({ event, now }: { event: Event; now: number }) {
       <span className="mono text-faint truncate max-lg:hidden">{event.kind}</span>
       <span className={event.level === "error" ? "text-bad" : event.level === "warn" ? "text-warn" : ""}>
         {event.level === "error" || event.level === "warn" ? `${event.level}: ` : ""}
-        {event.message}
+        {message}
         {event.late && <span className="text-faint"> (late)</span>}
       </span>
       <span className="text-xs max-lg:hidden">

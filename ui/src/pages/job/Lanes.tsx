@@ -9,7 +9,7 @@ import type { Run, RunDetail } from "../../api/types";
 import { RunStatus } from "../../components/Status";
 import { PHASE, type StatusTone } from "../../components/tones";
 import { useNow } from "../../components/ui";
-import { duration, words } from "../../lib/format";
+import { duration, withoutName, words } from "../../lib/format";
 import { type Axis, axis } from "../../lib/timeline";
 
 const ROW = 54;
@@ -143,9 +143,7 @@ export function laneText(run: Run, now: number, narrow = false): string {
   } else {
     parts.push(`${phase || words(run.state)} for ${duration(now - Date.parse(run.since))}`);
   }
-  // The name stands above already.
-  const detail = run.detail.startsWith(`${run.server}: `) ? run.detail.slice(run.server.length + 2) : run.detail;
-  const why = detail || words(run.reason);
+  const why = withoutName(run.detail, run.server) || words(run.reason);
   if (why) parts.push(why);
   if (run.cancel_requested && !over) parts.push("cancel requested");
   if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);

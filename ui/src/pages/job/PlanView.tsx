@@ -156,18 +156,18 @@ function Row({ target }: { target: PlanTarget }) {
         ))}
       </td>
       <td className="text-soft py-2! whitespace-normal!">
-        {target.steps.map((step, index) => (step.step === "firmware" ? <div key={index}>{REBOOT[step.reboot]}</div> : null))}
+        {!blocked && target.steps.map((step, index) => (step.step === "firmware" ? <div key={index}>{REBOOT[step.reboot]}</div> : null))}
       </td>
       <td className="mono py-2!">{blocked || !target.steps.some(changes) ? <None /> : target.estimated_minutes}</td>
       <td className="py-2! whitespace-normal!">
         {target.blockers.map((text) => (
-          <div key={text} className="flex gap-1.5">
+          <div key={text} className="flex items-start gap-1.5">
             <Status tone="bad" word="left out:" />
             <span>{text}</span>
           </div>
         ))}
         {target.warnings.map((text) => (
-          <div key={text} className="flex gap-1.5">
+          <div key={text} className="flex items-start gap-1.5">
             <Status tone="warn" word="warning:" />
             <span>{text}</span>
           </div>
@@ -245,7 +245,8 @@ function Approve({ job, me, site, put }: Props) {
     blocked = `${job.site} wants a second person: someone else with the role operator must approve this.`;
   }
   if (blocked === undefined && sums.change + sums.nothing === 0) blocked = "Every server is left out; there is nothing to approve.";
-  const out = job.plan.targets.filter((target) => target.blockers.length > 0).map((target) => target.server_id);
+  // Where not even a step was found, a fresh inventory may be what is missing.
+  const out = job.plan.targets.filter((target) => target.blockers.length > 0 && target.steps.length === 0).map((target) => target.server_id);
   const replan = (): void => {
     if (job.kind !== "firmware_update") return;
     const draft = saveDraft({
@@ -272,7 +273,7 @@ function Approve({ job, me, site, put }: Props) {
           {approve.isPending ? "Approving…" : approveLabel(job)}
         </Button>
         {(problemCode(approve.error) === "plan-stale" || sums.change === 0) && job.kind === "firmware_update" && <Button onClick={replan}>Change and plan again</Button>}
-        {job.kind === "firmware_update" && out.length > 0 && <InventoryButton siteId={job.site_id} targets={out} blocked={missingRole(me, "operator", job.site_id, job.site)} label={`Read inventory of ${count(out.length, "server")} left out`} />}
+        {job.kind === "firmware_update" && out.length > 0 && <InventoryButton siteId={job.site_id} targets={out} blocked={missingRole(me, "operator", job.site_id, job.site)} label={`Read inventory of ${count(out.length, "server")}`} />}
         {blocked === undefined && <span className="text-soft">Bound to exactly this plan: if a server has changed meanwhile, it is left out or planned again.</span>}
       </div>
     </div>

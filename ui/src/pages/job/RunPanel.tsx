@@ -7,7 +7,7 @@ import type { PhaseRecord, Run, RunDetail } from "../../api/types";
 import { RunStatus, Shape, Status } from "../../components/Status";
 import { PHASE } from "../../components/tones";
 import { ProblemNote, useNow } from "../../components/ui";
-import { words } from "../../lib/format";
+import { withoutName, words } from "../../lib/format";
 import { laneText, spent } from "./Lanes";
 import { LogView } from "./LogView";
 
@@ -37,7 +37,7 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
       </div>
       {bad && run.reason !== "" && (
         <p className="border-line bg-bad-wash border-b px-3 py-2">
-          {run.detail}{" "}
+          {withoutName(run.detail, run.server)}{" "}
           <a className="link" href={`/errors/${encodeURIComponent(run.reason)}`} target="_blank" rel="noreferrer">
             {run.reason}: what to do
           </a>
