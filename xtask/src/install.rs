@@ -55,6 +55,8 @@ pub const FOR_UP: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM];
 pub const FOR_UP_ELSEWHERE: &[Need] = &[SETPRIV, CLIENT, NODE, NPM];
 /// For `test`.
 pub const FOR_TEST: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, CHROMIUM, PYTHON];
+/// For `edge`.
+pub const FOR_EDGE: &[Need] = &[SETPRIV, NODE, NPM];
 /// For `bench`.
 pub const FOR_BENCH: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, PYTHON];
 

@@ -3,6 +3,7 @@
 //! * [`up`]: the whole system with a simulated site, on this machine.
 //! * [`test`]: every check there is, in order, with the time each takes.
 //! * [`bench`]: speed beside peers.
+//! * [`edge`]: the Wasm hosts of the control plane.
 //! * [`openapi`]: the API document kept in step with the code.
 //! * [`postgres`]: a private Postgres cluster, also for tests.
 //!
@@ -10,6 +11,7 @@
 
 pub mod bench;
 pub mod children;
+pub mod edge;
 pub mod error;
 pub mod install;
 pub mod login;

@@ -3,7 +3,7 @@
 use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use xtask::{Failure, bench, openapi, paths, terminal, test, up};
+use xtask::{Failure, bench, edge, openapi, paths, terminal, test, up};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of Rackhand's developers and CI")]
@@ -18,6 +18,11 @@ enum Task {
     Up(up::Args),
     /// Run every check, in order, with the time each takes.
     Test(test::Args),
+    /// The control plane's Wasm hosts: Cloudflare Workers and Spin.
+    Edge {
+        #[command(subcommand)]
+        task: edge::Task,
+    },
     /// Measure speed beside peers and write docs/performance.md.
     Bench,
     /// Write schema/openapi.json from the code.
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Up(args) => up::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Edge { task } => edge::run(&task),
         Task::Bench => bench::run(),
         Task::Openapi { check } => openapi::run(check),
         Task::Lab { arguments } => lab(&arguments),

@@ -6,6 +6,7 @@
 //! stays up until Ctrl-C. Every process ends with this one, however it ends.
 
 mod cli;
+mod control;
 pub mod lab;
 pub mod stack;
 mod tour;
@@ -23,6 +24,7 @@ use tokio::{
 
 use crate::{
     children::Children,
+    edge::Host,
     error::{Failure, Result},
     install, paths, terminal,
 };
@@ -44,6 +46,9 @@ pub struct Args {
     /// How many times as fast as real time the simulated hardware lives.
     #[arg(long, default_value_t = 30.0)]
     speed: f64,
+    /// What the control plane runs on.
+    #[arg(long, value_enum, default_value_t)]
+    host: Host,
     /// Start everything, but do not update anything.
     #[arg(long, conflicts_with_all = ["exit", "no_kill"])]
     idle: bool,
@@ -52,7 +57,12 @@ pub struct Args {
 impl Args {
     /// A small stack for a test in a browser: fast hardware, nothing done yet but the inventory.
     pub fn for_browser() -> Self {
-        Self { exit: true, servers: 4, port: 0, no_kill: true, speed: 60.0, idle: true }
+        Self { exit: true, servers: 4, port: 0, no_kill: true, speed: 60.0, host: Host::Server, idle: true }
+    }
+
+    /// Everything on that host, at rest, until Ctrl-C.
+    pub fn idle_on(host: Host, port: u16) -> Self {
+        Self { exit: false, servers: 4, port, no_kill: true, speed: 30.0, host, idle: true }
     }
 }
 
@@ -85,7 +95,7 @@ fn start<T>(args: &Args, act: impl AsyncFnOnce(&stack::Stack, &mut Children) -> 
     let state = paths::state();
     paths::private_folder(&state)?;
     let _lock = lock()?;
-    stack::build()?;
+    stack::build(args.host)?;
     let logs = state.join("logs");
     paths::remove_folder(&logs)?;
     paths::private_folder(&logs)?;

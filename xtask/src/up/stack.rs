@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
@@ -14,19 +13,21 @@ use tokio::time::{Instant, sleep};
 use super::{
     Args,
     cli::{self, Cli},
+    control,
     lab::{Lab, text},
 };
 use crate::{
     children::{Children, first_line, guarded, ignore},
+    edge::{self, Host},
     error::{Failure, Result},
     login::Login,
     paths,
-    postgres::{Postgres, free_port},
+    postgres::Postgres,
     terminal::say,
 };
 
 const DATABASE: &str = "rackhand";
-const READY: Duration = Duration::from_secs(60);
+pub const READY: Duration = Duration::from_secs(60);
 const DATABASE_URL_NEEDS: &str =
     "DATABASE_URL must name a database that is there, and a role that owns it and may create roles";
 pub const SITE: &str = "lab";
@@ -53,8 +54,8 @@ pub struct Stack {
     speed: f64,
 }
 
-/// Builds the binaries, and the UI when its sources have changed.
-pub fn build() -> Result<()> {
+/// Builds the binaries, the host that was chosen, and the UI when its sources have changed.
+pub fn build(host: Host) -> Result<()> {
     let root = paths::root();
     say("building the binaries");
     let mut cargo = paths::cargo();
@@ -63,20 +64,28 @@ pub fn build() -> Result<()> {
         cargo.args(["--package", package, "--bin", binary]);
     }
     succeed(cargo, "cargo build")?;
+    edge::build(host)?;
     build_ui(&root.join("ui"))
+}
+
+/// Installs what a folder's lock file names, unless that is there already.
+pub fn install_packages(folder: &Path) -> Result<()> {
+    let installed = modified(&folder.join("node_modules/.package-lock.json"));
+    let lock = modified(&folder.join("package-lock.json"));
+    if installed.is_some() && installed >= lock {
+        return Ok(());
+    }
+    let name = folder.strip_prefix(paths::root()).unwrap_or(folder);
+    say(format!("installing the packages of {} (npm ci)", name.display()));
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(folder);
+    succeed(npm, "npm ci")
 }
 
 /// Runs npm only when something is newer than what was built last.
 pub fn build_ui(ui: &Path) -> Result<()> {
     let built = modified(&ui.join("dist/index.html"));
-    let installed = modified(&ui.join("node_modules/.package-lock.json"));
-    let lock = modified(&ui.join("package-lock.json"));
-    if installed.is_none() || installed < lock {
-        say("installing the UI's packages (npm ci)");
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(ui);
-        succeed(npm, "npm ci")?;
-    }
+    install_packages(ui)?;
     let schema = modified(&ui.join("../schema/openapi.json"));
     let sources = newest(ui)?.max(schema);
     if built.is_none() || built < sources {
@@ -131,7 +140,7 @@ impl Stack {
         ];
         cli::run(with(&server, &create), Some(&format!("{password}\n"))).await?;
 
-        let url = start_server(args.port, &folder, &api_file, children).await?;
+        let url = control::start(args, &folder, &api_file, children).await?;
         let cli = Cli { config: folder.join("cli") };
         let login = ["login", url.as_str(), "--email", &email, "--password-stdin"];
         cli.json(&login, Some(&format!("{password}\n"))).await?;
@@ -276,57 +285,6 @@ fn database(elsewhere: Option<&str>, folder: &Path, children: &mut Children) -> 
     Ok(login)
 }
 
-/// Starts the control plane on the wanted port, or on another one when that is taken, also in the last moment.
-async fn start_server(
-    wanted: u16,
-    folder: &Path,
-    api_file: &Path,
-    children: &mut Children,
-) -> Result<String> {
-    let key = folder.join("signing-key");
-    paths::write_secret(&key, &paths::random_secret()?)?;
-    let ui = paths::root().join("ui/dist");
-    let log = children.log("server");
-    let program = paths::binaries().join("rackhand-server");
-    let is_free = |port: u16| port != 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let mut port = if is_free(wanted) { wanted } else { free_port()? };
-    for attempt in 1.. {
-        if port != wanted && wanted != 0 {
-            say(format!("port {wanted} is taken; using {port}"));
-        }
-        let listen = format!("127.0.0.1:{port}");
-        let arguments = [
-            "--listen",
-            &listen,
-            "--database-url-file",
-            utf8(api_file)?,
-            "--signing-key-file",
-            utf8(&key)?,
-            "--ui-dir",
-            utf8(&ui)?,
-        ];
-        let stdout = children.start("server", &program, &arguments, None).await?;
-        let line = match first_line(stdout, READY, "the control plane", &log).await {
-            Ok(line) => line,
-            Err(failure) => {
-                let words = fs::read_to_string(&log).unwrap_or_default();
-                if attempt == 3 || !words.contains("Address already in use") {
-                    return Err(failure);
-                }
-                children.kill("server").await?;
-                port = free_port()?;
-                continue;
-            }
-        };
-        let ready: Value = serde_json::from_str(&line)
-            .map_err(|error| Failure::Other(format!("the control plane said `{line}`: {error}")))?;
-        let url = text(&ready, "url").trim_end_matches('/').to_owned();
-        say(format!("control plane on {url}"));
-        return Ok(url);
-    }
-    Err(Failure::Other("no port for the control plane".to_owned()))
-}
-
 async fn start_lab(args: &Args, folder: &Path, password: &str, children: &mut Children) -> Result<Lab> {
     let ready = folder.join("lab.json");
     let (servers, speed) = (args.servers.to_string(), args.speed.to_string());
@@ -382,7 +340,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|source| Failure::at("write", path, source))
 }
 
-fn succeed(build: Command, what: &str) -> Result<()> {
+pub fn succeed(build: Command, what: &str) -> Result<()> {
     // A build whose result nobody waits for any more ends, too.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(build.get_program()).args(build.get_args());
