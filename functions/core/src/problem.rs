@@ -31,7 +31,10 @@ impl Refusal {
     }
 
     pub fn not_found() -> Self {
-        Self::new(ErrorCode::NotFound, "It does not exist, was removed, or is in a site where you have no role.")
+        Self::new(
+            ErrorCode::NotFound,
+            "It does not exist, was removed, or is in a site where you have no role.",
+        )
     }
 
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
