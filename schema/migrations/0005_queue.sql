@@ -172,10 +172,11 @@ begin
 end
 $$;
 
--- [RunGrant] of rackhand-schema, in the order of their jobs.
-create function rackhand.grants_json(runs uuid[]) returns jsonb
-language sql stable as $$
-    select coalesce(jsonb_agg(jsonb_build_object(
+-- [RunGrant] of rackhand-schema, in the order of their jobs. Here and below in PL/pgSQL, which keeps its plans.
+create function rackhand.run_grants_json(runs uuid[]) returns jsonb
+language plpgsql stable as $$
+begin
+    return (select coalesce(jsonb_agg(jsonb_build_object(
         'run_id', r.id, 'epoch', r.epoch, 'job_id', r.job_id, 'site_id', r.site_id, 'trace_id', r.trace_id,
         'spec', jsonb_build_object('kind', j.kind, 'params', j.params),
         'plan', r.plan, 'phase', r.phase, 'checkpoint', r.checkpoint, 'intent', r.intent,
@@ -198,22 +199,26 @@ language sql stable as $$
     join rackhand.server v on v.id = r.server_id
     join rackhand.bmc b on b.id = r.bmc_id
     left join rackhand.credential c on c.id = b.credential_id
-    where r.id = any (runs)
+    where r.id = any (runs));
+end
 $$;
 
 -- The executors of a site that have a session which has neither expired nor been superseded.
 create function rackhand.living(site uuid) returns uuid[]
-language sql stable as $$
-    select coalesce(array_agg(s.executor_id), '{}') from rackhand.executor_session s
-    where s.site_id = site and s.superseded_at is null and s.expires_at > clock_timestamp()
+language plpgsql stable as $$
+begin
+    return array(select s.executor_id from rackhand.executor_session s
+        where s.site_id = site and s.superseded_at is null and s.expires_at > clock_timestamp());
+end
 $$;
 
 -- Up to `wanted` runs that `executor` may claim now, oldest first: those of its own BMCs and of `orphans`.
 -- How full a queue is changes faster than statistics do; in order of the index, a long one costs no more.
 create function rackhand.claimable(executor uuid, site uuid, orphans uuid[], kinds text[], wanted int)
 returns uuid[]
-language sql stable set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off as $$
-    select array(
+language plpgsql stable set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off as $$
+begin
+    return array(
         select c.run_id from (
             (select d.run_id, d.ready_at from rackhand.ready d
                 where d.site_id = site and d.owner = executor and d.ready_at <= clock_timestamp()
@@ -223,7 +228,8 @@ language sql stable set enable_sort = off set enable_bitmapscan = off set enable
             (select d.run_id, d.ready_at from rackhand.ready d
                 where d.bmc_id = any (orphans) and d.ready_at <= clock_timestamp() and d.kind = any (kinds)
                 order by d.ready_at, d.run_id limit wanted)
-        ) c order by c.ready_at, c.run_id limit wanted)
+        ) c order by c.ready_at, c.run_id limit wanted);
+end
 $$;
 
 -- Claims up to `wanted` runs for an executor; the number claimed.
@@ -341,7 +347,7 @@ begin
     select jsonb_build_object(
         'ttl_ms', ttl,
         'server_time', rackhand.ts(clock_timestamp()),
-        'grants', rackhand.grants_json(fresh),
+        'grants', rackhand.run_grants_json(fresh),
         'lost', (select coalesce(jsonb_agg(h.value), '[]')
             from jsonb_array_elements(args -> 'held') h where not exists (
                 select from rackhand.lease l where l.session_id = session
@@ -674,6 +680,7 @@ declare
     result jsonb;
     results jsonb := '[]';
     taken int[] := '{}';
+    others jsonb[];
     endings jsonb := '[]';
     ended record;
     trouble text;
@@ -686,7 +693,8 @@ begin
     if live then
         begin
             select coalesce(array_agg(p.index), '{}'),
-                    coalesce(jsonb_agg(jsonb_build_object('index', p.index, 'status', 'accepted')), '[]'),
+                    coalesce(jsonb_agg(jsonb_build_object('index', p.index, 'status', 'accepted')
+                        order by p.index), '[]'),
                     coalesce(jsonb_agg(jsonb_build_object('job', p.job, 'bad', p.bad, 'freed', p.freed))
                         filter (where p.ended), '[]')
                 into taken, results, endings
@@ -699,9 +707,13 @@ begin
                 null;
         end;
     end if;
-    for item in select value from jsonb_array_elements(args -> 'items')
-        where (value ->> 'index')::int <> all (taken)
-    loop
+    if array_length(taken, 1) = jsonb_array_length(args -> 'items') then
+        others := '{}';
+    else
+        others := array(select value from jsonb_array_elements(args -> 'items')
+            where (value ->> 'index')::int <> all (taken));
+    end if;
+    foreach item in array others loop
         begin
             result := rackhand.report_item(item, me, session, live);
         exception
@@ -735,8 +747,10 @@ begin
         end loop;
         perform pg_notify('rackhand', me.site_id::text);
     end if;
-    return jsonb_build_object('results',
-        (select jsonb_agg(r order by (r ->> 'index')::int) from jsonb_array_elements(results) r));
+    if others <> '{}' then
+        results := (select jsonb_agg(value order by (value ->> 'index')::int) from jsonb_array_elements(results));
+    end if;
+    return jsonb_build_object('results', results);
 end
 $$;
 
@@ -779,11 +793,13 @@ begin
     execute format($query$
         select coalesce(jsonb_agg(rackhand.event_json(p) order by p.xid %2$s, p.id %2$s), '[]') from (
             select * from rackhand.event e
-            where (e.xid, e.id) %1$s ($1, $2) and e.xid < $3 %3$s
+            where %1$s and e.xid < $3
             order by e.xid %2$s, e.id %2$s limit $4) p
         $query$,
-        case when newest_first then '<' else '>' end, case when newest_first then 'desc' else 'asc' end,
-        case when object is not null then format('and e.%I = $5', object || '_id') else '' end)
+        -- With the object in the comparison too, no statistics make the index over all events look as good.
+        format(case when object is not null then '(e.%1$I, e.xid, e.id) %2$s ($5, $1, $2) and e.%1$I = $5'
+            else '(e.xid, e.id) %2$s ($1, $2)' end, object || '_id', case when newest_first then '<' else '>' end),
+        case when newest_first then 'desc' else 'asc' end)
         into answer
         using from_xid, from_id, horizon, (args ->> 'limit')::int, (args ->> object)::uuid;
     return jsonb_build_object('items', answer,

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: speed beside a peer, on one machine in one run.
 //!
-//! Prints Markdown on stdout and progress on stderr. Argument: the directory of the peers (`tests/bench/peers`, with
-//! its npm modules installed).
+//! Prints Markdown on stdout and progress on stderr. Arguments: the directory of the peers (`tests/bench/peers`, with
+//! its npm modules installed), then the parts to measure (`queue`, `latency`, `redfish`); all of them if none is named.
 
 #![expect(
     clippy::unwrap_used,
@@ -64,19 +64,28 @@ impl Peers {
 
 #[tokio::main]
 async fn main() {
-    let Some(directory) = std::env::args().nth(1) else {
-        eprintln!("usage: rackhand-bench PEERS_DIRECTORY");
+    let mut arguments = std::env::args().skip(1);
+    let Some(directory) = arguments.next() else {
+        eprintln!("usage: rackhand-bench PEERS_DIRECTORY [queue] [latency] [redfish]");
         return;
     };
+    let parts: Vec<_> = arguments.collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
     let python = rackhand_tests::python::environment("redfish", &["redfish"]).join("python");
     let peers = Peers { directory: directory.into(), python };
     let mut rows = vec![];
-    eprintln!("queue: lease + complete");
-    rows.extend(queue::measure(&peers).await);
-    eprintln!("latency: job created → run started");
-    rows.extend(latency::measure().await);
-    eprintln!("redfish: client CPU per request");
-    rows.extend(redfish::measure(&peers).await);
+    if wanted("queue") {
+        eprintln!("queue: lease + complete");
+        rows.extend(queue::measure(&peers).await);
+    }
+    if wanted("latency") {
+        eprintln!("latency: job created → run started");
+        rows.extend(latency::measure().await);
+    }
+    if wanted("redfish") {
+        eprintln!("redfish: client CPU per request");
+        rows.extend(redfish::measure(&peers).await);
+    }
     println!("| work | rackhand | peer | target | |");
     println!("|---|---|---|---|---|");
     for row in rows {
