@@ -30,11 +30,12 @@ function untilTold(end) {
 function underNewerNode() {
   const node = fileURLToPath(new URL(`node_modules/node-${process.platform}-${process.arch}/bin/node`, import.meta.url));
   if (!existsSync(node)) fail("needs Node.js 25 or later (JSPI), or `npm ci` in its folder");
-  const child = spawn(node, process.argv.slice(1), { stdio: ["pipe", "inherit", "inherit"] });
+  // Without a limit V8 would let old instances lie about up to several gigabytes.
+  const child = spawn(node, ["--max-old-space-size=384", ...process.argv.slice(1)], { stdio: ["pipe", "inherit", "inherit"] });
   // The child ends when its standard input does.
   untilTold(() => child.stdin.end());
   child.on("error", (error) => fail(error.message));
-  child.on("exit", (code) => process.exit(code ?? 1));
+  child.on("exit", (code, signal) => (signal ? fail(`ended by ${signal}`) : process.exit(code)));
 }
 
 async function serve() {
@@ -71,4 +72,4 @@ async function serve() {
 }
 
 if (typeof WebAssembly.Suspending !== "function") underNewerNode();
-else await serve();
+else await serve().catch((error) => fail(error.message));

@@ -13,8 +13,10 @@ use spin_sdk::pg::{
     Certificate, Connection, DbError, DbValue, Error, OpenOptions, ParameterValue, PgError, QueryError,
 };
 
-/// Postgres ends a statement after 15 s, with a proper error; this is for a database that fell silent.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Postgres ends a statement after 15 s, with a proper error; this is for a database that fell silent. Counted
+/// in short steps, because jco holds on to an abandoned sleep until it ends.
+const ANSWER_TIMEOUT_STEPS: u32 = 20;
+const STEP: Duration = Duration::from_secs(1);
 /// A deadlock's victim starts anew so many times: it has changed nothing.
 const RETRIES: u32 = 3;
 
@@ -55,9 +57,12 @@ impl Database for SpinPostgres {
 
 impl SpinPostgres {
     async fn in_time(&self, scope: &str, statement: &Statement, args: &str) -> Result<String, Error> {
-        let (ask, end) =
-            (pin!(self.once(scope, statement, args)), pin!(spin_sdk::time::sleep(ANSWER_TIMEOUT)));
-        match select(ask, end).await {
+        let patience = async {
+            for _ in 0..ANSWER_TIMEOUT_STEPS {
+                spin_sdk::time::sleep(STEP).await;
+            }
+        };
+        match select(pin!(self.once(scope, statement, args)), pin!(patience)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(_) => Err(PgError::ConnectionFailed("no answer in time".to_owned()).into()),
         }
