@@ -11,8 +11,8 @@ const pools = new Map();
 function pool(address) {
   let found = pools.get(address);
   if (!found) {
-    const max = CONNECTIONS;
-    found = new pg.Pool({ connectionString: address, max, connectionTimeoutMillis: 5000, keepAlive: true });
+    const options = { max: CONNECTIONS, connectionTimeoutMillis: 5000, keepAlive: true };
+    found = new pg.Pool({ connectionString: address, ...options });
     // An idle connection broke; the next query opens another.
     found.on("error", () => {});
     pools.set(address, found);
@@ -36,13 +36,18 @@ function queryFailed(error) {
   return { tag: "query-failed", val: { tag: "db-error", val } };
 }
 
+// An instance that trapped gives nothing back; what its connection still does must not meet another request.
+const lost = new FinalizationRegistry((client) => client.release(true));
+
 export class Connection {
   #client;
+  #broken = false;
 
   static async openAsync(address) {
     const connection = new Connection();
     try {
       connection.#client = await pool(address).connect();
+      lost.register(connection, connection.#client, connection);
     } catch (error) {
       throw { payload: { tag: "connection-failed", val: error.message } };
     }
@@ -66,12 +71,16 @@ export class Connection {
     return [[], ReadableStream.from(cells), Promise.resolve(outcome)];
   }
 
-  #broken = false;
-
   [Symbol.dispose]() {
+    lost.unregister(this);
     this.#client?.release(this.#broken);
     this.#client = undefined;
   }
 }
 
-export class ConnectionBuilder {}
+/** For `database_ca`, which a Postgres on this machine does not need. */
+export class ConnectionBuilder {
+  constructor() {
+    throw new Error("the variable database_ca is not supported under jco");
+  }
+}
