@@ -166,6 +166,20 @@ language sql stable parallel safe as $$
     select coalesce(rackhand.scope_text('fleet')::boolean, false)
 $$;
 
+-- Wakes who waits for a topic: a site, or `events`. Hosts that listen are notified; for the others the answer of the
+-- statement names it (`RUN_SQL`). After the transaction the setting is empty again.
+create function rackhand.wake(topic text) returns void
+language plpgsql as $$
+declare
+    woken text := coalesce(current_setting('rackhand.wakes', true), '');
+begin
+    perform pg_notify('rackhand', topic);
+    if strpos(woken, topic) = 0 then
+        perform set_config('rackhand.wakes', ltrim(woken || ' ' || topic), true);
+    end if;
+end
+$$;
+
 create function rackhand.enter(scope jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -385,7 +399,7 @@ begin
             coalesce((about ->> 'trace')::uuid, rackhand.scope_uuid('trace')),
             (about ->> 'epoch')::bigint, (about ->> 'seq')::bigint,
             coalesce((about ->> 'late')::boolean, false), data, chain, tip);
-    perform pg_notify('rackhand', 'events');
+    perform rackhand.wake('events');
 end
 $$;
 

@@ -86,7 +86,7 @@ begin
     perform rackhand.append_event('site.changed', 'info', format('Settings of site %s changed', after.name),
         jsonb_build_object('site', after.id),
         jsonb_build_object('before', before.config, 'after', after.config));
-    perform pg_notify('rackhand', after.id::text);
+    perform rackhand.wake(after.id::text);
     return rackhand.site_json(after);
 end
 $$;
@@ -133,7 +133,7 @@ begin
     perform rackhand.append_event('executor.enrolled', 'info',
         format('Executor %s enrolled, fingerprint %s', args ->> 'name', args ->> 'fingerprint'),
         jsonb_build_object('site', home.id));
-    perform pg_notify('rackhand', home.id::text);
+    perform rackhand.wake(home.id::text);
     return jsonb_build_object('executor_id', made, 'site_id', home.id, 'site', home.name,
         'fingerprint', args ->> 'fingerprint', 'site_public_key', home.public_key);
 end
@@ -253,7 +253,7 @@ begin
                 jsonb_build_object('site', home.id));
         end if;
     end loop;
-    perform pg_notify('rackhand', home.id::text);
+    perform rackhand.wake(home.id::text);
     return '{}';
 end
 $$;
@@ -538,7 +538,7 @@ begin
             open_runs = (select count(*) from rackhand.run r where r.job_id = this.id and r.finished_at is null)
         where j.id = this.id;
     perform rackhand.job_settle(this.id, 0, 0);
-    perform pg_notify('rackhand', this.site_id::text);
+    perform rackhand.wake(this.site_id::text);
 end
 $$;
 
@@ -724,7 +724,7 @@ begin
             perform rackhand.job_settle(this.id, dropped, 0);
         end if;
     end case;
-    perform pg_notify('rackhand', this.site_id::text);
+    perform rackhand.wake(this.site_id::text);
     select * into this from rackhand.job where id = this.id;
     return rackhand.job_json(this);
 end

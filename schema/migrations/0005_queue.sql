@@ -300,7 +300,7 @@ begin
         select moment, 'run.leased', 'info', format('Executor %s took the run', me.name), me.name, c.site_id,
             c.job_id, c.id, c.server_id, c.trace_id, jsonb_build_object('epoch', c.epoch), c.id, c.head
         from claimed c;
-    perform pg_notify('rackhand', 'events');
+    perform rackhand.wake('events');
     return array_length(popped, 1);
 end
 $$;
@@ -338,7 +338,7 @@ begin
         and rackhand.admit(me.site_id) > rackhand.claim(me, session, now_allowed, wanted)
     then
         -- What was admitted is for others too, and they may have looked too early.
-        perform pg_notify('rackhand', me.site_id::text);
+        perform rackhand.wake(me.site_id::text);
     end if;
 
     fresh := array(select l.run_id from rackhand.lease l where l.session_id = session and not exists (
@@ -521,7 +521,7 @@ begin
             perform rackhand.append_event('run.waiting', 'info', body -> 'waiting' ->> 'detail', about,
                 body -> 'waiting');
         else
-            perform pg_notify('rackhand', 'events');
+            perform rackhand.wake('events');
         end if;
     when 'intent' then
         if r.intent is not null then
@@ -568,7 +568,7 @@ begin
                 values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id);
             perform rackhand.append_event('run.settling', 'info', 'Restoring what was changed on the way', about,
                 body - 'type');
-            perform pg_notify('rackhand', r.site_id::text);
+            perform rackhand.wake(r.site_id::text);
             return '{"status": "accepted"}';
         end if;
         -- An unknown outcome keeps its slots until a person has looked.
@@ -592,7 +592,7 @@ begin
             values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id,
                 clock_timestamp() + make_interval(secs => (body ->> 'resume_after_ms')::bigint / 1000.0));
         perform rackhand.append_event('run.yielded', 'info', body ->> 'detail', about, body - 'type');
-        perform pg_notify('rackhand', r.site_id::text);
+        perform rackhand.wake(r.site_id::text);
         return '{"status": "accepted"}';
     end case;
     update rackhand.run set last_seq = sent_seq where id = r.id;
@@ -662,7 +662,7 @@ begin
         rackhand.slot_keys(c.mutating, c.job_id, c.server_id, c.site_id)
     from chained c;
     if found then
-        perform pg_notify('rackhand', 'events');
+        perform rackhand.wake('events');
     end if;
 end
 $$;
@@ -745,7 +745,7 @@ begin
         loop
             perform rackhand.job_settle(ended.job, ended.runs, ended.bad);
         end loop;
-        perform pg_notify('rackhand', me.site_id::text);
+        perform rackhand.wake(me.site_id::text);
     end if;
     if others <> '{}' then
         results := (select jsonb_agg(value order by (value ->> 'index')::int) from jsonb_array_elements(results));

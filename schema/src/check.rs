@@ -18,7 +18,9 @@ pub(crate) fn file_name(text: &str, _: &()) -> garde::Result {
     if sound {
         Ok(())
     } else {
-        Err(Error::new("is not a plain file name: letters, digits, `.`, `_` and `-`, a letter or digit first"))
+        Err(Error::new(
+            "is not a plain file name: letters, digits, `.`, `_` and `-`, a letter or digit first",
+        ))
     }
 }
 
@@ -74,7 +76,9 @@ mod tests {
         for right in ["a@b.example", "first.last+tag@mail.b-c.example", "ö@bücher.example"] {
             assert!(email(right, &()).is_ok(), "{right}");
         }
-        for wrong in ["", "a", "@b.c", "a@", "a@b", "a@b..c", "a b@c.d", "a@b@c.d", "a@-b.c", "<a@b.c>", "a@b.c\n"] {
+        for wrong in
+            ["", "a", "@b.c", "a@", "a@b", "a@b..c", "a b@c.d", "a@b@c.d", "a@-b.c", "<a@b.c>", "a@b.c\n"]
+        {
             assert!(email(wrong, &()).is_err(), "{wrong}");
         }
     }

@@ -9,4 +9,5 @@ mod event_cursor;
 mod leases;
 mod plans;
 mod report;
+mod upkeep;
 mod visibility;

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::site::{TestExecutor, TestSite};
 
+/// For `POST /v1/tick`.
+pub const TICK_TOKEN: &str = "the token of test ticks";
+
 pub struct TestServer {
     pub running: Running,
     pub keys: SigningKeys,
@@ -30,8 +33,9 @@ impl Answer {
 impl TestServer {
     pub async fn start(site: &TestSite) -> Self {
         let keys = SigningKeys::from_seed(&[7; 32]);
-        let running =
-            Server::start(Config::local(site.database.api_url(), keys.clone())).await.expect("it starts");
+        let mut config = Config::local(site.database.api_url(), keys.clone());
+        config.tick_token = Some(TICK_TOKEN.to_owned());
+        let running = Server::start(config).await.expect("it starts");
         Self { running, keys, client: client() }
     }
 

@@ -147,6 +147,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// Longest time for which a request is held open.
     pub max_wait: Duration,
+    /// Who knows it may ask for [`crate::upkeep`]; absent: nobody, the host has a timer.
+    pub tick_token: Option<String>,
 }
 
 /// Everything a handler gets from outside.

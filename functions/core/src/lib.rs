@@ -25,6 +25,7 @@ mod runs;
 mod servers;
 mod sessions;
 mod sites;
+pub mod upkeep;
 mod users;
 
 use axum::{Router, middleware::from_fn};
@@ -70,6 +71,7 @@ fn assemble() -> (Router, utoipa::openapi::OpenApi) {
         .merge(events::routes())
         .merge(executor_protocol::routes())
         .merge(meta::routes())
+        .merge(upkeep::routes())
         .split_for_parts();
     openapi::complete(&mut document);
     (router, document)

@@ -4,7 +4,7 @@
 //! codes that follow from role, method, parameters and body are added here, and every code becomes part of
 //! a problem answer of its status.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::collections::BTreeMap;
 
 use rackhand_schema::{ErrorCode, Problem, error::FieldProblem};
 use serde_json::{Value, json};
@@ -19,8 +19,6 @@ use utoipa::{
         tag::TagBuilder,
     },
 };
-
-use crate::problem::{Answer, Refusal};
 
 const TAGS: [(&str, &str); 11] = [
     ("auth", "Sign in and out, sessions."),
@@ -51,7 +49,8 @@ pub fn frame() -> OpenApi {
             "browser",
             SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::browser::ACCESS_COOKIE))),
         )
-        .security_scheme("executor_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        .security_scheme("executor_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .security_scheme("tick_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     let tags = TAGS.iter().map(|(name, what)| TagBuilder::new().name(*name).description(Some(*what)).build());
     let mut info = Info::new("Rackhand", env!("CARGO_PKG_VERSION"));
     info.description =
@@ -94,13 +93,8 @@ fn order_extensions(value: &mut Value) {
     }
 }
 
-/// The document as JSON text, made once.
-pub fn text() -> Answer<&'static str> {
-    static TEXT: OnceLock<Result<String, String>> = OnceLock::new();
-    TEXT.get_or_init(|| document().map(|document| document.to_string()).map_err(|error| error.to_string()))
-        .as_deref()
-        .map_err(|error| Refusal::internal(format!("the OpenAPI document: {error}")))
-}
+/// The document as it is checked in; `cargo xtask openapi --check` holds it to the code.
+pub const TEXT: &str = include_str!("../../../schema/openapi.json");
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
     let reads = item.get.as_mut().map(|operation| (false, operation));
@@ -135,6 +129,10 @@ fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) 
     }
     let security = match role.as_str() {
         "anonymous" => Vec::new(),
+        "scheduler" => {
+            codes.push(ErrorCode::NotSignedIn);
+            vec![SecurityRequirement::new("tick_token", Vec::<String>::new())]
+        }
         "executor" => {
             codes.extend([ErrorCode::NotSignedIn, ErrorCode::ExecutorRevoked, ErrorCode::SessionSuperseded]);
             vec![SecurityRequirement::new("executor_token", Vec::<String>::new())]

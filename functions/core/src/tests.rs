@@ -20,6 +20,7 @@ use crate::{
 };
 
 const ID: &str = "01920000-0000-7000-8000-000000000001";
+const TICK_TOKEN: &str = "a token for ticks";
 const START_MS: u64 = 1_800_000_000_000;
 
 thread_local! {
@@ -103,7 +104,12 @@ impl Service {
                 bytes.fill(9);
                 Ok(())
             },
-            settings: Settings { version: "test", public_url: None, max_wait: Duration::from_secs(20) },
+            settings: Settings {
+                version: "test",
+                public_url: None,
+                max_wait: Duration::from_secs(20),
+                tick_token: Some(TICK_TOKEN.to_owned()),
+            },
             keys: self.keys.clone(),
         };
         request.extensions_mut().insert(Arc::new(host));
@@ -131,7 +137,7 @@ impl Service {
 
 /// Method, path with ids filled in, role, whether it takes a body.
 fn operations() -> Vec<(String, String, String, bool)> {
-    let document: Value = serde_json::from_str(crate::openapi::text().unwrap()).unwrap();
+    let document = crate::document().unwrap();
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         let filled = path.replace("{grant_id}", ID).replace("{id}", ID).replace("{code}", "internal");
@@ -145,9 +151,24 @@ fn operations() -> Vec<(String, String, String, bool)> {
 }
 
 #[tokio::test]
+async fn scheduled_work_takes_the_tick_token_alone() {
+    let nothing = json!({"number": 1, "at": "now", "cursor": null, "previous": "00", "streams": []});
+    let answers = [Ok(json!({"expired": 1})), Ok(nothing)];
+    for token in [None, Some("wrong"), Some("")] {
+        let service = Service::new([]);
+        let (status, body) = service.call("POST", "/v1/tick", token, b"").await;
+        assert_eq!((status.as_u16(), &body["code"]), (401, &json!("not-signed-in")));
+        assert!(service.asked().is_empty());
+    }
+    let service = Service::new(answers);
+    let (status, body) = service.call("POST", "/v1/tick", Some(TICK_TOKEN), b"").await;
+    assert_eq!((status.as_u16(), &body["expired"], &body["sealed"]), (200, &json!(1), &json!(0)));
+}
+
+#[tokio::test]
 async fn nobody_gets_past_the_door_and_the_wrong_kind_of_token_does_not_help() {
     for (method, path, role, _) in operations() {
-        if role == "anonymous" {
+        if matches!(role.as_str(), "anonymous" | "scheduler") {
             continue;
         }
         let service = Service::new([]);

@@ -50,6 +50,8 @@ pub struct Config {
     pub allow_plain_http: bool,
     /// Longest time for which a request is held open.
     pub max_wait: Duration,
+    /// Who knows it may ask for scheduled work over HTTP, which this host also does by itself.
+    pub tick_token: Option<String>,
 }
 
 impl Config {
@@ -66,6 +68,7 @@ impl Config {
             tls: None,
             allow_plain_http: false,
             max_wait: Duration::from_secs(20),
+            tick_token: None,
         }
     }
 }
@@ -95,6 +98,9 @@ pub enum StartError {
     #[error("the UI directory {0} has no index.html")]
     NoUi(PathBuf),
 }
+
+/// Between two rounds of scheduled work.
+const UPKEEP: Duration = Duration::from_mins(1);
 
 pub struct Server;
 
@@ -138,15 +144,19 @@ impl Server {
                 version: env!("CARGO_PKG_VERSION"),
                 public_url: config.public_url,
                 max_wait: config.max_wait,
+                tick_token: config.tick_token,
             },
             keys: config.signing_keys,
         };
-        let around = Around { host: Arc::new(host), metrics: Arc::default(), pool, wakeups: wakeups.clone() };
+        let host = Arc::new(host);
+        let around =
+            Around { host: Arc::clone(&host), metrics: Arc::default(), pool, wakeups: wakeups.clone() };
         let app = App::new(around, config.ui_dir, tls.is_some(), config.trusted_proxies);
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
         let tasks = vec![
             tokio::spawn(wakeups.listen(database, PgTls::new()?)),
             tokio::spawn(serve::run(listener, tls, app, closing.clone())),
+            tokio::spawn(upkeep(host, closing.clone())),
         ];
         Ok(Running { url, address, closing, tasks })
     }
@@ -171,6 +181,16 @@ impl Drop for Running {
         self.closing.cancel();
         for task in &self.tasks {
             task.abort();
+        }
+    }
+}
+
+/// Scheduled work, as long as the server runs. With several servers on a database one of them does it.
+async fn upkeep(host: Arc<Host>, closing: CancellationToken) {
+    while closing.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
+        match rackhand_functions::upkeep::run(Arc::clone(&host)).await {
+            Ok(done) => tracing::debug!(?done, "upkeep"),
+            Err(error) => tracing::warn!(error, "upkeep has to wait"),
         }
     }
 }

@@ -54,6 +54,9 @@ struct Serve {
     /// attempts are counted together.
     #[arg(long, value_name = "CIDR", env = "RACKHAND_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<Network>,
+    /// File with the token that lets others ask for scheduled work (`POST /v1/tick`).
+    #[arg(long)]
+    tick_token_file: Option<PathBuf>,
     /// PEM file with the certificate chain.
     #[arg(long, requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -154,6 +157,7 @@ async fn serve(options: Serve) -> Result<(), Failure> {
         (Some(cert), Some(key)) => Some(TlsFiles { cert: read(cert)?, key: read(key)? }),
         _ => None,
     };
+    let tick_token = options.tick_token_file.as_deref().map(read_secret).transpose()?;
     let running = Server::start(Config {
         listen: options.listen,
         database_url: read_secret(&options.database_url_file)?.to_string(),
@@ -165,6 +169,7 @@ async fn serve(options: Serve) -> Result<(), Failure> {
         tls,
         allow_plain_http: options.allow_plain_http,
         max_wait: Duration::from_millis(options.max_wait_ms),
+        tick_token: tick_token.map(|token| token.to_string()),
     })
     .await?;
     tracing::info!(url = running.url, "ready");

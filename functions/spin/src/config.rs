@@ -53,13 +53,14 @@ pub async fn host() -> Result<&'static Arc<Host>, ConfigError> {
         return Err(ConfigError::Wrong("public_url", "scheme, host and port: `https://rackhand.example`"));
     }
     let max_wait = number("max_wait_ms", DEFAULT_MAX_WAIT_MS, 0..=LONGEST_WAIT_MS, "0 to 60000").await?;
+    let tick_token = optional("tick_token").await?;
     let poll = number("poll_ms", DEFAULT_POLL_MS, 20..=10_000, "20 to 10000").await?;
     let host = Host {
         database: Box::new(SpinPostgres { address, ca }),
         notifier: Box::new(Polling { first: poll }),
         now_unix_ms,
         entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),
-        settings: Settings { version: env!("CARGO_PKG_VERSION"), public_url, max_wait },
+        settings: Settings { version: env!("CARGO_PKG_VERSION"), public_url, max_wait, tick_token },
         keys,
     };
     Ok(HOST.get_or_init(|| Arc::new(host)))

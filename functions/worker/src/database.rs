@@ -37,9 +37,9 @@ impl Database for PooledDatabase {
                 return Err(DatabaseError::Fault(format!("{}: a NUL in the arguments", statement.name)));
             }
             let question = format!("{scope}{SEPARATOR}{}{SEPARATOR}{args}", statement.sql);
-            let (status, text) = SendFuture::new(self.ask(question)).await.map_err(|error| {
-                DatabaseError::Unavailable(format!("{}: {error}", statement.name))
-            })?;
+            let (status, text) = SendFuture::new(self.ask(question))
+                .await
+                .map_err(|error| DatabaseError::Unavailable(format!("{}: {error}", statement.name)))?;
             if status == 200 {
                 return Ok(text);
             }
@@ -52,7 +52,9 @@ impl Database for PooledDatabase {
                 Ok(Trouble::Unavailable { why }) => {
                     DatabaseError::Unavailable(format!("{}: {why}", statement.name))
                 }
-                Err(_) => DatabaseError::Unavailable(format!("{}: the pool answered {status}", statement.name)),
+                Err(_) => {
+                    DatabaseError::Unavailable(format!("{}: the pool answered {status}", statement.name))
+                }
             })
         })
     }

@@ -22,7 +22,7 @@ use rackhand_functions::{
     request::Trace,
 };
 use tower::ServiceExt as _;
-use worker::{Context, Env, HttpRequest, event};
+use worker::{Context, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
 
 use crate::{database::PooledDatabase, topics::Topics};
 
@@ -57,7 +57,7 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
     let secure = request.uri().scheme_str() == Some("https");
     let router = match isolate(&env) {
         Ok(isolate) => {
-            request.extensions_mut().insert(Arc::new(host(&isolate, &env, context)?));
+            request.extensions_mut().insert(Arc::new(host(&isolate, &env, Some(context))?));
             isolate.router.clone()
         }
         Err(missing) => {
@@ -79,6 +79,20 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
     Ok(response)
 }
 
+/// The cron trigger.
+#[event(scheduled)]
+async fn scheduled(_: ScheduledEvent, env: Env, _: ScheduleContext) {
+    let host = match isolate(&env).map(|isolate| host(&isolate, &env, None)) {
+        Ok(Ok(host)) => Arc::new(host),
+        Ok(Err(error)) => return tracing::error!(%error, "not configured"),
+        Err(missing) => return tracing::error!(%missing, "not configured"),
+    };
+    match rackhand_functions::upkeep::run(host).await {
+        Ok(done) => tracing::info!(?done, "upkeep"),
+        Err(error) => tracing::warn!(error, "upkeep has to wait"),
+    }
+}
+
 /// The isolate's own, read at its first request.
 fn isolate(env: &Env) -> Result<Rc<Isolate>, String> {
     ISOLATE.with(|cell| {
@@ -86,20 +100,26 @@ fn isolate(env: &Env) -> Result<Rc<Isolate>, String> {
             return Ok(Rc::clone(isolate));
         }
         let key = env.secret("SIGNING_KEY").map_err(|_| "the secret SIGNING_KEY".to_owned())?;
-        let keys = SigningKeys::from_text(&key.to_string()).map_err(|error| format!("SIGNING_KEY: {error}"))?;
+        let keys =
+            SigningKeys::from_text(&key.to_string()).map_err(|error| format!("SIGNING_KEY: {error}"))?;
         let text = |name| env.var(name).ok().map(|value| value.to_string()).filter(|text| !text.is_empty());
         let max_wait = match text("MAX_WAIT_MS") {
             Some(text) => text.parse().map(Duration::from_millis).map_err(|_| "MAX_WAIT_MS as a number")?,
             None => MAX_WAIT,
         };
-        let settings =
-            Settings { version: env!("CARGO_PKG_VERSION"), public_url: text("PUBLIC_URL"), max_wait };
+        let tick_token = env.secret("TICK_TOKEN").ok().map(|token| token.to_string());
+        let settings = Settings {
+            version: env!("CARGO_PKG_VERSION"),
+            public_url: text("PUBLIC_URL"),
+            max_wait,
+            tick_token,
+        };
         let isolate = Isolate { router: rackhand_functions::router(), keys, settings };
         Ok(Rc::clone(cell.get_or_init(|| Rc::new(isolate))))
     })
 }
 
-fn host(isolate: &Isolate, env: &Env, context: Context) -> worker::Result<Host> {
+fn host(isolate: &Isolate, env: &Env, context: Option<Context>) -> worker::Result<Host> {
     Ok(Host {
         database: Box::new(PooledDatabase { pools: env.durable_object("POOL")? }),
         notifier: Box::new(Topics::new(env.durable_object("TOPIC")?, context)),

@@ -88,7 +88,9 @@ impl Pool {
             let trouble = match outcome {
                 Some(Ok(answer)) => return Ok(answer),
                 Some(Err(error)) => match error.as_db_error() {
-                    Some(db) if tried <= RETRIES && ["40001", "40P01"].contains(&db.code().code()) => continue,
+                    Some(db) if tried <= RETRIES && ["40001", "40P01"].contains(&db.code().code()) => {
+                        continue;
+                    }
                     Some(db) => {
                         return Err(Trouble::Postgres {
                             sqlstate: db.code().code().to_owned(),
@@ -144,7 +146,8 @@ async fn open(env: &Env) -> Result<Client, Trouble> {
         Some(hyperdrive) => start(config.connect_raw(hyperdrive.connect()?, NoTls).await?),
         None => {
             let (host, port) = address(&config)?;
-            let local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+            let local =
+                host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
             if config.get_ssl_mode() == SslMode::Disable || local {
                 start(config.connect_raw(Socket::builder().connect(host, port)?, NoTls).await?)
             } else {
@@ -193,9 +196,8 @@ async fn ask(
 ) -> Result<(String, Option<String>), tokio_postgres::Error> {
     let parameters = [scope, sql, args];
     let [scope, sql, args] = &parameters;
-    let rows = client
-        .query_typed(RUN_SQL, &[(scope, Type::TEXT), (sql, Type::TEXT), (args, Type::TEXT)])
-        .await?;
+    let rows =
+        client.query_typed(RUN_SQL, &[(scope, Type::TEXT), (sql, Type::TEXT), (args, Type::TEXT)]).await?;
     let Some(row) = rows.first() else { return Ok(("null".to_owned(), None)) };
     let answer: Option<String> = row.try_get(0)?;
     Ok((answer.unwrap_or_else(|| "null".to_owned()), row.try_get(1)?))

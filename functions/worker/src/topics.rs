@@ -1,7 +1,7 @@
 //! [`Notifier`] over a Durable Object for each topic. Who waits has a WebSocket to it, which may stay open
 //! while the object sleeps; who has changed something asks it to tell them all.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use futures::{
     StreamExt as _,
@@ -73,12 +73,13 @@ pub async fn wake(env: &Env, names: &str) {
 
 pub struct Topics {
     topics: ObjectNamespace,
-    context: SendWrapper<std::rc::Rc<Context>>,
+    context: Option<SendWrapper<Rc<Context>>>,
 }
 
 impl Topics {
-    pub fn new(topics: ObjectNamespace, context: Context) -> Self {
-        Self { topics, context: SendWrapper::new(std::rc::Rc::new(context)) }
+    /// Without a request's context nothing can be waited for.
+    pub fn new(topics: ObjectNamespace, context: Option<Context>) -> Self {
+        Self { topics, context: context.map(|context| SendWrapper::new(Rc::new(context))) }
     }
 }
 
@@ -97,7 +98,7 @@ impl Notifier for Topics {
 struct Waiter {
     topics: ObjectNamespace,
     name: String,
-    context: SendWrapper<std::rc::Rc<Context>>,
+    context: Option<SendWrapper<Rc<Context>>>,
     open: Option<Open>,
 }
 
@@ -153,10 +154,11 @@ impl Waiter {
         let request = Request::new_with_init(ADDRESS, &init)?;
         let answer = self.topics.get_by_name(&self.name)?.fetch_with_request(request).await?;
         let socket = answer.websocket().ok_or_else(|| worker::Error::from("the topic gave no WebSocket"))?;
+        let context = self.context.as_ref().ok_or_else(|| worker::Error::from("no request waits here"))?;
         let (sender, wakes) = mpsc::unbounded();
         let reader = socket.clone();
         socket.accept()?;
-        self.context.wait_until(async move {
+        context.wait_until(async move {
             let Ok(mut events) = reader.events() else { return };
             while let Some(Ok(WebsocketEvent::Message(_))) = events.next().await {
                 if sender.unbounded_send(()).is_err() {

@@ -650,6 +650,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tick": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Scheduled work, for hosts without a timer of their own. Takes the tick token. */
+        post: operations["service_tick"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/users": {
         parameters: {
             query?: never;
@@ -1736,6 +1753,36 @@ export interface components {
          * @description W3C trace id (16 bytes), kept as a UUID so that it can be stored and indexed alike.
          */
         TraceId: string;
+        /** @description What was done, in numbers. */
+        Upkeep: {
+            /**
+             * Format: int32
+             * @description Runs that got their slots.
+             */
+            admitted?: number;
+            /** @description Another call was at it. */
+            busy?: boolean;
+            /**
+             * Format: int32
+             * @description Leases of dead sessions ended.
+             */
+            expired?: number;
+            /**
+             * Format: int32
+             * @description Expired rows deleted.
+             */
+            pruned?: number;
+            /**
+             * Format: int32
+             * @description Runs with open effects that nobody would have been offered.
+             */
+            requeued?: number;
+            /**
+             * Format: int32
+             * @description Checkpoints signed.
+             */
+            sealed?: number;
+        };
         User: {
             created_at: components["schemas"]["String"];
             disabled: boolean;
@@ -5110,6 +5157,52 @@ export interface operations {
             };
             /** @description `invalid-request` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    service_tick: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Upkeep"];
+                };
+            };
+            /** @description `not-signed-in` */
+            401: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -3,7 +3,7 @@
 //! The signature only says who called; every statement checks in the database that the session still
 //! lives, so ending a session takes effect at once. Gateways verify the same tokens by public key alone.
 
-use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey as _};
+use ed25519_dalek::{Signer as _, SigningKey, pkcs8::DecodePrivateKey as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rackhand_schema::{
     ErrorCode,
@@ -59,6 +59,7 @@ pub struct InvalidKey;
 pub struct SigningKeys {
     kid: String,
     public: [u8; 32],
+    signing: SigningKey,
     encoding: EncodingKey,
     decoding: DecodingKey,
 }
@@ -84,11 +85,13 @@ impl SigningKeys {
     }
 
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        let public = SigningKey::from_bytes(seed).verifying_key().to_bytes();
+        let signing = SigningKey::from_bytes(seed);
+        let public = signing.verifying_key().to_bytes();
         jwt::install();
         Self {
             kid: sha256_hex(&public).chars().take(16).collect(),
             public,
+            signing,
             encoding: jwt::encoding_key(seed),
             decoding: jwt::decoding_key(&public),
         }
@@ -97,6 +100,16 @@ impl SigningKeys {
     /// Ed25519, for those who verify tokens without us.
     pub const fn public_key(&self) -> [u8; 32] {
         self.public
+    }
+
+    /// Names the key in tokens and checkpoints: the first 16 hex digits of the public key's SHA-256.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Ed25519 over these bytes.
+    pub fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        self.signing.sign(bytes).to_bytes()
     }
 
     pub fn sign_user(&self, user: UserId, session: SessionId, now: u64) -> Answer<String> {

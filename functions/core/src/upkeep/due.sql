@@ -1,0 +1,1 @@
+select rackhand.seal_due($1)

@@ -1,0 +1,1 @@
+select rackhand.upkeep($1)

@@ -1,0 +1,1 @@
+select rackhand.seal_store($1)
