@@ -97,6 +97,22 @@ pub fn classify_message(message: &Message) -> Option<Class> {
     Some(with_delay(class, seconds_in(message)))
 }
 
+/// Whether a service broke down over a request rather than declined it: what it had done by then is not known. A
+/// status that a message explains counts only when the message tells of an internal error.
+pub(crate) fn broke_down(status: u16, decided_by: Option<&Message>) -> bool {
+    match decided_by.and_then(Message::short_id) {
+        Some(id) => ["SYS446", "JCP012", "JCP021", "InternalError"].contains(&id),
+        None => matches!(status, 500 | 502 | 504),
+    }
+}
+
+/// Whether a message, given by its id, says that the wanted version is installed already (FAILURE-MODES D22).
+#[must_use]
+pub fn up_to_date(message_id: &str) -> bool {
+    let message = Message { id: Some(message_id.to_owned()), ..Message::default() };
+    rule_for(&message).is_some_and(|rule| rule.meaning == Meaning::UpToDate)
+}
+
 fn with_delay(class: Class, delay: Option<Duration>) -> Class {
     match (class, delay) {
         (Class::Transient { .. }, Some(_)) => Class::Transient { retry_after: delay },
@@ -208,7 +224,16 @@ pub const RULES: &[Rule] = &[
     rule("RED006", Meaning::Transient, 60),  // package download failed
     rule("RED113", Meaning::Transient, 60),  // iDRAC overloaded
     rule("RED051", Meaning::Transient, 60),  // package transfer failed
+    rule("JCP002", Meaning::Transient, 180), // unable to schedule, "wait up to three minutes"
+    rule("SUP002", Meaning::Transient, 60),  // job creation failure
+    rule("SUP014", Meaning::Transient, 60),  // a job could not be deleted for an unknown reason
+    rule("SUP0553", Meaning::Transient, 60), // update jobs could not be scheduled
+    rule("RED012", Meaning::Transient, 60),  // update task not created, "after one minute"
+    rule("RED059", Meaning::Transient, 60),  // update job not created
+    rule("RED016", Meaning::Transient, 60),  // mount of the remote share failed
     // Something else runs; waiting helps.
+    rule("RED034", Meaning::Busy, 60), // a firmware update is in progress
+    rule("SUP022", Meaning::Busy, 60), // the job store is full
     rule("RED023", Meaning::Busy, 60), // Lifecycle Controller in use
     rule("JCP024", Meaning::Busy, 60), // Lifecycle Controller in use
     rule("BIOS009", Meaning::Busy, 60),
@@ -264,6 +289,10 @@ pub const RULES: &[Rule] = &[
     rule("LIC*", Meaning::Unsupported, 0),
     rule("SYS402", Meaning::Unsupported, 0), // method not allowed
     rule("SYS419", Meaning::Unsupported, 0), // Redfish attribute disabled
+    rule("SUP019", Meaning::Unsupported, 0), // Lifecycle Controller not enabled
+    rule("RED009", Meaning::Unsupported, 0), // Lifecycle Controller not present
+    rule("RED015", Meaning::Unsupported, 0), // download protocol
+    rule("RED020", Meaning::Unsupported, 0), // feature of a later firmware
     rule("RED101", Meaning::Unsupported, 0), // licence of the installed firmware
     rule("RED144", Meaning::Unsupported, 0), // licence missing
     rule("SUP033", Meaning::Unsupported, 0), // a feature forbids updates
@@ -301,14 +330,29 @@ pub const RULES: &[Rule] = &[
     rule("SYS411", Meaning::Refused, 0), // package too large
     rule("RED018", Meaning::Refused, 0), // no reinstallation or rollback on this device
     rule("RED008", Meaning::Refused, 0), // no payload in the package
+    rule("RED005", Meaning::Refused, 0), // invalid URI
+    rule("RED010", Meaning::Refused, 0), // invalid target
+    rule("RED013", Meaning::Refused, 0), // package for another device
+    rule("RED017", Meaning::Refused, 0), // package for another system
+    rule("RED021", Meaning::Refused, 0), // no such component
     rule("RED022", Meaning::Refused, 0), // version compatibility
-    rule("RED097", Meaning::Refused, 0), // package for another component
-    rule("RED098", Meaning::Refused, 0), // package not compatible
-    rule("RED103", Meaning::Refused, 0), // package out of date
-    rule("RED132", Meaning::Refused, 0), // no such file on the package server
-    rule("RED145", Meaning::Refused, 0), // needs another CPLD first
-    rule("RED147", Meaning::Refused, 0), // needs another BIOS first
-    rule("RED148", Meaning::Refused, 0), // BMC locked
+    rule("RED027", Meaning::Refused, 0), // no space: install or remove what was uploaded first
+    rule("RED050", Meaning::Refused, 0), // password of the package server, not of the BMC
+    rule("RED062", Meaning::Refused, 0), // password of the repository
+    rule("RED146", Meaning::Refused, 0), // needs another OEM id
+    rule("SUP001", Meaning::Refused, 0),
+    rule("SUP003", Meaning::Refused, 0), // URI, target or reboot flag
+    rule("SUP024", Meaning::Refused, 0), // no such component
+    rule("SUP027", Meaning::Refused, 0),
+    rule("SUP0522", Meaning::Refused, 0), // the BIOS is write-protected
+    rule("SUP0527", Meaning::Refused, 0), // package for another system
+    rule("RED097", Meaning::Refused, 0),  // package for another component
+    rule("RED098", Meaning::Refused, 0),  // package not compatible
+    rule("RED103", Meaning::Refused, 0),  // package out of date
+    rule("RED132", Meaning::Refused, 0),  // no such file on the package server
+    rule("RED145", Meaning::Refused, 0),  // needs another CPLD first
+    rule("RED147", Meaning::Refused, 0),  // needs another BIOS first
+    rule("RED148", Meaning::Refused, 0),  // BMC locked
     rule("SUP0515", Meaning::Refused, 0),
     rule("SUP0519", Meaning::Refused, 0),
     rule("SUP0525", Meaning::Refused, 0),
@@ -333,6 +377,7 @@ pub const RULES: &[Rule] = &[
     rule("ServiceTemporarilyUnavailable", Meaning::Transient, 30),
     rule("SYS403", Meaning::NotFound, 0),
     rule("JCP022", Meaning::NotFound, 0), // invalid job id
+    rule("SUP011", Meaning::NotFound, 0), // invalid job id
     rule("RAC1144", Meaning::NotFound, 0),
     rule("ResourceMissingAtURI", Meaning::NotFound, 0),
     rule("ResourceNotFound", Meaning::NotFound, 0),

@@ -30,7 +30,8 @@ use crate::{
 pub struct Options {
     /// Deadline of each read request. Mutations bring their own.
     pub read_timeout: Duration,
-    /// Which system of a service that holds several: its path, or the last segment of it.
+    /// Which system of a service that holds several: its path, or the last segment of it. `None`: the one that the
+    /// address names ([`Endpoint::system`]), or the only one.
     pub system: Option<String>,
     /// How long to stay with HTTP Basic after the session table was full.
     pub basic_period: Duration,

@@ -160,16 +160,20 @@ impl Client {
             return Ok(path);
         }
         let mut systems = self.systems().await?;
-        if let Some(wanted) = &self.options.system {
-            let last = |path: &str| path.trim_end_matches('/').rsplit('/').next() == Some(wanted);
-            systems.retain(|path| path == wanted || last(path));
+        let wanted = self.options.system.as_deref().or(self.endpoint.system());
+        if let Some(wanted) = wanted {
+            let last = |path: &str| path.rsplit('/').next() == Some(wanted);
+            systems.retain(|path| {
+                let path = path.trim_end_matches('/');
+                path == wanted.trim_end_matches('/') || last(path)
+            });
         }
         let path = match systems.as_slice() {
             [path] => path.clone(),
             // Dell lists no system for up to two minutes while its services restart.
             [] => {
                 let evidence = crate::client::evidence(ROOT, 200, &bytes::Bytes::new());
-                let what = match &self.options.system {
+                let what = match wanted {
                     Some(wanted) => format!("there is no system {wanted}"),
                     None => "the list of systems is empty".to_owned(),
                 };

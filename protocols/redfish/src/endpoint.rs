@@ -7,12 +7,17 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-/// Address of a Redfish service: scheme, host and port. Its `Display` is `https://host:port`.
+/// Address of a Redfish service: scheme, host and port, and which of its systems is meant. Its `Display` is
+/// `https://host:port`, with the system's path when one was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     scheme: Scheme,
     authority: Authority,
+    system: Option<String>,
 }
+
+/// Where a system's path begins (DSP0266, "Resource URI patterns": members of `Systems` below the root).
+const SYSTEMS: &str = "/redfish/v1/Systems/";
 
 /// Why a text is not an [`Endpoint`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +34,8 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Reads `https://host[:port]` or `host[:port]`; a path is ignored. An IPv6 address stands in brackets.
+    /// Reads `https://host[:port]` or `host[:port]`. An IPv6 address stands in brackets. A path
+    /// `/redfish/v1/Systems/{id}` names one system of a service that holds several; any other is ignored.
     ///
     /// # Errors
     /// Not a URL, a password in it, or plain `http` to another host than loopback: a password would go there
@@ -41,6 +47,9 @@ impl Endpoint {
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
             return Err(EndpointError::NotAUrl);
         };
+        let path = parts.path_and_query.as_ref().map_or("", |path| path.path()).trim_end_matches('/');
+        let names_system = path.strip_prefix(SYSTEMS).is_some_and(|id| !id.is_empty() && !id.contains('/'));
+        let system = names_system.then(|| path.to_owned());
         if authority.as_str().contains('@') {
             return Err(EndpointError::UserInfo);
         }
@@ -49,7 +58,7 @@ impl Endpoint {
         }
         let loopback = matches!(authority.host(), "127.0.0.1" | "[::1]");
         if scheme == Scheme::HTTPS || scheme == Scheme::HTTP && loopback {
-            return Ok(Self { scheme, authority });
+            return Ok(Self { scheme, authority, system });
         }
         Err(EndpointError::Scheme)
     }
@@ -58,6 +67,12 @@ impl Endpoint {
     #[must_use]
     pub fn address(&self) -> &str {
         self.authority.as_str()
+    }
+
+    /// Path of the system that the address names.
+    #[must_use]
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref()
     }
 
     /// The absolute URI of a path with or without query.
@@ -86,7 +101,7 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.authority)
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.system().unwrap_or_default())
     }
 }
 
@@ -105,6 +120,18 @@ mod tests {
         assert_eq!(shown("ftp://10.0.0.7"), Err(EndpointError::Scheme));
         assert_eq!(shown("https://root:calvin@10.0.0.7"), Err(EndpointError::UserInfo));
         assert_eq!(shown("https://"), Err(EndpointError::NotAUrl));
+    }
+
+    #[test]
+    fn a_path_may_name_a_system() {
+        let system = |path: &str| {
+            let endpoint = Endpoint::parse(&format!("https://10.0.0.7{path}")).unwrap();
+            endpoint.system().map(str::to_owned)
+        };
+        assert_eq!(system("/redfish/v1/Systems/node-2/").as_deref(), Some("/redfish/v1/Systems/node-2"));
+        for path in ["", "/", "/redfish/v1", "/redfish/v1/Systems", "/redfish/v1/Systems/a/Bios"] {
+            assert_eq!(system(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -70,7 +70,11 @@ pub enum Problem {
         what: String,
     },
     /// The service holds several systems and none was selected. Nothing was changed.
-    #[error("the service holds {} systems and none was selected", members.len())]
+    #[error(
+        "the service holds {} systems; name one in the address, such as https://{{host}}{}",
+        members.len(),
+        members.first().map_or("/redfish/v1/Systems/{id}", String::as_str)
+    )]
     SystemNotSelected {
         /// Paths of the systems.
         members: Vec<String>,
@@ -104,7 +108,12 @@ impl Error {
             Problem::Transport(TransportError::TooLarge { .. }) => Class::Permanent,
             Problem::Transport(_) => Class::Transient { retry_after: None },
             Problem::Answer { status, messages, retry_after, .. } => {
-                classify::classify(*status, messages, *retry_after).class
+                let verdict = classify::classify(*status, messages, *retry_after);
+                let decided_by = verdict.message.and_then(|at| messages.get(at));
+                if !reading && classify::broke_down(*status, decided_by) {
+                    return Class::Ambiguous;
+                }
+                verdict.class
             }
             Problem::Gate(denied) => Class::AuthWithheld { retry_after: denied.retry_after },
             Problem::Malformed { .. } if !reading => Class::Ambiguous,

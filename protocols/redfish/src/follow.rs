@@ -131,7 +131,7 @@ fn progress(source: TaskSource, job: Job) -> TaskProgress {
     let message = job.message.unwrap_or_default();
     TaskProgress {
         source,
-        state: job.state,
+        state: jobs::refined(job.state, message.short_id()),
         percent: job.percent,
         message_id: message.short_id().map(str::to_owned),
         message: message.text,

@@ -21,7 +21,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use http::{Method, Request, Response, Uri, header};
+use http::{Method, Request, Response, Uri, header, uri};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Frame, SizeHint},
@@ -267,8 +267,10 @@ fn prepare(request: Request<Body>) -> Result<(Request<Pieces>, Uri, String), Tra
     let authority = head.uri.authority().ok_or_else(|| invalid("the URI has no host"))?.as_str().to_owned();
     let host = authority.parse().map_err(|_| invalid("the host is not a header value"))?;
     head.headers.insert(header::HOST, host);
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let origin_form = path.parse().map_err(|_| invalid("the path is not a URI"))?;
+    let mut origin_form = uri::Parts::default();
+    origin_form.path_and_query =
+        Some(head.uri.path_and_query().cloned().unwrap_or(uri::PathAndQuery::from_static("/")));
+    let origin_form = Uri::from_parts(origin_form).map_err(|_| invalid("the path is not a URI"))?;
     let uri = std::mem::replace(&mut head.uri, origin_form);
     head.headers.entry(header::ACCEPT).or_insert(header::HeaderValue::from_static("application/json"));
     Ok((Request::from_parts(head, Pieces::new(body)), uri, authority))

@@ -165,10 +165,12 @@ pub(crate) fn state(raw_state: Option<&str>, status: Option<&str>, messages: &[M
 /// Ids of messages that end a job without success, from Dell's registry (see `classify.rs` for where it was read).
 #[rustfmt::skip]
 const FAILED: &[&str] = &[
-    "PR21", "PR26", "PR30", "JCP003", "JCP004", "JCP042", "JCP052",
-    "RED004", "RED006", "RED007", "RED008", "RED022", "RED051", "RED056", "RED057", "RED091", "RED097", "RED098",
-    "RED103", "RED107", "RED108", "RED109", "RED114", "RED115", "RED116",
-    "SUP0515", "SUP0517", "SUP0519", "SUP0520", "SUP1907", "SUP1908", "SUP1909",
+    "PR21", "PR26", "PR30", "PR34", "JCP003", "JCP004", "JCP042", "JCP052",
+    "RED004", "RED005", "RED006", "RED007", "RED008", "RED013", "RED016", "RED017", "RED022", "RED026", "RED050",
+    "RED051", "RED056", "RED057", "RED091", "RED097", "RED098", "RED101", "RED103", "RED107", "RED108", "RED109",
+    "RED114", "RED115", "RED116", "RED132", "RED144", "RED145", "RED146", "RED147", "RED148",
+    "SUP0513", "SUP0515", "SUP0517", "SUP0519", "SUP0520", "SUP0522", "SUP0525", "SUP0526", "SUP0527", "SUP0537",
+    "SUP0538", "SUP0542", "SUP0543", "SUP0547", "SUP0548", "SUP0549", "SUP0550", "SUP1907", "SUP1908", "SUP1909",
 ];
 const WITH_ERRORS: &[&str] = &["JCP008", "PR31"];
 const COMPLETED: &[&str] = &[
@@ -176,6 +178,27 @@ const COMPLETED: &[&str] = &[
     "SUP1906",
 ];
 const CANCELLED: &[&str] = &["PR24", "JCP009", "JCP036"];
+
+/// Refines the state of an update's task by its last message. An iDRAC's tasks have coarser states than the jobs
+/// behind them; its message tells them apart. From Dell's registry (see `classify.rs`): JCP001 "Task successfully
+/// scheduled", RED002 "Package successfully downloaded", RED003 "Downloading package", RED029 "A reboot is pending".
+pub(crate) fn refined(state: TaskState, message_id: Option<&str>) -> TaskState {
+    match (&state, message_id) {
+        (TaskState::New, Some("JCP001")) => TaskState::Scheduled,
+        (TaskState::Scheduled, Some("RED029")) => TaskState::CompletedRebootPending,
+        (TaskState::New | TaskState::Running, Some("RED002" | "RED003")) => TaskState::Downloading,
+        _ => state,
+    }
+}
+
+/// Whether a failed job provably never had its whole package, so that handing it over again may help. From Dell's
+/// registry: RED006, RED016 and RED051 are failed transfers, RED007 and RED008 a package that arrived unreadable,
+/// RED114 and RED115 a restart of the iDRAC before or during the download, SUP1909 a failed download.
+#[must_use]
+pub fn never_had_package(message_id: &str) -> bool {
+    let ids = ["RED006", "RED007", "RED008", "RED016", "RED051", "RED114", "RED115", "SUP1909"];
+    ids.contains(&short_id(message_id))
+}
 
 /// How a job ended, told by one log message about it.
 pub(crate) fn ending(message_id: &str) -> Option<TaskState> {
@@ -206,5 +229,27 @@ fn by_name(state: Option<&str>) -> TaskState {
         "Cancelled" | "Killed" => TaskState::Cancelled,
         "" => TaskState::Other("not said".to_owned()),
         other => TaskState::Other(other.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_as_far_as_its_message_says() {
+        let of = |state, id| refined(state, Some(id));
+        assert_eq!(of(TaskState::New, "JCP001"), TaskState::Scheduled);
+        assert_eq!(of(TaskState::Running, "RED003"), TaskState::Downloading);
+        assert_eq!(of(TaskState::Scheduled, "RED029"), TaskState::CompletedRebootPending);
+        assert_eq!(of(TaskState::Completed, "RED002"), TaskState::Completed, "an end stands");
+        assert_eq!(refined(TaskState::New, None), TaskState::New);
+    }
+
+    #[test]
+    fn only_a_failed_transfer_is_worth_another() {
+        assert!(never_had_package("IDRAC.2.7.RED006") && never_had_package("RED115"));
+        // For another component; no rollback on this device: it had the package, or never wanted one.
+        assert!(!never_had_package("RED097") && !never_had_package("RED018") && !never_had_package("PR21"));
     }
 }

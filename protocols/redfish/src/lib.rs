@@ -40,12 +40,13 @@ pub use auth::{
     AuthAttempt, AuthGate, AuthMethod, AuthOutcome, Credentials, Exchange, FirstRejectionCloses, GateDenied,
     Observer, SessionHandle, Unobserved,
 };
-pub use classify::{Class, Meaning, RULES, Rule, Verdict, classify, classify_message};
+pub use classify::{Class, Meaning, RULES, Rule, Verdict, classify, classify_message, up_to_date};
 pub use client::{Client, Options};
 pub use document::{Evidence, Message, short_id};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Problem};
 pub use https::{HttpsOptions, HttpsTransport, probe_pin};
+pub use jobs::never_had_package;
 pub use model::{
     Accepted, ApplyTime, Capabilities, FirmwareComponent, FirmwareInventory, FirmwareRow, Health,
     HealthReport, Identity, Job, Jobs, LogRecord, LogRecords, PartHealth, PciIds, PowerState, Readiness,

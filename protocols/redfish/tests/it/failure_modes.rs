@@ -205,7 +205,8 @@ async fn d11_not_ready_is_transient_whatever_its_status() {
         ),
         (503, "IDRAC.2.7.SYS518", "data sources are unavailable. Retry after 45 seconds.", seconds(45)),
         (500, "RAC964", "Unable to perform the operation.", seconds(60)),
-        (400, "IDRAC.2.7.SYS446", "internal error", seconds(120)),
+        // It broke down over the request: what it had done by then is not known.
+        (400, "IDRAC.2.7.SYS446", "internal error", Class::Ambiguous),
     ];
     for (status, id, text, class) in cases {
         let failed = update(&bench, Act::Answer(status, error(id, text))).await.unwrap_err();
@@ -215,6 +216,14 @@ async fn d11_not_ready_is_transient_whatever_its_status() {
     let headers = vec![("retry-after", "12".to_owned())];
     let failed = update(&bench, Act::Raw(503, headers, Bytes::from("busy"))).await.unwrap_err();
     assert_eq!(failed.class(), seconds(12));
+    let failed = update(&bench, Act::Raw(500, Vec::new(), Bytes::new())).await.unwrap_err();
+    assert_eq!(failed.class(), Class::Ambiguous);
+    bench.bmc.next(
+        "GET",
+        "/redfish/v1/Systems/System.Embedded.1",
+        Act::Answer(500, error("IDRAC.2.7.SYS446", "internal error")),
+    );
+    assert_eq!(bench.client.system().await.unwrap_err().class(), seconds(120), "reading again is harmless");
 }
 
 #[tokio::test(start_paused = true)]
@@ -541,6 +550,11 @@ async fn several_systems_need_a_choice() {
     let bench = bench(bmc.clone());
     let failed = bench.client.reset(ResetKind::On, soon()).await.unwrap_err();
     assert_eq!(failed.class(), Class::Refused);
+    let words = failed.to_string();
+    assert!(
+        words.ends_with("name one in the address, such as https://{host}/redfish/v1/Systems/a"),
+        "{words}"
+    );
     let options = Options { system: Some("b".to_owned()), ..Options::default() };
     let chosen = bench_with(bmc, crate::support::PASSWORD, options);
     assert_eq!(chosen.client.system().await.unwrap().path, "/redfish/v1/Systems/b");

@@ -376,6 +376,35 @@ async fn a_deadline_in_mid_upload_cuts_the_connection() {
     assert!(received < size, "the upload went on behind the caller's back");
 }
 
+/// The whole request fits into the kernel's buffers: closing must throw it away, not deliver it later.
+#[tokio::test]
+async fn a_small_upload_that_is_cut_off_leaves_nothing_in_the_kernel() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let uri = format!("http://{}/upload", listener.local_addr().unwrap());
+    let (cut, was_cut) = tokio::sync::oneshot::channel();
+    let reader = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        was_cut.await.unwrap();
+        let (mut buffer, mut total) = (vec![0; 64 * 1024], 0);
+        while let Ok(read @ 1..) = tcp.read(&mut buffer).await {
+            total += read;
+        }
+        total
+    });
+    let size = 200 * 1024;
+    let body = Body::from(Bytes::from(vec![0; size]));
+    let request = Request::builder().method(Method::POST).uri(uri).body(body).unwrap();
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let failed = first_use().send(request, deadline).await.unwrap_err();
+    assert!(matches!(failed, TransportError::NoAnswer { .. }), "{failed:?}");
+    cut.send(()).unwrap();
+    let received = tokio::time::timeout(Duration::from_secs(10), reader).await.unwrap().unwrap();
+    assert!(received < size, "the kernel delivered all of it after the deadline");
+}
+
 #[tokio::test]
 async fn a_mutation_does_not_trust_an_old_connection() {
     // Answers once per connection without saying that it will close: the classic keep-alive race.
