@@ -120,10 +120,12 @@ fn check(
     Ok(pin.spki_sha256.clone())
 }
 
-/// The same `https://host[:port]`, whatever the case of the host, a final slash or a written-out 443.
+/// The same `https://host[:port]`, whatever the case of the host, a path or a written-out 443.
 fn same_origin(a: &str, b: &str) -> bool {
     let normal = |url: &str| {
-        let url = url.trim_end_matches('/').to_ascii_lowercase();
+        let host = url.find("://").map_or(0, |scheme| scheme + 3);
+        let origin = url.get(host..).and_then(|rest| rest.find('/')).and_then(|path| url.get(..host + path));
+        let url = origin.unwrap_or(url).to_ascii_lowercase();
         url.strip_suffix(":443").map_or_else(|| url.clone(), str::to_owned)
     };
     normal(a) == normal(b)

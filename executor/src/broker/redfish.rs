@@ -303,17 +303,6 @@ fn job_phase(state: &TaskState) -> JobPhase {
     }
 }
 
-/// The task of an iDRAC has coarser states than its job; the message tells them apart (Dell message registry:
-/// JCP001 "Task successfully scheduled", RED003 "Downloading package", RED002 "Package successfully downloaded").
-fn task_phase(state: &TaskState, message_id: Option<&str>) -> JobPhase {
-    match (state, message_id) {
-        (TaskState::New, Some("JCP001")) => JobPhase::Scheduled,
-        (TaskState::Scheduled, Some("RED029")) => JobPhase::RebootPending,
-        (TaskState::New | TaskState::Running, Some("RED002" | "RED003")) => JobPhase::Downloading,
-        _ => job_phase(state),
-    }
-}
-
 fn reset_kind(action: PowerAction) -> ResetKind {
     match action {
         PowerAction::On => ResetKind::On,
@@ -544,7 +533,7 @@ impl Bmc for RedfishBmc {
             let result = self.client.follow(&task).await;
             let progress = self.done(result).await?;
             Ok(JobProgress {
-                phase: task_phase(&progress.state, progress.message_id.as_deref()),
+                phase: job_phase(&progress.state),
                 percent: progress.percent,
                 message_id: progress.message_id.map(|id| text::clean(&id)),
                 message: text::clean(&progress.message),

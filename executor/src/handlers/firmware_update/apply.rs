@@ -16,13 +16,6 @@ use crate::{
     text,
 };
 
-/// The package could not be fetched, opened or checked: the device never had it. Dell EMC message ids RED001–
-/// RED009 and RED016–RED021 of the update proxy are about fetching and unpacking; see
-/// `rackhand_redfish::RULES` for those that mean more.
-const NEVER_HAD_IT: [&str; 5] = ["RED006", "RED007", "RED016", "RED018", "RED097"];
-/// The installed version is the one in the package (D22).
-const UP_TO_DATE: [&str; 2] = ["SUP029", "RED035"];
-
 /// What a look at a job shows, as evidence.
 pub fn describe(progress: &JobProgress) -> Value {
     json!({
@@ -108,7 +101,7 @@ impl<'a> Apply<'a> {
 
     async fn failed(&self, context: &Context, progress: &JobProgress) -> Result<Probe, BmcError> {
         let id = progress.message_id.as_deref().unwrap_or_default();
-        if UP_TO_DATE.contains(&id) {
+        if rackhand_redfish::up_to_date(id) {
             return Ok(Probe::Done(describe(progress)));
         }
         let inventory = context.line.inventory().await?;
@@ -119,7 +112,7 @@ impl<'a> Apply<'a> {
             return Ok(Probe::Done(describe(progress)));
         }
         let untouched = version.as_deref() == Some(&self.plan.from);
-        if untouched && NEVER_HAD_IT.contains(&id) && self.state.stages < MAX_STAGES {
+        if untouched && rackhand_redfish::never_had_package(id) && self.state.stages < MAX_STAGES {
             return Ok(Probe::Done(json!({ "stage_again": true, "job": describe(progress) })));
         }
         let now_installed = version.unwrap_or_else(|| "an unreadable version".into());
