@@ -53,20 +53,13 @@ fn ttl(stack: &StackConfig) -> f64 {
     f64::from(stack.lease_ttl_ms) / 1000.0
 }
 
-/// The other executor has finished, everything is as if nothing had happened, and what `first` saw has arrived.
-/// `lease_end`: when `first` had lost its lease for certain, on the lab's real clock.
+/// The other executor has finished, the BMC saw no write without a lease, everything is as if nothing had happened,
+/// and what `first` saw has arrived. `lease_end`: when `first` had lost its lease for certain, on the lab's real clock.
 async fn fenced(stack: &TestStack, job: &str, first: usize, session: &str, lease_end: f64) {
     let ended = stack.ended(job, Duration::from_secs(90)).await;
     let story = stack.story(job).await;
     assert_eq!(ended["state"], "succeeded", "{story}");
     assert_ne!(stack.executor_of(job, SERVER).await, first, "the other one finished: {story}");
-    stack
-        .until("what it saw arrives", Duration::from_secs(20), async || {
-            stack.events(job).await.iter().any(|event| {
-                event["late"] == true && event["message"].as_str().unwrap().contains("stage_package")
-            })
-        })
-        .await;
     let counters = stack.lab.counters();
     for mutation in counters.mutation_log.iter().filter(|mutation| mutation.session == session) {
         assert!(mutation.began_real < lease_end, "begun without a lease ({lease_end}): {mutation:?}");
@@ -82,6 +75,13 @@ async fn fenced(stack: &TestStack, job: &str, first: usize, session: &str, lease
     assert_eq!(stack.open_effects().await, 0, "{story}");
     let server = stack.get(&format!("/v1/servers/{}", stack.ids[SERVER])).await;
     assert_eq!(server["bios_version"], stack.lab.status(SERVER).unwrap().bios_version);
+    stack
+        .until("what it saw arrives", Duration::from_secs(20), async || {
+            stack.events(job).await.iter().any(|event| {
+                event["late"] == true && event["message"].as_str().unwrap().contains("stage_package")
+            })
+        })
+        .await;
 }
 
 /// Stopped like a laptop's lid: the process knows nothing of the time that passed. Until the other executor has

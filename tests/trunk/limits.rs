@@ -14,6 +14,9 @@ async fn two_jobs_on_the_same_servers_take_turns() {
     let names = ["one", "two", "three"];
     let stack = TestStack::start(StackConfig::new(names.map(r750).to_vec())).await;
     let update = stack.approved(stack.firmware("159", &names)).await;
+    // A restart now would destroy what is being written.
+    let flashing = async || names.iter().any(|name| stack.lab.status(name).unwrap().flashing);
+    stack.until("a flash begins", Duration::from_secs(60), flashing).await;
     let restart = stack.power("force_restart", &names).await;
     for job in [&update, &restart] {
         let ended = stack.ended(job, Duration::from_secs(120)).await;
@@ -96,7 +99,8 @@ async fn paused_jobs_and_paused_hardware_wait() {
     let one_done = async || stack.runs(&job).await.values().any(|run| run["state"] == "succeeded");
     stack.until("the one under way goes on", Duration::from_secs(60), one_done).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(stack.lab.counters().flashes.len(), 1, "no further one begins");
+    let queued = stack.runs(&job).await.values().filter(|run| run["state"] == "queued").count();
+    assert_eq!((stack.lab.counters().flashes.len(), queued), (1, 1), "no further one begins");
     stack.control(&job, "resume").await;
     stack
         .until("it goes on", Duration::from_secs(60), async || {
@@ -111,6 +115,8 @@ async fn paused_jobs_and_paused_hardware_wait() {
     let off = stack.power("force_off", &names).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(resets(), before, "{}", stack.story(&off).await);
+    let runs = stack.runs(&off).await;
+    assert!(runs.values().all(|run| run["state"] == "queued"), "nobody takes them: {runs:?}");
     let targets: Vec<_> = stack.ids.values().cloned().collect();
     let read = stack.create(serde_json::json!({"kind": "inventory", "params": {}, "targets": targets})).await;
     assert_eq!(stack.ended(&read, Duration::from_secs(30)).await["state"], "succeeded");
@@ -121,4 +127,24 @@ async fn paused_jobs_and_paused_hardware_wait() {
         assert_eq!(stack.lab.status(name).unwrap().power_state, "Off");
     }
     assert_eq!(stack.lab.counters().overlapping_mutations, 0);
+}
+
+/// An executor has the run already, and it has done nothing yet: the executor itself must not begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_hardware_stops_a_run_that_is_leased() {
+    let stack = TestStack::start(StackConfig::new(vec![r750("leased")])).await;
+    stack.lab.fault("leased", Fault::LcBusy, Times::Always).unwrap();
+    let job = stack.approved(stack.firmware("159", &["leased"])).await;
+    let waits = async || stack.runs(&job).await["leased"]["state"] == "waiting";
+    stack.until("the update waits for the device", Duration::from_secs(60), waits).await;
+    stack.pause_hardware(true).await;
+    // An executor hears of it with its next lease call, at most a third of the lease later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(stack.lab.clear_fault("leased", "lc_busy").unwrap());
+    let held = async || stack.runs(&job).await["leased"]["reason"] == "hardware_paused";
+    stack.until("the executor holds it", Duration::from_secs(60), held).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(stack.lab.counters().mutations.is_empty(), "{:?}", stack.lab.counters().mutation_log);
+    stack.pause_hardware(false).await;
+    assert_eq!(stack.ended(&job, Duration::from_secs(90)).await["state"], "succeeded");
 }
