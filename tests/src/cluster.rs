@@ -6,6 +6,7 @@ use std::sync::{OnceLock, mpsc};
 
 use xtask::{login::Login, postgres::Postgres};
 
+#[derive(Clone)]
 pub struct Cluster {
     superuser: Login,
 }
@@ -33,6 +34,11 @@ impl Cluster {
                 .unwrap();
             Self { superuser: receiver.recv().expect("Postgres did not start; see the output above") }
         })
+    }
+
+    /// One that a test starts, stops and drops by itself, without harm to the others.
+    pub fn own(postgres: &Postgres) -> Self {
+        Self { superuser: postgres.login("postgres") }
     }
 
     /// As superuser.

@@ -23,6 +23,7 @@ pub struct TestDatabase {
     pub api: Client,
     /// Superuser: arranges and inspects.
     pub owner: Client,
+    cluster: Cluster,
 }
 
 impl TestDatabase {
@@ -42,11 +43,32 @@ impl TestDatabase {
             .await;
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         admin.batch_execute(&format!("create database {name} template template_rackhand")).await.unwrap();
+        Self::at(cluster.clone(), name).await
+    }
+
+    /// The only database of a cluster of the test's own.
+    pub async fn alone(cluster: Cluster) -> Self {
+        let name = "test".to_owned();
+        let admin = connect(&cluster.owner_url("postgres")).await;
+        admin.batch_execute(&format!("create database {name}")).await.unwrap();
+        rackhand_server::setup::migrate(&cluster.owner_url(&name)).await.expect("migrations run");
+        admin.batch_execute(Cluster::ADMIT_API).await.unwrap();
+        Self::at(cluster, name).await
+    }
+
+    async fn at(cluster: Cluster, name: String) -> Self {
         Self {
             api: connect(&cluster.api_url(&name)).await,
             owner: connect(&cluster.owner_url(&name)).await,
             name,
+            cluster,
         }
+    }
+
+    /// New connections of this test's own, after the cluster was stopped and started.
+    pub async fn reconnect(&mut self) {
+        self.api = connect(&self.api_url()).await;
+        self.owner = connect(&self.owner_url()).await;
     }
 
     /// A further connection as `rackhand_api`.
@@ -55,11 +77,11 @@ impl TestDatabase {
     }
 
     pub fn api_url(&self) -> String {
-        Cluster::shared().api_url(&self.name)
+        self.cluster.api_url(&self.name)
     }
 
     pub fn owner_url(&self) -> String {
-        Cluster::shared().owner_url(&self.name)
+        self.cluster.owner_url(&self.name)
     }
 
     /// `select <statement>($1)` under `scope`, as a host sends it.

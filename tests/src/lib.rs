@@ -15,6 +15,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod database;
+pub mod edge;
 pub mod host;
 pub mod logs;
 pub mod python;

@@ -41,19 +41,11 @@ impl TestServer {
 
     /// An access token for the person of a scope made by [`crate::site::person`].
     pub fn token(&self, scope: &Value) -> String {
-        let id = |name: &str| scope[name].as_str().unwrap();
-        self.keys.sign_user(id("user").parse().unwrap(), id("session").parse().unwrap(), now()).unwrap()
+        user_token(&self.keys, scope)
     }
 
     pub fn executor_token(&self, site: &TestSite, executor: &TestExecutor) -> String {
-        self.keys
-            .sign_executor(
-                executor.id.parse().unwrap(),
-                executor.session.parse().unwrap(),
-                site.id.parse().unwrap(),
-                now(),
-            )
-            .unwrap()
+        executor_token(&self.keys, site, executor)
     }
 
     pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
@@ -68,6 +60,17 @@ impl TestServer {
         }
         answer(request.send().await.expect("the server answers")).await
     }
+}
+
+/// An access token for the person of a scope made by [`crate::site::person`].
+pub fn user_token(keys: &SigningKeys, scope: &Value) -> String {
+    let id = |name: &str| scope[name].as_str().unwrap();
+    keys.sign_user(id("user").parse().unwrap(), id("session").parse().unwrap(), now()).unwrap()
+}
+
+pub fn executor_token(keys: &SigningKeys, site: &TestSite, executor: &TestExecutor) -> String {
+    let (id, session) = (executor.id.parse().unwrap(), executor.session.parse().unwrap());
+    keys.sign_executor(id, session, site.id.parse().unwrap(), now()).unwrap()
 }
 
 pub async fn answer(response: reqwest::Response) -> Answer {

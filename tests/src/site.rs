@@ -29,7 +29,11 @@ impl TestSite {
 
     /// `config` overrides members of the default site configuration.
     pub async fn with(config: Value) -> Self {
-        let database = TestDatabase::new().await;
+        Self::over(TestDatabase::new().await, config).await
+    }
+
+    /// In a database made before.
+    pub async fn over(database: TestDatabase, config: Value) -> Self {
         let admin = person(&database, "Ada Admin", "admin", None).await;
         let mut full = json!({"lease_ttl_ms": 1000, "max_mutating_runs": 16, "hardware_paused": false,
             "second_person": false});

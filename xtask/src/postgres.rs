@@ -31,6 +31,7 @@ pub struct Postgres {
     port: u16,
     password: String,
     folder: PathBuf,
+    log: PathBuf,
 }
 
 /// The newest installed server's programs, if there is one (Debian puts them in `/usr/lib/postgresql/N/bin`).
@@ -94,10 +95,36 @@ impl Postgres {
         for _ in 0..4 {
             let port = free_port()?;
             if let Some(server) = start(&user, &binaries, &data, &folder, log, port)? {
-                return Ok(Self { server, port, password, folder });
+                return Ok(Self { server, port, password, folder, log: log.to_owned() });
             }
         }
         Err(Failure::Other(format!("Postgres does not start; its log: {}", log.display())))
+    }
+
+    /// Stops the server: sessions are ended, the data is written. Blocks until it has ended.
+    pub fn stop(&mut self) {
+        if ended_within(&mut self.server, Duration::ZERO) {
+            return;
+        }
+        // SIGINT is Postgres' fast shutdown.
+        signal(&self.server, rustix::process::Signal::INT);
+        if !ended_within(&mut self.server, STOP) {
+            let _ = self.server.kill();
+            let _ = self.server.wait();
+        }
+    }
+
+    /// Starts it again after [`Self::stop`], with its data and on its port. The same thread as before must call.
+    ///
+    /// # Errors
+    /// It does not come up, or its port was taken meanwhile.
+    pub fn start_again(&mut self) -> Result<()> {
+        let binaries =
+            installed().ok_or_else(|| Failure::Missing("the Postgres server has gone".to_owned()))?;
+        let data = self.folder.join("data");
+        self.server = start(&RunAs::choose()?, &binaries, &data, &self.folder, &self.log, self.port)?
+            .ok_or_else(|| Failure::Other(format!("port {} was taken", self.port)))?;
+        Ok(())
     }
 
     pub fn port(&self) -> u16 {
@@ -126,12 +153,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGINT is Postgres' fast shutdown: sessions are ended, the data is written.
-        signal(&self.server, rustix::process::Signal::INT);
-        if !ended_within(&mut self.server, STOP) {
-            let _ = self.server.kill();
-            let _ = self.server.wait();
-        }
+        self.stop();
     }
 }
 
