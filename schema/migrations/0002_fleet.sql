@@ -102,11 +102,13 @@ create table rackhand.job (
     approved_by uuid references rackhand.users,
     approved_by_name text,
     approved_at timestamptz
-);
+) with (fillfactor = 50);
 create index job_by_site on rackhand.job (site_id, id desc);
 create index job_newest on rackhand.job (id desc);
 create index job_running on rackhand.job (site_id, id) where state = 'running';
 
+-- Room on its pages keeps a claim and a report away from the indexes. Executors are never deleted, and a claim has
+-- just read its own: `executor_id` without a foreign key saves the look.
 create table rackhand.run (
     id uuid primary key default rackhand.uuid_v7(),
     job_id uuid not null references rackhand.job,
@@ -127,11 +129,14 @@ create table rackhand.run (
     expected_by timestamptz,
     phase text not null default '',
     percent smallint,
-    -- Holds its capacity slots.
+    -- Of an ended run only: it keeps its slots, because its outcome is unknown. Before the end a run holds slots
+    -- while it is in `ready` or `lease`.
     admitted boolean not null default false,
     epoch bigint not null default 0,
     last_seq bigint not null default 0,
-    executor_id uuid references rackhand.executor,
+    -- Tip of the chain of its events.
+    head bytea not null default '\x',
+    executor_id uuid,
     checkpoint jsonb,
     -- Announced and not resolved.
     intent jsonb,
@@ -142,11 +147,10 @@ create table rackhand.run (
     lease_ended_at timestamptz,
     created_at timestamptz not null default now(),
     finished_at timestamptz
-);
+) with (fillfactor = 50);
 create index run_by_job on rackhand.run (job_id, position);
 create index run_by_server on rackhand.run (server_id, id desc);
 create index run_active_on_server on rackhand.run (server_id) where finished_at is null;
-create index run_to_admit on rackhand.run (job_id, position) where state = 'queued' and not admitted;
 
 create table rackhand.run_phase (
     run_id uuid not null references rackhand.run on delete cascade,
@@ -175,23 +179,42 @@ create index effect_by_run on rackhand.effect (run_id);
 create index effect_open on rackhand.effect (site_id) where state in ('intended', 'applied', 'settling');
 
 -- ── The queue: no policy for rackhand_api, only functions touch it ─────────────────────────────────────
+-- A run goes from `waiting` to `ready` to `lease` and back to `ready` when its lease ends before it does. Runs and
+-- executors are never deleted, and these rows are made from rows that are locked or just read: a foreign key would
+-- only look each of them up once more.
 
--- Admitted runs that wait for an executor.
+-- Runs that have no slots yet.
+create table rackhand.waiting (
+    job_id uuid not null,
+    position int not null,
+    run_id uuid not null,
+    site_id uuid not null,
+    server_id uuid not null,
+    bmc_id uuid not null,
+    kind text not null,
+    mutating boolean not null,
+    since timestamptz not null default now(),
+    primary key (job_id, position)
+);
+
+-- Admitted runs that wait for an executor. They are found by the owner of their BMC, so that nobody walks through
+-- what others have to do. Only `bmc` says for certain who owns one.
 create table rackhand.ready (
-    run_id uuid primary key references rackhand.run on delete cascade,
+    run_id uuid primary key,
     site_id uuid not null,
     bmc_id uuid not null,
     kind text not null,
+    owner uuid,
     ready_at timestamptz not null default now()
 );
-create index ready_next on rackhand.ready (site_id, ready_at, run_id);
+create index ready_next on rackhand.ready (site_id, owner, ready_at, run_id);
 create index ready_by_bmc on rackhand.ready (bmc_id);
 
 -- Granted runs. Liveness is not here but in executor_session: one row to renew, whatever is held.
 create table rackhand.lease (
-    run_id uuid primary key references rackhand.run on delete cascade,
+    run_id uuid primary key,
     site_id uuid not null,
-    session_id uuid not null references rackhand.executor_session,
+    session_id uuid not null,
     executor_id uuid not null,
     epoch bigint not null
 );
@@ -201,7 +224,7 @@ create index lease_by_session on rackhand.lease (session_id);
 create table rackhand.capacity (
     key text primary key,
     used int not null check (used >= 0)
-);
+) with (fillfactor = 50);
 
 create table rackhand.idempotency (
     user_id uuid not null references rackhand.users on delete cascade,

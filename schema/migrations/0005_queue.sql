@@ -8,39 +8,6 @@
 -- when it is claimed and when it is reported on, not when it is admitted.
 set role rackhand_owner;
 
--- Runs that have no slots yet.
-create table rackhand.waiting (
-    job_id uuid not null,
-    position int not null,
-    run_id uuid not null,
-    site_id uuid not null,
-    server_id uuid not null,
-    bmc_id uuid not null,
-    kind text not null,
-    mutating boolean not null,
-    since timestamptz not null default now(),
-    primary key (job_id, position)
-);
-
--- What is ready is found by the owner of its BMC, so that nobody walks through what others have to do. Only
--- `bmc` says for certain who owns one.
-alter table rackhand.ready add column owner uuid;
-drop index rackhand.ready_next;
-create index ready_next on rackhand.ready (site_id, owner, ready_at, run_id);
-
--- The tip of the run's chain of events.
-alter table rackhand.run add column head bytea not null default '\x';
--- `admitted` speaks of ended runs only: an unknown outcome keeps its slots. Before the end a run holds slots
--- while it is in `ready` or `lease`.
-drop index rackhand.run_to_admit;
--- Runs and executors are never deleted, and these rows are made from rows that are locked or just read: a foreign
--- key would only look each of them up once more. Room on the page keeps a claim away from the indexes.
-alter table rackhand.ready drop constraint ready_run_id_fkey;
-alter table rackhand.lease drop constraint lease_run_id_fkey, drop constraint lease_session_id_fkey;
-alter table rackhand.run drop constraint run_executor_id_fkey, set (fillfactor = 50);
-alter table rackhand.job set (fillfactor = 50);
-alter table rackhand.capacity set (fillfactor = 50);
-
 -- The slots a run holds from its admission on.
 create function rackhand.slot_keys(mutating boolean, job uuid, server uuid, site uuid) returns text[]
 language sql immutable parallel safe as $$
