@@ -25,6 +25,7 @@ mod runs;
 mod servers;
 mod sessions;
 mod sites;
+pub mod ui;
 pub mod upkeep;
 mod users;
 

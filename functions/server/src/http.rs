@@ -14,8 +14,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use deadpool_postgres::Pool;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use rackhand_functions::{Host, host::ClientAddress, request::Trace};
+use http::{HeaderValue, Method, StatusCode, header};
+use rackhand_functions::{
+    Host,
+    host::ClientAddress,
+    request::Trace,
+    ui::{self, is_api},
+};
 use tower::ServiceExt as _;
 use tower_http::{compression::CompressionLayer, services::ServeDir};
 
@@ -24,11 +29,6 @@ use crate::{
     metrics::{Gauges, Metrics},
     wakeup::Wakeups,
 };
-
-/// Scripts, styles and connections of our own origin only.
-const UI_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-    font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; \
-    frame-ancestors 'none'";
 
 /// Everything that answers requests.
 #[derive(Clone)]
@@ -67,7 +67,9 @@ impl App {
         request.extensions_mut().insert(ClientAddress(client));
         let tls = self.tls;
         let mut response = match &self.ui {
-            Some(ui) if !is_api(request.uri().path()) => answer_ui(ui, request).await,
+            Some(ui) if !is_api(request.uri().path()) && request.uri().path() != "/metrics" => {
+                answer_ui(ui, request).await
+            }
             _ => self.core.oneshot(request).await.into_response(),
         };
         if tls {
@@ -76,13 +78,6 @@ impl App {
         }
         response
     }
-}
-
-fn is_api(path: &str) -> bool {
-    path == "/v1"
-        || path.starts_with("/v1/")
-        || path.starts_with("/errors/")
-        || matches!(path, "/openapi.json" | "/docs" | "/metrics")
 }
 
 /// Puts in what the host gives, measures, and logs one line without query, headers or bodies.
@@ -135,38 +130,28 @@ fn render_metrics(around: &Around) -> Response {
 }
 
 /// A file of the UI; an address of the app itself gets the app, which knows its own pages.
-async fn answer_ui(ui: &Path, request: Request) -> Response {
+async fn answer_ui(folder: &Path, request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
     let path = request.uri().path().to_owned();
-    let is_page = !path.rsplit('/').next().unwrap_or_default().contains('.');
+    let is_page = ui::file(&path) != path;
     let (mut parts, _) = request.into_parts();
     if is_page {
         parts.uri = http::Uri::from_static("/index.html");
     }
     let compressed = CompressionLayer::new();
-    let files = tower::ServiceBuilder::new().layer(compressed).service(ServeDir::new(ui));
+    let files = tower::ServiceBuilder::new().layer(compressed).service(ServeDir::new(folder));
     let request = Request::from_parts(parts, axum::body::Body::empty());
     let mut response = match files.oneshot(request).await {
         Ok(response) => response.map(axum::body::Body::new),
         Err(never) => match never {},
     };
     if is_page && response.status() == StatusCode::NOT_FOUND {
-        tracing::error!(ui = %ui.display(), "the UI has no index.html");
+        tracing::error!(ui = %folder.display(), "the UI has no index.html");
     }
-    // Built files carry their hash in the name.
-    let immutable = path.starts_with("/assets/") && response.status().is_success();
-    let cache = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
-    for (name, value) in [
-        (header::CACHE_CONTROL, cache),
-        (header::CONTENT_SECURITY_POLICY, UI_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
+    let found = response.status().is_success();
+    response.headers_mut().extend(ui::headers(&path, found));
     response
 }
 
@@ -179,7 +164,7 @@ mod tests {
     async fn get(ui: &Path, path: &str) -> (StatusCode, String, String) {
         let request = Request::builder().uri(path).body(axum::body::Body::empty()).unwrap();
         let response = answer_ui(ui, request).await;
-        assert_eq!(response.headers()[header::CONTENT_SECURITY_POLICY], UI_POLICY);
+        assert!(response.headers().contains_key(header::CONTENT_SECURITY_POLICY));
         let cache = response.headers()[header::CACHE_CONTROL].to_str().unwrap().to_owned();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -200,15 +185,5 @@ mod tests {
         assert_eq!(get(&dir, "/assets/gone.js").await.0, StatusCode::NOT_FOUND);
         assert_eq!(get(&dir, "/../../etc/passwd.x").await.0, StatusCode::NOT_FOUND);
         std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn the_api_keeps_its_addresses() {
-        for path in ["/v1/jobs", "/openapi.json", "/docs", "/errors/internal", "/metrics", "/v1"] {
-            assert!(is_api(path), "{path}");
-        }
-        for path in ["/", "/v1x", "/servers", "/assets/docs"] {
-            assert!(!is_api(path), "{path}");
-        }
     }
 }

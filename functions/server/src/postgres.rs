@@ -13,8 +13,7 @@ use tokio_postgres::{Config, config::Host, config::SslMode, error::SqlState, typ
 
 use crate::pg_tls::{PgTls, PgTlsError};
 
-/// How long one statement may take; the server ends it first, with a proper error.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one statement may take; Postgres ends it first, with a proper error (`schema/bootstrap.sql`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a request waits for a free connection, or for a new one.
 const POOL_WAIT: Duration = Duration::from_secs(5);
@@ -31,7 +30,7 @@ pub enum PoolSetupError {
     Pool(#[from] deadpool_postgres::BuildError),
 }
 
-/// Reads a database URL and settles what it leaves open: timeouts, UTC, and TLS beyond this machine.
+/// Reads a database URL and settles what it leaves open: patience, name, and TLS beyond this machine.
 ///
 /// # Errors
 /// When the URL is not one. The error does not repeat it: it may hold a password.
@@ -47,12 +46,6 @@ pub fn parse_url(url: &str) -> Result<Config, PoolSetupError> {
         // "Prefer" would fall back to plain text when somebody in between refuses TLS.
         config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require });
     }
-    let given = config.get_options().unwrap_or_default();
-    let options = format!(
-        "{given} -c timezone=UTC -c jit=off -c statement_timeout={ms} -c idle_in_transaction_session_timeout={ms}",
-        ms = STATEMENT_TIMEOUT.as_millis()
-    );
-    config.options(options.trim().to_owned());
     if config.get_application_name().is_none() {
         config.application_name("rackhand-server");
     }

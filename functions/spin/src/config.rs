@@ -17,10 +17,6 @@ use spin_sdk::variables;
 
 use crate::{database::SpinPostgres, polling::Polling};
 
-/// What the native host also asks of a connection, as part of a URL.
-const CONNECTION_OPTIONS: &str = "-c%20timezone%3DUTC%20-c%20jit%3Doff%20-c%20statement_timeout%3D15000\
-    %20-c%20idle_in_transaction_session_timeout%3D15000";
-
 const DEFAULT_MAX_WAIT_MS: u64 = 20_000;
 const LONGEST_WAIT_MS: u64 = 60_000;
 const DEFAULT_POLL_MS: u64 = 250;
@@ -90,7 +86,7 @@ async fn number(
     value.map(Duration::from_millis).ok_or(ConfigError::Wrong(name, expected))
 }
 
-/// Settles what a database URL leaves open: timeouts, UTC, and TLS beyond this machine. "Prefer", the
+/// Settles what a database URL leaves open: patience, name, and TLS beyond this machine. "Prefer", the
 /// driver's default, would fall back to plain text when somebody in between refuses TLS.
 fn address(url: &str) -> Option<String> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
@@ -110,10 +106,6 @@ fn address(url: &str) -> Option<String> {
         if !pairs.iter().any(|pair| pair.starts_with(&format!("{name}="))) {
             pairs.push(format!("{name}={value}"));
         }
-    }
-    match pairs.iter_mut().find(|pair| pair.starts_with("options=")) {
-        Some(given) => *given = format!("{given}%20{CONNECTION_OPTIONS}"),
-        None => pairs.push(format!("options={CONNECTION_OPTIONS}")),
     }
     Some(format!("postgres://{place}?{}", pairs.join("&")))
 }

@@ -55,7 +55,7 @@ async fn handle(request: spin_sdk::http::Request) -> Response {
         }
         Err(error) => tracing::error!("{error}"),
     }
-    let mut response = if ui::is_api(request.uri().path()) {
+    let mut response = if rackhand_functions::ui::is_api(request.uri().path()) {
         router.oneshot(request).await.into_response()
     } else {
         ui::answer(request.method(), request.uri().path())

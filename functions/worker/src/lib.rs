@@ -7,6 +7,7 @@
 #![cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 
 mod database;
+mod gone;
 mod logs;
 mod pool;
 mod topics;
@@ -14,6 +15,7 @@ mod topics;
 use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
+use futures::FutureExt as _;
 use http::{HeaderValue, Request, Response, header};
 use rackhand_functions::{
     Host,
@@ -24,7 +26,7 @@ use rackhand_functions::{
 use tower::ServiceExt as _;
 use worker::{Context, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
 
-use crate::{database::PooledDatabase, topics::Topics};
+use crate::{database::PooledDatabase, gone::Gone, topics::Topics};
 
 /// Longest time for which a request is held open, if `MAX_WAIT_MS` says nothing.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -65,9 +67,15 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
             rackhand_functions::router()
         }
     };
-    let mut response = match router.oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let gone = Gone::of(&request);
+    let answer = router.oneshot(request).map(|Ok(response)| response);
+    let answered = match gone {
+        Some(gone) => gone.or(answer).await,
+        None => Some(answer.await),
+    };
+    let Some(mut response) = answered else {
+        tracing::info!(%method, path, ms = now_unix_ms().saturating_sub(began), "the caller has gone");
+        return Ok(Response::default());
     };
     if secure {
         let hsts = HeaderValue::from_static("max-age=31536000");
