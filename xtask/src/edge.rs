@@ -49,6 +49,11 @@ pub enum Task {
     Check,
 }
 
+pub const WORKER_TARGET: &str = "wasm32-unknown-unknown";
+pub const SPIN_TARGET: &str = "wasm32-wasip2";
+/// wasm-bindgen with the promises of js-sys instead of a second implementation; the worker crate is written for them.
+pub const JS_SYS: (&str, &str) = ("WASM_BINDGEN_USE_JS_SYS", "1");
+
 /// A Worker larger than this, compressed, misses its target; the platform's limit on a free plan is 3 MB.
 const WORKER_LIMIT: u64 = 1_000_000;
 
@@ -95,21 +100,19 @@ pub fn spin_component() -> PathBuf {
 }
 
 fn worker() -> Result<()> {
-    const TARGET: &str = "wasm32-unknown-unknown";
-    install::rust_targets(&paths::root(), &[TARGET])?;
+    install::rust_targets(&paths::root(), &[WORKER_TARGET])?;
     let folder = worker_folder();
     stack::install_packages(&folder)?;
     say("building the Worker");
     let mut cargo = paths::cargo();
-    cargo.args(["build", "--profile", "edge", "--target", TARGET, "--package", "rackhand-worker"]);
-    // The promises of js-sys instead of a second implementation; the worker crate is written for them.
-    cargo.env("WASM_BINDGEN_USE_JS_SYS", "1");
+    cargo.args(["build", "--profile", "edge", "--target", WORKER_TARGET, "--package", "rackhand-worker"]);
+    cargo.env(JS_SYS.0, JS_SYS.1);
     stack::succeed(cargo, "cargo build")?;
     let built = folder.join("build");
     let bindings = built.join("bindgen");
     paths::remove_folder(&built)?;
     fs::create_dir_all(&bindings).map_err(|source| Failure::at("create", &bindings, source))?;
-    let module = paths::target().join(TARGET).join("edge/rackhand_worker.wasm");
+    let module = paths::target().join(WORKER_TARGET).join("edge/rackhand_worker.wasm");
     let mut bindgen = paths::cargo();
     bindgen.args(["run", "--quiet", "--package", "rackhand-worker", "--example", "bindgen", "--"]);
     bindgen.arg(&module).arg(&bindings);
@@ -125,12 +128,11 @@ fn worker() -> Result<()> {
 }
 
 fn spin() -> Result<()> {
-    const TARGET: &str = "wasm32-wasip2";
-    install::rust_targets(&paths::root(), &[TARGET])?;
+    install::rust_targets(&paths::root(), &[SPIN_TARGET])?;
     stack::install_packages(&spin_runner())?;
     say("building the Spin component");
     let mut cargo = paths::cargo();
-    cargo.args(["build", "--profile", "edge", "--target", TARGET, "--package", "rackhand-spin"]);
+    cargo.args(["build", "--profile", "edge", "--target", SPIN_TARGET, "--package", "rackhand-spin"]);
     stack::succeed(cargo, "cargo build")
 }
 

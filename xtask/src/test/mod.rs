@@ -11,16 +11,16 @@ mod runner;
 use std::time::{Duration, Instant};
 
 use crate::{
+    edge::{self, Host},
     error::{Failure, Result},
     install, openapi, paths,
     terminal::{result, say},
-    up::stack,
+    up::{self, stack},
 };
 use runner::{Tally, cargo, npm};
 
 /// On 2 cores.
 const MOST: Duration = Duration::from_mins(40);
-const WASM_TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,7 +37,7 @@ struct Suite {
     run: fn(&Args) -> Result<Tally>,
 }
 
-const SUITES: [Suite; 12] = [
+const SUITES: [Suite; 14] = [
     Suite { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Suite { name: "licences", run: |_| licences::run() },
     Suite { name: "docs", run: |_| docs::run() },
@@ -48,12 +48,15 @@ const SUITES: [Suite; 12] = [
         run: |_| cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
     },
     Suite { name: "rust", run: rust },
+    // Before the tests that run what it builds.
+    Suite { name: "edge", run: |_| edge::run(&edge::Task::Check).map(|()| Tally::one()) },
     // One process for all of these: they share a Postgres cluster.
     Suite { name: "system", run: |args| cargo_test(args, &["--package", "rackhand-tests"]) },
     Suite { name: "doctests", run: |_| cargo(&["test", "--workspace", "--doc", "--quiet"]) },
     Suite { name: "ui", run: |_| ui() },
     Suite { name: "commands", run: |_| docs::commands() },
     Suite { name: "browser", run: |_| browser::run() },
+    Suite { name: "hosts", run: |_| hosts() },
 ];
 
 /// # Errors
@@ -96,12 +99,28 @@ pub fn run(args: &Args) -> Result<()> {
     if sum.failed == 0 { Ok(()) } else { Err(Failure::Other("not everything passed".to_owned())) }
 }
 
-/// The control plane must stay fit for the edge.
+/// The control plane and its Wasm hosts, for the targets they are for: a native build leaves the hosts out.
 fn wasm() -> Result<Tally> {
-    install::rust_targets(&paths::root(), &WASM_TARGETS)?;
     let mut tally = Tally::default();
-    for target in WASM_TARGETS {
-        tally.add(cargo(&["check", "--quiet", "--package", "rackhand-functions", "--target", target])?);
+    for (target, package) in [(edge::WORKER_TARGET, "rackhand-worker"), (edge::SPIN_TARGET, "rackhand-spin")]
+    {
+        install::rust_targets(&paths::root(), &[target])?;
+        let mut clippy = paths::cargo();
+        clippy.args(["clippy", "--quiet", "--target", target, "--package", package]);
+        clippy.args(["--package", "rackhand-functions", "--", "-D", "warnings"]);
+        clippy.env(edge::JS_SYS.0, edge::JS_SYS.1);
+        tally.add(runner::run(clippy, &format!("cargo clippy --target {target} --package {package}"))?);
+    }
+    Ok(tally)
+}
+
+/// The whole path, a killed executor included, with the control plane on each Wasm host.
+fn hosts() -> Result<Tally> {
+    let mut tally = Tally::default();
+    for host in [Host::Worker, Host::Spin] {
+        say(format!("$ cargo xtask up --exit --host {host:?}").to_lowercase());
+        up::run(&up::Args::rollout_on(host))?;
+        tally.add(Tally::one());
     }
     Ok(tally)
 }

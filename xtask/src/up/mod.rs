@@ -60,6 +60,11 @@ impl Args {
         Self { exit: true, servers: 4, port: 0, no_kill: true, speed: 60.0, host: Host::Server, idle: true }
     }
 
+    /// The whole rollout on that host, on a free port, with a killed executor.
+    pub fn rollout_on(host: Host) -> Self {
+        Self { exit: true, servers: 12, port: 0, no_kill: false, speed: 30.0, host, idle: false }
+    }
+
     /// Everything on that host, at rest, until Ctrl-C.
     pub fn idle_on(host: Host, port: u16) -> Self {
         Self { exit: false, servers: 4, port, no_kill: true, speed: 30.0, host, idle: true }
