@@ -39,7 +39,8 @@ pub enum Verb {
     /// Register a server, or change how its BMC is reached.
     #[command(after_help = EXIT_CODES)]
     Add(Add),
-    /// Register servers from a JSON list of objects with name, bmc_url, spki_sha256, tags.
+    /// Register servers from a JSON list of objects with name, bmc_url, spki_sha256, tags. A bmc_url is
+    /// `https://host[:port]` or `https://host[:port]/redfish/v1/Systems/<id>`; each BMC is registered once.
     #[command(after_help = EXIT_CODES)]
     Import {
         file: PathBuf,
@@ -114,7 +115,7 @@ impl Filter {
 #[derive(Debug, Args)]
 pub struct Add {
     name: String,
-    /// `https://host[:port]`
+    /// `https://host[:port]`; where the BMC has several systems, `https://host[:port]/redfish/v1/Systems/<id>`
     #[arg(long, value_name = "URL")]
     bmc: String,
     #[arg(long)]

@@ -40,17 +40,25 @@ create index server_by_site_name on rackhand.server (site_id, name, id);
 create index server_counts on rackhand.server (site_id, power, health, generation) where removed_at is null;
 create index server_by_service_tag on rackhand.server (service_tag);
 
+-- `https://host[:port]` of an address, in one spelling; what marks a removed one stays.
+create function rackhand.bmc_origin(url text) returns text
+language sql immutable parallel safe as $$
+    select lower(regexp_replace(url, '^(https://[^/#]+?)(:443)?(/[^#]*)?(#.*)?$', '\1\4'))
+$$;
+
 create table rackhand.bmc (
     id uuid primary key default rackhand.uuid_v7(),
     server_id uuid not null unique references rackhand.server on delete cascade,
     site_id uuid not null references rackhand.site,
+    -- May name one system of the service; still there is one row for the service, because it has one owner.
     url text not null,
+    origin text not null generated always as (rackhand.bmc_origin(url)) stored,
     credential_id uuid references rackhand.credential,
     spki_sha256 text,
     -- All traffic goes through this executor; it stays so while it is alive.
     owner_executor uuid references rackhand.executor,
     owner_epoch bigint not null default 0,
-    unique (site_id, url)
+    unique (site_id, origin)
 );
 create index bmc_by_owner on rackhand.bmc (site_id, owner_executor);
 

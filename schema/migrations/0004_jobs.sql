@@ -388,6 +388,7 @@ declare
     item jsonb;
     known rackhand.server;
     endpoint rackhand.bmc;
+    holder text;
     item_tags text[];
     created int := 0;
     changed int := 0;
@@ -443,8 +444,11 @@ begin
             ids := ids || jsonb_build_object(known.name, known.id);
         exception
             when unique_violation then
-                refused := refused || jsonb_build_object('index', item -> 'index',
-                    'detail', format('Another server of the site has the address %s.', item ->> 'bmc_url'));
+                select v.name into holder from rackhand.bmc b join rackhand.server v on v.id = b.server_id
+                    where b.site_id = site and b.origin = rackhand.bmc_origin(item ->> 'bmc_url');
+                refused := refused || jsonb_build_object('index', item -> 'index', 'detail', format(
+                    'The BMC at %s is the one of server %s. A BMC is registered once, also where it has several systems.',
+                    rackhand.bmc_origin(item ->> 'bmc_url'), coalesce(holder, 'another name')));
             when sqlstate 'RH000' then
                 refused := refused || jsonb_build_object('index', item -> 'index', 'detail',
                     'The site has no such credential.');

@@ -1,6 +1,8 @@
 //! Rules for text fields, for garde's `custom`. Without regular expressions: their engine would be a quarter of
 //! what a Wasm host loads.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use garde::Error;
 
 /// SHA-256 as this crate writes it.
@@ -33,6 +35,50 @@ pub(crate) fn web_address(text: &str, _: &()) -> garde::Result {
     if sound { Ok(()) } else { Err(Error::new("is not an http:// or https:// address without a user in it")) }
 }
 
+/// `https://host[:port]`, with `/redfish/v1/Systems/<id>` where one system of several is meant (DSP0266, "Resource
+/// URI patterns").
+pub(crate) fn bmc_address(text: &str, _: &()) -> garde::Result {
+    let rest =
+        text.strip_prefix("https://").ok_or_else(|| Error::new("a BMC address starts with https://"))?;
+    let (authority, system) = match rest.find('/') {
+        Some(path) => (rest.get(..path).unwrap_or_default(), rest.get(path..)),
+        None => (rest, None),
+    };
+    let system_fits = |path: &str| path.strip_prefix("/redfish/v1/Systems/").is_some_and(is_segment);
+    if is_authority(authority) && system.is_none_or(system_fits) {
+        return Ok(());
+    }
+    Err(Error::new(
+        "a BMC address is https://host[:port], or https://host[:port]/redfish/v1/Systems/<id> for one system of several",
+    ))
+}
+
+/// One spelling for each address, so that one service cannot be registered twice by accident: numbers without leading
+/// zeros, IPv6 in brackets and short (RFC 5952).
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port_fits =
+        |port: &str| port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port);
+    let host_fits = if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address.to_ascii_lowercase())
+    } else if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
+        host.parse::<Ipv4Addr>().is_ok()
+    } else {
+        let in_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        host.split('.').all(|label| !label.is_empty() && label.bytes().all(in_label))
+    };
+    host_fits && port.is_none_or(port_fits)
+}
+
+/// A path segment that needs no escapes: the unreserved characters of RFC 3986, §2.3.
+fn is_segment(text: &str) -> bool {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    !text.is_empty() && text != "." && text != ".." && text.bytes().all(unreserved)
+}
+
 /// An e-mail address as people type it: one `@`, a dot in the host, nothing that could not stand in a header.
 /// Whether mail arrives there only a mail can show.
 pub(crate) fn email(text: &str, _: &()) -> garde::Result {
@@ -53,6 +99,63 @@ pub(crate) fn email(text: &str, _: &()) -> garde::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bmc_address_is_an_origin_or_one_system_of_it() {
+        for right in [
+            "https://10.0.0.7",
+            "https://10.0.0.7:8443",
+            "https://BMC-7.rack_2.example",
+            "https://localhost:1",
+            "https://[fd00::7]",
+            "https://[FD00::7]:443",
+            "https://10.0.0.7/redfish/v1/Systems/System.Embedded.1",
+            "https://[fd00::7]:8443/redfish/v1/Systems/1",
+            "https://a/redfish/v1/Systems/~a-b_c.d",
+        ] {
+            assert!(bmc_address(right, &()).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "https://",
+            "http://10.0.0.7",
+            "HTTPS://10.0.0.7",
+            "10.0.0.7",
+            "https://10.0.0.7/",
+            "https://10.0.0.7/redfish/v1",
+            "https://10.0.0.7/redfish/v1/Systems",
+            "https://10.0.0.7/redfish/v1/Systems/",
+            "https://10.0.0.7/redfish/v1/Systems/.",
+            "https://10.0.0.7/redfish/v1/Systems/..",
+            "https://10.0.0.7/redfish/v1/Systems/1/",
+            "https://10.0.0.7/redfish/v1/Systems/1/Bios",
+            "https://10.0.0.7/redfish/v1/Systems/a%2e",
+            "https://10.0.0.7/redfish/v1/Systems/1?x",
+            "https://10.0.0.7/redfish/v1/systems/1",
+            "https://10.0.0.7/redfish/v1/Managers/1",
+            "https://10.0.0.7?x",
+            "https://10.0.0.7#x",
+            "https://root:calvin@10.0.0.7",
+            "https://10.0.0.7:",
+            "https://10.0.0.7:0",
+            "https://10.0.0.7:0443",
+            "https://10.0.0.7:65536",
+            "https://10.0.0.07",
+            "https://10.7",
+            "https://167772167",
+            "https://fd00::7",
+            "https://[fd00::0007]",
+            "https://[fe80::7%25eth0]",
+            "https://bmc.example.",
+            "https://bmc..example",
+            "https://b mc",
+            "https://bmc\u{0}",
+            "https://b\u{fc}cher.example",
+            " https://10.0.0.7",
+        ] {
+            assert!(bmc_address(wrong, &()).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn what_fits_and_what_does_not() {

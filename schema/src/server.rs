@@ -129,8 +129,9 @@ pub struct ServerList {
 pub struct ServerUpsert {
     #[garde(length(chars, min = 1, max = 120))]
     pub name: String,
-    /// `https://host[:port]`, without a path.
-    #[garde(length(bytes, max = 300), custom(plain_https_origin))]
+    /// `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service has several systems
+    /// and this server is that one. A service (host and port) is registered once in a site.
+    #[garde(length(bytes, max = 300), custom(crate::check::bmc_address))]
     pub bmc_url: String,
     #[garde(skip)]
     pub credential_id: Option<CredentialId>,
@@ -141,22 +142,14 @@ pub struct ServerUpsert {
     pub tags: Vec<String>,
 }
 
-fn plain_https_origin(url: &str, _: &()) -> garde::Result {
-    let authority = url
-        .strip_prefix("https://")
-        .ok_or_else(|| garde::Error::new("a BMC address starts with https://"))?;
-    if authority.is_empty() || authority.contains(['/', '@', '?', '#', ' ']) {
-        return Err(garde::Error::new("a BMC address is https://host[:port] without path, user or query"));
-    }
-    Ok(())
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkUpsert {
     #[garde(skip)]
     pub site_id: SiteId,
-    /// Checked one by one: a bad one is refused and named, the others are stored.
+    /// Objects with `name`, `bmc_url`, `credential_id`, `spki_sha256` and `tags`, of which the first two are needed.
+    /// A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service has
+    /// several systems. Checked one by one: a bad one is refused and named, the others are stored.
     #[garde(length(min = 1, max = 1000))]
     pub servers: Vec<serde_json::Value>,
 }
@@ -226,7 +219,7 @@ pub struct SealedCredential {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialTarget {
-    /// As in [`ServerUpsert::bmc_url`].
+    /// As in [`ServerUpsert::bmc_url`]; host and port count.
     pub url: String,
     /// SHA-256 of the SubjectPublicKeyInfo the BMC must show, hex.
     pub spki_sha256: String,

@@ -9,5 +9,6 @@ mod event_cursor;
 mod leases;
 mod plans;
 mod report;
+mod servers;
 mod upkeep;
 mod visibility;

@@ -29,7 +29,7 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// `https://host[:port]`
+    /// `https://host[:port]`; where the service has several systems, `https://host[:port]/redfish/v1/Systems/<id>`
     url: String,
     /// Account on the BMC.
     #[arg(long)]

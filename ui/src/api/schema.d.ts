@@ -770,7 +770,11 @@ export interface components {
         /** Format: uuid */
         BmcId: string;
         BulkUpsert: {
-            /** @description Checked one by one: a bad one is refused and named, the others are stored. */
+            /**
+             * @description Objects with `name`, `bmc_url`, `credential_id`, `spki_sha256` and `tags`, of which the first two are needed.
+             *     A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service has
+             *     several systems. Checked one by one: a bad one is refused and named, the others are stored.
+             */
             servers: unknown[];
             site_id: components["schemas"]["SiteId"];
         };
