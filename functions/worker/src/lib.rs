@@ -16,12 +16,13 @@ use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use futures::FutureExt as _;
+use futures::{StreamExt as _, stream};
 use http::{HeaderValue, Request, Response, header};
 use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
     host::{ClientAddress, NoEntropy, Settings},
-    request::Trace,
+    request::{MAX_BODY_BYTES, Trace},
 };
 use tower::ServiceExt as _;
 use worker::{Context, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
@@ -51,7 +52,8 @@ fn start() {
 async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Result<Response<Body>> {
     let began = now_unix_ms();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut request: Request<Body> = request.map(Body::new);
+    let (parts, body) = request.into_parts();
+    let mut request = Request::from_parts(parts, whole(Body::new(body)).await);
     let address = request.headers().get("cf-connecting-ip").and_then(|value| value.to_str().ok());
     if let Some(address) = address.and_then(|text| text.parse::<IpAddr>().ok()) {
         request.extensions_mut().insert(ClientAddress(address));
@@ -85,6 +87,24 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
     let (status, ms) = (response.status().as_u16(), now_unix_ms().saturating_sub(began));
     tracing::info!(%method, path, status, ms, trace_id = trace, "request");
     Ok(response)
+}
+
+/// The body, read: workerd ends a connection after a request that was answered before it was read, and the client's
+/// next one on it is lost. A body beyond the limit is read a while longer, so that the refusal arrives.
+async fn whole(body: Body) -> Body {
+    let mut rest = body.into_data_stream();
+    let (mut read, mut seen) = (Vec::new(), 0_usize);
+    while let Some(chunk) = rest.next().await {
+        let Ok(chunk) = chunk else { return Body::from_stream(stream::iter([chunk])) };
+        if read.len() <= MAX_BODY_BYTES {
+            read.extend_from_slice(&chunk);
+        }
+        seen = seen.saturating_add(chunk.len());
+        if seen > 2 * MAX_BODY_BYTES {
+            break;
+        }
+    }
+    Body::from(read)
 }
 
 /// The cron trigger.
