@@ -43,6 +43,8 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Lane {
+    /// Journalled with the first item.
+    opening: Option<Write>,
     last_seq: u64,
     queue: VecDeque<Queued>,
     /// Every number up to here has been answered for.
@@ -98,14 +100,21 @@ impl Outbox {
         self.work.notify_one();
     }
 
-    /// The lease of `(run, epoch)` is ours (again).
-    pub fn open(&self, run: RunId, epoch: u64) {
+    /// The lease of `(run, epoch)` is ours (again). `opening` is journalled with the first item: nothing is done
+    /// before that, and it costs no wait for the disk of its own.
+    pub fn open(&self, run: RunId, epoch: u64, opening: Option<Write>) {
         let last_seq = self.closed.lock().unwrap_or_else(PoisonError::into_inner).remove(&(run, epoch));
         let mut lanes = self.lock();
         let lane = lanes.entry((run, epoch)).or_default();
         lane.last_seq = lane.last_seq.max(last_seq.unwrap_or(0));
         lane.answered = lane.answered.max(last_seq.unwrap_or(0));
         lane.passed_on = false;
+        lane.opening = opening;
+    }
+
+    /// What [`Outbox::open`] was given, if nothing has been pushed since.
+    pub fn take_opening(&self, run: RunId, epoch: u64) -> Option<Write> {
+        self.lock().get_mut(&(run, epoch))?.opening.take()
     }
 
     /// Journals and queues `body`; the answer is its number (0 for a log line that was only counted). One task
@@ -114,48 +123,84 @@ impl Outbox {
     /// # Errors
     /// When the journal fails.
     pub async fn push(&self, run: RunId, epoch: u64, body: ReportBody) -> Result<u64, JournalError> {
-        let is_event = matches!(body, ReportBody::Event { .. });
-        let checkpoint = match &body {
-            ReportBody::Checkpoint { phase, .. } => Some(phase.clone()),
-            _ => None,
-        };
-        let mut may_replace = checkpoint.is_some();
-        loop {
-            let (seq, replaces) = {
+        let replaced = match &body {
+            ReportBody::Event { .. } => {
                 let mut lanes = self.lock();
                 let lane = lanes.entry((run, epoch)).or_default();
-                if is_event && lane.queue.len() >= MAX_EVENTS {
+                if lane.queue.len() >= MAX_EVENTS {
                     lane.left_out += 1;
                     return Ok(0);
                 }
-                let replaces = may_replace
-                    && lane.queue.back().is_some_and(|last| !last.sent && last.checkpoint == checkpoint);
-                if !replaces {
-                    lane.last_seq += 1;
-                }
-                (lane.last_seq, replaces)
-            };
-            let item = encode(run, epoch, seq, body.clone())?;
-            self.journal.write(Write::Outbox { run, epoch, seq, item: item.clone() }).await?;
-            {
-                let mut lanes = self.lock();
-                let lane = lanes.entry((run, epoch)).or_default();
-                match lane.queue.back_mut().filter(|last| replaces && last.seq == seq && !last.sent) {
-                    Some(last) => last.item = item,
-                    None if replaces => {
-                        // The older one left while the journal wrote: this one needs a number of its own.
-                        may_replace = false;
-                        continue;
-                    }
-                    None => {
-                        let checkpoint = checkpoint.clone();
-                        lane.queue.push_back(Queued { seq, item, sent: false, checkpoint });
-                    }
-                }
+                None
             }
-            self.work.notify_one();
-            return Ok(seq);
+            ReportBody::Checkpoint { phase, .. } => self.replace(run, epoch, phase, &body).await?,
+            _ => None,
+        };
+        match replaced {
+            Some(seq) => Ok(seq),
+            None => self.push_all(run, epoch, Vec::new(), vec![body]).await,
         }
+    }
+
+    /// Journals `notes` and then `bodies` in one commit, and queues the bodies for one report; the answer is the
+    /// number of the last one.
+    ///
+    /// # Errors
+    /// When the journal fails.
+    pub async fn push_all(
+        &self,
+        run: RunId,
+        epoch: u64,
+        notes: Vec<Write>,
+        bodies: Vec<ReportBody>,
+    ) -> Result<u64, JournalError> {
+        let (mut seq, opening) = {
+            let mut lanes = self.lock();
+            let lane = lanes.entry((run, epoch)).or_default();
+            let before = lane.last_seq;
+            lane.last_seq += bodies.len() as u64;
+            (before, lane.opening.take())
+        };
+        let mut writes: Vec<Write> = opening.into_iter().chain(notes).collect();
+        let mut queued = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            seq += 1;
+            let checkpoint = match &body {
+                ReportBody::Checkpoint { phase, .. } => Some(phase.clone()),
+                _ => None,
+            };
+            let item = encode(run, epoch, seq, body)?;
+            writes.push(Write::Outbox { run, epoch, seq, item: item.clone() });
+            queued.push(Queued { seq, item, sent: false, checkpoint });
+        }
+        self.journal.commit(writes).await?;
+        self.lock().entry((run, epoch)).or_default().queue.extend(queued);
+        self.work.notify_one();
+        Ok(seq)
+    }
+
+    /// Puts a checkpoint in the place of an unsent one of the same phase, if that is the last item; its number.
+    async fn replace(
+        &self,
+        run: RunId,
+        epoch: u64,
+        phase: &str,
+        body: &ReportBody,
+    ) -> Result<Option<u64>, JournalError> {
+        let same = |last: &&mut Queued| !last.sent && last.checkpoint.as_deref() == Some(phase);
+        let last = |lanes: &mut BTreeMap<(RunId, u64), Lane>| {
+            lanes.get_mut(&(run, epoch))?.queue.back_mut().filter(same).map(|last| last.seq)
+        };
+        let Some(seq) = last(&mut self.lock()) else { return Ok(None) };
+        let item = encode(run, epoch, seq, body.clone())?;
+        self.journal.write(Write::Outbox { run, epoch, seq, item: item.clone() }).await?;
+        let mut lanes = self.lock();
+        // If the older one left while the journal wrote, this one needs a number of its own.
+        let place = lanes.get_mut(&(run, epoch)).and_then(|lane| lane.queue.back_mut());
+        Ok(place.filter(|last| !last.sent && last.seq == seq).map(|last| {
+            last.item = item;
+            seq
+        }))
     }
 
     /// Waits for the answer to item `seq`.
@@ -322,8 +367,9 @@ impl Outbox {
                 done.push((run, epoch, seq));
             }
         }
-        for (run, epoch, seq) in &done {
-            self.journal.write(Write::Acknowledged { run: *run, epoch: *epoch, seq: *seq }).await?;
+        if !done.is_empty() {
+            let acknowledged = |&(run, epoch, seq): &_| Write::Acknowledged { run, epoch, seq };
+            self.journal.commit(done.iter().map(acknowledged).collect()).await?;
         }
         {
             let mut lanes = self.lock();

@@ -277,7 +277,7 @@ impl Service {
         }
         self.keys.attend(&*self.cloud, &answer).await?;
         for grant in answer.grants {
-            self.take(grant, sent, ttl).await?;
+            self.take(grant, sent, ttl).await;
         }
         Ok(())
     }
@@ -296,18 +296,17 @@ impl Service {
         self.shared.outbox.close(run, held.epoch);
     }
 
-    async fn take(&mut self, grant: RunGrant, sent: Duration, ttl: Duration) -> Result<(), JournalError> {
+    async fn take(&mut self, grant: RunGrant, sent: Duration, ttl: Duration) {
         let (run, epoch) = (grant.run_id, grant.epoch);
         match self.held.get(&run) {
-            Some(held) if held.epoch >= epoch => return Ok(()),
+            Some(held) if held.epoch >= epoch => return,
             Some(_) => self.stop(run).await,
             None => {}
         }
         let mut noted = grant.clone();
         noted.target.credential = None;
-        self.shared.journal.write(Write::Granted { run, epoch, grant: json!(noted) }).await?;
         self.shared.leases.granted(run, epoch, sent, ttl);
-        self.shared.outbox.open(run, epoch);
+        self.shared.outbox.open(run, epoch, Some(Write::Granted { run, epoch, grant: json!(noted) }));
         let mutates = grant.spec.mutates();
         let changing = self.held.values().filter(|held| held.mutates).count();
         let full = mutates && changing >= self.shared.policy.max_mutating_runs as usize;
@@ -331,7 +330,6 @@ impl Service {
         };
         let task = self.tasks.spawn(task.instrument(span));
         self.held.insert(run, Held { epoch, mutates, signals, task });
-        Ok(())
     }
 }
 
@@ -409,7 +407,9 @@ impl RunTask {
                 tracing::error!(%error, "nothing more is done for this run without a journal");
             }
         }
-        if let Err(error) = self.shared.journal.write(Write::Closed { run, epoch }).await {
+        let opening = self.shared.outbox.take_opening(run, epoch);
+        let writes = opening.into_iter().chain([Write::Closed { run, epoch }]).collect();
+        if let Err(error) = self.shared.journal.commit(writes).await {
             tracing::error!(%error, "journal");
         }
         self.shared.leases.release(run, epoch);

@@ -171,6 +171,11 @@ impl Context {
         Ok(self.shared.outbox.push(self.run(), self.epoch(), body).await?)
     }
 
+    async fn push_all(&self, notes: Vec<Write>, bodies: Vec<ReportBody>) -> Result<u64, Stop> {
+        self.check()?;
+        Ok(self.shared.outbox.push_all(self.run(), self.epoch(), notes, bodies).await?)
+    }
+
     pub async fn event(&self, level: Level, message: impl AsRef<str>, data: Value) -> Result<(), Stop> {
         let message = text::clean(message.as_ref());
         match level {
@@ -199,6 +204,21 @@ impl Context {
         Ok(())
     }
 
+    /// A phase begins or is over: where a successor would go on, and the phase, in one report.
+    pub async fn turn(
+        &mut self,
+        phase: &str,
+        checkpoint: Value,
+        state: PhaseState,
+        evidence: Value,
+    ) -> Result<(), Stop> {
+        let checkpoint = self.changed_checkpoint(phase, checkpoint, None, None);
+        let evidence = text::clean_value(&evidence);
+        let phase = ReportBody::Phase { phase: phase.to_owned(), state, evidence };
+        self.push_all(Vec::new(), checkpoint.into_iter().chain([phase]).collect()).await?;
+        Ok(())
+    }
+
     /// Where a successor would go on. Repeated only when something changed, or as a sign of life.
     pub async fn checkpoint(
         &mut self,
@@ -207,6 +227,19 @@ impl Context {
         waiting: Option<Waiting>,
         percent: Option<u8>,
     ) -> Result<(), Stop> {
+        if let Some(checkpoint) = self.changed_checkpoint(phase, state, waiting, percent) {
+            self.push(checkpoint).await?;
+        }
+        Ok(())
+    }
+
+    fn changed_checkpoint(
+        &mut self,
+        phase: &str,
+        state: Value,
+        waiting: Option<Waiting>,
+        percent: Option<u8>,
+    ) -> Option<ReportBody> {
         let waiting = waiting.map(|waiting| Waiting { detail: text::clean(&waiting.detail), ..waiting });
         let now = self.now();
         if let Some(last) = &self.last_checkpoint {
@@ -215,18 +248,18 @@ impl Context {
                 && last.percent == percent
                 && last.state == state;
             if same && now.saturating_sub(last.at) < self.timing().heartbeat {
-                return Ok(());
+                return None;
             }
         }
+        let phase = phase.to_owned();
         self.last_checkpoint = Some(Checkpoint {
-            phase: phase.to_owned(),
+            phase: phase.clone(),
             state: state.clone(),
             waiting: waiting.clone(),
             percent,
             at: now,
         });
-        self.push(ReportBody::Checkpoint { phase: phase.to_owned(), state, waiting, percent }).await?;
-        Ok(())
+        Some(ReportBody::Checkpoint { phase, state, waiting, percent })
     }
 
     pub async fn inventory(&self, inventory: Inventory) -> Result<(), Stop> {
@@ -278,8 +311,8 @@ impl Context {
         if let Some(effect) = effect {
             self.report_effect(effect).await?;
         }
-        self.shared.journal.write(Write::Intent { run, epoch, intent: intent.clone() }).await?;
-        let seq = self.push(ReportBody::Intent(intent.clone())).await?;
+        let note = Write::Intent { run, epoch, intent: intent.clone() };
+        let seq = self.push_all(vec![note], vec![ReportBody::Intent(intent.clone())]).await?;
         self.unresolved = Some(Unresolved { intent, since: self.now() });
         let answer = {
             let mut signals = self.signals.clone();
@@ -314,11 +347,8 @@ impl Context {
     pub async fn resolve(&mut self, resolution: Resolution, evidence: Value) -> Result<(), Stop> {
         let (run, epoch) = (self.run(), self.epoch());
         let evidence = text::clean_value(&evidence);
-        self.shared
-            .journal
-            .write(Write::Outcome { run, epoch, resolution, evidence: evidence.clone() })
-            .await?;
-        self.push(ReportBody::IntentResolved { resolution, evidence }).await?;
+        let note = Write::Outcome { run, epoch, resolution, evidence: evidence.clone() };
+        self.push_all(vec![note], vec![ReportBody::IntentResolved { resolution, evidence }]).await?;
         self.unresolved = None;
         Ok(())
     }

@@ -177,8 +177,7 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
 /// [`Stop`]: the run goes on elsewhere, or nowhere for now.
 pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Result<Ended, Stop> {
     let phase = activity.phase();
-    context.checkpoint(phase, activity.state(), None, None).await?;
-    context.phase(phase, PhaseState::Running, Value::Null).await?;
+    context.turn(phase, activity.state(), PhaseState::Running, Value::Null).await?;
     let mut away_since: Option<Duration> = None;
     let mut kind_since = (std::mem::discriminant(&Probe::NotStarted), context.now());
     let mut resolved_as: Option<Probe> = None;
@@ -249,11 +248,10 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
                 resolved_as = Some(probe);
             }
             Step::Advance(evidence) => {
-                context.checkpoint(phase, activity.state(), None, None).await?;
                 if let Some(object) = activity.effect() {
                     context.move_effects(object, &[EffectState::Intended], EffectState::Applied).await?;
                 }
-                context.phase(phase, PhaseState::Done, evidence.clone()).await?;
+                context.turn(phase, activity.state(), PhaseState::Done, evidence.clone()).await?;
                 return Ok(Ended::Done(evidence));
             }
             Step::Wait { waiting, percent } => {

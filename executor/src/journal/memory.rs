@@ -29,29 +29,32 @@ impl MemoryJournal {
     }
 }
 
-impl Journal for MemoryJournal {
-    fn write(&self, write: Write) -> BoxFuture<'_, Result<(), JournalError>> {
-        {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            match &write {
-                Write::Outbox { run, epoch, seq, item } => {
-                    inner.outbox.insert((*run, *epoch, *seq), item.clone());
-                }
-                Write::Acknowledged { run, epoch, seq } => {
-                    inner.outbox.remove(&(*run, *epoch, *seq));
-                }
-                Write::Meta { key, value: Some(value) } => {
-                    inner.meta.insert(key.clone(), value.clone());
-                }
-                Write::Meta { key, value: None } => {
-                    inner.meta.remove(key);
-                }
-                Write::Granted { .. }
-                | Write::Intent { .. }
-                | Write::Outcome { .. }
-                | Write::Closed { .. } => {}
+impl Inner {
+    fn apply(&mut self, write: Write) {
+        match &write {
+            Write::Outbox { run, epoch, seq, item } => {
+                self.outbox.insert((*run, *epoch, *seq), item.clone());
             }
-            inner.log.push(write);
+            Write::Acknowledged { run, epoch, seq } => {
+                self.outbox.remove(&(*run, *epoch, *seq));
+            }
+            Write::Meta { key, value: Some(value) } => {
+                self.meta.insert(key.clone(), value.clone());
+            }
+            Write::Meta { key, value: None } => {
+                self.meta.remove(key);
+            }
+            Write::Granted { .. } | Write::Intent { .. } | Write::Outcome { .. } | Write::Closed { .. } => {}
+        }
+        self.log.push(write);
+    }
+}
+
+impl Journal for MemoryJournal {
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), JournalError>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for write in writes {
+            inner.apply(write);
         }
         Box::pin(std::future::ready(Ok(())))
     }

@@ -3,6 +3,9 @@
 //! One process holds a data directory's journal at a time; its lock proves that the former process is dead, so
 //! the former session may be named as resumed. Every write is durable when its call returns. A failed write is
 //! final for the run: without a journal nothing may be done to hardware.
+//!
+//! Durable means a wait for the disk, several milliseconds long, so what belongs together is one [`Journal::commit`],
+//! and commits that come while one is under way share the next wait.
 
 pub mod memory;
 pub mod sqlite;
@@ -28,7 +31,7 @@ pub struct JournalError(pub String);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "write", rename_all = "snake_case")]
 pub enum Write {
-    /// A run was taken over with this grant (without its credential).
+    /// A run was taken over with this grant (without its credential). Written with the first thing said about it.
     Granted {
         run: RunId,
         epoch: u64,
@@ -81,7 +84,13 @@ pub struct Pending {
 }
 
 pub trait Journal: Send + Sync + 'static {
-    fn write(&self, write: Write) -> BoxFuture<'_, Result<(), JournalError>>;
+    /// All of `writes` or none, in their order. Commits are in the order of the calls.
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), JournalError>>;
+
+    fn write(&self, write: Write) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.commit(vec![write])
+    }
+
     /// Unacknowledged items in the order of `(run, epoch, seq)`.
     fn pending(&self) -> BoxFuture<'_, Result<Vec<Pending>, JournalError>>;
     fn meta<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, JournalError>>;
@@ -89,7 +98,7 @@ pub trait Journal: Send + Sync + 'static {
     fn metas<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<(String, String)>, JournalError>>;
 }
 
-/// Sees every finished write. A crash test stops the process there by never returning.
+/// Sees every finished write, those of one commit after all of it. A crash test stops the process there by never returning.
 pub trait JournalObserver: Send + Sync + 'static {
     /// `number` counts from 1 over the life of the process.
     fn written<'a>(&'a self, number: u64, write: &'a Write) -> BoxFuture<'a, ()>;
@@ -109,11 +118,13 @@ impl Observed {
 }
 
 impl Journal for Observed {
-    fn write(&self, write: Write) -> BoxFuture<'_, Result<(), JournalError>> {
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), JournalError>> {
         Box::pin(async move {
-            self.inner.write(write.clone()).await?;
-            let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-            self.observer.written(number, &write).await;
+            self.inner.commit(writes.clone()).await?;
+            for write in &writes {
+                let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+                self.observer.written(number, write).await;
+            }
             Ok(())
         })
     }

@@ -1,7 +1,8 @@
 //! The journal on disk: SQLite, write-ahead log, `synchronous=FULL`, locked for one process.
 //!
 //! `flock` on a file beside it makes a second executor fail at once with a clear word and ends with the process,
-//! however it ends; SQLite's own locks stay shared so that `rackhand-executor journal` can read meanwhile. Items
+//! however it ends. What is asked for while a transaction waits for the disk goes into the next one together, or
+//! runs side by side would wait in line. SQLite's own locks stay shared so that `rackhand-executor journal` can read meanwhile. Items
 //! that were acknowledged and closed runs are kept for the last [`KEEP_RUNS`] runs.
 
 use std::{
@@ -9,15 +10,16 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     str::FromStr as _,
+    sync::Arc,
 };
 
 use futures::future::BoxFuture;
 use rackhand_schema::id::RunId;
 use sqlx::{
-    ConnectOptions as _, Row as _, SqliteConnection,
+    ConnectOptions as _, Connection as _, Row as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{Journal, JournalError, Pending, Write};
 
@@ -38,8 +40,13 @@ create table if not exists outbox (
 create table if not exists meta (key text primary key, value text not null) strict, without rowid;
 ";
 
+/// Commits that share one wait for the disk, at most.
+const GROUP: usize = 256;
+
+/// Belongs to the runtime in which it was opened.
 pub struct SqliteJournal {
-    connection: Mutex<SqliteConnection>,
+    connection: Arc<Mutex<SqliteConnection>>,
+    queue: mpsc::UnboundedSender<Commit>,
     _lock: File,
 }
 
@@ -81,19 +88,10 @@ impl SqliteJournal {
             .bind(KEEP_RUNS)
             .execute(&mut connection)
             .await?;
-        Ok(Self { connection: Mutex::new(connection), _lock: lock })
-    }
-
-    async fn entry(&self, run: RunId, epoch: u64, kind: &str, body: &Write) -> Result<(), JournalError> {
-        let body = serde_json::to_string(body).map_err(|error| JournalError(error.to_string()))?;
-        sqlx::query("insert into entry (run, epoch, kind, body) values (?, ?, ?, ?)")
-            .bind(run.to_string())
-            .bind(number(epoch))
-            .bind(kind)
-            .bind(body)
-            .execute(&mut *self.connection.lock().await)
-            .await?;
-        Ok(())
+        let connection = Arc::new(Mutex::new(connection));
+        let (queue, commits) = mpsc::unbounded_channel();
+        tokio::spawn(work(Arc::clone(&connection), commits));
+        Ok(Self { connection, queue, _lock: lock })
     }
 }
 
@@ -101,57 +99,111 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-impl Journal for SqliteJournal {
-    fn write(&self, write: Write) -> BoxFuture<'_, Result<(), JournalError>> {
-        Box::pin(async move {
-            match &write {
-                Write::Granted { run, epoch, .. } => self.entry(*run, *epoch, "granted", &write).await,
-                Write::Intent { run, epoch, .. } => self.entry(*run, *epoch, "intent", &write).await,
-                Write::Outcome { run, epoch, .. } => self.entry(*run, *epoch, "outcome", &write).await,
-                Write::Closed { run, epoch } => self.entry(*run, *epoch, "closed", &write).await,
-                Write::Outbox { run, epoch, seq, item } => {
-                    sqlx::query("insert into outbox (run, epoch, seq, item) values (?, ?, ?, ?) on conflict (run, epoch, seq) do update set item = excluded.item")
-                        .bind(run.to_string())
-                        .bind(number(*epoch))
-                        .bind(number(*seq))
-                        .bind(item)
-                        .execute(&mut *self.connection.lock().await)
-                        .await?;
-                    Ok(())
-                }
-                Write::Acknowledged { run, epoch, seq } => {
-                    let mut connection = self.connection.lock().await;
-                    let (run, epoch, seq) = (run.to_string(), number(*epoch), number(*seq));
-                    sqlx::query("insert into entry (run, epoch, kind, body) select run, epoch, 'reported', item from outbox where run = ? and epoch = ? and seq = ?")
-                        .bind(&run)
-                        .bind(epoch)
-                        .bind(seq)
-                        .execute(&mut *connection)
-                        .await?;
-                    sqlx::query("delete from outbox where run = ? and epoch = ? and seq = ?")
-                        .bind(&run)
-                        .bind(epoch)
-                        .bind(seq)
-                        .execute(&mut *connection)
-                        .await?;
-                    Ok(())
-                }
-                Write::Meta { key, value: Some(value) } => {
-                    sqlx::query("insert into meta (key, value) values (?, ?) on conflict (key) do update set value = excluded.value")
-                        .bind(key)
-                        .bind(value)
-                        .execute(&mut *self.connection.lock().await)
-                        .await?;
-                    Ok(())
-                }
-                Write::Meta { key, value: None } => {
-                    sqlx::query("delete from meta where key = ?")
-                        .bind(key)
-                        .execute(&mut *self.connection.lock().await)
-                        .await?;
-                    Ok(())
-                }
+/// Writes that wait for the disk together.
+struct Commit {
+    writes: Vec<Write>,
+    done: oneshot::Sender<Result<(), JournalError>>,
+}
+
+/// Ends when the journal is dropped and everything in the queue is written.
+async fn work(connection: Arc<Mutex<SqliteConnection>>, mut queue: mpsc::UnboundedReceiver<Commit>) {
+    let mut commits = Vec::new();
+    while queue.recv_many(&mut commits, GROUP).await > 0 {
+        let mut connection = connection.lock().await;
+        let together = apply(&mut connection, commits.iter().flat_map(|commit| &commit.writes)).await;
+        let alone = commits.len() == 1;
+        for Commit { writes, done } in commits.drain(..) {
+            let result = match &together {
+                Err(error) if alone => Err(error.clone()),
+                // One of them is to blame.
+                Err(_) => apply(&mut connection, writes.iter()).await,
+                Ok(()) => Ok(()),
+            };
+            // Whoever asked may be gone.
+            let _ = done.send(result);
+        }
+    }
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    writes: impl Iterator<Item = &Write> + Send,
+) -> Result<(), JournalError> {
+    let mut transaction = connection.begin().await?;
+    for write in writes {
+        apply_one(&mut transaction, write).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+async fn apply_one(connection: &mut SqliteConnection, write: &Write) -> Result<(), JournalError> {
+    match write {
+        Write::Granted { run, epoch, .. } => entry(connection, *run, *epoch, "granted", write).await,
+        Write::Intent { run, epoch, .. } => entry(connection, *run, *epoch, "intent", write).await,
+        Write::Outcome { run, epoch, .. } => entry(connection, *run, *epoch, "outcome", write).await,
+        Write::Closed { run, epoch } => entry(connection, *run, *epoch, "closed", write).await,
+        Write::Outbox { run, epoch, seq, item } => {
+            sqlx::query("insert into outbox (run, epoch, seq, item) values (?, ?, ?, ?) on conflict (run, epoch, seq) do update set item = excluded.item")
+                .bind(run.to_string())
+                .bind(number(*epoch))
+                .bind(number(*seq))
+                .bind(item)
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        Write::Acknowledged { run, epoch, seq } => {
+            let (run, epoch, seq) = (run.to_string(), number(*epoch), number(*seq));
+            for statement in [
+                "insert into entry (run, epoch, kind, body) select run, epoch, 'reported', item from outbox where run = ? and epoch = ? and seq = ?",
+                "delete from outbox where run = ? and epoch = ? and seq = ?",
+            ] {
+                sqlx::query(statement).bind(&run).bind(epoch).bind(seq).execute(&mut *connection).await?;
             }
+            Ok(())
+        }
+        Write::Meta { key, value: Some(value) } => {
+            sqlx::query("insert into meta (key, value) values (?, ?) on conflict (key) do update set value = excluded.value")
+                .bind(key)
+                .bind(value)
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        Write::Meta { key, value: None } => {
+            sqlx::query("delete from meta where key = ?").bind(key).execute(connection).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn entry(
+    connection: &mut SqliteConnection,
+    run: RunId,
+    epoch: u64,
+    kind: &str,
+    body: &Write,
+) -> Result<(), JournalError> {
+    let body = serde_json::to_string(body).map_err(|error| JournalError(error.to_string()))?;
+    sqlx::query("insert into entry (run, epoch, kind, body) values (?, ?, ?, ?)")
+        .bind(run.to_string())
+        .bind(number(epoch))
+        .bind(kind)
+        .bind(body)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+impl Journal for SqliteJournal {
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), JournalError>> {
+        let (done, finished) = oneshot::channel();
+        // Queued here and not when the future is first polled: the order of the calls is the order on disk.
+        let queued = self.queue.send(Commit { writes, done });
+        Box::pin(async move {
+            let closed = || JournalError("it is closed".to_owned());
+            queued.map_err(|_| closed())?;
+            finished.await.map_err(|_| closed())?
         })
     }
 
@@ -278,5 +330,28 @@ mod tests {
         assert_eq!(pending, [Pending { run: RUN, epoch: 2, seq: 2, item: "\"two again\"".into() }]);
         assert_eq!(journal.meta("session").await.unwrap().as_deref(), Some("s"));
         assert_eq!(journal.metas("g").await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn commits_at_once_keep_their_order_and_fail_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = SqliteJournal::open(directory.path()).await.unwrap();
+        let setup = "create trigger no before insert on meta when new.key = 'bad' begin select raise(abort, 'no'); end";
+        sqlx::raw_sql(setup).execute(&mut *journal.connection.lock().await).await.unwrap();
+        let meta = |key: &str, value: &str| Write::Meta { key: key.into(), value: Some(value.into()) };
+        let commits: Vec<_> = (0..300)
+            .map(|n| match n {
+                7 => journal.commit(vec![meta("last", "never"), meta("bad", "x")]),
+                n => journal.commit(vec![meta("last", &n.to_string()), meta(&format!("n{n}"), "")]),
+            })
+            .collect();
+        let results = futures::future::join_all(commits).await;
+        let failed: Vec<_> = results.iter().enumerate().filter(|(_, result)| result.is_err()).collect();
+        assert!(
+            matches!(failed.as_slice(), [(7, Err(error))] if error.to_string().contains("no")),
+            "{failed:?}"
+        );
+        assert_eq!(journal.meta("last").await.unwrap().as_deref(), Some("299"));
+        assert_eq!(journal.metas("n").await.unwrap().len(), 299);
     }
 }

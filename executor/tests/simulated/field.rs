@@ -394,12 +394,12 @@ async fn a_lease_granted_again_goes_on_counting() {
         state: rackhand_schema::run::PhaseState::Running,
         evidence: serde_json::Value::Null,
     };
-    outbox.open(run, 1);
+    outbox.open(run, 1, None);
     assert_eq!(outbox.push(run, 1, phase()).await.unwrap(), 1);
     assert_eq!(outbox.push(run, 1, phase()).await.unwrap(), 2);
     outbox.close(run, 1);
-    outbox.open(run, 1);
+    outbox.open(run, 1, None);
     assert_eq!(outbox.push(run, 1, phase()).await.unwrap(), 3);
-    outbox.open(run, 2);
+    outbox.open(run, 2, None);
     assert_eq!(outbox.push(run, 2, phase()).await.unwrap(), 1);
 }
