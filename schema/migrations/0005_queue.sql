@@ -26,6 +26,12 @@ begin
 end
 $$;
 
+-- Whether the time before which a job does not start has come.
+create function rackhand.has_begun(j rackhand.job) returns boolean
+language sql stable as $$
+    select coalesce((j.policy ->> 'start_after')::timestamptz <= clock_timestamp(), true)
+$$;
+
 -- Moves waiting runs of a site to `ready`, the oldest job's first, as far as capacity allows; the number moved, 1000
 -- at most (whoever admits more than it claims has others look again). Only one caller at a time works on a site, the
 -- others leave it to that one.
@@ -42,7 +48,7 @@ declare
 begin
     if not exists (
         select from rackhand.job j join rackhand.waiting w on w.job_id = j.id
-        where j.site_id = site and j.state = 'running')
+        where j.site_id = site and j.state = 'running' and rackhand.has_begun(j))
         or not pg_try_advisory_xact_lock(hashtextextended(site::text, 2))
     then
         return 0;
@@ -54,7 +60,7 @@ begin
         select j.id, j.mutating, (j.policy ->> 'max_parallel')::int - coalesce((
                 select c.used from rackhand.capacity c where c.key = 'job:' || j.id), 0) as free
             from rackhand.job j
-            where j.site_id = site and j.state = 'running' and not j.cancel_requested
+            where j.site_id = site and j.state = 'running' and not j.cancel_requested and rackhand.has_begun(j)
                 and exists (select from rackhand.waiting w where w.job_id = j.id)
             order by j.since, j.id
     loop
@@ -349,7 +355,10 @@ begin
                     and d.ready_at > clock_timestamp()
                 union all
                 select d.ready_at from rackhand.ready d
-                where d.site_id = me.site_id and d.owner is null and d.ready_at > clock_timestamp()) dues
+                where d.site_id = me.site_id and d.owner is null and d.ready_at > clock_timestamp()
+                union all
+                select (j.policy ->> 'start_after')::timestamptz from rackhand.job j
+                where j.site_id = me.site_id and j.state = 'running' and not rackhand.has_begun(j)) dues
             where fresh = '{}'))
         into answer;
     return answer;

@@ -96,6 +96,35 @@ pub(crate) fn email(text: &str, _: &()) -> garde::Result {
     if sound { Ok(()) } else { Err(Error::new("is not an e-mail address")) }
 }
 
+/// A moment as RFC 3339 writes it, in UTC and to the second: `2026-12-01T22:00:00Z`.
+pub(crate) fn utc_time(text: &str, _: &()) -> garde::Result {
+    let number = |range: std::ops::Range<usize>| {
+        let digits = text.get(range)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u32>().ok()).flatten()
+    };
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'Z')];
+    let bytes = text.as_bytes();
+    let shaped = bytes.len() == 20 && marks.iter().all(|(at, mark)| bytes.get(*at) == Some(mark));
+    let sound = || {
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = match month {
+            2 if leap => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            1..=12 => 31,
+            _ => 0,
+        };
+        Some((1..=days).contains(&day) && year > 1970 && hour < 24 && minute < 60 && second < 60)
+    };
+    if shaped && sound() == Some(true) {
+        Ok(())
+    } else {
+        Err(Error::new("is not a time in UTC like 2026-12-01T22:00:00Z"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +204,23 @@ mod tests {
         }
         for wrong in ["", "ftp://x", "https://", "https://user:pass@host/", "https://a b", "https://a\n"] {
             assert!(web_address(wrong, &()).is_err(), "{wrong}");
+        }
+        for right in ["2026-12-01T22:00:00Z", "2028-02-29T00:00:00Z"] {
+            assert!(utc_time(right, &()).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "2026-12-01",
+            "2026-12-01T22:00:00",
+            "2026-12-01T22:00:00+01:00",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-12-01T24:00:00Z",
+            "2026-12-00T00:00:00Z",
+            "+026-12-01T22:00:00Z",
+            "2026-12-01t22:00:00z",
+        ] {
+            assert!(utc_time(wrong, &()).is_err(), "{wrong}");
         }
         for right in ["a@b.example", "first.last+tag@mail.b-c.example", "ö@bücher.example"] {
             assert!(email(right, &()).is_ok(), "{right}");

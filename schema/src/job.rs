@@ -134,11 +134,16 @@ pub struct JobPolicy {
     /// Pause the job when so many runs have failed or are unknown; 0 never pauses.
     #[garde(range(max = 1000))]
     pub pause_after_failures: u32,
+    /// No run starts before; UTC, as `2026-12-01T22:00:00Z`. Absent: at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    #[garde(inner(custom(crate::check::utc_time)))]
+    pub start_after: Option<Timestamp>,
 }
 
 impl Default for JobPolicy {
     fn default() -> Self {
-        Self { max_parallel: 8, pause_after_failures: 3 }
+        Self { max_parallel: 8, pause_after_failures: 3, start_after: None }
     }
 }
 

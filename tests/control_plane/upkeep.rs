@@ -75,6 +75,41 @@ async fn what_has_expired_is_deleted_and_nothing_else() {
     assert_eq!(site.database.value("select count(*) from rackhand.user_session").await, sessions - 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_with_a_start_time_waits_for_it() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let server = TestServer::start(&site).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    let token = server.token(&site.admin);
+    let create = async |start_after: &Value| {
+        let job = json!({"site_id": site.id, "kind": "inventory", "params": {}, "targets": servers,
+            "reason": "a test", "policy": {"start_after": start_after}});
+        server.call("POST", "/v1/jobs", Some(&token), Some(&job)).await
+    };
+    let refused = create(&json!("tomorrow")).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (422, "invalid-request"), "{refused:?}");
+
+    let start =
+        "select to_char((now() + interval '3 seconds') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+    let start = site.database.value(start).await;
+    assert_eq!(create(&start).await.status, 201);
+    let due = format!("select now() >= '{}'", start.as_str().unwrap());
+    let early = site.lease(&executor, &[], 5).await;
+    assert_eq!(
+        (granted(&early).len(), site.database.value(&due).await),
+        (0, json!(false)),
+        "before its time"
+    );
+    assert!(early["wake_in_ms"].as_u64().unwrap() <= 3000, "{early}: the executor looks again in time");
+    assert_eq!(tick(&server).await["admitted"], 0);
+    while site.database.value(&due).await == json!(false) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(tick(&server).await["admitted"], 1, "and nobody had to poll");
+    assert_eq!(granted(&site.lease(&executor, &[], 5).await).len(), 1);
+}
+
 /// What an auditor does with the events, the checkpoints and the public key alone.
 async fn verify(site: &TestSite, key: &VerifyingKey) -> Result<usize, String> {
     let rows = |sql: &'static str| async move {

@@ -42,7 +42,7 @@ pub enum Verb {
     Show { job: String },
     /// Let the server compute what would be done; nothing that changes a machine starts.
     #[command(subcommand, after_help = EXIT_CODES)]
-    Plan(plan::Kind),
+    Plan(Box<plan::Kind>),
     /// Approve a plan; its runs start.
     #[command(after_help = EXIT_CODES)]
     Apply(Apply),
@@ -129,7 +129,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let runs = runs(client, job.id).await?;
             out.one(&job, &job.id.to_string(), || show::job(&job, &runs, out))
         }
-        Verb::Plan(kind) => plan::run(kind, client, out).await,
+        Verb::Plan(kind) => plan::run(*kind, client, out).await,
         Verb::Apply(args) => apply(args, client, out).await,
         Verb::Watch { job, limit } => {
             follow::to_end(client, resolve::job(&job)?, limit.duration(), out).await

@@ -77,6 +77,9 @@ pub struct Common {
     /// Pause when so many runs have failed; 0 never pauses.
     #[arg(long, value_name = "N")]
     pause_after_failures: Option<u32>,
+    /// No run starts before: UTC, as 2026-12-01T22:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    start_after: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -124,6 +127,7 @@ pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
         policy: JobPolicy {
             max_parallel: common.max_parallel.unwrap_or(defaults.max_parallel),
             pause_after_failures: common.pause_after_failures.unwrap_or(defaults.pause_after_failures),
+            start_after: common.start_after,
         },
         reason: common.reason,
     };

@@ -37,6 +37,9 @@ pub fn plan(job: &Job, out: Output) -> String {
         job.plan.estimated_minutes,
         job.plan.digest,
     );
+    if let Some(at) = &job.policy.start_after {
+        text.push_str(&format!("starts   not before {}\n", moment(at)));
+    }
     if let (Some(name), Some(at)) = (&job.plan.approved_by_name, &job.plan.approved_at) {
         text.push_str(&format!("approved {name}, {}\n", moment(at)));
     }

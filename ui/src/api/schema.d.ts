@@ -1097,6 +1097,8 @@ export interface components {
              * @default 3
              */
             pause_after_failures: number;
+            /** @default null */
+            start_after: components["schemas"]["String"] | null;
         };
         /** @description What a job does, with its parameters. */
         JobSpec: {

@@ -24,7 +24,7 @@ export function InventoryButton({ siteId, targets, blocked, label = "Read invent
       return body(
         api.POST("/v1/jobs", {
           params: { header: { "Idempotency-Key": key.current.key } },
-          body: { site_id: siteId, kind: "inventory", params: {}, targets, policy: { max_parallel: 8, pause_after_failures: 0 }, reason: "Read on demand" },
+          body: { site_id: siteId, kind: "inventory", params: {}, targets, policy: { max_parallel: 8, pause_after_failures: 0, start_after: null }, reason: "Read on demand" },
         }),
       );
     },

@@ -50,6 +50,8 @@ function Form({ draft }: { draft: Draft }) {
   const [downgrade, setDowngrade] = useState(draft.allowDowngrade ?? false);
   const [parallel, setParallel] = useState("8");
   const [pauseAfter, setPauseAfter] = useState("3");
+  // Local time, as the browser's own field gives it; empty: at once.
+  const [startAfter, setStartAfter] = useState("");
   const [reason, setReason] = useState(draft.reason ?? "");
   const [tried, setTried] = useState(false);
   const key = useRef({ body: "", key: "" });
@@ -72,7 +74,7 @@ function Form({ draft }: { draft: Draft }) {
         kind: "firmware_update",
         params: { packages: Object.fromEntries(filled.map(([name, form]) => [name, toPackage(form)])), allow_downgrade: downgrade },
         targets: draft.targets.map((target) => target.id),
-        policy: { max_parallel: Number(parallel), pause_after_failures: Number(pauseAfter) },
+        policy: { max_parallel: Number(parallel), pause_after_failures: Number(pauseAfter), start_after: utc(startAfter) },
         reason: reason.trim(),
       };
       // The same content keeps its key: after a lost answer the same job comes back, not a second one.
@@ -173,6 +175,11 @@ function Form({ draft }: { draft: Draft }) {
             <div className="flex flex-wrap gap-x-6 gap-y-3">
               <NumberField label="At once, at most" value={parallel} set={setParallel} ok={inRange(parallel, 1, 1000)} hint="1 to 1000 servers" />
               <NumberField label="Pause after failures" value={pauseAfter} set={setPauseAfter} ok={inRange(pauseAfter, 0, 1000)} hint="0 never pauses" />
+              <label className="flex flex-col gap-1">
+                <span className="font-medium">Not before</span>
+                <input className="field w-56" type="datetime-local" value={startAfter} onChange={(event) => setStartAfter(event.target.value)} />
+                <span className="text-faint text-xs">Your time; empty starts at once</span>
+              </label>
               <label className="flex items-center gap-2 self-center pt-4">
                 <input type="checkbox" className="accent-accent size-3.5" checked={downgrade} onChange={(event) => setDowngrade(event.target.checked)} />
                 Also install when it is older than what is there
@@ -245,6 +252,11 @@ function NumberField({ label, value, set, ok, hint }: NumberFieldProps) {
       <span className={ok ? "text-faint text-xs" : "text-bad text-xs"}>{hint}</span>
     </label>
   );
+}
+
+/** A local time of a `datetime-local` field in UTC, to the second. */
+function utc(local: string): string | null {
+  return local ? new Date(local).toISOString().replace(/\.\d+Z$/, "Z") : null;
 }
 
 function inRange(text: string, min: number, max: number): boolean {

@@ -38,6 +38,9 @@ export function PlanView({ job, me, site, put }: Props) {
                 <b>{count(sums.change, "server")}</b> {sums.change === 1 ? "is" : "are"} changed, at most {job.policy.max_parallel} at once
                 {job.policy.pause_after_failures > 0 && <>; the job pauses itself after {count(job.policy.pause_after_failures, "failure")}</>}
               </Line>
+              <Line tone="wait" show={Boolean(job.policy.start_after)}>
+                Nothing starts before <b>{job.policy.start_after && <time dateTime={job.policy.start_after}>{new Date(job.policy.start_after).toLocaleString()}</time>}</b>
+              </Line>
               <Line tone="warn" show={sums.hostReboots > 0}>
                 <b>{count(sums.hostReboots, "host")}</b> {sums.hostReboots === 1 ? "is" : "are"} restarted
               </Line>
