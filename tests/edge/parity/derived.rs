@@ -1,6 +1,7 @@
 //! The part of the list that follows from the OpenAPI document: what every operation refuses, whoever asks. The
 //! body that is otherwise right is the one recorded for the operation.
 
+use rackhand_functions::request::MAX_BODY_BYTES;
 use rackhand_schema::ErrorCode as Code;
 use serde_json::json;
 
@@ -10,8 +11,8 @@ use super::{
     step::{Act, Body, Expect, Request, Step, any, database},
 };
 
-/// Largest body, as `rackhand_functions::request::MAX_BODY_BYTES`.
-const LARGEST: usize = rackhand_functions::request::MAX_BODY_BYTES;
+/// Lists in lists: a stack would not hold them.
+const DEEP: usize = 100_000;
 
 /// Operations that answer without the database.
 pub const WITHOUT_DATABASE: [&str; 4] =
@@ -130,12 +131,15 @@ fn of_body(operation: &Operation, example: &Request) -> Vec<Step> {
     let sent =
         |what, kind, bytes: &[u8]| like(operation, example, what).body(Body::Raw(kind, bytes.to_vec()));
     const JSON: &str = "application/json";
+    let deep = [b"{\"a\":".as_slice(), &[b'['; DEEP], &[b']'; DEEP], b"}"].concat();
     let mut steps = vec![
+        sent("a body of nothing", JSON, b"").refused(Code::MalformedJson),
+        sent("a body too deep for a stack", JSON, &deep).refused(Code::InvalidRequest),
         sent("a body that breaks off", JSON, b"{\"a\":").refused(Code::MalformedJson),
         sent("a body that is no text", JSON, b"\xff\xfe").refused(Code::MalformedJson),
         sent("a list for a body", JSON, b"[]").refused(Code::InvalidRequest),
         sent("text for a body", "text/plain", b"{}").refused(Code::UnsupportedMediaType),
-        sent("a body too large", JSON, &vec![b' '; LARGEST + 1]).refused(Code::BodyTooLarge),
+        sent("a body too large", JSON, &vec![b' '; MAX_BODY_BYTES + 1]).refused(Code::BodyTooLarge),
         like(operation, example, "no body").body(Body::None).refused(Code::UnsupportedMediaType),
     ];
     if schema["required"].as_array().is_some_and(|names| !names.is_empty()) || schema.get("allOf").is_some() {

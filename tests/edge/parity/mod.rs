@@ -139,3 +139,21 @@ fn uncovered(operations: &[Operation], answered: &[Answered]) -> Vec<String> {
     }
     found
 }
+
+#[test]
+fn a_difference_names_its_step_and_place() {
+    let one = Answered {
+        step: "health".to_owned(),
+        method: "GET",
+        path: "/v1/health".to_owned(),
+        status: 200,
+        code: None,
+        headers: vec!["cache-control: no-store".to_owned()],
+        body: "{}".to_owned(),
+    };
+    let other = Answered { headers: vec![], ..one.clone() };
+    let (one, other) = ([one], [other]);
+    assert!(differences(&one, &one, Kind::Worker).is_empty());
+    let found = differences(&one, &other, Kind::Worker);
+    assert_eq!(found, ["health: headers\n  Server: …cache-control: no-store\n  Worker: …"]);
+}

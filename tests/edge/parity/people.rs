@@ -59,6 +59,7 @@ fn service() -> Vec<Step> {
         get("an address with odd characters", "/v1/sites/%ff%fe%00?x=%zz")
             .by("tick")
             .refused(Code::NotSignedIn),
+        get("a slash within a segment", "/v1/sites/a%2Fb").by("tick").refused(Code::NotSignedIn),
         get("a query that means nothing", "/v1/version?%ff&&=x&x=%zz"),
         any("HEAD", "only the headers", "/v1/version"),
         any("HEAD", "only the headers of a refusal", "/v1/auth/me").refused(Code::NotSignedIn),

@@ -284,6 +284,9 @@ fn refusals() -> Vec<Step> {
         create("an empty key", "inventory", json!({}), json!(["${node1}"]))
             .header("idempotency-key", "")
             .refused(Code::InvalidRequest),
+        create("a key that is not plain text", "inventory", json!({}), json!(["${node1}"]))
+            .header("idempotency-key", "schlüssel")
+            .refused(Code::InvalidRequest),
         power("all of it blocked", "${node3}"),
         approve("of which nothing is left").refused(Code::PlanEmpty),
         act("it has not started", "pause").refused(Code::JobState),
