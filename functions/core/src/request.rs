@@ -35,6 +35,11 @@ pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
 /// The answer's header that names the trace, 32 hex digits.
 pub const TRACE_HEADER: &str = "x-trace-id";
 
+/// Whether a path is asked for all the time: hosts log such a request only when it failed.
+pub fn is_frequent(path: &str) -> bool {
+    matches!(path, "/v1/health" | "/v1/executor/lease" | "/v1/executor/report" | "/v1/events")
+}
+
 /// The trace of this request, for handlers and the host's log.
 #[derive(Debug, Clone, Copy)]
 pub struct Trace(pub TraceId);

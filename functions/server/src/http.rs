@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use rackhand_functions::{
     Host,
     host::ClientAddress,
-    request::Trace,
+    request::{Trace, is_frequent},
     ui::{self, is_api},
 };
 use tower::ServiceExt as _;
@@ -105,11 +105,7 @@ async fn observe(State(around): State<Around>, mut request: Request, next: Next)
     around.metrics.record(method_label, route, status, took);
     let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let frequent = matches!(
-        route,
-        "/metrics" | "/v1/health" | "/v1/executor/lease" | "/v1/executor/report" | "/v1/events"
-    );
-    if frequent && status < 400 {
+    if (is_frequent(&path) || path == "/metrics") && status < 400 {
         tracing::debug!(%method, path, status, ms, trace_id = trace, "request");
     } else {
         tracing::info!(%method, path, status, ms, trace_id = trace, "request");

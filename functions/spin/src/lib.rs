@@ -21,12 +21,15 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{MatchedPath, Request},
+    extract::Request,
     middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, HeaderValue, header};
-use rackhand_functions::{host::ClientAddress, request::Trace};
+use rackhand_functions::{
+    host::ClientAddress,
+    request::{Trace, is_frequent},
+};
 use spin_sdk::http_service;
 use tower::ServiceExt as _;
 
@@ -77,17 +80,12 @@ fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
 async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
-    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());
     let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let frequent = matches!(
-        matched.as_deref(),
-        Some("/v1/health" | "/v1/executor/lease" | "/v1/executor/report" | "/v1/events")
-    );
-    if !frequent || status >= 400 {
+    if !is_frequent(&path) || status >= 400 {
         tracing::info!(%method, path, status, ms, trace_id = trace, "request");
     }
     response

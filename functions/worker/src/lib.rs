@@ -22,7 +22,7 @@ use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
     host::{ClientAddress, NoEntropy, Settings},
-    request::{MAX_BODY_BYTES, Trace},
+    request::{MAX_BODY_BYTES, Trace, is_frequent},
 };
 use tower::ServiceExt as _;
 use worker::{Context, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
@@ -37,6 +37,7 @@ struct Isolate {
     router: Router,
     keys: SigningKeys,
     settings: Settings,
+    pool_location: Option<String>,
 }
 
 thread_local! {
@@ -85,7 +86,9 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
     }
     let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
     let (status, ms) = (response.status().as_u16(), now_unix_ms().saturating_sub(began));
-    tracing::info!(%method, path, status, ms, trace_id = trace, "request");
+    if !is_frequent(&path) || status >= 400 {
+        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
+    }
     Ok(response)
 }
 
@@ -142,14 +145,22 @@ fn isolate(env: &Env) -> Result<Rc<Isolate>, String> {
             max_wait,
             tick_token,
         };
-        let isolate = Isolate { router: rackhand_functions::router(), keys, settings };
+        let isolate = Isolate {
+            router: rackhand_functions::router(),
+            keys,
+            settings,
+            pool_location: text("POOL_LOCATION"),
+        };
         Ok(Rc::clone(cell.get_or_init(|| Rc::new(isolate))))
     })
 }
 
 fn host(isolate: &Isolate, env: &Env, context: Option<Context>) -> worker::Result<Host> {
     Ok(Host {
-        database: Box::new(PooledDatabase { pools: env.durable_object("POOL")? }),
+        database: Box::new(PooledDatabase {
+            pools: env.durable_object("POOL")?,
+            location: isolate.pool_location.clone(),
+        }),
         notifier: Box::new(Topics::new(env.durable_object("TOPIC")?, context)),
         now_unix_ms,
         entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),
