@@ -15,7 +15,7 @@ use std::{
 use rackhand_tests::{
     TestSite,
     edge::{Edge, send},
-    host::Kind,
+    host::{Kind, Options},
     server::{now, user_token},
     site::{lease_args, person},
 };
@@ -43,11 +43,17 @@ struct Two {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sites_never_see_each_other() {
-    tokio::join!(apart(Kind::Server), apart(Kind::Worker), apart(Kind::Spin));
+    let hyperdrive = Options { hyperdrive: true, ..Options::default() };
+    tokio::join!(
+        apart(Kind::Server, Options::default()),
+        apart(Kind::Worker, Options::default()),
+        apart(Kind::Worker, hyperdrive),
+        apart(Kind::Spin, Options::default()),
+    );
 }
 
-async fn apart(kind: Kind) {
-    let two = Arc::new(Two::start(kind).await);
+async fn apart(kind: Kind, options: Options) {
+    let two = Arc::new(Two::start(kind, options).await);
     let leaks = two.storm(REQUESTS).await;
     assert!(leaks.is_empty(), "{kind:?}: {} leaks\n{}", leaks.len(), leaks.join("\n"));
     let torn = "select count(*) from (select site_id from rackhand.server group by 1 having count(distinct tags) > 1) t";
@@ -81,7 +87,7 @@ const KEEPS_SCOPE: &str = "
     end $$";
 
 impl Two {
-    async fn start(kind: Kind) -> Self {
+    async fn start(kind: Kind, options: Options) -> Self {
         let site = TestSite::new().await;
         let beta = site.admin(
             "site_create",
@@ -90,7 +96,7 @@ impl Two {
         );
         let beta = beta.await["id"].as_str().unwrap().to_owned();
         let alpha = site.id.clone();
-        let edge = Edge::with(kind, site, Default::default()).await;
+        let edge = Edge::with(kind, site, options).await;
         let sides = [edge.side("alpha", alpha).await, edge.side("beta", beta).await];
         Self { edge, sides }
     }

@@ -12,6 +12,7 @@ mod normal;
 mod people;
 mod replay;
 mod step;
+mod transport;
 mod work;
 
 use std::collections::BTreeSet;
@@ -74,11 +75,12 @@ async fn answers(kind: Kind, steps: &[step::Step]) -> (Vec<Answered>, Vec<String
     let made = "select rackhand.admin_create($1::text::jsonb)";
     database.owner.execute(made, &[&admin]).await.unwrap();
     let host = HostProcess::start(kind, &database).await;
+    let sent_otherwise = transport::wrong(&host).await;
     let mut replay = Replay::new(&host, &database);
     let began = std::time::Instant::now();
     replay.all(steps).await;
     println!("{kind:?}: {:?}", began.elapsed());
-    (replay.transcript, replay.wrong)
+    (replay.transcript, [sent_otherwise, replay.wrong].concat())
 }
 
 fn first(all: &[String]) -> String {

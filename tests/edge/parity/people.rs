@@ -134,8 +134,8 @@ fn browser() -> Vec<Step> {
 fn users_and_sites() -> Vec<Step> {
     let user = |name: &str, email: &str| json!({"name": name, "email": email, "password": PASSWORD});
     let site =
-        |name: &str| json!({"name": name, "config": {"lease_ttl_ms": 30_000, "max_mutating_runs": 16}});
-    let config = json!({"config": {"lease_ttl_ms": 30_000, "max_mutating_runs": 16, "second_person": true}});
+        |name: &str| json!({"name": name, "config": {"lease_ttl_ms": 600_000, "max_mutating_runs": 16}});
+    let config = json!({"config": {"lease_ttl_ms": 600_000, "max_mutating_runs": 16, "second_person": true}});
     let change = |name: &'static str| put(name, "/v1/sites/${alpha}", config.clone()).by("ada");
     vec![
         post("Olga", "/v1/users", user("Olga Operator", "olga@example.test"))
