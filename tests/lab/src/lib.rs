@@ -24,5 +24,5 @@ pub use fault::{ArmedFault, Fault, HostileShape, Times};
 pub use in_process::{CallError, InProcess};
 pub use model::{BmcStatus, Fetch, FetchFailure, ForeignJob, Reply, Site, SiteConfig, UnknownBmc};
 pub use package::{Package, PackageFault, PackageHeader, PackageInfo, identify};
-pub use shell::{BmcInfo, Lab, LabConfig, LabError};
+pub use shell::{BmcInfo, Lab, LabConfig, LabError, trusting_client, trusting_tls};
 pub use spec::{ComponentSpec, Generation, Kind, Model, Password, PciTuple, ServerSpec, Timings};

@@ -3,16 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rackhand_lab::replay::{Replay, Tree};
 use rackhand_lab::{Fault, Lab, LabConfig, Model, ServerSpec, Times};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
@@ -20,55 +18,26 @@ use tokio::time::{sleep, timeout};
 const PASSWORD: &str = "correct horse";
 const LIMIT: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
-    }
+fn client() -> reqwest::Client {
+    let builder = rackhand_lab::trusting_client().unwrap().timeout(Duration::from_secs(10));
+    builder.pool_max_idle_per_host(0).build().unwrap()
 }
 
-fn client() -> reqwest::Client {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone))
-        .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .timeout(Duration::from_secs(10))
-        .pool_max_idle_per_host(0)
-        .build()
-        .unwrap()
+/// An empty folder of this process.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("rackhand-lab-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// What a started process says about itself once it is ready.
+async fn announced(ready: &Path) -> Value {
+    loop {
+        if let Ok(content) = std::fs::read(ready) {
+            return serde_json::from_slice(&content).unwrap();
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn read(client: &reqwest::Client, url: &str) -> Value {
@@ -156,12 +125,7 @@ async fn a_reset_refuses_connections_and_comes_back_on_the_same_port_with_the_sa
 
 /// The key a server shows: the whole certificate will do, a new key means a new one.
 async fn certificate(url: &str) -> Vec<u8> {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone))
-        .with_no_client_auth();
+    let tls = rackhand_lab::trusting_tls().unwrap();
     let stream = tokio::net::TcpStream::connect(url.trim_start_matches("https://")).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
     let stream = connector.connect(ServerName::try_from("bmc").unwrap(), stream).await.unwrap();
@@ -281,8 +245,7 @@ fn tree(folder: &Path) -> std::path::PathBuf {
 #[tokio::test]
 async fn a_recorded_tree_is_replayed_read_only() {
     timeout(LIMIT, async {
-        let folder = std::env::temp_dir().join(format!("rackhand-lab-replay-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = folder("replay");
         let tree = Tree::read(&tree(&folder)).unwrap();
         let credentials = Some(("root".to_owned(), PASSWORD.to_owned()));
         let replay = Replay::start(tree, SocketAddr::from(([127, 0, 0, 1], 0)), credentials).await.unwrap();
@@ -328,8 +291,7 @@ async fn a_recorded_tree_is_replayed_read_only() {
 #[tokio::test]
 async fn the_process_announces_itself_and_ends_on_sigterm() {
     timeout(LIMIT, async {
-        let folder = std::env::temp_dir().join(format!("rackhand-lab-serve-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = folder("serve");
         let ready = folder.join("ready.json");
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_rackhand-lab"))
             .args(["serve", "--servers", "2", "--speed", "30", "--password-stdin", "--ready-file"])
@@ -341,13 +303,7 @@ async fn the_process_announces_itself_and_ends_on_sigterm() {
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(format!("{PASSWORD}\n").as_bytes()).await.unwrap();
-        let content = loop {
-            if let Ok(content) = std::fs::read(&ready) {
-                break content;
-            }
-            sleep(Duration::from_millis(50)).await;
-        };
-        let ready: Value = serde_json::from_slice(&content).unwrap();
+        let ready = announced(&ready).await;
         let url = ready["bmcs"][0]["url"].as_str().unwrap();
         assert!(read(&client(), &format!("{url}/redfish/v1/Systems")).await["Members"].is_array());
         let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
@@ -362,8 +318,7 @@ async fn the_process_announces_itself_and_ends_on_sigterm() {
 #[tokio::test]
 async fn the_process_ends_with_the_one_that_started_it() {
     timeout(LIMIT, async {
-        let folder = std::env::temp_dir().join(format!("rackhand-lab-orphan-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = folder("orphan");
         let (secret, ready) = (folder.join("password"), folder.join("ready.json"));
         std::fs::write(&secret, PASSWORD).unwrap();
         let script = r#""$0" serve --servers 1 --password-file "$1" --ready-file "$2" >/dev/null & wait"#;
@@ -373,11 +328,8 @@ async fn the_process_ends_with_the_one_that_started_it() {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        while !ready.exists() {
-            sleep(Duration::from_millis(50)).await;
-        }
-        let content: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
-        let address = content["control_url"].as_str().unwrap().trim_start_matches("http://").to_owned();
+        let address =
+            announced(&ready).await["control_url"].as_str().unwrap().trim_start_matches("http://").to_owned();
         assert!(tokio::net::TcpStream::connect(&address).await.is_ok());
         shell.kill().await.unwrap();
         while tokio::net::TcpStream::connect(&address).await.is_ok() {

@@ -62,6 +62,49 @@ impl Server {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(certified));
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        Self::listen(move |tcp, requests| {
+            let acceptor = acceptor.clone();
+            async move {
+                let Ok(stream) = acceptor.accept(tcp).await else { return };
+                let answer = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    async move {
+                        let sent = request.into_body().collect().await?.to_bytes();
+                        let body = Full::new(Bytes::from(format!("{{\"received\":{}}}", sent.len())));
+                        Ok::<_, hyper::Error>(Response::new(body))
+                    }
+                });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await;
+            }
+        })
+        .await
+    }
+
+    /// Reads a request's head from every connection and answers with the given bytes, then closes or keeps silent.
+    async fn raw(answer: Vec<u8>, stay: bool) -> Self {
+        Self::listen(move |mut tcp, requests| {
+            let answer = answer.clone();
+            async move {
+                let mut head = [0; 4096];
+                if tcp.read(&mut head).await.unwrap_or(0) == 0 {
+                    return;
+                }
+                requests.fetch_add(1, Ordering::SeqCst);
+                let _ = tcp.write_all(&answer).await;
+                if stay {
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Counts connections and hands each to `serve`, which counts requests.
+    async fn listen<F>(mut serve: impl FnMut(TcpStream, Arc<AtomicUsize>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -69,49 +112,8 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                let (acceptor, requests) = (acceptor.clone(), counters.1.clone());
                 counters.0.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(tcp).await else { return };
-                    let answer =
-                        hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                            requests.fetch_add(1, Ordering::SeqCst);
-                            async move {
-                                let sent = request.into_body().collect().await?.to_bytes();
-                                let body = Full::new(Bytes::from(format!("{{\"received\":{}}}", sent.len())));
-                                Ok::<_, hyper::Error>(Response::new(body))
-                            }
-                        });
-                    let io = hyper_util::rt::TokioIo::new(stream);
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await;
-                });
-            }
-        });
-        Self { address, connections, requests, task }
-    }
-
-    /// Reads a request's head from every connection and answers with the given bytes, then closes or keeps silent.
-    async fn raw(answer: Vec<u8>, stay: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counters = (connections.clone(), requests.clone());
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut tcp, _) = listener.accept().await.unwrap();
-                counters.0.fetch_add(1, Ordering::SeqCst);
-                let (answer, requests) = (answer.clone(), counters.1.clone());
-                tokio::spawn(async move {
-                    let mut head = [0; 4096];
-                    if tcp.read(&mut head).await.unwrap_or(0) == 0 {
-                        return;
-                    }
-                    requests.fetch_add(1, Ordering::SeqCst);
-                    let _ = tcp.write_all(&answer).await;
-                    if stay {
-                        tokio::time::sleep(Duration::from_secs(30)).await;
-                    }
-                });
+                tokio::spawn(serve(tcp, counters.1.clone()));
             }
         });
         Self { address, connections, requests, task }

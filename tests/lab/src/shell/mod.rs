@@ -8,6 +8,9 @@ mod fetch;
 mod repository;
 mod server;
 mod tls;
+mod trusting;
+
+pub use trusting::{trusting_client, trusting_tls};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
