@@ -78,7 +78,6 @@ codes! {
     EffectsOpen = "effects-open", 409, "Changes are not undone yet";
     // The service.
     DatabaseUnavailable = "database-unavailable", 503, "The database does not answer";
-    Overloaded = "overloaded", 503, "The service has too much to do";
     Internal = "internal", 500, "A fault of Rackhand";
     // Why a run ended.
     BmcUnreachable = "bmc-unreachable", 200, "The BMC does not answer";

@@ -10,7 +10,7 @@ use rackhand_schema::{
     ErrorCode, Role,
     id::{ExecutorId, ExecutorSessionId, SessionId, SiteId, TraceId, UserId},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::auth::token::SigningKeys;
 
@@ -63,7 +63,7 @@ pub enum DatabaseError {
 
 impl DatabaseError {
     /// From the four fields of a Postgres error, as every host's driver gives them.
-    pub fn from_postgres(sqlstate: &str, message: &str, detail: Option<&str>, hint: Option<&str>) -> Self {
+    fn from_postgres(sqlstate: &str, message: &str, detail: Option<&str>, hint: Option<&str>) -> Self {
         if sqlstate == REFUSED_SQLSTATE {
             return match ErrorCode::parse(message) {
                 Some(code) => Self::Rejected {
@@ -102,6 +102,79 @@ pub trait Database: Send + Sync {
         statement: &'static Statement,
         args: String,
     ) -> BoxFuture<'a, Result<String, DatabaseError>>;
+}
+
+/// Why [`Postgres::ask`] gave no answer. As JSON where the driver runs elsewhere than the Router.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// What Postgres said.
+    Refused { sqlstate: String, message: String, detail: Option<String>, hint: Option<String> },
+    /// No connection, or no answer in time.
+    Unavailable(String),
+    /// The driver could not make sense of question or answer.
+    Fault(String),
+}
+
+/// What a host's driver brings: one attempt. The rest of a [`Database`] is the same for all of them.
+pub trait Postgres: Send + Sync {
+    /// Runs [`RUN_SQL`] with these three texts; the first column of its row.
+    fn ask<'a>(
+        &'a self,
+        scope: &'a str,
+        sql: &'static str,
+        args: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>>;
+}
+
+/// A deadlock's victim starts anew so many times.
+const RETRIES: u32 = 3;
+
+impl<P: Postgres> Database for P {
+    fn run<'a>(
+        &'a self,
+        scope: &'a Scope,
+        statement: &'static Statement,
+        args: String,
+    ) -> BoxFuture<'a, Result<String, DatabaseError>> {
+        Box::pin(async move {
+            let named = |cause: String| format!("{}: {cause}", statement.name);
+            let scope = serde_json::to_string(scope)
+                .map_err(|error| DatabaseError::Fault(named(format!("the scope as JSON: {error}"))))?;
+            let mut tried = 0;
+            loop {
+                tried += 1;
+                return Err(match self.ask(&scope, statement.sql, &args).await {
+                    Ok(answer) => return Ok(answer.unwrap_or_else(|| "null".to_owned())),
+                    // Serialisation failure, deadlock: nothing was changed.
+                    Err(Failure::Refused { sqlstate, .. })
+                        if tried <= RETRIES && ["40001", "40P01"].contains(&sqlstate.as_str()) =>
+                    {
+                        tracing::info!(
+                            statement = statement.name,
+                            tried,
+                            "deadlock or conflict, trying again"
+                        );
+                        continue;
+                    }
+                    Err(Failure::Refused { sqlstate, message, detail, hint }) => {
+                        match DatabaseError::from_postgres(
+                            &sqlstate,
+                            &message,
+                            detail.as_deref(),
+                            hint.as_deref(),
+                        ) {
+                            DatabaseError::Fault(cause) => DatabaseError::Fault(named(cause)),
+                            DatabaseError::Unavailable(cause) => DatabaseError::Unavailable(named(cause)),
+                            rejected => rejected,
+                        }
+                    }
+                    Err(Failure::Unavailable(cause)) => DatabaseError::Unavailable(named(cause)),
+                    Err(Failure::Fault(cause)) => DatabaseError::Fault(named(cause)),
+                });
+            }
+        })
+    }
 }
 
 /// What to be woken for.

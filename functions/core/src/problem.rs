@@ -73,11 +73,15 @@ impl Refusal {
         };
         let body = serde_json::to_string(&problem).unwrap_or_default();
         let mut response = Response::new(body.into());
-        *response.status_mut() =
-            StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // RFC 9110 §11.6.1: a 401 says how one proves who one is.
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"rackhand\""));
+        }
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -88,7 +92,7 @@ impl Refusal {
     /// only number.
     fn retry_after(&self) -> Option<u32> {
         match self.code {
-            ErrorCode::DatabaseUnavailable | ErrorCode::Overloaded => Some(1),
+            ErrorCode::DatabaseUnavailable => Some(1),
             ErrorCode::LoginLimited => {
                 let named = self.detail.split(' ').find_map(|word| word.parse().ok());
                 Some(named.unwrap_or(LOGIN_WAIT))

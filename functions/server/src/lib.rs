@@ -28,7 +28,7 @@ pub use crate::{forwarded::Network, postgres::chain};
 use crate::{
     http::{App, Around},
     pg_tls::PgTls,
-    postgres::Postgres,
+    postgres::Pooled,
     wakeup::Wakeups,
 };
 
@@ -136,7 +136,7 @@ impl Server {
         let closing = CancellationToken::new();
         let wakeups = Wakeups::new(closing.clone());
         let host = Host {
-            database: Box::new(Postgres { pool: pool.clone() }),
+            database: Box::new(Pooled { pool: pool.clone() }),
             notifier: Box::new(wakeups.clone()),
             now_unix_ms,
             entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),

@@ -1,15 +1,14 @@
-//! The pool, and [`Database`] over it.
+//! The pool, and [`Postgres`] over it.
 //!
 //! Every request sends the one statement [`RUN_SQL`], prepared once for each connection, so it costs one
-//! round trip. A deadlock or serialisation failure has changed nothing and is tried again; anything else
-//! that is not a refusal becomes `database-unavailable` or a fault.
+//! round trip.
 
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use futures::future::BoxFuture;
-use rackhand_functions::host::{Database, DatabaseError, RUN_SQL, Scope, Statement};
-use tokio_postgres::{Config, config::Host, config::SslMode, error::SqlState, types::Type};
+use rackhand_functions::host::{Failure, Postgres, RUN_SQL};
+use tokio_postgres::{Config, config::Host, config::SslMode, types::Type};
 
 use crate::pg_tls::{PgTls, PgTlsError};
 
@@ -17,8 +16,6 @@ use crate::pg_tls::{PgTls, PgTlsError};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a request waits for a free connection, or for a new one.
 const POOL_WAIT: Duration = Duration::from_secs(5);
-/// A deadlock's victim starts anew so many times.
-const RETRIES: u32 = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PoolSetupError {
@@ -60,91 +57,40 @@ pub fn pool(config: &Config, connections: usize) -> Result<Pool, PoolSetupError>
     Ok(Pool::builder(manager).max_size(connections).timeouts(timeouts).runtime(Runtime::Tokio1).build()?)
 }
 
-pub struct Postgres {
+/// Connections of the role `rackhand_api`.
+pub struct Pooled {
     pub pool: Pool,
 }
 
-impl Database for Postgres {
-    fn run<'a>(
+impl Postgres for Pooled {
+    fn ask<'a>(
         &'a self,
-        scope: &'a Scope,
-        statement: &'static Statement,
-        args: String,
-    ) -> BoxFuture<'a, Result<String, DatabaseError>> {
+        scope: &'a str,
+        sql: &'static str,
+        args: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
         Box::pin(async move {
-            let scope = serde_json::to_string(scope)
-                .map_err(|error| DatabaseError::Fault(format!("the scope as JSON: {error}")))?;
-            let mut tried = 0;
-            loop {
-                tried += 1;
-                match self.once(&scope, statement, &args).await {
-                    Err(error) if tried <= RETRIES && may_retry(&error) => {
-                        tracing::info!(
-                            statement = statement.name,
-                            tried,
-                            "deadlock or conflict, trying again"
-                        );
-                    }
-                    outcome => return outcome.map_err(|error| explain(error, statement)),
-                }
-            }
+            let client = self.pool.get().await.map_err(|error| Failure::Unavailable(chain(&error)))?;
+            let ask = async {
+                let prepared =
+                    client.prepare_typed_cached(RUN_SQL, &[Type::TEXT, Type::TEXT, Type::TEXT]).await?;
+                client.query_one(&prepared, &[&scope, &sql, &args]).await?.try_get(0)
+            };
+            let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, ask).await else {
+                // What it still does must not meet the next request.
+                drop(Object::take(client));
+                return Err(Failure::Unavailable("no answer in time".to_owned()));
+            };
+            answer.map_err(|error: tokio_postgres::Error| match error.as_db_error() {
+                Some(db) => Failure::Refused {
+                    sqlstate: db.code().code().to_owned(),
+                    message: db.message().to_owned(),
+                    detail: db.detail().map(str::to_owned),
+                    hint: db.hint().map(str::to_owned),
+                },
+                None => Failure::Unavailable(chain(&error)),
+            })
         })
-    }
-}
-
-enum Failure {
-    Pool(deadpool_postgres::PoolError),
-    Postgres(tokio_postgres::Error),
-    NoAnswer,
-}
-
-impl From<tokio_postgres::Error> for Failure {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error)
-    }
-}
-
-impl Postgres {
-    async fn once(&self, scope: &str, statement: &Statement, args: &str) -> Result<String, Failure> {
-        let client = self.pool.get().await.map_err(Failure::Pool)?;
-        let ask = async {
-            let prepared =
-                client.prepare_typed_cached(RUN_SQL, &[Type::TEXT, Type::TEXT, Type::TEXT]).await?;
-            client.query_one(&prepared, &[&scope, &statement.sql, &args]).await
-        };
-        let Ok(row) = tokio::time::timeout(ANSWER_TIMEOUT, ask).await else {
-            // What it still does must not meet the next request.
-            drop(Object::take(client));
-            return Err(Failure::NoAnswer);
-        };
-        let answer: Option<String> = row?.try_get(0)?;
-        Ok(answer.unwrap_or_else(|| "null".to_owned()))
-    }
-}
-
-fn may_retry(failure: &Failure) -> bool {
-    let Failure::Postgres(error) = failure else { return false };
-    matches!(error.code(), Some(code)
-        if *code == SqlState::T_R_DEADLOCK_DETECTED || *code == SqlState::T_R_SERIALIZATION_FAILURE)
-}
-
-fn explain(failure: Failure, statement: &Statement) -> DatabaseError {
-    match failure {
-        Failure::Postgres(error) => match error.as_db_error() {
-            Some(db) => {
-                let explained =
-                    DatabaseError::from_postgres(db.code().code(), db.message(), db.detail(), db.hint());
-                match explained {
-                    DatabaseError::Fault(cause) => {
-                        DatabaseError::Fault(format!("{}: {cause}", statement.name))
-                    }
-                    other => other,
-                }
-            }
-            None => DatabaseError::Unavailable(format!("{}: {}", statement.name, chain(&error))),
-        },
-        Failure::Pool(error) => DatabaseError::Unavailable(format!("{}: {}", statement.name, chain(&error))),
-        Failure::NoAnswer => DatabaseError::Unavailable(format!("{}: no answer in time", statement.name)),
     }
 }
 

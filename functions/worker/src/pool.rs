@@ -7,30 +7,26 @@
 
 use std::{
     cell::{Cell, RefCell},
+    error::Error,
     rc::Rc,
     time::Duration,
 };
 
 use futures::future::{Either, select};
-use rackhand_functions::host::RUN_SQL;
+use rackhand_functions::host::{Failure, RUN_SQL};
 use tokio_postgres::{Client, Config, NoTls, config::SslMode, types::Type};
 use worker::{
     Delay, DurableObject, Env, Request, Response, SecureTransport, Socket, State, durable_object,
     postgres_tls::PassthroughTls,
 };
 
-use crate::{
-    database::{SEPARATOR, Trouble},
-    topics,
-};
+use crate::{database::SEPARATOR, topics};
 
 /// A Worker may have six connections open at once; waking takes one.
 const CONNECTIONS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Postgres itself ends a statement earlier (`statement_timeout` of the role).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// A deadlock's victim starts anew so many times.
-const RETRIES: u32 = 3;
 
 /// Two answers to the same question, which a cache in between would make equal.
 const CLOCK_SQL: &str = "select to_jsonb(clock_timestamp()::text)";
@@ -77,39 +73,24 @@ impl DurableObject for Pool {
 
 impl Pool {
     /// The answer, and the topics to wake.
-    async fn run(&self, scope: &str, sql: &str, args: &str) -> Result<(String, Option<String>), Trouble> {
-        let mut tried = 0;
-        loop {
-            tried += 1;
-            let connection = self.connection().await?;
-            connection.busy.set(connection.busy.get() + 1);
-            let outcome = within(ANSWER_TIMEOUT, ask(&connection.client, scope, sql, args)).await;
-            connection.busy.set(connection.busy.get() - 1);
-            let trouble = match outcome {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(error)) => match error.as_db_error() {
-                    Some(db) if tried <= RETRIES && ["40001", "40P01"].contains(&db.code().code()) => {
-                        continue;
-                    }
-                    Some(db) => {
-                        return Err(Trouble::Postgres {
-                            sqlstate: db.code().code().to_owned(),
-                            message: db.message().to_owned(),
-                            detail: db.detail().map(str::to_owned),
-                            hint: db.hint().map(str::to_owned),
-                        });
-                    }
-                    None => unavailable(chain(&error)),
-                },
-                None => unavailable("no answer in time"),
-            };
+    async fn run(&self, scope: &str, sql: &str, args: &str) -> Result<(String, Option<String>), Failure> {
+        let connection = self.connection().await?;
+        connection.busy.set(connection.busy.get() + 1);
+        let outcome = within(ANSWER_TIMEOUT, ask(&connection.client, scope, sql, args)).await;
+        connection.busy.set(connection.busy.get() - 1);
+        let failure = match outcome {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(error)) => explain(&error),
+            None => unavailable("no answer in time"),
+        };
+        if matches!(failure, Failure::Unavailable(_)) {
             self.connections.borrow_mut().retain(|one| !Rc::ptr_eq(one, &connection));
-            return Err(trouble);
         }
+        Err(failure)
     }
 
     /// An idle connection, or a new one, or the one with the fewest statements to answer first.
-    async fn connection(&self) -> Result<Rc<Connection>, Trouble> {
+    async fn connection(&self) -> Result<Rc<Connection>, Failure> {
         let least_busy = {
             let mut connections = self.connections.borrow_mut();
             connections.retain(|one| !one.client.is_closed());
@@ -123,7 +104,9 @@ impl Pool {
         self.opening.set(self.opening.get() + 1);
         let opened = within(CONNECT_TIMEOUT, open(&self.env)).await;
         self.opening.set(self.opening.get() - 1);
-        let client = opened.ok_or_else(|| unavailable("Postgres did not accept a connection in time"))??;
+        let client = opened
+            .ok_or_else(|| unavailable("Postgres did not accept a connection in time"))?
+            .map_err(|error| unavailable(chain(&*error)))?;
         let connection = Rc::new(Connection { client, busy: Cell::new(0) });
         self.connections.borrow_mut().push(Rc::clone(&connection));
         Ok(connection)
@@ -131,16 +114,16 @@ impl Pool {
 }
 
 /// Connects through the Hyperdrive binding `DB`, or else to the secret `DATABASE_URL`.
-async fn open(env: &Env) -> Result<Client, Trouble> {
+async fn open(env: &Env) -> Result<Client, Box<dyn Error>> {
     let hyperdrive = env.hyperdrive("DB").ok();
     let url = match &hyperdrive {
         Some(hyperdrive) => hyperdrive.connection_string(),
         None => env
             .secret("DATABASE_URL")
-            .map_err(|_| unavailable("neither the binding DB nor the secret DATABASE_URL is there"))?
+            .map_err(|_| "neither the binding DB nor the secret DATABASE_URL is there")?
             .to_string(),
     };
-    let mut config: Config = url.parse().map_err(|_| unavailable("the database URL is not valid"))?;
+    let mut config: Config = url.parse().map_err(|_| "the database URL is not valid")?;
     config.application_name("rackhand-worker");
     let client = match hyperdrive {
         Some(hyperdrive) => start(config.connect_raw(hyperdrive.connect()?, NoTls).await?),
@@ -161,7 +144,7 @@ async fn open(env: &Env) -> Result<Client, Trouble> {
     let (first, _) = ask(&client, "{}", CLOCK_SQL, "null").await?;
     let (second, _) = ask(&client, "{}", CLOCK_SQL, "null").await?;
     if first == second {
-        return Err(unavailable(CACHED));
+        return Err(CACHED.into());
     }
     Ok(client)
 }
@@ -179,12 +162,12 @@ where
     client
 }
 
-fn address(config: &Config) -> Result<(String, u16), Trouble> {
+fn address(config: &Config) -> Result<(String, u16), Box<dyn Error>> {
     match config.get_hosts().first() {
         Some(tokio_postgres::config::Host::Tcp(host)) => {
             Ok((host.clone(), config.get_ports().first().copied().unwrap_or(5432)))
         }
-        None => Err(unavailable("the database URL names no host")),
+        None => Err("the database URL names no host".into()),
     }
 }
 
@@ -211,24 +194,25 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
     }
 }
 
-fn unavailable(why: impl Into<String>) -> Trouble {
-    Trouble::Unavailable { why: why.into() }
+fn unavailable(why: impl Into<String>) -> Failure {
+    Failure::Unavailable(why.into())
 }
 
-impl From<worker::Error> for Trouble {
-    fn from(error: worker::Error) -> Self {
-        unavailable(error.to_string())
-    }
-}
-
-impl From<tokio_postgres::Error> for Trouble {
-    fn from(error: tokio_postgres::Error) -> Self {
-        unavailable(chain(&error))
+/// Why a statement failed.
+fn explain(error: &tokio_postgres::Error) -> Failure {
+    match error.as_db_error() {
+        Some(db) => Failure::Refused {
+            sqlstate: db.code().code().to_owned(),
+            message: db.message().to_owned(),
+            detail: db.detail().map(str::to_owned),
+            hint: db.hint().map(str::to_owned),
+        },
+        None => unavailable(chain(error)),
     }
 }
 
 /// An error with its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
