@@ -1,6 +1,11 @@
 //! Everything that needs a real Postgres, in one binary: one cluster serves all of it.
 
-#![expect(clippy::unwrap_used, reason = "a failed step ends the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed step ends the test"
+)]
 
 mod authorization;
 mod capacity;
