@@ -1,11 +1,43 @@
 // The module the Workers runtime loads: hands events to the Rust code.
 //
-// A panic ends the WebAssembly instance, and the next call makes a new one. The request that met it is answered
-// here with the same problem that the Router gives; objects made by the old instance are made anew.
+// A panic ends the WebAssembly instance, and the next call makes a new one. Whatever the old one had begun would
+// never end: it fails here at once, requests with the same problem that the Router gives. Objects made by the old
+// instance are made anew.
 import { DurableObject, WorkerEntrypoint } from "cloudflare:workers";
 import * as rust from "./build/bindgen/index.js";
 
 const state = rust.__worker_init_state();
+
+/** Ends of what the living instance has begun. */
+const begun = new Set();
+
+function fail(error) {
+  const all = [...begun];
+  begun.clear();
+  for (const reject of all) reject(error);
+}
+
+/** What `work` promises, unless the instance ends first. */
+function living(work) {
+  return new Promise((resolve, reject) => {
+    const promise = new Promise((done) => done(work()));
+    begun.add(reject);
+    promise.then(resolve, reject).finally(() => begun.delete(reject));
+  });
+}
+
+// The Rust side's panic hook sets the one, a new instance the other (after a trap without a panic).
+let { instanceId } = state;
+Object.defineProperties(state, {
+  criticalError: { get: () => false, set: () => fail(new Error("the Rust code panicked")) },
+  instanceId: {
+    get: () => instanceId,
+    set: (id) => {
+      instanceId = id;
+      fail(new Error("the WebAssembly instance ended"));
+    },
+  },
+});
 
 const PROBLEM = {
   type: "/errors/internal",
@@ -18,7 +50,7 @@ const PROBLEM = {
 export default class Control extends WorkerEntrypoint {
   async fetch(request) {
     try {
-      return await rust.fetch(request, this.env, this.ctx);
+      return await living(() => rust.fetch(request, this.env, this.ctx));
     } catch (error) {
       console.error(JSON.stringify({ level: "ERROR", message: "panic", error: String(error) }));
       return Response.json(PROBLEM, {
@@ -49,13 +81,13 @@ class Living extends DurableObject {
 
 export class Pool extends Living {
   fetch(request) {
-    return this.half(rust.Pool).fetch(request);
+    return living(() => this.half(rust.Pool).fetch(request));
   }
 }
 
 export class Topic extends Living {
   fetch(request) {
-    return this.half(rust.Topic).fetch(request);
+    return living(() => this.half(rust.Topic).fetch(request));
   }
 
   webSocketMessage() {}

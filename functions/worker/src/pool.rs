@@ -25,6 +25,8 @@ use crate::{database::SEPARATOR, topics};
 /// A Worker may have six connections open at once; waking takes one.
 const CONNECTIONS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often to look for a connection that is being opened.
+const OPENING: Duration = Duration::from_millis(10);
 /// Postgres itself ends a statement earlier (`statement_timeout` of the role).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -91,15 +93,24 @@ impl Pool {
 
     /// An idle connection, or a new one, or the one with the fewest statements to answer first.
     async fn connection(&self) -> Result<Rc<Connection>, Failure> {
-        let least_busy = {
-            let mut connections = self.connections.borrow_mut();
-            connections.retain(|one| !one.client.is_closed());
-            connections.iter().min_by_key(|one| one.busy.get()).cloned()
-        };
-        let room = self.connections.borrow().len() + self.opening.get() < CONNECTIONS;
-        match least_busy {
-            Some(connection) if connection.busy.get() == 0 || !room => return Ok(connection),
-            _ => {}
+        let mut patience = CONNECT_TIMEOUT;
+        loop {
+            let least_busy = {
+                let mut connections = self.connections.borrow_mut();
+                connections.retain(|one| !one.client.is_closed());
+                connections.iter().min_by_key(|one| one.busy.get()).cloned()
+            };
+            let room = self.connections.borrow().len() + self.opening.get() < CONNECTIONS;
+            match least_busy {
+                Some(connection) if connection.busy.get() == 0 || !room => return Ok(connection),
+                // As many as there may be are being opened for others.
+                None if !room && !patience.is_zero() => {
+                    Delay::from(OPENING).await;
+                    patience = patience.saturating_sub(OPENING);
+                }
+                None if !room => return Err(unavailable("Postgres accepts no connection in time")),
+                _ => break,
+            }
         }
         self.opening.set(self.opening.get() + 1);
         let opened = within(CONNECT_TIMEOUT, open(&self.env)).await;
