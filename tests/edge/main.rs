@@ -11,6 +11,9 @@
 )]
 
 mod alive;
+mod faults;
+mod gates;
 mod isolation;
+mod memory;
 mod parity;
 mod sign_in;

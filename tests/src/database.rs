@@ -46,9 +46,9 @@ impl TestDatabase {
         Self::at(cluster.clone(), name).await
     }
 
-    /// The only database of a cluster of the test's own.
-    pub async fn alone(cluster: Cluster) -> Self {
-        let name = "test".to_owned();
+    /// In a cluster of the test's own.
+    pub async fn alone(cluster: Cluster, name: &str) -> Self {
+        let name = name.to_owned();
         let admin = connect(&cluster.owner_url("postgres")).await;
         admin.batch_execute(&format!("create database {name}")).await.unwrap();
         rackhand_server::setup::migrate(&cluster.owner_url(&name)).await.expect("migrations run");
