@@ -13,8 +13,10 @@ function pool(address) {
   if (!found) {
     const options = { max: CONNECTIONS, connectionTimeoutMillis: 5000, keepAlive: true };
     found = new pg.Pool({ connectionString: address, ...options });
-    // An idle connection broke; the next query opens another.
+    // A connection broke. An idle one is replaced at the next query; one in use fails its query by itself, but
+    // Node.js would end the process over the event that nobody hears.
     found.on("error", () => {});
+    found.on("connect", (client) => client.on("error", () => {}));
     pools.set(address, found);
   }
   return found;
