@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: speed beside a peer, on one machine in one run.
 //!
 //! Prints Markdown on stdout and progress on stderr. Arguments: the directory of the peers (`tests/bench/peers`, with
-//! its npm modules installed), then the parts to measure (`queue`, `latency`, `redfish`); all of them if none is named.
+//! its npm modules installed), then the parts to measure: `queue`, `latency`, `redfish`, or `edge` alone, which is a table of its own.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
     reason = "a tool: a failed step ends it"
 )]
 
+mod edge;
 mod latency;
 mod queue;
 mod redfish;
@@ -66,11 +67,15 @@ impl Peers {
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let Some(directory) = arguments.next() else {
-        eprintln!("usage: rackhand-bench PEERS_DIRECTORY [queue] [latency] [redfish]");
+        eprintln!("usage: rackhand-bench PEERS_DIRECTORY queue|latency|redfish…, or edge");
         return;
     };
     let parts: Vec<_> = arguments.collect();
-    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
+    let wanted = |part: &str| parts.iter().any(|named| named == part);
+    if wanted("edge") {
+        print!("{}", edge::measure().await);
+        return;
+    }
     let python = rackhand_tests::python::environment("redfish", &["redfish"]).join("python");
     let peers = Peers { directory: directory.into(), python };
     let mut rows = vec![];

@@ -4,46 +4,97 @@
 use std::{fs, process::Command, process::Stdio};
 
 use crate::{
+    edge::{self, Host},
     error::{Failure, Result},
     install, paths,
     terminal::{result, say},
 };
 
+/// A section of the page: its heading, what it says before the table, and the parts of `rackhand-bench` in it.
+struct Section {
+    heading: &'static str,
+    about: &'static str,
+    parts: &'static [&'static str],
+}
+
+const PEERS: Section = Section {
+    heading: "Beside peers",
+    about: "Times on other machines differ, ratios less so. Targets are DESIGN's; a missed one stays in the table \
+            until it is met.",
+    parts: &["queue", "latency", "redfish"],
+};
+const HOSTS: Section = Section {
+    heading: "On the three hosts",
+    about: "One Postgres on the same machine, three seconds for each cell; client, host and database share the cores.",
+    parts: &["edge"],
+};
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Part {
+    /// The three hosts of the control plane.
+    Edge,
+}
+
+/// Measures everything, or one part, and writes it into the page.
+///
 /// # Errors
 /// Something is missing, does not build, or a measurement failed.
-pub fn run() -> Result<()> {
+pub fn run(only: Option<Part>) -> Result<()> {
     install::ensure(install::FOR_BENCH)?;
     say("building with optimisation; the first time takes minutes");
     let packages =
         ["build", "--release", "--quiet", "-p", "rackhand-tests", "-p", "rackhand-executor", "--bins"];
     succeed(paths::cargo().args(packages))?;
+    edge::build(Host::Worker)?;
+    edge::build(Host::Spin)?;
     let peers = paths::root().join("tests/bench/peers");
     succeed(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(&peers))?;
-    let bench = paths::target().join("release/rackhand-bench");
-    let output = Command::new(&bench)
-        .arg(&peers)
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|source| Failure::io(format!("cannot run {}", bench.display()), source))?;
-    if !output.status.success() {
-        return Err(Failure::Other("a measurement failed; see above".to_owned()));
+    let path = paths::root().join("docs/performance.md");
+    let sections: &[Section] = match only {
+        None => &[PEERS, HOSTS],
+        Some(Part::Edge) => &[HOSTS],
+    };
+    for section in sections {
+        let bench = paths::target().join("release/rackhand-bench");
+        let output = Command::new(&bench)
+            .arg(&peers)
+            .args(section.parts)
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|source| Failure::io(format!("cannot run {}", bench.display()), source))?;
+        if !output.status.success() {
+            return Err(Failure::Other("a measurement failed; see above".to_owned()));
+        }
+        let table = String::from_utf8_lossy(&output.stdout);
+        result(&table);
+        let page = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(&path, with_section(&page, section, table.trim_end()))
+            .map_err(|source| Failure::at("write", &path, source))?;
     }
-    let table = String::from_utf8_lossy(&output.stdout);
-    result(&table);
-    let page = format!(
-        "# Performance\n\n\
-         Measured beside a peer in one run of `cargo xtask bench`, on {} with {} cores, {}; {}. Times on other \
-         machines differ, ratios less so.\n\n{table}\n\
-         Targets are DESIGN's. A missed one stays in the table until it is met.\n",
+    say(format!("written to {}", path.display()));
+    Ok(())
+}
+
+/// The page with one section measured anew; the others stay as they are.
+fn with_section(page: &str, section: &Section, table: &str) -> String {
+    let heading = format!("## {}\n", section.heading);
+    let text = format!(
+        "{heading}\nMeasured in one run of `cargo xtask bench` on {} with {} cores, {}; {}. {}\n\n{table}\n",
         first_line("/proc/cpuinfo", "model name").unwrap_or_else(|| "an unknown processor".to_owned()),
         std::thread::available_parallelism().map_or(0, usize::from),
         said_by(Command::new("date").args(["-u", "+%Y-%m-%d"])),
         said_by(Command::new("rustc").arg("--version")),
+        section.about,
     );
-    let path = paths::root().join("docs/performance.md");
-    fs::write(&path, page).map_err(|source| Failure::at("write", &path, source))?;
-    say(format!("written to {}", path.display()));
-    Ok(())
+    let mut others: Vec<String> = page
+        .split("\n## ")
+        .skip(1)
+        .map(|other| format!("## {}\n", other.trim_end()))
+        .filter(|other| !other.starts_with(&heading))
+        .collect();
+    others.push(text);
+    others.sort();
+    format!("# Performance\n\n{}", others.join("\n"))
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -24,7 +24,10 @@ enum Task {
         task: edge::Task,
     },
     /// Measure speed beside peers and write docs/performance.md.
-    Bench,
+    Bench {
+        /// Only this part.
+        part: Option<bench::Part>,
+    },
     /// Write schema/openapi.json from the code.
     Openapi {
         /// Fail when the file differs, instead of writing it.
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
         Task::Up(args) => up::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Edge { task } => edge::run(&task),
-        Task::Bench => bench::run(),
+        Task::Bench { part } => bench::run(part),
         Task::Openapi { check } => openapi::run(check),
         Task::Lab { arguments } => lab(&arguments),
     };
