@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use rackhand_tests::{StackConfig, TestStack, python::SushyEmulator, stack::BMC_PASSWORD};
+use rackhand_tests::{
+    StackConfig, TestStack,
+    python::SushyEmulator,
+    stack::{BMC_PASSWORD, ForeignBmc},
+};
 use serde_json::{Value, json};
 
 /// Real time: the emulator knows no other.
@@ -69,13 +73,24 @@ async fn a_service_with_several_systems_is_refused_and_none_of_them_touched() {
     let inventory = stack.create(json!({"kind": "inventory", "params": {}, "targets": targets})).await;
     let power =
         stack.approved(json!({"kind": "power", "params": {"action": "force_off"}, "targets": targets})).await;
+    let mut path = String::new();
     for job in [inventory, power] {
         let done = stack.ended(&job, Duration::from_secs(120)).await;
         assert_eq!(done["state"], "failed", "{}", stack.story(&job).await);
         let run = stack.runs(&job).await["many"].clone();
         assert_eq!(run["reason"], "device-refused", "{run}");
         let detail = run["detail"].as_str().unwrap();
-        assert!(detail.contains("the service holds 3 systems and none was selected"), "{detail}");
+        assert!(detail.contains("the service holds 3 systems; name one in the server's address"), "{detail}");
+        let system = detail.split("https://HOST").nth(1).unwrap();
+        path = system.split_whitespace().next().unwrap().trim_end_matches('.').to_owned();
     }
     assert_eq!(resets(&emulator), 0, "{}", emulator.log());
+
+    // The one that is named is read.
+    let bmc = emulator.as_bmc("many");
+    let named = ForeignBmc { url: format!("{}{path}", bmc.url), ..bmc };
+    stack.register_bmcs("foreign-named", SushyEmulator::USERNAME, BMC_PASSWORD, &[named]).await;
+    let inventory = stack.create(json!({"kind": "inventory", "params": {}, "targets": targets})).await;
+    let done = stack.ended(&inventory, Duration::from_secs(120)).await;
+    assert_eq!(done["state"], "succeeded", "{}", stack.story(&inventory).await);
 }

@@ -71,9 +71,9 @@ pub enum Problem {
     },
     /// The service holds several systems and none was selected. Nothing was changed.
     #[error(
-        "the service holds {} systems; name one in the address, such as https://{{host}}{}",
+        "the service holds {} systems; name one in the server's address, such as https://HOST{}",
         members.len(),
-        members.first().map_or("/redfish/v1/Systems/{id}", String::as_str)
+        members.first().map_or("/redfish/v1/Systems/ID", String::as_str)
     )]
     SystemNotSelected {
         /// Paths of the systems.

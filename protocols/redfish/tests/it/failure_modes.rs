@@ -552,7 +552,7 @@ async fn several_systems_need_a_choice() {
     assert_eq!(failed.class(), Class::Refused);
     let words = failed.to_string();
     assert!(
-        words.ends_with("name one in the address, such as https://{host}/redfish/v1/Systems/a"),
+        words.ends_with("name one in the server's address, such as https://HOST/redfish/v1/Systems/a"),
         "{words}"
     );
     let options = Options { system: Some("b".to_owned()), ..Options::default() };
