@@ -45,6 +45,9 @@ use crate::{
 /// A refused run with work of somebody else in it is left to others for so long.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long the task of a lost run may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// How an executor behaves.
 #[derive(Clone)]
 pub struct Settings {
@@ -286,9 +289,13 @@ impl Service {
     async fn stop(&mut self, run: RunId) {
         let Some(held) = self.held.remove(&run) else { return };
         held.signals.send_modify(|signals| signals.lost = true);
-        held.task.abort();
-        // Nothing of it may run beside a successor in this very process.
+        // It ends by itself at its next step, and what it is just writing down is not lost; mutations are refused
+        // to it already. Nothing of it may run beside a successor in this very process.
+        let end = self.shared.clock.now() + LAST_WORDS;
         while !held.task.is_finished() {
+            if self.shared.clock.now() >= end {
+                held.task.abort();
+            }
             tokio::task::yield_now().await;
             self.shared.clock.sleep(Duration::from_millis(1)).await;
         }

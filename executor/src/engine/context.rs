@@ -167,7 +167,10 @@ impl Context {
     }
 
     async fn push(&self, body: ReportBody) -> Result<u64, Stop> {
-        self.check()?;
+        // What was seen is told even when the lease is lost; it is kept as late.
+        if !matches!(body, ReportBody::Event { .. }) {
+            self.check()?;
+        }
         Ok(self.shared.outbox.push(self.run(), self.epoch(), body).await?)
     }
 
