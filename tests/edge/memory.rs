@@ -1,5 +1,8 @@
-//! The Worker's memory under load, also where callers go away in the middle. What grows is the heap of JavaScript,
-//! which workerd collects late since nothing limits it here; the WebAssembly memory of a whole run stays at 4 MiB.
+//! The Worker's memory under load, also where callers go away in the middle.
+//!
+//! Resident memory of workerd grows under load while its WebAssembly memory stays at a few MiB: what grows is taken to
+//! be the heap of JavaScript, which nothing limits here as the platform would. The limits catch a blow-up, not a slow
+//! leak.
 
 use std::{
     sync::{
