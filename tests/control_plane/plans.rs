@@ -107,10 +107,11 @@ async fn list_queries_keep_to_their_indexes_at_a_hundred_thousand_rows() {
                     .unwrap();
                 let (scans, rows) = event_reads(&site).await;
                 assert_eq!(scans, before.0, "a sequential scan of 220,000 events: {position} {filter}");
-                // Rows of other sites are passed by where nothing narrows the search.
+                // Rows of other sites are passed by where nothing narrows the search. The counters of other sessions
+                // may come in late; a plan that does not keep to the page reads all 20,000.
                 let read = rows - before.1;
                 assert!(
-                    read <= 100 || (!fleet && filter == json!({})),
+                    read <= 1000 || (!fleet && filter == json!({})),
                     "{read} rows read: {position} {filter}"
                 );
             }
