@@ -11,6 +11,7 @@
 )]
 
 mod alive;
+mod cron;
 mod faults;
 mod gates;
 mod isolation;
