@@ -1,0 +1,57 @@
+//! What a command is: bytes to a network function, and how its answer is read.
+
+use crate::{CompletionCode, Error, Malformed};
+
+/// Network function of a request, even (section 5.1); its answer comes with the next odd one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NetFn(pub u8);
+
+impl NetFn {
+    pub const CHASSIS: Self = Self(0x00);
+    pub const SENSOR: Self = Self(0x04);
+    pub const APP: Self = Self(0x06);
+    pub const STORAGE: Self = Self(0x0a);
+    pub const TRANSPORT: Self = Self(0x0c);
+}
+
+/// A request as it goes into an IPMI message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    pub net_fn: NetFn,
+    pub code: u8,
+    /// Logical unit behind the BMC's address, 0 to 3.
+    pub lun: u8,
+    pub data: Vec<u8>,
+}
+
+/// A command with a typed answer.
+pub trait Command {
+    type Answer;
+
+    fn request(&self) -> Request;
+
+    /// Reads the answer's data, without its completion code, which was `Ok`.
+    fn parse(&self, data: &[u8]) -> Result<Self::Answer, Malformed>;
+}
+
+/// Something that carries requests to one BMC: a session, or a script in a test.
+pub trait Carrier: Sync {
+    /// The answer's completion code, whatever it is, and the data after it.
+    fn carry(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<(CompletionCode, Vec<u8>), Error>> + Send;
+
+    /// The typed answer; any completion code but `OK` is [`Error::Refused`].
+    fn run<C: Command + Sync>(&self, command: &C) -> impl Future<Output = Result<C::Answer, Error>> + Send {
+        async move {
+            let request = command.request();
+            let (net_fn, code) = (request.net_fn, request.code);
+            let (completion, data) = self.carry(request).await?;
+            if completion != CompletionCode::OK {
+                return Err(Error::Refused { completion, net_fn, code });
+            }
+            Ok(command.parse(&data)?)
+        }
+    }
+}
