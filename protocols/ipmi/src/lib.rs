@@ -7,6 +7,8 @@
 pub mod command;
 pub mod completion;
 pub mod error;
+pub mod session;
+pub mod wire;
 
 pub use command::{Carrier, Command, NetFn, Request};
 pub use completion::CompletionCode;
