@@ -49,16 +49,33 @@ const PYTHON: Need = Need {
     },
 };
 
+const IPMI_SIM: Need = Need {
+    package: "openipmi",
+    what: "simulated BMCs that nobody here wrote",
+    present: || on_path("ipmi_sim").is_some() && on_path("sdrcomp").is_some(),
+};
+const IPMITOOL: Need = Need {
+    package: "ipmitool",
+    what: "a reference client of IPMI",
+    present: || on_path("ipmitool").is_some(),
+};
+const FREEIPMI: Need = Need {
+    package: "freeipmi-tools",
+    what: "a reference client of IPMI",
+    present: || on_path("ipmi-sensors").is_some() || Path::new("/usr/sbin/ipmi-sensors").is_file(),
+};
+
 /// For `up` without a database of one's own.
 pub const FOR_UP: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM];
 /// For `up` with `DATABASE_URL`.
 pub const FOR_UP_ELSEWHERE: &[Need] = &[SETPRIV, CLIENT, NODE, NPM];
 /// For `test`.
-pub const FOR_TEST: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, CHROMIUM, PYTHON];
+pub const FOR_TEST: &[Need] =
+    &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, CHROMIUM, PYTHON, IPMI_SIM, IPMITOOL, FREEIPMI];
 /// For `edge`.
 pub const FOR_EDGE: &[Need] = &[SETPRIV, NODE, NPM];
 /// For `bench`.
-pub const FOR_BENCH: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, PYTHON];
+pub const FOR_BENCH: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, PYTHON, IPMI_SIM, IPMITOOL, FREEIPMI];
 
 /// The program of that name on the search path.
 pub fn on_path(name: &str) -> Option<PathBuf> {

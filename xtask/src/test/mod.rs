@@ -37,7 +37,7 @@ struct Suite {
     run: fn(&Args) -> Result<Tally>,
 }
 
-const SUITES: [Suite; 14] = [
+const SUITES: [Suite; 15] = [
     Suite { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Suite { name: "licences", run: |_| licences::run() },
     Suite { name: "docs", run: |_| docs::run() },
@@ -52,6 +52,7 @@ const SUITES: [Suite; 14] = [
     Suite { name: "edge", run: |_| edge::run(&edge::Task::Check).map(|()| Tally::one()) },
     // One process for all of these: they share a Postgres cluster.
     Suite { name: "system", run: |args| cargo_test(args, &["--package", "rackhand-tests"]) },
+    Suite { name: "ipmi", run: |args| cargo_test(args, &["--package", "rackhand-ipmi-tests"]) },
     Suite { name: "doctests", run: |_| cargo(&["test", "--workspace", "--doc", "--quiet"]) },
     Suite { name: "ui", run: |_| ui() },
     Suite { name: "commands", run: |_| docs::commands() },
@@ -125,13 +126,13 @@ fn hosts() -> Result<Tally> {
     Ok(tally)
 }
 
-/// Unit and integration tests of every crate but `rackhand-tests`.
+/// Unit and integration tests of every crate but those that start other systems.
 fn rust(args: &Args) -> Result<Tally> {
+    let which = ["--workspace", "--exclude", "rackhand-tests", "--exclude", "rackhand-ipmi-tests"];
     if install::on_path("cargo-nextest").is_none() {
-        return cargo_test(args, &["--workspace", "--exclude", "rackhand-tests"]);
+        return cargo_test(args, &which);
     }
-    let mut arguments =
-        vec!["nextest", "run", "--workspace", "--exclude", "rackhand-tests", "--no-fail-fast"];
+    let mut arguments = [&["nextest", "run"], which.as_slice(), &["--no-fail-fast"]].concat();
     arguments.extend(["--status-level", "slow", "--final-status-level", "skip"]);
     if args.full {
         arguments.extend(["--run-ignored", "all"]);
