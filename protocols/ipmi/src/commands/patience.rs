@@ -1,0 +1,57 @@
+//! A BMC that is busy says so and is asked again, a few times and with growing pauses.
+
+use std::time::Duration;
+
+use crate::{Carrier, Command, CompletionCode, Error};
+
+const ATTEMPTS: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// As [`Carrier::run`], but "node busy" and "timeout while processing" are asked again.
+pub(crate) async fn run<C: Command + Sync>(carrier: &impl Carrier, command: &C) -> Result<C::Answer, Error> {
+    run_unless(carrier, command, |_| false).await
+}
+
+/// As [`run`], where `busy` names further codes that mean "later".
+pub(crate) async fn run_unless<C: Command + Sync>(
+    carrier: &impl Carrier,
+    command: &C,
+    busy: impl Fn(CompletionCode) -> bool + Send,
+) -> Result<C::Answer, Error> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..ATTEMPTS {
+        match carrier.run(command).await {
+            Err(Error::Refused { completion, .. })
+                if matches!(completion, CompletionCode::NODE_BUSY | CompletionCode::TIMEOUT)
+                    || busy(completion) =>
+            {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            settled => return settled,
+        }
+    }
+    carrier.run(command).await
+}
+
+/// The completion code of a refusal; `None` for an error that is not the BMC's answer.
+pub(crate) fn refusal(error: &Error) -> Option<CompletionCode> {
+    if let Error::Refused { completion, .. } = error { Some(*completion) } else { None }
+}
+
+/// Whether an error is about one answer only: the BMC is there and may answer the next request.
+pub(crate) fn is_about_one_answer(error: &Error) -> bool {
+    matches!(error, Error::Refused { .. } | Error::Malformed(_))
+}
+
+/// Codes by which BMCs say that they were asked for too much at once.
+pub(crate) fn wants_less(completion: CompletionCode) -> bool {
+    matches!(
+        completion,
+        CompletionCode::CANNOT_RETURN_LENGTH
+            | CompletionCode::LENGTH_INVALID
+            | CompletionCode::LENGTH_LIMIT_EXCEEDED
+            | CompletionCode::OUT_OF_RANGE
+            | CompletionCode::UNSPECIFIED
+    )
+}
