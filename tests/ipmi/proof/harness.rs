@@ -1,16 +1,19 @@
 //! The peers by themselves: what the other tests compare with is what the reference clients see, and the network is as
 //! bad as it is told to be.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use rackhand_ipmi_tests::{
     Bmc, ForeignBmc, Hardware, Relay,
     hardware::{ADMINISTRATOR, Kind, OPERATOR, READER},
     pyghmi::Mode,
     reference::{FreeIpmi, Ipmitool, near, same},
-    relay::Weather,
+    relay::{Ways, Weather},
 };
-use tokio::net::UdpSocket;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UdpSocket,
+};
 
 #[tokio::test]
 async fn both_reference_clients_see_what_the_bmc_was_given() {
@@ -111,8 +114,9 @@ async fn the_foreign_bmc_fails_as_it_is_told() {
 #[tokio::test]
 async fn the_relay_is_as_bad_as_it_is_told() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let weather = Weather { dropped: 20, duplicated: 10, delayed: 30, delay: Duration::from_millis(20) };
-    let relay = Relay::start(server.local_addr().unwrap(), 7, weather).await;
+    let weather =
+        Weather { dropped: 20, duplicated: 10, delayed: 30, delay: Duration::from_millis(20), apart: true };
+    let relay = Relay::start(server.local_addr().unwrap(), 7, Ways::both(weather)).await;
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut arrived = Vec::new();
     let mut buffer = [0; 16];
@@ -129,7 +133,7 @@ async fn the_relay_is_as_bad_as_it_is_told() {
     {
         arrived.push(u32::from_le_bytes(buffer[..length].try_into().unwrap()));
     }
-    let (there, back) = relay.counts();
+    let Ways { to_bmc: there, to_client: back } = relay.counts();
     assert_eq!((there.received, back.received), (1_000, 0));
     assert!((150..250).contains(&there.dropped) && (50..120).contains(&there.duplicated), "{there:?}");
     assert_eq!(arrived.len() as u64, there.received - there.dropped + there.duplicated);
@@ -138,9 +142,32 @@ async fn the_relay_is_as_bad_as_it_is_told() {
     client.send_to(b"cut", relay.address()).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(100), server.recv(&mut buffer)).await.is_err());
     relay.mend();
-    relay.set(Weather::default());
+    relay.set(Ways::default());
     client.send_to(b"mended", relay.address()).await.unwrap();
     let length =
         tokio::time::timeout(Duration::from_secs(1), server.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(&buffer[..length], b"mended");
+}
+
+#[tokio::test]
+async fn ipmitool_has_the_console_of_the_bmc() {
+    let with = rackhand_ipmi_tests::sim::With { console: true, ..Default::default() };
+    let bmc = Bmc::start_with(Hardware::numbered(0), with).await;
+    let mut host = bmc.console().await;
+    let ipmitool = Ipmitool::new(bmc.address(), ADMINISTRATOR, &bmc.hardware.password);
+    let (console, mut keyboard) = ipmitool.console();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !console.log().contains("SOL Session operational") {
+        assert!(tokio::time::Instant::now() < deadline, "{}", console.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    host.write_all(b"login: ").await.unwrap();
+    keyboard.write_all(b"root\n").unwrap();
+    let mut typed = [0; 5];
+    tokio::time::timeout(Duration::from_secs(10), host.read_exact(&mut typed)).await.unwrap().unwrap();
+    assert!(typed.starts_with(b"root"), "{typed:?}");
+    while !console.log().contains("login: ") {
+        assert!(tokio::time::Instant::now() < deadline, "{}", console.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

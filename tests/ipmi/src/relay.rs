@@ -30,6 +30,8 @@ pub struct Weather {
     /// Held back for up to `delay`, while later ones pass it.
     pub delayed: u8,
     pub delay: Duration,
+    /// Copies of a datagram are delayed each by itself; otherwise they arrive one behind the other.
+    pub apart: bool,
 }
 
 /// Datagrams by what became of them.
@@ -49,12 +51,24 @@ pub struct Seen {
     pub bytes: Vec<u8>,
 }
 
+/// One for each direction.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Ways<T> {
+    pub to_bmc: T,
+    pub to_client: T,
+}
+
+impl<T: Copy> Ways<T> {
+    pub fn both(value: T) -> Self {
+        Self { to_bmc: value, to_client: value }
+    }
+}
+
 struct State {
     random: Random,
-    weather: Weather,
+    weather: Ways<Weather>,
     cut: bool,
-    to_bmc: Count,
-    to_client: Count,
+    count: Ways<Count>,
     /// None: not asked for.
     seen: Option<Vec<Seen>>,
     clients: BTreeMap<SocketAddr, Arc<UdpSocket>>,
@@ -68,15 +82,14 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub async fn start(target: SocketAddr, seed: u64, weather: Weather) -> Self {
+    pub async fn start(target: SocketAddr, seed: u64, weather: Ways<Weather>) -> Self {
         let front = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
         let address = front.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State {
             random: Random::new(seed),
             weather,
             cut: false,
-            to_bmc: Count::default(),
-            to_client: Count::default(),
+            count: Ways::default(),
             seen: None,
             clients: BTreeMap::new(),
         }));
@@ -88,7 +101,7 @@ impl Relay {
         self.address
     }
 
-    pub fn set(&self, weather: Weather) {
+    pub fn set(&self, weather: Ways<Weather>) {
         lock(&self.state).weather = weather;
     }
 
@@ -101,10 +114,8 @@ impl Relay {
         lock(&self.state).cut = false;
     }
 
-    /// Datagrams towards the BMC, and back.
-    pub fn counts(&self) -> (Count, Count) {
-        let state = lock(&self.state);
-        (state.to_bmc, state.to_client)
+    pub fn counts(&self) -> Ways<Count> {
+        lock(&self.state).count
     }
 
     /// Keeps every datagram from now on; the ones kept so far.
@@ -154,8 +165,8 @@ async fn inbound(front: Arc<UdpSocket>, target: SocketAddr, state: Arc<Mutex<Sta
                 socket
             }
         };
-        for wait in fate(&state, true, &buffer[..length]) {
-            pass(Arc::clone(&socket), target, buffer[..length].to_vec(), wait).await;
+        for (wait, copies) in fate(&state, true, &buffer[..length]) {
+            pass(Arc::clone(&socket), target, buffer[..length].to_vec(), wait, copies).await;
         }
     }
 }
@@ -171,45 +182,50 @@ async fn outbound(
     loop {
         // A BMC that was killed shows as an error here; it may come back.
         let Ok(length) = socket.recv(&mut buffer).await else { continue };
-        for wait in fate(&state, false, &buffer[..length]) {
-            pass(Arc::clone(&front), client, buffer[..length].to_vec(), wait).await;
+        for (wait, copies) in fate(&state, false, &buffer[..length]) {
+            pass(Arc::clone(&front), client, buffer[..length].to_vec(), wait, copies).await;
         }
     }
 }
 
-/// How long each copy of a datagram waits; none if it is lost.
-fn fate(state: &Mutex<State>, to_bmc: bool, bytes: &[u8]) -> Vec<Duration> {
+/// How long so many copies of a datagram wait; nothing if it is lost.
+fn fate(state: &Mutex<State>, to_bmc: bool, bytes: &[u8]) -> Vec<(Duration, u64)> {
     let mut state = lock(state);
     if let Some(seen) = &mut state.seen {
         seen.push(Seen { at: Instant::now(), to_bmc, bytes: bytes.to_vec() });
     }
-    let weather = state.weather;
-    let cut = state.cut;
-    let dropped = state.random.percent(weather.dropped) || cut;
-    let copies = if state.random.percent(weather.duplicated) { 2 } else { 1 };
-    let most = u64::try_from(weather.delay.as_micros()).unwrap().max(1);
-    let waits: Vec<_> = (0..copies)
-        .map(|_| {
-            let delayed = state.random.percent(weather.delayed);
-            if delayed { Duration::from_micros(1 + state.random.below(most)) } else { Duration::ZERO }
-        })
-        .collect();
-    let count = if to_bmc { &mut state.to_bmc } else { &mut state.to_client };
+    let State { random, weather, count, cut, .. } = &mut *state;
+    let (weather, count) = match to_bmc {
+        true => (weather.to_bmc, &mut count.to_bmc),
+        false => (weather.to_client, &mut count.to_client),
+    };
     count.received += 1;
-    if dropped {
+    if random.percent(weather.dropped) || *cut {
         count.dropped += 1;
         return Vec::new();
     }
+    let copies = if random.percent(weather.duplicated) { 2 } else { 1 };
     count.duplicated += copies - 1;
-    count.delayed += waits.iter().filter(|wait| !wait.is_zero()).count() as u64;
+    let most = u64::try_from(weather.delay.as_micros()).unwrap().max(1);
+    let mut wait = || match random.percent(weather.delayed) {
+        true => Duration::from_micros(1 + random.below(most)),
+        false => Duration::ZERO,
+    };
+    let waits: Vec<_> = match weather.apart {
+        true => (0..copies).map(|_| (wait(), 1)).collect(),
+        false => vec![(wait(), copies)],
+    };
+    count.delayed += waits.iter().filter(|(wait, _)| !wait.is_zero()).count() as u64;
     waits
 }
 
-async fn pass(socket: Arc<UdpSocket>, to: SocketAddr, bytes: Vec<u8>, wait: Duration) {
+async fn pass(socket: Arc<UdpSocket>, to: SocketAddr, bytes: Vec<u8>, wait: Duration, copies: u64) {
     let connected = socket.peer_addr().is_ok();
     let send = async move {
-        // A refused port is the same as a lost datagram.
-        let _ = if connected { socket.send(&bytes).await } else { socket.send_to(&bytes, to).await };
+        for _ in 0..copies {
+            // A refused port is the same as a lost datagram.
+            let _ = if connected { socket.send(&bytes).await } else { socket.send_to(&bytes, to).await };
+        }
     };
     if wait.is_zero() {
         send.await;

@@ -1,9 +1,12 @@
 //! ipmitool 1.8.19 over `lanplus`.
 
-use std::{net::SocketAddr, process::Command};
+use std::{
+    net::SocketAddr,
+    process::{ChildStdin, Command, Stdio},
+};
 
 use super::{Access, Shown};
-use crate::process::{installed, run, succeed};
+use crate::process::{Running, installed, run, succeed};
 
 pub struct Ipmitool {
     access: Access,
@@ -42,6 +45,22 @@ impl Ipmitool {
 
     pub fn succeeds(&self, arguments: &[&str]) -> bool {
         run(&mut self.command(arguments)).status.success()
+    }
+
+    /// `sol activate` on a terminal of its own: a process that lasts, and what types into it. Its output is its log.
+    pub fn console(&self) -> (Running, ChildStdin) {
+        let command = self.command(&["sol", "activate"]);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let line: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        let directory = self.access.directory.path();
+        let (process, input) = Running::start_with_input(
+            &installed("script", "bsdutils"),
+            &["-qfec", &line.join(" "), "/dev/null"],
+            directory,
+            &directory.join("console"),
+            Stdio::piped(),
+        );
+        (process, input.unwrap())
     }
 
     /// `raw`: the bytes of an answer.
