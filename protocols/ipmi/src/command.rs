@@ -24,6 +24,20 @@ pub struct Request {
     pub data: Vec<u8>,
 }
 
+impl Request {
+    /// Carrying this out twice is as good as once, so that it may be sent again when no answer comes.
+    ///
+    /// The others (power control, resets, appending records) are sent once: a lost answer leaves it open whether they
+    /// happened, and only the caller can look.
+    pub fn is_repeatable(&self) -> bool {
+        !matches!(
+            (self.net_fn, self.code),
+            // Chassis Control and Chassis Reset; Cold Reset and Warm Reset; Add SDR, Partial Add SDR, Add SEL Entry.
+            (NetFn::CHASSIS, 0x02 | 0x03) | (NetFn::APP, 0x02 | 0x03) | (NetFn::STORAGE, 0x24 | 0x25 | 0x44)
+        )
+    }
+}
+
 /// A command with a typed answer.
 pub trait Command {
     type Answer;

@@ -36,6 +36,16 @@ pub enum OpenError {
     Malformed(#[from] Malformed),
 }
 
+impl OpenError {
+    /// What the packet's own side got wrong; none for a packet that may come from anybody.
+    pub fn into_malformed(self) -> Option<Malformed> {
+        match self {
+            Self::Malformed(malformed) => Some(malformed),
+            Self::Forged | Self::NoKeys => None,
+        }
+    }
+}
+
 /// An HMAC result, possibly cut short; wiped when dropped.
 #[derive(Clone)]
 pub struct Code {
