@@ -1,1 +1,872 @@
+//! Sessions against a small BMC made of the same packets, over a network that this test controls.
 
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    Malformed, NetFn,
+    error::Rejection,
+    wire::{
+        crypto::{Exchange, Keys},
+        handshake::{OpenRequest, OpenResponse, Rakp1, Rakp2, Rakp3, Rakp4, Refusal},
+        message::{BMC, CONSOLE, Message},
+        packet::{self, Form, Header},
+        rmcp,
+    },
+};
+
+const MANAGED: u32 = 0x0a0b_0c0d;
+const GUID: [u8; 16] = [0x47; 16];
+
+/// A BMC that does as it is told, and counts.
+struct Bmc {
+    suites: Vec<Suite>,
+    password: &'static [u8],
+    user: &'static [u8],
+    kg: Option<&'static [u8]>,
+    /// Answers an Open Session Request with this suite's algorithms, whatever was asked.
+    lies: Option<Suite>,
+    /// Leaves Open Session Requests for this suite unanswered.
+    deaf_to: Option<Suite>,
+    open_status: Status,
+    privilege_limit: u8,
+    /// How many commands are answered "node busy" first.
+    busy: u32,
+    random: u8,
+    request: Option<OpenRequest>,
+    rakp1: Option<(Vec<u8>, [u8; 16], u8, [u8; 16])>,
+    keys: Option<Keys>,
+    sequence: u32,
+    seen: Vec<u32>,
+    opens: Vec<Suite>,
+    rakp3: Vec<Status>,
+    commands: Vec<(u8, u8, u8)>,
+    closed: bool,
+}
+
+impl Default for Bmc {
+    fn default() -> Self {
+        Self {
+            suites: vec![Suite::S3, Suite::S17],
+            password: b"secret",
+            user: b"admin",
+            kg: None,
+            lies: None,
+            deaf_to: None,
+            open_status: Status::OK,
+            privilege_limit: 4,
+            busy: 0,
+            random: 0x80,
+            request: None,
+            rakp1: None,
+            keys: None,
+            sequence: 0,
+            seen: Vec::new(),
+            opens: Vec::new(),
+            rakp3: Vec::new(),
+            commands: Vec::new(),
+            closed: false,
+        }
+    }
+}
+
+impl Bmc {
+    fn answer(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let mut body = datagram[rmcp::HEADER..].to_vec();
+        if Form::of(&body).unwrap() == Form::Sessionless {
+            let message = Message::decode(packet::open_sessionless(&body).unwrap()).unwrap();
+            let mut out = Vec::new();
+            let answer = reply(&message, 0, &[1, 0x80, 0x04, 0x02, 0, 0, 0, 0]);
+            packet::seal_sessionless(&answer, &mut out).unwrap();
+            return Some(out);
+        }
+        let keys = self.keys.take();
+        let header = Header::peek(&body).unwrap();
+        let opened = packet::open(&mut body, keys.as_ref().filter(|_| header.session != 0));
+        let (header, payload) = opened.unwrap();
+        let payload = payload.to_vec();
+        self.keys = keys;
+        match header.kind {
+            PayloadKind::OPEN_REQUEST => self.open(OpenRequest::decode(&payload).unwrap()),
+            PayloadKind::RAKP_1 => self.rakp1(&Rakp1::decode(&payload).unwrap()),
+            PayloadKind::RAKP_3 => self.rakp3(&Rakp3::decode(&payload).unwrap()),
+            PayloadKind::IPMI if header.session == 0 => {
+                let message = Message::decode(&payload).unwrap();
+                let mut list = vec![1];
+                for suite in &self.suites {
+                    let Algorithms { authentication, integrity, confidentiality } = suite.algorithms();
+                    list.extend([0xc0, suite.id(), authentication, 0x40 | integrity, 0x80 | confidentiality]);
+                }
+                Some(plain(PayloadKind::IPMI, &reply(&message, 0, &list)))
+            }
+            PayloadKind::IPMI => {
+                assert_eq!(header.session, MANAGED);
+                assert!(!self.seen.contains(&header.sequence), "session sequence numbers are never repeated");
+                self.seen.push(header.sequence);
+                self.command(&Message::decode(&payload).unwrap())
+            }
+            PayloadKind::SOL => Some(self.seal(PayloadKind::SOL, &payload)),
+            kind => panic!("{kind:?}"),
+        }
+    }
+
+    fn open(&mut self, request: OpenRequest) -> Option<Vec<u8>> {
+        let suite = Suite::from_algorithms(request.algorithms).unwrap();
+        self.opens.push(suite);
+        if self.deaf_to == Some(suite) {
+            return None;
+        }
+        let mut out = Vec::new();
+        let status = if self.suites.contains(&suite) { self.open_status } else { Status::NO_MATCHING_SUITE };
+        if status == Status::OK {
+            OpenResponse {
+                tag: request.tag,
+                privilege: 4,
+                console_session: request.console_session,
+                managed_session: MANAGED,
+                algorithms: self.lies.unwrap_or(suite).algorithms(),
+            }
+            .encode(&mut out);
+        } else {
+            Refusal { tag: request.tag, status, console_session: Some(request.console_session) }
+                .encode(&mut out);
+        }
+        self.request = Some(request);
+        Some(plain(PayloadKind::OPEN_RESPONSE, &out))
+    }
+
+    fn with_exchange<T>(&self, act: impl FnOnce(&Exchange<'_>) -> T) -> T {
+        let request = self.request.unwrap();
+        let (user, console_random, role, managed_random) = self.rakp1.as_ref().unwrap();
+        act(&Exchange {
+            suite: Suite::from_algorithms(request.algorithms).unwrap(),
+            console_session: request.console_session,
+            managed_session: MANAGED,
+            console_random,
+            managed_random,
+            guid: &GUID,
+            role: *role,
+            user,
+        })
+    }
+
+    fn rakp1(&mut self, rakp1: &Rakp1<'_>) -> Option<Vec<u8>> {
+        let console_session = self.request.unwrap().console_session;
+        let mut out = Vec::new();
+        if rakp1.user != self.user {
+            Refusal {
+                tag: rakp1.tag,
+                status: Status::UNAUTHORIZED_NAME,
+                console_session: Some(console_session),
+            }
+            .encode(&mut out);
+            return Some(plain(PayloadKind::RAKP_2, &out));
+        }
+        // Another random number each time, as some BMCs do.
+        self.random += 1;
+        let managed_random = [self.random; 16];
+        self.rakp1 = Some((rakp1.user.to_vec(), rakp1.console_random, rakp1.role, managed_random));
+        let code = self.with_exchange(|exchange| exchange.rakp2(self.password));
+        Rakp2 { tag: rakp1.tag, console_session, managed_random, guid: GUID, code: code.as_slice() }
+            .encode(&mut out);
+        Some(plain(PayloadKind::RAKP_2, &out))
+    }
+
+    fn rakp3(&mut self, rakp3: &Rakp3<'_>) -> Option<Vec<u8>> {
+        self.rakp3.push(rakp3.status);
+        if rakp3.status != Status::OK {
+            return None;
+        }
+        let console_session = self.request.unwrap().console_session;
+        let mut out = Vec::new();
+        if !self.with_exchange(|exchange| exchange.rakp3(self.password)).matches(rakp3.code) {
+            let status = Status::INVALID_CHECK_VALUE;
+            Refusal { tag: rakp3.tag, status, console_session: Some(console_session) }.encode(&mut out);
+            return Some(plain(PayloadKind::RAKP_4, &out));
+        }
+        let (key, check) = self.with_exchange(|exchange| {
+            let key = exchange.session_key(self.password, self.kg);
+            let check = exchange.rakp4(&key);
+            (key, check)
+        });
+        self.keys = Some(Keys::new(&key));
+        self.sequence = 0;
+        self.seen.clear();
+        Rakp4 { tag: rakp3.tag, console_session, check: check.as_slice() }.encode(&mut out);
+        Some(plain(PayloadKind::RAKP_4, &out))
+    }
+
+    fn command(&mut self, message: &Message<'_>) -> Option<Vec<u8>> {
+        self.commands.push((message.net_fn, message.code, message.sequence));
+        let answer = match (message.net_fn, message.code) {
+            (6, 0x3b) if message.data[0] > self.privilege_limit => reply(message, 0x81, &[]),
+            (6, 0x3b) => reply(message, 0, &message.data[..1]),
+            (6, 0x3c) => {
+                self.closed = true;
+                reply(message, 0, &[])
+            }
+            _ if self.busy > 0 => {
+                self.busy -= 1;
+                reply(message, 0xc0, &[])
+            }
+            _ => reply(message, 0, message.data),
+        };
+        Some(self.seal(PayloadKind::IPMI, &answer))
+    }
+
+    fn seal(&mut self, kind: PayloadKind, payload: &[u8]) -> Vec<u8> {
+        self.sequence += 1;
+        let keys = self.keys.as_ref().unwrap();
+        let header = Header {
+            kind,
+            encrypted: keys.suite().encrypts(),
+            authenticated: keys.suite().authenticates(),
+            session: self.request.unwrap().console_session,
+            sequence: self.sequence,
+        };
+        let mut out = Vec::new();
+        packet::seal(header, payload, Some(keys), &[3; 16], &mut out).unwrap();
+        out
+    }
+}
+
+use crate::wire::suite::Algorithms;
+
+fn reply(request: &Message<'_>, completion: u8, data: &[u8]) -> Vec<u8> {
+    let data = [&[completion], data].concat();
+    let mut out = Vec::new();
+    Message {
+        to: CONSOLE,
+        net_fn: request.net_fn | 1,
+        to_lun: 0,
+        from: BMC,
+        from_lun: request.to_lun,
+        sequence: request.sequence,
+        code: request.code,
+        data: &data,
+    }
+    .encode(&mut out);
+    out
+}
+
+fn plain(kind: PayloadKind, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    packet::seal(Header::sessionless(kind), payload, None, &[0; 16], &mut out).unwrap();
+    out
+}
+
+/// What the network does with the n-th datagram of one direction: nothing, once, twice.
+type Network<'a> = &'a mut dyn FnMut(&[u8]) -> usize;
+
+struct Lab {
+    session: Session,
+    bmc: Bmc,
+    now: Instant,
+    events: Vec<Event>,
+    sent: usize,
+}
+
+fn config() -> Config {
+    Config {
+        user: "admin".into(),
+        password: Key::new(Zeroizing::new(b"secret".to_vec())).unwrap(),
+        privilege: Privilege::Administrator,
+        lookup: Lookup::Name,
+        suites: SuitePolicy::Standard,
+        pin: None,
+        bmc_key: None,
+        timing: Timing::default(),
+    }
+}
+
+/// Random enough for a test, and the same every time.
+fn counting() -> impl Entropy {
+    let mut state = 1_u32;
+    move |bytes: &mut [u8]| {
+        for byte in bytes {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+    }
+}
+
+impl Lab {
+    fn new(config: Config, bmc: Bmc) -> Self {
+        let session = Session::new(config, counting()).unwrap();
+        Self { session, bmc, now: Instant::now(), events: Vec::new(), sent: 0 }
+    }
+
+    fn opened(config: Config, bmc: Bmc) -> Self {
+        let mut lab = Self::new(config, bmc);
+        lab.session.start(lab.now);
+        lab.settle();
+        assert!(matches!(lab.events.pop(), Some(Event::Opened(_))), "{:?}", lab.events);
+        lab
+    }
+
+    /// Until nothing is on its way.
+    fn settle(&mut self) {
+        self.settle_over(&mut |_| 1, &mut |_| 1);
+    }
+
+    fn settle_over(&mut self, up: Network<'_>, down: Network<'_>) {
+        let mut arriving = VecDeque::new();
+        loop {
+            let mut out = Vec::new();
+            while self.session.transmit(&mut out) {
+                self.sent += 1;
+                for _ in 0..up(&out) {
+                    // A BMC drops repeated packets of a session, as it must.
+                    let body = &out[rmcp::HEADER..];
+                    let repeated = Form::of(body) == Ok(Form::RmcpPlus)
+                        && Header::peek(body).is_ok_and(|header| {
+                            header.session != 0 && self.bmc.seen.contains(&header.sequence)
+                        });
+                    if let Some(answer) = (!repeated).then(|| self.bmc.answer(&out)).flatten() {
+                        for _ in 0..down(&answer) {
+                            arriving.push_back(answer.clone());
+                        }
+                    }
+                }
+            }
+            while let Some(event) = self.session.event() {
+                self.events.push(event);
+            }
+            let Some(mut datagram) = arriving.pop_front() else { return };
+            self.session.receive(self.now, &mut datagram);
+        }
+    }
+
+    /// Lets time pass to the next deadline.
+    fn sleep(&mut self) {
+        self.now = self.session.deadline().unwrap().max(self.now);
+        self.session.wake(self.now);
+    }
+
+    /// Sleeps and settles until the session is closed, over a network that swallows everything.
+    fn starve(&mut self) {
+        while !self.session.is_closed() {
+            self.sleep();
+            self.settle_over(&mut |_| 0, &mut |_| 0);
+        }
+    }
+
+    fn request(&mut self, code: u8) -> RequestId {
+        let request = Request { net_fn: NetFn::APP, code, lun: 0, data: vec![code] };
+        self.session.request(self.now, request).unwrap()
+    }
+
+    fn end(config: Config, bmc: Bmc) -> (Option<Error>, Bmc) {
+        let mut lab = Self::new(config, bmc);
+        lab.session.start(lab.now);
+        lab.settle();
+        let Some(Event::Closed(why)) = lab.events.pop() else { panic!("{:?}", lab.events) };
+        assert!(lab.session.is_closed() && lab.session.deadline().is_none());
+        (why, lab.bmc)
+    }
+}
+
+fn answered(id: RequestId, code: u8) -> Event {
+    Event::Answered { id, result: Ok((CompletionCode::OK, vec![code])) }
+}
+
+#[test]
+fn d37_suite_17_comes_first() {
+    let mut lab = Lab::new(config(), Bmc::default());
+    lab.session.start(lab.now);
+    lab.settle();
+    let Some(Event::Opened(opened)) = lab.events.first() else { panic!("{:?}", lab.events) };
+    assert_eq!((opened.suite, opened.session, opened.guid), (Suite::S17, MANAGED, GUID));
+    assert_eq!(lab.bmc.opens, [Suite::S17]);
+}
+
+#[test]
+fn d37_suite_3_is_for_a_bmc_that_refuses_17() {
+    let bmc = || Bmc { suites: vec![Suite::S3], ..Bmc::default() };
+    let lab = Lab::opened(config(), bmc());
+    assert_eq!(lab.bmc.opens, [Suite::S17, Suite::S3]);
+    // The pin of last time saves the refusal.
+    let lab = Lab::opened(Config { pin: Some(Suite::S3), ..config() }, bmc());
+    assert_eq!(lab.bmc.opens, [Suite::S3]);
+}
+
+#[test]
+fn d37_a_pin_of_17_or_a_strict_policy_forbids_3() {
+    let refused = Error::SuiteRefused { suite: Suite::S17, status: Status::NO_MATCHING_SUITE };
+    for config in [
+        Config { pin: Some(Suite::S17), ..config() },
+        Config { suites: SuitePolicy::Strict, pin: Some(Suite::S3), ..config() },
+    ] {
+        let (why, bmc) = Lab::end(config, Bmc { suites: vec![Suite::S3], ..Bmc::default() });
+        assert_eq!(why, Some(refused.clone()));
+        assert_eq!(bmc.opens, [Suite::S17]);
+    }
+}
+
+#[test]
+fn d37_suite_17_answered_with_suite_3_is_refused() {
+    let (why, bmc) = Lab::end(config(), Bmc { lies: Some(Suite::S3), ..Bmc::default() });
+    assert_eq!(why, Some(Error::Downgraded { asked: Suite::S17, answered: Suite::S3.algorithms() }));
+    assert_eq!(bmc.opens, [Suite::S17]);
+    assert!(bmc.rakp1.is_none());
+}
+
+#[test]
+fn d37_a_wrong_password_is_one_attempt_and_sends_no_proof() {
+    let (why, bmc) = Lab::end(config(), Bmc { password: b"another", ..Bmc::default() });
+    assert_eq!(why, Some(Error::Credentials { by: Rejection::Code }));
+    assert_eq!(bmc.opens, [Suite::S17]);
+    // The BMC learns that its half-open session is not wanted.
+    assert_eq!(bmc.rakp3, [Status::INVALID_CHECK_VALUE]);
+
+    let (why, bmc) = Lab::end(config(), Bmc { user: b"root", ..Bmc::default() });
+    let status = Status::UNAUTHORIZED_NAME;
+    assert_eq!(why, Some(Error::Credentials { by: Rejection::Status(status) }));
+    assert_eq!(bmc.opens, [Suite::S17]);
+}
+
+#[test]
+fn weak_suites_need_a_policy_that_names_them() {
+    let bmc = || Bmc { suites: vec![Suite::S0, Suite::S1, Suite::S2], ..Bmc::default() };
+    let (why, bmc_after) = Lab::end(config(), bmc());
+    assert!(matches!(why, Some(Error::SuiteRefused { suite: Suite::S3, .. })));
+    assert_eq!(bmc_after.opens, [Suite::S17, Suite::S3]);
+    for suite in [Suite::S0, Suite::S1, Suite::S2] {
+        let mut lab = Lab::opened(Config { suites: SuitePolicy::Exactly(suite), ..config() }, bmc());
+        let id = lab.request(1);
+        lab.settle();
+        assert_eq!(lab.events, [answered(id, 1)]);
+    }
+}
+
+#[test]
+fn silence_to_17_leads_to_3_only_if_17_is_not_listed() {
+    for (suites, opens) in [
+        (vec![Suite::S3], vec![Suite::S17, Suite::S17, Suite::S17, Suite::S17, Suite::S3]),
+        (vec![Suite::S3, Suite::S17], vec![Suite::S17; 4]),
+    ] {
+        let listed = suites.contains(&Suite::S17);
+        let mut lab = Lab::new(config(), Bmc { suites, deaf_to: Some(Suite::S17), ..Bmc::default() });
+        lab.session.start(lab.now);
+        lab.settle();
+        while lab.events.is_empty() {
+            lab.sleep();
+            lab.settle();
+        }
+        match &lab.events[..] {
+            [Event::Opened(opened)] if !listed => assert_eq!(opened.suite, Suite::S3),
+            [Event::Closed(Some(Error::NoAnswer { to: "Open Session Request", .. }))] if listed => {}
+            events => panic!("{events:?}"),
+        }
+        assert_eq!(lab.bmc.opens, opens);
+    }
+}
+
+#[test]
+fn each_refusal_has_its_own_error() {
+    let full = Bmc { open_status: Status::NO_RESOURCES, ..Bmc::default() };
+    assert_eq!(Lab::end(config(), full).0, Some(Error::NoFreeSession));
+    let (why, bmc) = Lab::end(config(), Bmc { kg: Some(b"key of the BMC"), ..Bmc::default() });
+    assert_eq!(why, Some(Error::BmcKey));
+    assert_eq!(bmc.opens.len(), 1);
+    let (why, bmc) = Lab::end(config(), Bmc { privilege_limit: 3, ..Bmc::default() });
+    assert!(matches!(why, Some(Error::Privilege { privilege: Privilege::Administrator, .. })), "{why:?}");
+    assert!(bmc.closed, "the session was closed all the same");
+}
+
+#[test]
+fn a_bmc_key_is_used_where_given() {
+    let key = Key::new(Zeroizing::new(b"key of the BMC".to_vec())).unwrap();
+    let bmc = Bmc { kg: Some(b"key of the BMC"), ..Bmc::default() };
+    Lab::opened(Config { bmc_key: Some(key), ..config() }, bmc);
+}
+
+#[test]
+fn no_answer_at_all_is_said_so() {
+    let mut lab = Lab::new(config(), Bmc::default());
+    lab.session.start(lab.now);
+    lab.settle_over(&mut |_| 0, &mut |_| 0);
+    lab.starve();
+    let to = "Get Channel Authentication Capabilities";
+    assert_eq!(lab.events, [Event::Closed(Some(Error::NoAnswer { to, attempts: 4 }))]);
+    assert_eq!(lab.sent, 4);
+}
+
+#[test]
+fn commands_given_early_run_once_the_session_is_open() {
+    let mut lab = Lab::new(config(), Bmc::default());
+    let id = lab.request(0x11);
+    lab.session.start(lab.now);
+    lab.settle();
+    assert!(matches!(&lab.events[..], [Event::Opened(_), event] if *event == answered(id, 0x11)));
+}
+
+#[test]
+fn d38_no_more_commands_are_under_way_than_the_window_allows() {
+    for window in [1, 2] {
+        let timing = Timing { window, ..Timing::default() };
+        let mut lab = Lab::opened(Config { timing, ..config() }, Bmc::default());
+        let before = lab.sent;
+        for code in 0x10..0x20 {
+            lab.request(code);
+        }
+        let mut out = Vec::new();
+        let mut first = Vec::new();
+        while lab.session.transmit(&mut out) {
+            first.push(out.clone());
+        }
+        assert_eq!(first.len(), window);
+        for datagram in first {
+            let mut answer = lab.bmc.answer(&datagram).unwrap();
+            lab.session.receive(lab.now, &mut answer);
+        }
+        lab.settle();
+        assert_eq!(lab.events.len(), 16);
+        assert_eq!(lab.sent - before, 16 - window);
+    }
+}
+
+#[test]
+fn d38_a_gap_between_commands_is_kept() {
+    let timing = Timing { gap: Duration::from_millis(50), ..Timing::default() };
+    let mut lab = Lab::opened(Config { timing, ..config() }, Bmc::default());
+    let start = lab.now;
+    for code in 1..=4 {
+        lab.request(code);
+    }
+    lab.settle();
+    while lab.events.len() < 4 {
+        lab.sleep();
+        lab.settle();
+    }
+    assert_eq!(lab.now - start, Duration::from_millis(200));
+}
+
+#[test]
+fn a_lost_command_is_sent_again_with_a_new_session_sequence_number() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let id = lab.request(0x10);
+    // First the command is lost, then its answer.
+    lab.settle_over(&mut |_| 0, &mut |_| 1);
+    lab.sleep();
+    lab.settle_over(&mut |_| 1, &mut |_| 0);
+    lab.sleep();
+    lab.settle();
+    assert_eq!(lab.events, [answered(id, 0x10)]);
+    let sent: Vec<_> = lab.bmc.commands.iter().filter(|command| command.1 == 0x10).collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0], sent[1], "the request sequence number stays");
+}
+
+#[test]
+fn duplicates_and_replays_are_ignored() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let id = lab.request(0x10);
+    let mut answers = Vec::new();
+    lab.settle_over(&mut |_| 2, &mut |answer| {
+        answers.push(answer.to_vec());
+        3
+    });
+    assert_eq!(lab.events, [answered(id, 0x10)]);
+    // The same request sequence number comes around: the old answer must not be taken for the new one.
+    for code in 0..64 {
+        lab.request(0x20);
+        if code == 63 {
+            break;
+        }
+        lab.settle();
+    }
+    lab.events.clear();
+    for answer in &mut answers {
+        lab.session.receive(lab.now, answer);
+    }
+    lab.settle_over(&mut |_| 0, &mut |_| 1);
+    assert_eq!(lab.events, []);
+}
+
+#[test]
+fn duplicated_and_lost_handshake_messages_do_no_harm() {
+    // Every way to lose one datagram and double all others: a BMC with a new random number for each RAKP 1.
+    for lost in 0..12 {
+        let mut lab = Lab::new(config(), Bmc::default());
+        lab.session.start(lab.now);
+        let mut count = 0;
+        let fate = &mut |_: &[u8]| {
+            count += 1;
+            if count - 1 == lost { 0 } else { 2 }
+        };
+        lab.settle_over(&mut |_| 1, fate);
+        for _ in 0..20 {
+            if !lab.events.is_empty() {
+                break;
+            }
+            lab.sleep();
+            lab.settle_over(&mut |_| 1, &mut |_| 2);
+        }
+        assert!(matches!(lab.events[..], [Event::Opened(_)]), "lost {lost}: {:?}", lab.events);
+    }
+}
+
+#[test]
+fn a_late_rakp_2_after_a_repeated_rakp_1_still_opens() {
+    let mut lab = Lab::new(config(), Bmc::default());
+    lab.session.start(lab.now);
+    let mut held = Vec::new();
+    // The BMC is slow: RAKP 2 is on its way while RAKP 1 is repeated.
+    lab.settle_over(&mut |_| 1, &mut |answer| {
+        let rakp2 = Header::peek(&answer[4..]).is_ok_and(|header| header.kind == PayloadKind::RAKP_2);
+        if rakp2 {
+            held.push(answer.to_vec());
+        }
+        usize::from(!rakp2)
+    });
+    lab.sleep();
+    let mut first = held.pop().unwrap();
+    let (mut repeated, mut out) = (Vec::new(), Vec::new());
+    while lab.session.transmit(&mut out) {
+        repeated.extend(lab.bmc.answer(&out));
+    }
+    lab.session.receive(lab.now, &mut first);
+    // The BMC has made a new random number meanwhile, and refuses what fits the old one.
+    for mut answer in repeated {
+        lab.session.receive(lab.now, &mut answer);
+    }
+    lab.settle();
+    for _ in 0..10 {
+        if !lab.events.is_empty() {
+            break;
+        }
+        lab.sleep();
+        lab.settle();
+    }
+    assert!(matches!(lab.events[..], [Event::Opened(_)]), "{:?}", lab.events);
+}
+
+#[test]
+fn a_busy_node_is_asked_again_later() {
+    let mut lab = Lab::opened(config(), Bmc { busy: 3, ..Bmc::default() });
+    let start = lab.now;
+    let id = lab.request(0x10);
+    lab.settle();
+    for _ in 0..3 {
+        lab.sleep();
+        lab.settle();
+    }
+    assert_eq!(lab.events, [answered(id, 0x10)]);
+    assert_eq!(lab.now - start, 3 * Timing::default().busy_wait);
+    let sequences: Vec<_> = lab.bmc.commands.iter().filter(|c| c.1 == 0x10).map(|c| c.2).collect();
+    assert_eq!(sequences.len(), 4);
+    assert!(sequences.is_sorted_by(|a, b| a < b), "each time a new request: {sequences:?}");
+}
+
+#[test]
+fn power_control_is_sent_once() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let request = crate::commands::chassis::ChassisControl::PowerCycle.request();
+    let id = lab.session.request(lab.now, request).unwrap();
+    lab.settle_over(&mut |_| 1, &mut |_| 0);
+    lab.sleep();
+    lab.settle();
+    assert_eq!(
+        lab.events,
+        [Event::Answered { id, result: Err(Error::NoAnswer { to: "command", attempts: 1 }) }]
+    );
+    assert_eq!(lab.bmc.commands.iter().filter(|command| command.0 == 0).count(), 1);
+    assert!(!lab.session.is_closed(), "the session itself is well");
+}
+
+#[test]
+fn an_idle_session_is_kept_alive() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let start = lab.now;
+    for times in 1..=3 {
+        lab.sleep();
+        lab.settle();
+        assert_eq!(lab.now - start, times * Timing::default().keep_alive);
+    }
+    assert_eq!(lab.events, []);
+    assert_eq!(lab.bmc.commands.iter().filter(|command| command.1 == 1).count(), 3);
+}
+
+#[test]
+fn a_dead_bmc_and_a_forgotten_session_are_told_apart() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let (first, second) = (lab.request(0x10), lab.request(0x11));
+    lab.settle_over(&mut |_| 0, &mut |_| 1);
+    lab.starve();
+    let attempts = 4;
+    assert_eq!(
+        lab.events,
+        [
+            Event::Answered { id: first, result: Err(Error::NoAnswer { to: "command", attempts }) },
+            Event::Answered { id: second, result: Err(Error::NoAnswer { to: "command", attempts }) },
+            Event::Closed(Some(Error::NoAnswer { to: "keep-alive", attempts })),
+        ]
+    );
+
+    let mut lab = Lab::opened(config(), Bmc::default());
+    while !lab.session.is_closed() {
+        lab.sleep();
+        // Packets of the session are dropped, as after a restart of the BMC; others are answered.
+        lab.settle_over(&mut |datagram| usize::from(datagram[4] == 0), &mut |_| 1);
+    }
+    assert_eq!(lab.events, [Event::Closed(Some(Error::ClosedByBmc))]);
+}
+
+#[test]
+fn close_tells_the_bmc_and_fails_what_waits() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let id = lab.request(0x10);
+    lab.session.close(lab.now);
+    lab.settle();
+    assert_eq!(lab.events, [Event::Answered { id, result: Err(Error::Closed) }, Event::Closed(None)]);
+    assert!(lab.bmc.closed);
+    assert_eq!(
+        lab.session.request(lab.now, Request { net_fn: NetFn::APP, code: 1, lun: 0, data: vec![] }),
+        Err(Error::Closed)
+    );
+
+    // Nobody waits long for a BMC that is gone.
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let start = lab.now;
+    lab.session.close(lab.now);
+    lab.settle_over(&mut |_| 0, &mut |_| 0);
+    lab.starve();
+    assert_eq!(lab.events, [Event::Closed(None)]);
+    assert!(lab.now - start <= Duration::from_secs(3));
+}
+
+#[test]
+fn close_while_opening_gives_the_half_open_session_back() {
+    let mut lab = Lab::new(config(), Bmc::default());
+    lab.session.start(lab.now);
+    lab.settle_over(&mut |_| 1, &mut |answer| {
+        usize::from(Header::peek(&answer[4..]).map(|header| header.kind) != Ok(PayloadKind::RAKP_2))
+    });
+    lab.session.close(lab.now);
+    lab.settle();
+    assert_eq!(lab.events, [Event::Closed(None)]);
+    assert_eq!(lab.bmc.rakp3, [Status::NO_RESOURCES]);
+}
+
+#[test]
+fn payloads_pass_both_ways() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    lab.session.payload(lab.now, PayloadKind::SOL, b"\x01\0\0\0hello").unwrap();
+    lab.settle();
+    assert_eq!(lab.events, [Event::Payload { kind: PayloadKind::SOL, data: b"\x01\0\0\0hello".to_vec() }]);
+}
+
+#[test]
+fn a_packet_without_its_protection_is_ignored() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    lab.request(0x10);
+    lab.settle_over(&mut |_| 0, &mut |_| 1);
+    let request = Message {
+        to: BMC,
+        net_fn: 6,
+        to_lun: 0,
+        from: CONSOLE,
+        from_lun: 0,
+        sequence: 1,
+        code: 0x10,
+        data: &[],
+    };
+    let header = Header {
+        kind: PayloadKind::IPMI,
+        encrypted: false,
+        authenticated: false,
+        session: lab.bmc.request.unwrap().console_session,
+        sequence: 100,
+    };
+    let mut forged = Vec::new();
+    packet::seal(header, &reply(&request, 0, &[]), None, &[0; 16], &mut forged).unwrap();
+    lab.session.receive(lab.now, &mut forged);
+    lab.settle_over(&mut |_| 0, &mut |_| 1);
+    assert_eq!(lab.events, []);
+}
+
+#[test]
+fn bad_values_are_found_before_anything_is_sent() {
+    assert!(Key::new(Zeroizing::new(vec![0; 21])).is_err());
+    let long = Config { user: "seventeen letters".into(), ..config() };
+    assert!(Session::new(long, counting()).is_err());
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let request = Request { net_fn: NetFn::APP, code: 1, lun: 0, data: vec![0; 1025] };
+    assert!(lab.session.request(lab.now, request).is_err());
+    assert!(!format!("{:?}", config()).contains("secret"));
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_the_reason_given() {
+    let mut lab = Lab::new(config(), Bmc::default());
+    lab.session.start(lab.now);
+    lab.settle_over(&mut |_| 0, &mut |_| 0);
+    lab.session.receive(lab.now, &mut [6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200, 1, 2]);
+    while !lab.session.is_closed() {
+        lab.sleep();
+        lab.settle_over(&mut |_| 0, &mut |_| 0);
+    }
+    let malformed = Malformed { what: "IPMI 1.5 packet", why: "too short" };
+    assert_eq!(lab.events, [Event::Closed(Some(Error::Malformed(malformed)))]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever arrives, in whatever state: no panic, and nothing grows without end.
+    #[test]
+    fn no_datagram_panics(
+        datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..40),
+        damage in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..40),
+        steps in 0_usize..12,
+    ) {
+        let mut lab = Lab::new(config(), Bmc::default());
+        lab.session.start(lab.now);
+        let mut damage = damage.into_iter().cycle();
+        for step in 0..steps {
+            let mut out = Vec::new();
+            while lab.session.transmit(&mut out) {
+                if lab.bmc.closed {
+                    continue;
+                }
+                let Some(mut answer) = lab.bmc.answer(&out) else { continue };
+                // Damaged copies first, then the real one.
+                if let Some((place, mask)) = damage.next() {
+                    let mut damaged = answer.clone();
+                    let place = usize::from(place) % damaged.len();
+                    damaged[place] ^= mask;
+                    damaged.truncate(damaged.len() - usize::from(mask % 3));
+                    lab.session.receive(lab.now, &mut damaged);
+                }
+                lab.session.receive(lab.now, &mut answer);
+            }
+            if step == 6 {
+                let _ = lab.session.request(lab.now, Request { net_fn: NetFn::APP, code: 2, lun: 0, data: vec![] });
+            }
+        }
+        for mut datagram in datagrams {
+            // Half of them look like RMCP.
+            if datagram.len() > 4 && datagram[0] & 1 == 0 {
+                datagram[0] = 6;
+                datagram[3] = if datagram[3] & 1 == 0 { 7 } else { 6 };
+                datagram[4] = if datagram[4] & 1 == 0 { 6 } else { 0 };
+            }
+            for _ in 0..8 {
+                lab.session.receive(lab.now, &mut datagram.clone());
+            }
+        }
+        lab.session.wake(lab.now + Duration::from_secs(1));
+        let mut events = 0;
+        while lab.session.event().is_some() {
+            events += 1;
+        }
+        prop_assert!(events <= PAYLOADS_MAX + 8);
+    }
+}

@@ -198,8 +198,13 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.code.as_slice()
+    }
+
     /// Additional keying material: K1 for `number` 1, K2 for 2 (section 13.32).
-    fn derive(&self, number: u8) -> Code {
+    pub(super) fn derive(&self, number: u8) -> Code {
         hmac(self.suite, self.code.as_slice(), &[&[number; CONSTANT]])
     }
 }

@@ -20,3 +20,5 @@ pub mod message;
 pub mod packet;
 pub mod rmcp;
 pub mod suite;
+#[cfg(test)]
+mod vectors;

@@ -175,7 +175,7 @@ pub fn open<'a>(body: &'a mut [u8], keys: Option<&Keys>) -> Result<(Header, &'a 
         }
         let rest = trailer.len().saturating_sub(code.len());
         let padding = trailer.get(..rest).unwrap_or_default();
-        let Some((&[length, NEXT_HEADER], padding)) = padding.split_last_chunk::<2>() else {
+        let Some((padding, &[length, NEXT_HEADER])) = padding.split_last_chunk::<2>() else {
             return Err(Malformed { what: "RMCP+ packet", why: "no session trailer" }.into());
         };
         if usize::from(length) != padding.len() {
