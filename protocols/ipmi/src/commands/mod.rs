@@ -2,12 +2,16 @@
 
 pub mod chassis;
 pub mod device;
+pub mod channel;
+pub mod fru;
+pub mod lan;
 pub mod sdr;
+pub mod sel;
 pub mod sensor;
 pub mod timestamp;
+pub mod user;
 
 mod patience;
-mod reader;
 mod text;
 
 #[cfg(test)]

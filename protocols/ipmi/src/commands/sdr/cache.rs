@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::super::patience::{is_about_one_answer, run};
-use super::super::reader::Reader;
 use super::super::sensor::{GetThresholds, Linearization, Sensor};
 use super::commands::{GetDeviceSdrInfo, GetRepositoryInfo, Store};
 use super::record::{Body, FruLocator, Record};
 use super::repository;
+use crate::wire::bytes::Reader;
 use crate::{Carrier, Error, Malformed};
 
 /// What changes when the records do.
@@ -161,19 +161,19 @@ impl SdrCache {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new("SDR cache", bytes);
         if reader.array()? != MAGIC {
-            return Err(reader.bad("of another version"));
+            return Err(reader.malformed("of another version"));
         }
         let identity = pull(&mut reader)?;
         let Ok(identity) = std::str::from_utf8(identity) else {
-            return Err(reader.bad("identity is not text"));
+            return Err(reader.malformed("identity is not text"));
         };
         let stamp = match reader.u8()? {
             0 => Stamp::Repository { addition: reader.u32()?, erase: reader.u32()?, records: reader.u16()? },
             1 => Stamp::Device { population: reader.u32()?, luns: reader.u8()?, records: reader.u8()? },
-            _ => return Err(reader.bad("unknown kind of stamp")),
+            _ => return Err(reader.malformed("unknown kind of stamp")),
         };
         let mut records = Vec::new();
-        while !reader.rest().is_empty() {
+        while reader.remaining() > 0 {
             records.push(Record::parse(pull(&mut reader)?)?);
         }
         Ok(Self::new(identity.to_owned(), stamp, records, None))

@@ -1,7 +1,7 @@
 //! SDR repository and device SDR commands (sections 33 and 35.2 to 35.4).
 
-use super::super::reader::Reader;
 use super::super::timestamp::Timestamp;
+use crate::wire::bytes::Reader;
 use crate::{Command, Malformed, NetFn, Request};
 
 /// Where a BMC keeps its records: a repository of the whole system, or those of one device by LUN.

@@ -1,9 +1,9 @@
 //! Sensor data records (section 43): what each says, with its bytes kept.
 
-use super::super::reader::Reader;
 use super::super::sensor::{Entity, Sensor};
 use super::super::text::{Encoding, decode, decode_padded};
 use crate::Malformed;
+use crate::wire::bytes::Reader;
 
 /// Bytes before a record's body (section 43, table 43-1): id, version, type, length.
 pub const HEADER_LEN: usize = 5;
@@ -85,7 +85,8 @@ impl Record {
     pub fn parse(raw: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new("SDR header", raw);
         let (id, version, record_type, length) = (reader.u16()?, reader.u8()?, reader.u8()?, reader.u8()?);
-        let bytes = reader.rest().get(..usize::from(length)).unwrap_or(reader.rest());
+        let rest = reader.rest();
+        let bytes = rest.get(..usize::from(length)).unwrap_or(rest);
         let body = body(id, record_type, bytes).unwrap_or_else(Body::Bad);
         let raw = raw.get(..HEADER_LEN + bytes.len()).unwrap_or(raw).to_vec();
         Ok(Self { id, version, record_type, body, raw })
@@ -106,7 +107,9 @@ fn body(id: u16, record_type: u8, bytes: &[u8]) -> Result<Body, Malformed> {
         0x12 => Body::Controller(controller_locator(bytes)?),
         0xc0 => {
             let mut reader = Reader::new("OEM record", bytes);
-            Body::Oem { manufacturer: reader.u24()?, data: reader.rest().to_vec() }
+            let [low, middle, high] = reader.array()?;
+            let manufacturer = u32::from_le_bytes([low, middle, high, 0]);
+            Body::Oem { manufacturer, data: reader.rest().to_vec() }
         }
         _ => Body::Other,
     })

@@ -1,6 +1,6 @@
 //! From a raw byte to a number: y = L[(M·x + B·10^K1)·10^K2] (section 36.3).
 
-use super::super::reader::Reader;
+use crate::wire::bytes::Reader;
 use crate::{Command, Malformed, NetFn, Request};
 
 /// How the raw byte is a number (sensor units 1, bits 7:6).

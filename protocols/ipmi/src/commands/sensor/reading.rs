@@ -1,9 +1,9 @@
 //! Get Sensor Reading (section 35.14): a number, states, or the reason why there are none.
 
-use super::super::reader::Reader;
 use super::record::{Sensor, SensorKind};
 use super::states::States;
 use super::threshold::Status;
+use crate::wire::bytes::Reader;
 use crate::{Command, Malformed, NetFn, Request};
 
 /// Get Sensor Reading.

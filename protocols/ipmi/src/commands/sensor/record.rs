@@ -1,6 +1,5 @@
 //! What the SDRs say about a sensor (sections 43.1 to 43.3).
 
-use super::super::reader::Reader;
 use super::super::sdr::record::{entity, name, shared_name};
 use super::factors::{AnalogFormat, Factors, Linearization};
 use super::names::{Entity, SensorType};
@@ -8,6 +7,7 @@ use super::states::EventType;
 use super::threshold::{Hysteresis, Thresholds};
 use super::units::Units;
 use crate::Malformed;
+use crate::wire::bytes::Reader;
 
 /// Which record a sensor is from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::reader::Reader;
+use crate::wire::bytes::Reader;
 use crate::{Command, Malformed, NetFn, Request};
 
 /// The six thresholds; the declaration's order is that of their bits and bytes.
