@@ -365,3 +365,6 @@ impl Entropy for SystemEntropy {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

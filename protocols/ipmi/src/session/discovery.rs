@@ -1,7 +1,8 @@
 //! What can be learnt about a BMC without a user: is it there, what does it speak, which cipher suites does it offer.
 //!
-//! Three questions, asked at once and each repeated: a presence ping, authentication capabilities, and the cipher suite
-//! list. Nothing here counts as an attempt to log in.
+//! Three questions, asked at once and repeated: a presence ping, authentication capabilities, and the cipher suite list
+//! (in either form: some BMCs answer only one). A BMC that has told its capabilities is asked the other two once more
+//! at most: many answer no ping, and old ones have no list. Nothing here counts as an attempt to log in.
 
 use std::{
     collections::VecDeque,
@@ -21,9 +22,10 @@ use crate::{
 };
 
 /// How long an answer may take.
-const WAIT: Duration = Duration::from_secs(1);
-/// How often each question is asked.
-const ATTEMPTS: u32 = 3;
+const WAIT: Duration = Duration::from_millis(700);
+/// How often each question is asked, of a BMC that answers nothing and of one that is there.
+const ATTEMPTS: u32 = 4;
+const ATTEMPTS_PRESENT: u32 = 2;
 /// Tag of the ping and request sequence of the capabilities; the list's parts are numbered from 0.
 const TAG: u8 = 0x21;
 
@@ -77,8 +79,7 @@ impl Discovery {
         }
         self.sent += 1;
         self.due = now + WAIT;
-        if self.sent > ATTEMPTS {
-            self.listing = false;
+        if self.is_done() {
             return;
         }
         if self.findings.presence.is_none() {
@@ -125,7 +126,8 @@ impl Discovery {
     fn is_done(&self) -> bool {
         let answered =
             self.findings.presence.is_some() && self.findings.authentication.is_some() && !self.listing;
-        answered || self.sent > ATTEMPTS
+        let attempts = if self.findings.authentication.is_some() { ATTEMPTS_PRESENT } else { ATTEMPTS };
+        answered || self.sent > attempts
     }
 
     fn question(&self) -> GetCipherSuites {
@@ -134,7 +136,8 @@ impl Discovery {
 
     fn ask_list(&mut self) {
         if self.listing {
-            self.out.extend(sessionless::new_form(&self.question().request(), self.part));
+            let form = if self.sent % 2 == 1 { sessionless::new_form } else { sessionless::old_form };
+            self.out.extend(form(&self.question().request(), self.part));
         }
     }
 
@@ -142,7 +145,6 @@ impl Discovery {
         self.list.extend_from_slice(part);
         if part.len() == GetCipherSuites::PART && self.part < 63 {
             self.part += 1;
-            self.sent = 1;
             self.due = now + WAIT;
             return self.ask_list();
         }
@@ -153,4 +155,64 @@ impl Discovery {
 
 fn capabilities() -> GetAuthenticationCapabilities {
     GetAuthenticationCapabilities { channel: THIS_CHANNEL, privilege: Privilege::Administrator }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        session::fake::Bmc,
+        wire::{rmcp, suite::Suite},
+    };
+
+    /// Runs to the end against `answer`; how long it took.
+    fn discover(mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> (Findings, Duration) {
+        let start = Instant::now();
+        let mut now = start;
+        let mut discovery = Discovery::new(now);
+        while let Some(deadline) = discovery.deadline() {
+            while let Some(datagram) = discovery.transmit() {
+                if let Some(mut answer) = answer(&datagram) {
+                    discovery.receive(now, &mut answer);
+                }
+            }
+            if discovery.deadline().is_some() {
+                now = deadline;
+                discovery.wake(now);
+            }
+        }
+        (discovery.findings(), now - start)
+    }
+
+    #[test]
+    fn a_bmc_tells_what_it_is() {
+        // Six suites of five bytes do not fit one part.
+        let mut bmc = Bmc { suites: Suite::ALL.to_vec(), ..Bmc::default() };
+        let (findings, took) = discover(|datagram| {
+            if rmcp::decode(datagram) == Ok(rmcp::Class::Ipmi) {
+                return bmc.answer(datagram);
+            }
+            let mut pong = Vec::new();
+            Presence::Pong { tag: TAG, ipmi: true }.encode(&mut pong);
+            Some(pong)
+        });
+        assert_eq!(findings.presence, Some(true));
+        assert!(findings.authentication.unwrap().ipmi20);
+        let ids: Vec<_> = findings.suites.unwrap().iter().map(|record| record.id).collect();
+        assert_eq!(ids, [0, 1, 2, 3, 17]);
+        assert_eq!(took, Duration::ZERO);
+    }
+
+    #[test]
+    fn silence_is_not_waited_for_long() {
+        let (findings, took) = discover(|_| None);
+        assert!(!findings.answered());
+        assert_eq!(took, WAIT * ATTEMPTS);
+        // One that answers in the IPMI 1.5 form only, and no ping.
+        let mut bmc = Bmc::default();
+        let old = |datagram: &[u8]| (datagram[4] == 0).then(|| bmc.answer(datagram)).flatten();
+        let (findings, took) = discover(old);
+        assert!(findings.authentication.is_some() && findings.suites.is_some());
+        assert_eq!(took, WAIT * ATTEMPTS_PRESENT);
+    }
 }

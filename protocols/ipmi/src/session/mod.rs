@@ -17,12 +17,14 @@
 mod active;
 mod config;
 mod discovery;
+#[cfg(test)]
+pub(crate) mod fake;
 mod handshake;
 mod outbox;
 mod replay;
 mod sessionless;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::VecDeque, time::Instant};
 
