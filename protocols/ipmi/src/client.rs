@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     Carrier, CompletionCode, Error, Request,
-    session::{Config, Discovery, Entropy, Event, Findings, Opened, RequestId, Session},
+    session::{Config, Discovery, Entropy, Event, Findings, Opened, RequestId, Session, discovery::ATTEMPTS},
     sockets::{Line, Receiver, Sockets, lock},
     wire::{packet::PayloadKind, suite::Suite},
 };
@@ -323,7 +323,7 @@ pub async fn probe(sockets: &Arc<Sockets>, address: SocketAddr) -> Result<Findin
         }
     }
     let findings = discovery.findings();
-    if findings.answered() { Ok(findings) } else { Err(Error::NoAnswer { to: "probe", attempts: 3 }) }
+    if findings.answered() { Ok(findings) } else { Err(Error::NoAnswer { to: "probe", attempts: ATTEMPTS }) }
 }
 
 struct Probed(mpsc::Sender<Vec<u8>>);

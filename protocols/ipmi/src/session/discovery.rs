@@ -24,7 +24,7 @@ use crate::{
 /// How long an answer may take.
 const WAIT: Duration = Duration::from_millis(700);
 /// How often each question is asked, of a BMC that answers nothing and of one that is there.
-const ATTEMPTS: u32 = 4;
+pub(crate) const ATTEMPTS: u32 = 4;
 const ATTEMPTS_PRESENT: u32 = 2;
 /// Tag of the ping and request sequence of the capabilities; the list's parts are numbered from 0.
 const TAG: u8 = 0x21;

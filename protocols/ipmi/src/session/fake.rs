@@ -12,6 +12,9 @@ use crate::wire::{
 pub(crate) const MANAGED: u32 = 0x0a0b_0c0d;
 pub(crate) const GUID: [u8; 16] = [0x47; 16];
 
+/// Out of RAKP 1 and 2: user, the console's random number, role, the BMC's random number.
+type Named = (Vec<u8>, [u8; 16], u8, [u8; 16]);
+
 /// See the module; each field is a switch or a counter.
 pub(crate) struct Bmc {
     pub suites: Vec<Suite>,
@@ -26,9 +29,11 @@ pub(crate) struct Bmc {
     pub privilege_limit: u8,
     /// How many commands are answered "node busy" first.
     pub busy: u32,
+    /// Carries commands out and answers none.
+    pub mute: bool,
     pub random: u8,
     pub request: Option<OpenRequest>,
-    pub rakp1: Option<(Vec<u8>, [u8; 16], u8, [u8; 16])>,
+    pub rakp1: Option<Named>,
     pub keys: Option<Keys>,
     pub sequence: u32,
     pub seen: Vec<u32>,
@@ -52,6 +57,7 @@ impl Default for Bmc {
             open_status: Status::OK,
             privilege_limit: 4,
             busy: 0,
+            mute: false,
             random: 0x80,
             request: None,
             rakp1: None,
@@ -216,6 +222,9 @@ impl Bmc {
 
     fn command(&mut self, message: &Message<'_>) -> Option<Vec<u8>> {
         self.commands.push((message.net_fn, message.code, message.sequence));
+        if self.mute {
+            return None;
+        }
         let answer = match (message.net_fn, message.code) {
             (6, 0x3b) if message.data[0] > self.privilege_limit => reply(message, 0x81, &[]),
             (6, 0x3b) => reply(message, 0, &message.data[..1]),

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     Command, CompletionCode, Error, Malformed,
-    commands::device::{GetAuthenticationCapabilities, GetCipherSuites, SuiteRecord, THIS_CHANNEL},
+    commands::device::{
+        CloseSession, GetAuthenticationCapabilities, GetCipherSuites, SuiteRecord, THIS_CHANNEL,
+    },
     error::{PrivilegeRefusal, Rejection},
     wire::{
         crypto::{Code, Exchange, Keys},
@@ -165,7 +167,12 @@ impl Handshake {
             Stage::Open if self.suites.len() > 1 && self.noise.is_none() => self.ask_list(config, now, out),
             Stage::Rakp4 if self.may_restart => {
                 self.may_restart = false;
+                self.release(entropy, out)?;
                 self.open(config, now, entropy, out)
+            }
+            Stage::Rakp4 => {
+                self.release(entropy, out)?;
+                Err(Error::NoAnswer { to: self.stage.sent(), attempts: self.sent })
             }
             stage => Err(match self.noise.take() {
                 Some(malformed) => malformed.into(),
@@ -226,7 +233,7 @@ impl Handshake {
                 answer => self.unusable(answer),
             },
             (PayloadKind::RAKP_2, Stage::Rakp2 | Stage::Rakp4) => match Rakp2::decode(payload) {
-                Ok(Ok(answer)) => self.rakp2(answer, config, now, out).map(|()| None),
+                Ok(Ok(answer)) => self.rakp2(answer, config, now, entropy, out).map(|()| None),
                 Ok(Err(refusal)) if self.stage == Stage::Rakp2 && self.concerns(refusal, self.rakp1_tag) => {
                     Err(refused("RAKP message 1", refusal.status, config))
                 }
@@ -253,15 +260,44 @@ impl Handshake {
     }
 
     /// Tells the BMC that a half-open session will not be used (section 13.23, status code of RAKP 3).
-    pub fn abandon(&mut self, status: Status, out: &mut Outbox) {
-        if matches!(self.stage, Stage::Rakp2 | Stage::Rakp4) {
-            let rakp3 = Rakp3 { tag: self.tag, status, managed_session: self.managed_session, code: &[] };
-            let header = Header::sessionless(PayloadKind::RAKP_3);
-            let mut payload = Vec::new();
-            rakp3.encode(&mut payload);
-            // Only too long a payload is refused, and this one has eight bytes.
-            let _ = out.put(|datagram| packet::seal(header, &payload, None, &[0; 16], datagram));
+    pub fn abandon(
+        &mut self,
+        status: Status,
+        entropy: &mut dyn Entropy,
+        out: &mut Outbox,
+    ) -> Result<(), Error> {
+        match self.stage {
+            Stage::Rakp2 => {
+                let rakp3 = Rakp3 { tag: self.tag, status, managed_session: self.managed_session, code: &[] };
+                let header = Header::sessionless(PayloadKind::RAKP_3);
+                let mut payload = Vec::new();
+                rakp3.encode(&mut payload);
+                out.put(|datagram| packet::seal(header, &payload, None, &[0; 16], datagram))?;
+                Ok(())
+            }
+            Stage::Rakp4 => self.release(entropy, out),
+            Stage::Capabilities | Stage::Open | Stage::List => Ok(()),
         }
+    }
+
+    /// Closes a session that the BMC may have opened although its RAKP 4 did not arrive: its keys are known.
+    fn release(&self, entropy: &mut dyn Entropy, out: &mut Outbox) -> Result<(), Error> {
+        let close = CloseSession { session: self.managed_session }.request();
+        let message = sessionless::message(&close, 0);
+        let suite = self.suite();
+        let header = Header {
+            kind: PayloadKind::IPMI,
+            encrypted: suite.encrypts(),
+            authenticated: suite.authenticates(),
+            session: self.managed_session,
+            sequence: 1,
+        };
+        for proved in &self.proved {
+            let mut iv = [0; 16];
+            entropy.fill(&mut iv)?;
+            out.put(|datagram| packet::seal(header, &message, Some(&proved.keys), &iv, datagram))?;
+        }
+        Ok(())
     }
 
     fn suite(&self) -> Suite {
@@ -417,6 +453,7 @@ impl Handshake {
         answer: Rakp2<'_>,
         config: &Config,
         now: Instant,
+        entropy: &mut dyn Entropy,
         out: &mut Outbox,
     ) -> Result<(), Error> {
         if answer.tag != self.rakp1_tag || answer.console_session != self.console_session {
@@ -440,7 +477,7 @@ impl Handshake {
             if !self.proved.is_empty() {
                 return Ok(());
             }
-            self.abandon(Status::INVALID_CHECK_VALUE, out);
+            self.abandon(Status::INVALID_CHECK_VALUE, entropy, out)?;
             return Err(Error::Credentials { by: Rejection::Code });
         }
         let code = exchange.rakp3(password);

@@ -16,7 +16,7 @@
 
 mod active;
 mod config;
-mod discovery;
+pub(crate) mod discovery;
 #[cfg(test)]
 pub(crate) mod fake;
 mod handshake;
@@ -220,10 +220,10 @@ impl Session {
                     Err(error) => self.end(Some(error)),
                 }
             }
-            (State::Lost { .. }, Incoming::Message(bytes)) => {
-                if sessionless::answer(&presence(), 0, bytes).is_some_and(|answer| answer.is_ok()) {
-                    self.end(Some(Error::ClosedByBmc));
-                }
+            (State::Lost { .. }, Incoming::Message(bytes))
+                if sessionless::answer(&presence(), 0, bytes).is_some_and(|answer| answer.is_ok()) =>
+            {
+                self.end(Some(Error::ClosedByBmc));
             }
             (
                 State::Active { active, .. } | State::Closing { active, .. } | State::Lost { active, .. },
@@ -304,8 +304,8 @@ impl Session {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Active { active, .. } => self.say_goodbye(now, active, None),
             State::Handshake(mut handshake) => {
-                handshake.abandon(Status::NO_RESOURCES, &mut self.out);
-                self.end(None);
+                let told = handshake.abandon(Status::NO_RESOURCES, &mut *self.entropy, &mut self.out);
+                self.end(told.err());
             }
             State::Lost { mut active, .. } => {
                 let waiting = active.clear();

@@ -25,7 +25,8 @@ pub(super) fn new_form(request: &Request, sequence: u8) -> Result<Vec<u8>, Malfo
     Ok(datagram)
 }
 
-fn message(request: &Request, sequence: u8) -> Vec<u8> {
+/// `request` from this console to the BMC.
+pub(super) fn message(request: &Request, sequence: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     Message {
         to: BMC,

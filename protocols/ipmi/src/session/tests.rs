@@ -511,6 +511,25 @@ fn close_while_opening_gives_the_half_open_session_back() {
 }
 
 #[test]
+fn a_session_whose_rakp_4_is_lost_is_not_left_open() {
+    let mut lab = Lab::new(config(), Bmc::default());
+    lab.session.start(lab.now);
+    while lab.events.is_empty() {
+        lab.settle_over(&mut |_| 1, &mut |answer| {
+            usize::from(Header::peek(&answer[4..]).map(|header| header.kind) != Ok(PayloadKind::RAKP_4))
+        });
+        if lab.session.deadline().is_some() {
+            lab.sleep();
+        }
+    }
+    lab.settle();
+    let no_answer = Error::NoAnswer { to: "RAKP message 3", attempts: 4 };
+    assert_eq!(lab.events, [Event::Closed(Some(no_answer))]);
+    assert_eq!(lab.bmc.opens.len(), 2);
+    assert_eq!(lab.bmc.commands, [(6, 0x3c, 0); 2]);
+}
+
+#[test]
 fn payloads_pass_both_ways() {
     let mut lab = Lab::opened(config(), Bmc::default());
     lab.session.payload(lab.now, PayloadKind::SOL, b"\x01\0\0\0hello").unwrap();
