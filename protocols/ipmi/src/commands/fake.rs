@@ -39,10 +39,6 @@ pub(crate) fn refuse(code: CompletionCode) -> Answer {
     Ok((code, Vec::new()))
 }
 
-pub(crate) const fn is_request(request: &Request, net_fn: NetFn, code: u8) -> bool {
-    request.net_fn.0 == net_fn.0 && request.code == code
-}
-
 /// Lines of hexadecimal bytes.
 pub(crate) fn lines(text: &str) -> Vec<Vec<u8>> {
     text.lines().map(|line| hex::decode(line.replace(' ', "")).unwrap()).collect()

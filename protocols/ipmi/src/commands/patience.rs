@@ -1,4 +1,5 @@
-//! A BMC that is busy says so and is asked again, a few times and with growing pauses.
+//! A BMC that is busy with what was asked says so and is asked again, a few times and with growing pauses. A busy
+//! node as such is the session's to wait for.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::{Carrier, Command, CompletionCode, Error};
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// As [`Carrier::run`], but "node busy" and "timeout while processing" are asked again.
+/// As [`Carrier::run`], but "timeout while processing" and "SDR repository in update mode" are asked again.
 pub(crate) async fn run<C: Command + Sync>(carrier: &impl Carrier, command: &C) -> Result<C::Answer, Error> {
     run_unless(carrier, command, |_| false).await
 }
@@ -22,7 +23,7 @@ pub(crate) async fn run_unless<C: Command + Sync>(
     for _ in 1..ATTEMPTS {
         match carrier.run(command).await {
             Err(Error::Refused { completion, .. })
-                if matches!(completion, CompletionCode::NODE_BUSY | CompletionCode::TIMEOUT)
+                if matches!(completion, CompletionCode::TIMEOUT | CompletionCode::SDR_UPDATING)
                     || busy(completion) =>
             {
                 tokio::time::sleep(pause).await;

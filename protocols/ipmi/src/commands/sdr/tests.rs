@@ -1,4 +1,4 @@
-use super::super::fake::{Fake, OverLimit, Repository, SDRS, is_request, lines, ok, refuse};
+use super::super::fake::{Fake, OverLimit, Repository, SDRS, lines, ok, refuse};
 use super::super::sensor::{Entity, SensorKind};
 use super::*;
 use crate::{CompletionCode, Error, NetFn};
@@ -98,7 +98,7 @@ async fn a_busy_bmc_is_asked_again() {
     let repository = Repository::of_ipmi_sim();
     let turn = std::sync::atomic::AtomicU32::new(0);
     let bmc = Fake::new(|request| match turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 {
-        0 => refuse(CompletionCode::NODE_BUSY),
+        0 => refuse(CompletionCode::SDR_UPDATING),
         1 => refuse(CompletionCode::TIMEOUT),
         _ => repository.answer(request),
     });
@@ -145,16 +145,23 @@ async fn a_cache_is_current_until_the_repository_changes() {
 }
 
 #[tokio::test]
-async fn a_lost_session_is_an_error() {
-    let bmc = Fake::new(|request| {
-        if is_request(request, NetFn::STORAGE, 0x20) {
-            refuse(CompletionCode(0xd4))
-        } else {
-            refuse(CompletionCode(0xc1))
-        }
+async fn a_bmc_that_refuses_both_stores_is_an_error() {
+    let bmc = Fake::new(|request| match request.net_fn {
+        NetFn::STORAGE => refuse(CompletionCode::PRIVILEGE),
+        _ => refuse(CompletionCode::INVALID_COMMAND),
     });
     let refused = SdrCache::read(&bmc, "bmc").await.unwrap_err();
-    assert!(matches!(refused, Error::Refused { completion: CompletionCode(0xd4), .. }));
+    assert!(matches!(refused, Error::Refused { completion: CompletionCode::PRIVILEGE, .. }));
+}
+
+#[tokio::test]
+async fn a_session_lost_on_the_way_is_an_error() {
+    let repository = Repository::of_ipmi_sim();
+    let bmc = Fake::new(|request| match *request.data {
+        [_, _, 20, ..] => Err(Error::Closed),
+        _ => repository.answer(request),
+    });
+    assert_eq!(SdrCache::read(&bmc, "bmc").await.unwrap_err(), Error::Closed);
 }
 
 #[tokio::test]

@@ -126,6 +126,21 @@ async fn no_reading_is_not_zero() {
 }
 
 #[tokio::test]
+async fn a_lost_session_is_the_error_of_all_that_follow() {
+    let repository = Repository::of_ipmi_sim();
+    let bmc = Fake::new(|request| match (request.code, request.data.first()) {
+        (0x2d, Some(3)) => Err(Error::Closed),
+        _ => answer(&repository, request),
+    });
+    let cache = SdrCache::read(&bmc, "bmc").await.unwrap();
+    let before = bmc.count();
+    let readings = sweep(&bmc, &cache).await;
+    assert_eq!(bmc.count() - before, 3);
+    assert!(readings[..2].iter().all(|reading| reading.value.is_ok()));
+    assert!(readings[2..].iter().all(|reading| reading.value == Err(Error::Closed)));
+}
+
+#[tokio::test]
 async fn a_non_linear_sensor_asks_for_its_factors() {
     let mut record = super::super::fake::lines(super::super::fake::SDRS)[0].clone();
     record[23] = 0x70;
