@@ -74,6 +74,14 @@ struct Proved {
     keys: Keys,
 }
 
+/// What a step may look at and use.
+pub(super) struct Step<'a> {
+    pub config: &'a Config,
+    pub now: Instant,
+    pub entropy: &'a mut dyn Entropy,
+    pub out: &'a mut Outbox,
+}
+
 pub(super) struct Handshake {
     stage: Stage,
     /// Those not tried yet come after the first one.
@@ -101,23 +109,18 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// Sends the first message.
-    pub fn start(
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<Self, Error> {
+    pub fn start(step: &mut Step<'_>) -> Result<Self, Error> {
         let mut tag = [0];
-        entropy.fill(&mut tag)?;
+        step.entropy.fill(&mut tag)?;
         let [tag] = tag;
-        let role = config.privilege.number()
-            | match config.lookup {
+        let role = step.config.privilege.number()
+            | match step.config.lookup {
                 Lookup::Name => NAME_ONLY,
                 Lookup::NameAndPrivilege => 0,
             };
         let mut handshake = Self {
             stage: Stage::Capabilities,
-            suites: config.suites(),
+            suites: step.config.suites(),
             console_session: 0,
             managed_session: 0,
             console_random: [0; 16],
@@ -127,14 +130,14 @@ impl Handshake {
             proved: Vec::new(),
             datagram: Vec::new(),
             sent: 0,
-            due: now,
+            due: step.now,
             may_restart: true,
             list: Vec::new(),
             part: 0,
             noise: None,
         };
-        let datagram = sessionless::old_form(&capabilities(config).request(), 0)?;
-        handshake.send(Stage::Capabilities, datagram, config, now, out);
+        let datagram = sessionless::old_form(&capabilities(step.config).request(), 0)?;
+        handshake.send(Stage::Capabilities, datagram, step);
         Ok(handshake)
     }
 
@@ -147,31 +150,25 @@ impl Handshake {
     }
 
     /// Repeats what was not answered, or gives up.
-    pub fn wake(
-        &mut self,
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
-        if now < self.due {
+    pub fn wake(&mut self, step: &mut Step<'_>) -> Result<(), Error> {
+        if step.now < self.due {
             return Ok(());
         }
-        if self.sent < config.timing.attempts {
+        if self.sent < step.config.timing.attempts {
             self.sent += 1;
-            self.due = now + config.timing.handshake_wait;
-            out.put_copy(&self.datagram);
+            self.due = step.now + step.config.timing.handshake_wait;
+            step.out.put_copy(&self.datagram);
             return Ok(());
         }
         match self.stage {
-            Stage::Open if self.suites.len() > 1 && self.noise.is_none() => self.ask_list(config, now, out),
+            Stage::Open if self.suites.len() > 1 && self.noise.is_none() => self.ask_list(step),
             Stage::Rakp4 if self.may_restart => {
                 self.may_restart = false;
-                self.release(entropy, out)?;
-                self.open(config, now, entropy, out)
+                self.release(step)?;
+                self.open(step)
             }
             Stage::Rakp4 => {
-                self.release(entropy, out)?;
+                self.release(step)?;
                 Err(Error::NoAnswer { to: self.stage.sent(), attempts: self.sent })
             }
             stage => Err(match self.noise.take() {
@@ -182,31 +179,24 @@ impl Handshake {
     }
 
     /// A message outside a session: an answer to a command.
-    pub fn message(
-        &mut self,
-        bytes: &[u8],
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
+    pub fn message(&mut self, bytes: &[u8], step: &mut Step<'_>) -> Result<(), Error> {
         match self.stage {
-            Stage::Capabilities => match sessionless::answer(&capabilities(config), 0, bytes) {
+            Stage::Capabilities => match sessionless::answer(&capabilities(step.config), 0, bytes) {
                 None => Ok(()),
                 Some(Err(malformed)) => {
                     self.note(malformed);
                     Ok(())
                 }
                 Some(Ok(Err(CompletionCode::NODE_BUSY))) => {
-                    self.due = now + config.timing.busy_wait;
+                    self.due = step.now + step.config.timing.busy_wait;
                     Ok(())
                 }
                 Some(Ok(Ok(answer))) if !answer.ipmi20 => Err(Error::NoRmcpPlus),
                 // A BMC that refuses the question may open a session all the same.
-                Some(Ok(_)) => self.open(config, now, entropy, out),
+                Some(Ok(_)) => self.open(step),
             },
             Stage::List => match sessionless::answer(&self.part(), self.part, bytes) {
-                Some(Ok(Ok(part))) => self.listed(&part, config, now, entropy, out),
+                Some(Ok(Ok(part))) => self.listed(&part, step),
                 Some(Ok(Err(_))) => Err(Error::NoAnswer { to: self.stage.sent(), attempts: self.sent }),
                 Some(Err(_)) | None => Ok(()),
             },
@@ -219,23 +209,20 @@ impl Handshake {
         &mut self,
         kind: PayloadKind,
         payload: &[u8],
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
+        step: &mut Step<'_>,
     ) -> Result<Option<Established>, Error> {
         match (kind, self.stage) {
             (PayloadKind::OPEN_RESPONSE, Stage::Open | Stage::List) => match OpenResponse::decode(payload) {
-                Ok(Ok(answer)) => self.opened(answer, config, now, entropy, out).map(|()| None),
+                Ok(Ok(answer)) => self.opened(answer, step).map(|()| None),
                 Ok(Err(refusal)) if self.concerns(refusal, self.tag) => {
-                    self.open_refused(refusal.status, config, now, entropy, out).map(|()| None)
+                    self.open_refused(refusal.status, step).map(|()| None)
                 }
                 answer => self.unusable(answer),
             },
             (PayloadKind::RAKP_2, Stage::Rakp2 | Stage::Rakp4) => match Rakp2::decode(payload) {
-                Ok(Ok(answer)) => self.rakp2(answer, config, now, entropy, out).map(|()| None),
+                Ok(Ok(answer)) => self.rakp2(answer, step).map(|()| None),
                 Ok(Err(refusal)) if self.stage == Stage::Rakp2 && self.concerns(refusal, self.rakp1_tag) => {
-                    Err(refused("RAKP message 1", refusal.status, config))
+                    Err(refused("RAKP message 1", refusal.status, step.config))
                 }
                 answer => self.unusable(answer),
             },
@@ -249,9 +236,9 @@ impl Handshake {
                     ) && (self.sent > 1 || self.proved.len() > 1);
                     if moved_on && self.may_restart {
                         self.may_restart = false;
-                        return self.open(config, now, entropy, out).map(|()| None);
+                        return self.open(step).map(|()| None);
                     }
-                    Err(refused("RAKP message 3", refusal.status, config))
+                    Err(refused("RAKP message 3", refusal.status, step.config))
                 }
                 answer => self.unusable(answer),
             },
@@ -260,28 +247,23 @@ impl Handshake {
     }
 
     /// Tells the BMC that a half-open session will not be used (section 13.23, status code of RAKP 3).
-    pub fn abandon(
-        &mut self,
-        status: Status,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
+    pub fn abandon(&mut self, status: Status, step: &mut Step<'_>) -> Result<(), Error> {
         match self.stage {
             Stage::Rakp2 => {
                 let rakp3 = Rakp3 { tag: self.tag, status, managed_session: self.managed_session, code: &[] };
                 let header = Header::sessionless(PayloadKind::RAKP_3);
                 let mut payload = Vec::new();
                 rakp3.encode(&mut payload);
-                out.put(|datagram| packet::seal(header, &payload, None, &[0; 16], datagram))?;
+                step.out.put(|datagram| packet::seal(header, &payload, None, &[0; 16], datagram))?;
                 Ok(())
             }
-            Stage::Rakp4 => self.release(entropy, out),
+            Stage::Rakp4 => self.release(step),
             Stage::Capabilities | Stage::Open | Stage::List => Ok(()),
         }
     }
 
     /// Closes a session that the BMC may have opened although its RAKP 4 did not arrive: its keys are known.
-    fn release(&self, entropy: &mut dyn Entropy, out: &mut Outbox) -> Result<(), Error> {
+    fn release(&self, step: &mut Step<'_>) -> Result<(), Error> {
         let close = CloseSession { session: self.managed_session }.request();
         let message = sessionless::message(&close, 0);
         let suite = self.suite();
@@ -294,8 +276,8 @@ impl Handshake {
         };
         for proved in &self.proved {
             let mut iv = [0; 16];
-            entropy.fill(&mut iv)?;
-            out.put(|datagram| packet::seal(header, &message, Some(&proved.keys), &iv, datagram))?;
+            step.entropy.fill(&mut iv)?;
+            step.out.put(|datagram| packet::seal(header, &message, Some(&proved.keys), &iv, datagram))?;
         }
         Ok(())
     }
@@ -321,13 +303,13 @@ impl Handshake {
         Ok(None)
     }
 
-    fn send(&mut self, stage: Stage, datagram: Vec<u8>, config: &Config, now: Instant, out: &mut Outbox) {
+    fn send(&mut self, stage: Stage, datagram: Vec<u8>, step: &mut Step<'_>) {
         self.stage = stage;
         self.datagram = datagram;
         self.sent = 1;
-        self.due = now + config.timing.handshake_wait;
+        self.due = step.now + step.config.timing.handshake_wait;
         self.noise = None;
-        out.put_copy(&self.datagram);
+        step.out.put_copy(&self.datagram);
     }
 
     fn send_payload(
@@ -335,28 +317,20 @@ impl Handshake {
         stage: Stage,
         kind: PayloadKind,
         payload: &[u8],
-        config: &Config,
-        now: Instant,
-        out: &mut Outbox,
+        step: &mut Step<'_>,
     ) -> Result<(), Error> {
         let mut datagram = Vec::new();
         packet::seal(Header::sessionless(kind), payload, None, &[0; 16], &mut datagram)?;
-        self.send(stage, datagram, config, now, out);
+        self.send(stage, datagram, step);
         Ok(())
     }
 
-    fn open(
-        &mut self,
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
+    fn open(&mut self, step: &mut Step<'_>) -> Result<(), Error> {
         let mut id = [0; 4];
-        entropy.fill(&mut id)?;
+        step.entropy.fill(&mut id)?;
         // 0 means no session.
         self.console_session = u32::from_le_bytes(id).max(1);
-        entropy.fill(&mut self.console_random)?;
+        step.entropy.fill(&mut self.console_random)?;
         self.tag = self.tag.wrapping_add(1);
         self.proved.clear();
         let mut payload = Vec::new();
@@ -367,54 +341,40 @@ impl Handshake {
             algorithms: self.suite().algorithms(),
         }
         .encode(&mut payload);
-        self.send_payload(Stage::Open, PayloadKind::OPEN_REQUEST, &payload, config, now, out)
+        self.send_payload(Stage::Open, PayloadKind::OPEN_REQUEST, &payload, step)
     }
 
-    fn ask_list(&mut self, config: &Config, now: Instant, out: &mut Outbox) -> Result<(), Error> {
+    fn ask_list(&mut self, step: &mut Step<'_>) -> Result<(), Error> {
         let datagram = sessionless::new_form(&self.part().request(), self.part)?;
-        self.send(Stage::List, datagram, config, now, out);
+        self.send(Stage::List, datagram, step);
         Ok(())
     }
 
-    fn listed(
-        &mut self,
-        part: &[u8],
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
+    fn listed(&mut self, part: &[u8], step: &mut Step<'_>) -> Result<(), Error> {
         self.list.extend_from_slice(part);
         if part.len() == GetCipherSuites::PART && self.part < 63 {
             self.part += 1;
-            return self.ask_list(config, now, out);
+            return self.ask_list(step);
         }
         let records = SuiteRecord::read(&self.list);
         let listed = records.iter().any(|record| record.algorithms == self.suite().algorithms());
         match self.suites {
             [_, rest @ ..] if !listed && !records.is_empty() && !rest.is_empty() => {
                 self.suites = rest;
-                self.open(config, now, entropy, out)
+                self.open(step)
             }
-            _ => Err(Error::NoAnswer { to: Stage::Open.sent(), attempts: config.timing.attempts }),
+            _ => Err(Error::NoAnswer { to: Stage::Open.sent(), attempts: step.config.timing.attempts }),
         }
     }
 
-    fn opened(
-        &mut self,
-        answer: OpenResponse,
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
+    fn opened(&mut self, answer: OpenResponse, step: &mut Step<'_>) -> Result<(), Error> {
         if answer.tag != self.tag || answer.console_session != self.console_session {
             return Ok(());
         }
         if answer.algorithms != self.suite().algorithms() {
             return Err(Error::Downgraded { asked: self.suite(), answered: answer.algorithms });
         }
-        entropy.fill(&mut self.console_random)?;
+        step.entropy.fill(&mut self.console_random)?;
         self.managed_session = answer.managed_session;
         self.tag = self.tag.wrapping_add(1);
         self.rakp1_tag = self.tag;
@@ -424,38 +384,24 @@ impl Handshake {
             managed_session: self.managed_session,
             console_random: self.console_random,
             role: self.role,
-            user: config.user.as_bytes(),
+            user: step.config.user.as_bytes(),
         }
         .encode(&mut payload);
-        self.send_payload(Stage::Rakp2, PayloadKind::RAKP_1, &payload, config, now, out)
+        self.send_payload(Stage::Rakp2, PayloadKind::RAKP_1, &payload, step)
     }
 
-    fn open_refused(
-        &mut self,
-        status: Status,
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
+    fn open_refused(&mut self, status: Status, step: &mut Step<'_>) -> Result<(), Error> {
         match self.suites {
             [_, rest @ ..] if status.refuses_suite() && !rest.is_empty() => {
                 self.suites = rest;
-                self.open(config, now, entropy, out)
+                self.open(step)
             }
             _ if status.refuses_suite() => Err(Error::SuiteRefused { suite: self.suite(), status }),
-            _ => Err(refused("Open Session Request", status, config)),
+            _ => Err(refused("Open Session Request", status, step.config)),
         }
     }
 
-    fn rakp2(
-        &mut self,
-        answer: Rakp2<'_>,
-        config: &Config,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        out: &mut Outbox,
-    ) -> Result<(), Error> {
+    fn rakp2(&mut self, answer: Rakp2<'_>, step: &mut Step<'_>) -> Result<(), Error> {
         if answer.tag != self.rakp1_tag || answer.console_session != self.console_session {
             return Ok(());
         }
@@ -470,18 +416,18 @@ impl Handshake {
             managed_random: &answer.managed_random,
             guid: &answer.guid,
             role: self.role,
-            user: config.user.as_bytes(),
+            user: step.config.user.as_bytes(),
         };
-        let password = config.password.bytes();
+        let password = step.config.password.bytes();
         if !exchange.rakp2(password).matches(answer.code) {
             if !self.proved.is_empty() {
                 return Ok(());
             }
-            self.abandon(Status::INVALID_CHECK_VALUE, entropy, out)?;
+            self.abandon(Status::INVALID_CHECK_VALUE, step)?;
             return Err(Error::Credentials { by: Rejection::Code });
         }
         let code = exchange.rakp3(password);
-        let key = exchange.session_key(password, config.bmc_key.as_ref().map(|key| key.bytes()));
+        let key = exchange.session_key(password, step.config.bmc_key.as_ref().map(|key| key.bytes()));
         let check = exchange.rakp4(&key);
         self.tag = self.tag.wrapping_add(1);
         self.proved.truncate(1);
@@ -503,7 +449,7 @@ impl Handshake {
             code: code.as_slice(),
         }
         .encode(&mut payload);
-        self.send_payload(Stage::Rakp4, PayloadKind::RAKP_3, &payload, config, now, out)
+        self.send_payload(Stage::Rakp4, PayloadKind::RAKP_3, &payload, step)
     }
 
     fn rakp4(&mut self, answer: Rakp4<'_>) -> Result<Option<Established>, Error> {

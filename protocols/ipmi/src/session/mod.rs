@@ -30,7 +30,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use self::{
     active::{Active, Arrival, DATA_MAX, Owner},
-    handshake::{Established, Handshake},
+    handshake::{Established, Handshake, Step},
     outbox::Outbox,
     sessionless::Incoming,
 };
@@ -144,7 +144,9 @@ impl Session {
     /// Begins to open the session; only the first call does something.
     pub fn start(&mut self, now: Instant) {
         if matches!(self.state, State::Idle) {
-            match Handshake::start(&self.config, now, &mut *self.entropy, &mut self.out) {
+            let mut step =
+                Step { config: &self.config, now, entropy: &mut *self.entropy, out: &mut self.out };
+            match Handshake::start(&mut step) {
                 Ok(handshake) => self.state = State::Handshake(Box::new(handshake)),
                 Err(error) => self.end(Some(error)),
             }
@@ -207,14 +209,16 @@ impl Session {
         };
         match (&mut self.state, incoming) {
             (State::Handshake(handshake), Incoming::Message(bytes)) => {
-                let entropy = &mut *self.entropy;
-                if let Err(error) = handshake.message(bytes, &self.config, now, entropy, &mut self.out) {
+                let mut step =
+                    Step { config: &self.config, now, entropy: &mut *self.entropy, out: &mut self.out };
+                if let Err(error) = handshake.message(bytes, &mut step) {
                     self.end(Some(error));
                 }
             }
             (State::Handshake(handshake), Incoming::Handshake(kind, payload)) => {
-                let entropy = &mut *self.entropy;
-                match handshake.payload(kind, payload, &self.config, now, entropy, &mut self.out) {
+                let mut step =
+                    Step { config: &self.config, now, entropy: &mut *self.entropy, out: &mut self.out };
+                match handshake.payload(kind, payload, &mut step) {
                     Ok(None) => {}
                     Ok(Some(established)) => self.established(now, established),
                     Err(error) => self.end(Some(error)),
@@ -246,7 +250,9 @@ impl Session {
         match &mut self.state {
             State::Idle | State::Closed => {}
             State::Handshake(handshake) => {
-                if let Err(error) = handshake.wake(&self.config, now, &mut *self.entropy, &mut self.out) {
+                let mut step =
+                    Step { config: &self.config, now, entropy: &mut *self.entropy, out: &mut self.out };
+                if let Err(error) = handshake.wake(&mut step) {
                     self.end(Some(error));
                 }
             }
@@ -304,7 +310,9 @@ impl Session {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Active { active, .. } => self.say_goodbye(now, active, None),
             State::Handshake(mut handshake) => {
-                let told = handshake.abandon(Status::NO_RESOURCES, &mut *self.entropy, &mut self.out);
+                let mut step =
+                    Step { config: &self.config, now, entropy: &mut *self.entropy, out: &mut self.out };
+                let told = handshake.abandon(Status::NO_RESOURCES, &mut step);
                 self.end(told.err());
             }
             State::Lost { mut active, .. } => {
