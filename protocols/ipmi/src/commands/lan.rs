@@ -99,6 +99,7 @@ const GATEWAY: u8 = 12;
 const GATEWAY_MAC: u8 = 13;
 const VLAN: u8 = 20;
 const VLAN_PRIORITY: u8 = 21;
+const SUITE_COUNT: u8 = 22;
 const SUITES: u8 = 23;
 const SUITE_PRIVILEGES: u8 = 24;
 
@@ -179,6 +180,7 @@ pub struct LanSettings {
 /// Reads the settings of a channel. Parameters that the BMC does not have are left out.
 pub async fn read(carrier: &impl Carrier, channel: u8) -> Result<LanSettings, Error> {
     let vlan = parameter::<2>(carrier, channel, VLAN).await?.map(u16::from_le_bytes);
+    let count = parameter(carrier, channel, SUITE_COUNT).await?.map(|[count]| usize::from(count));
     let suites = optional(carrier, channel, SUITES).await?.unwrap_or_default();
     let limits = optional(carrier, channel, SUITE_PRIVILEGES).await?.unwrap_or_default();
     Ok(LanSettings {
@@ -190,22 +192,22 @@ pub async fn read(carrier: &impl Carrier, channel: u8) -> Result<LanSettings, Er
         gateway_mac: parameter(carrier, channel, GATEWAY_MAC).await?.map(Mac),
         vlan: vlan.filter(|vlan| vlan & VLAN_ENABLED != 0).map(|vlan| vlan & VLAN_MASK),
         vlan_priority: parameter(carrier, channel, VLAN_PRIORITY).await?.map(|[bits]| bits & 0b111),
-        suites: suite_limits(&suites, &limits),
+        suites: suite_limits(count, &suites, &limits),
     })
 }
 
-/// Parameters 23 and 24 joined: both begin with a reserved byte; the limits are nibbles, the lower first.
-pub(crate) fn suite_limits(suites: &[u8], limits: &[u8]) -> Vec<SuiteLimit> {
+/// Parameters 22 to 24 joined: 23 and 24 begin with a reserved byte; the limits are nibbles, the lower first.
+fn suite_limits(count: Option<usize>, suites: &[u8], limits: &[u8]) -> Vec<SuiteLimit> {
     const MOST_SUITES: usize = 16;
     let limits: Vec<u8> =
         limits.iter().skip(1).flat_map(|pair| [pair & 0x0f, pair >> 4]).take(MOST_SUITES).collect();
-    let suites = suites.iter().skip(1).take(MOST_SUITES).enumerate();
-    suites
-        .map(|(index, &suite)| SuiteLimit {
-            suite,
-            limit: limits.get(index).copied().and_then(Privilege::from_number),
-        })
-        .collect()
+    let suites = suites.get(1..).unwrap_or_default();
+    // Without a count, zeros at the end are room and not suite 0, which stands first where it is offered.
+    let used = suites.iter().rposition(|suite| *suite != 0).map_or(suites.len().min(1), |last| last + 1);
+    let count = count.unwrap_or(used).min(MOST_SUITES);
+    let limit = |index: usize| limits.get(index).copied().and_then(Privilege::from_number);
+    let suites = suites.iter().take(count).enumerate();
+    suites.map(|(index, &suite)| SuiteLimit { suite, limit: limit(index) }).collect()
 }
 
 /// A parameter of at least `N` bytes.
@@ -258,6 +260,19 @@ mod tests {
                 SuiteLimit { suite: 17, limit: Some(Privilege::Administrator) },
             ]
         );
+    }
+
+    #[test]
+    fn room_for_suites_is_not_suite_0() {
+        let ids = |count, suites: &[u8]| {
+            suite_limits(count, suites, &[]).iter().map(|limit| limit.suite).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(Some(2), &[0, 3, 17, 0, 0]), [3, 17]);
+        assert_eq!(ids(None, &[0, 3, 17, 0, 0]), [3, 17]);
+        assert_eq!(ids(None, &[0, 0, 3, 0, 0]), [0, 3]);
+        assert_eq!(ids(None, &[0, 0, 0, 0]), [0]);
+        assert_eq!(ids(Some(255), &[0; 40]), [0; 16]);
+        assert_eq!(ids(None, &[]), []);
     }
 
     #[test]
