@@ -155,6 +155,11 @@ impl Handshake {
             return Ok(());
         }
         if self.sent < step.config.timing.attempts {
+            if self.stage == Stage::List {
+                // Some BMCs tell their list in one of the two forms only.
+                let form = if self.sent % 2 == 1 { sessionless::old_form } else { sessionless::new_form };
+                self.datagram = form(&self.part().request(), self.part)?;
+            }
             self.sent += 1;
             self.due = step.now + step.config.timing.handshake_wait;
             step.out.put_copy(&self.datagram);
