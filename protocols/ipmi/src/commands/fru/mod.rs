@@ -10,4 +10,4 @@ mod tests;
 
 pub use area::{Area, Problem};
 pub use inventory::{Board, Chassis, Inventory, Multirecord, Product, chassis_type_name};
-pub use read::read;
+pub use read::{Device, devices, read};

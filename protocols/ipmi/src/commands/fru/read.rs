@@ -1,6 +1,8 @@
 //! Fetches the parts of an inventory that hold something: an EEPROM is often much larger than what it says.
 
 use super::super::patience::{is_about_one_answer, refusal, run, run_unless, wants_less};
+use super::super::sdr::SdrCache;
+use super::super::sensor::record::BMC;
 use super::area::{Area, HEADER_LEN, Offsets, RECORD_HEADER_LEN, RECORD_VERSION};
 use super::commands::{FruAreaInfo, GetFruAreaInfo, ReadFruData};
 use super::inventory::Inventory;
@@ -12,6 +14,29 @@ const FRU_BUSY: CompletionCode = CompletionCode(0x81);
 /// Bytes asked for at once; halved by a BMC that cannot.
 const FIRST_PART: u8 = 64;
 const SMALLEST_PART: u8 = 4;
+
+/// A FRU device that can be read through the BMC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Device {
+    pub id: u8,
+    /// Of its locator record; empty for device 0 without one.
+    pub name: String,
+}
+
+/// The FRU devices behind the BMC: its own, and those its records name. Memories on a bus of their own and devices of
+/// other controllers are not among them.
+pub fn devices(cache: &SdrCache) -> Vec<Device> {
+    let mut devices = vec![Device { id: 0, name: String::new() }];
+    let behind_bmc = cache.frus().filter(|fru| fru.is_logical && fru.address == BMC && fru.lun == 0);
+    for fru in behind_bmc {
+        match devices.iter_mut().find(|device| device.id == fru.device) {
+            Some(device) if device.name.is_empty() => device.name.clone_from(&fru.name),
+            Some(_) => {}
+            None => devices.push(Device { id: fru.device, name: fru.name.clone() }),
+        }
+    }
+    devices
+}
 
 /// Reads and decodes the inventory of a FRU device behind the BMC; device 0 is the BMC's own.
 ///

@@ -1,7 +1,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::Timestamp;
-use super::super::fake::{Answer, FRU, Fake, lines, ok, refuse};
+use super::super::fake::{Answer, FRU, Fake, Repository, lines, ok, refuse};
+use super::super::sdr::SdrCache;
 use super::*;
 use crate::{CompletionCode, Request};
 
@@ -31,6 +32,19 @@ fn serve(image: &[u8], limit: usize, by_words: bool, request: &Request) -> Answe
         }
         _ => refuse(CompletionCode::INVALID_COMMAND),
     }
+}
+
+#[tokio::test]
+async fn devices_are_the_bmcs_own_and_those_of_its_records() {
+    let mut repository = Repository::of_ipmi_sim();
+    let mut second = repository.records.iter().find(|record| record[3] == 0x11).unwrap().clone();
+    (second[0], second[6]) = (0xe0, 3);
+    let mut elsewhere = second.clone();
+    (elsewhere[0], elsewhere[5]) = (0xe1, 0x2c);
+    repository.records.extend([second, elsewhere]);
+    let cache = SdrCache::read(&Fake::new(|request| repository.answer(request)), "bmc").await.unwrap();
+    let device = |id| Device { id, name: "Mainboard".to_owned() };
+    assert_eq!(devices(&cache), [device(0), device(3)]);
 }
 
 /// What ipmitool printed for the same inventory.

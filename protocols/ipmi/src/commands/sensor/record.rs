@@ -45,7 +45,7 @@ pub struct Sensor {
 }
 
 /// The slave address of a BMC.
-const BMC: u8 = 0x20;
+pub(crate) const BMC: u8 = 0x20;
 
 /// The fields that full and compact records begin with.
 struct Common {
