@@ -11,6 +11,7 @@ pub mod completion;
 pub mod error;
 pub mod session;
 pub mod sockets;
+pub mod sol;
 pub mod wire;
 
 pub use client::{Client, PayloadChannel, Target, probe};
