@@ -13,6 +13,7 @@ use rackhand_ipmi::commands::sensor::{
 };
 use rackhand_ipmi::commands::{channel, chassis, device, fru, lan, sdr, sel, user};
 use rackhand_ipmi::session::{Config, Discovery, Key, Lookup, Privilege, Session, SuitePolicy, Timing};
+use rackhand_ipmi::sol::{self, Machine, Packet, Settings};
 use rackhand_ipmi::wire::packet::{Header, PayloadKind};
 use rackhand_ipmi::wire::suite::Suite;
 use rackhand_ipmi::wire::{crypto, handshake, message, packet, rmcp};
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: wire },
     Target { name: "sealed", run: sealed },
     Target { name: "session", run: session },
+    Target { name: "sol", run: sol },
 ];
 
 /// Most bytes of text that any id string or field can become: four characters for three bytes, three bytes each.
@@ -306,4 +308,47 @@ fn session(data: &[u8]) {
         while discovery.transmit().is_some() {}
     }
     assert!(steps <= data.len());
+}
+
+/// The console's side of a serial port, and a BMC that sends anything: a step, a length, a payload.
+fn sol(data: &[u8]) {
+    if let Ok(packet) = Packet::parse(data) {
+        assert_eq!(Packet::parse(&packet.encode()), Ok(packet));
+    }
+    parse_sol_answers(data);
+    let settings = Settings { receive_buffer: 1024, send_buffer: 256, ..Settings::default() };
+    let mut machine = Machine::new(settings);
+    let mut now = tokio::time::Instant::now();
+    let (mut rest, mut arrived, mut read) = (data, 0, 0);
+    while let Some((&[step, length], tail)) = rest.split_first_chunk::<2>() {
+        let (payload, tail) = tail.split_at_checked(usize::from(length)).unwrap_or((tail, &[]));
+        rest = tail;
+        arrived += payload.len();
+        match step % 4 {
+            0 => drop(machine.write(payload)),
+            1 => machine.send_break(),
+            _ => {}
+        }
+        machine.handle(payload, now);
+        let mut sent = 0;
+        while let Some(packet) = machine.poll_transmit(now) {
+            sent += 1;
+            assert!(packet.len() < 300 && sent < 64, "one payload is answered by many");
+        }
+        if step & 0x10 != 0 {
+            read += machine.read(&mut [0; 64], now);
+        }
+        if step & 0x20 != 0 {
+            now = machine.deadline().unwrap_or(now).max(now);
+        }
+    }
+    assert!(read <= arrived, "characters come from the BMC alone");
+}
+
+fn parse_sol_answers(data: &[u8]) {
+    let _ = sol::ActivatePayload { instance: 1, encryption: true, authentication: true }.parse(data);
+    let _ = sol::GetPayloadActivationStatus.parse(data);
+    let _ = sol::GetPayloadInstanceInfo { instance: 1 }.parse(data);
+    let _ = sol::GetSessionInfo { session_id: 1 }.parse(data);
+    let _ = sol::GetSolParameter { channel: 14, parameter: 1 }.parse(data);
 }
