@@ -9,13 +9,11 @@ use std::{fmt, net::SocketAddrV4, time::Duration};
 use tokio::time::sleep;
 
 use super::{
-    commands::{
-        ActivatePayload, DeactivatePayload, GetPayloadInstanceInfo, GetSessionInfo, Payload, SessionInfo,
-    },
+    commands::{ActivatePayload, DeactivatePayload, GetPayloadInstanceInfo, Payload},
     machine::Settings,
     packet::{HEADER, MAX_CHARACTERS},
 };
-use crate::{Carrier, Command as _, CompletionCode, Error};
+use crate::{Carrier, Command as _, CompletionCode, Error, commands::device::GetSessionInfo};
 
 /// A session of ours that held a console: worth keeping until the console is known to be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,17 +70,19 @@ pub struct Activated {
 pub struct Holder {
     /// `None`: the BMC does not tell, or holds it for nobody.
     pub session_id: Option<u32>,
-    pub session: SessionInfo,
+    /// The user's number in the BMC's table.
+    pub user: Option<u8>,
+    pub console: Option<SocketAddrV4>,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(id) = self.session_id else { return f.write_str("a session that the BMC does not name") };
         write!(f, "session {id:#010x}")?;
-        if let Some(user) = self.session.user {
+        if let Some(user) = self.user {
             write!(f, ", user {user}")?;
         }
-        if let Some(console) = self.session.console {
+        if let Some(console) = self.console {
             write!(f, ", from {console}")?;
         }
         Ok(())
@@ -126,8 +126,8 @@ pub async fn activate(carrier: &impl Carrier, options: &SolOptions) -> Result<Ac
                 let found = holder(carrier, instance).await?;
                 let own = found.session_id.map(|session_id| OwnSession {
                     session_id,
-                    user: found.session.user,
-                    console: found.session.console,
+                    user: found.user,
+                    console: found.console,
                 });
                 let settings = fit(&options.settings, payload);
                 return Ok(Activated { instance, payload, own, recovered, settings });
@@ -165,12 +165,17 @@ pub async fn holder(carrier: &impl Carrier, instance: u8) -> Result<Holder, Erro
         Err(error) => return Err(error),
     };
     let Some(id) = session_id else { return Ok(Holder::default()) };
-    let session = match carrier.run(&GetSessionInfo { session_id: id }).await {
-        Ok(session) => session,
-        Err(Error::Refused { .. } | Error::Malformed(_)) => SessionInfo::default(),
+    let session = match carrier.run(&GetSessionInfo::Id(id)).await {
+        Ok(info) => info.session,
+        Err(Error::Refused { .. } | Error::Malformed(_)) => None,
         Err(error) => return Err(error),
     };
-    Ok(Holder { session_id, session })
+    let console = session.and_then(|session| session.console);
+    Ok(Holder {
+        session_id,
+        user: session.map(|session| session.user),
+        console: console.map(|(address, port)| SocketAddrV4::new(address.into(), port)),
+    })
 }
 
 /// Ends the instance; that it was not active is as good.
@@ -191,7 +196,7 @@ fn is_ours(holder: &Holder, options: &SolOptions) -> bool {
     fn agrees<T: PartialEq>(known: Option<T>, told: Option<T>) -> bool {
         known.is_none() || told.is_none() || known == told
     }
-    agrees(own.user, holder.session.user) && agrees(own.console, holder.session.console)
+    agrees(own.user, holder.user) && agrees(own.console, holder.console)
 }
 
 /// The largest packet that the BMC takes. A size that cannot be (too small, or more than one byte can count: both are
@@ -199,7 +204,8 @@ fn is_ours(holder: &Holder, options: &SolOptions) -> bool {
 fn fit(settings: &Settings, payload: Payload) -> Settings {
     const SAFE: usize = 64;
     let size = usize::from(payload.inbound_size);
-    let characters = if (HEADER + 1..=HEADER + MAX_CHARACTERS).contains(&size) { size - HEADER } else { SAFE };
+    let characters =
+        if (HEADER + 1..=HEADER + MAX_CHARACTERS).contains(&size) { size - HEADER } else { SAFE };
     Settings { characters: settings.characters.min(characters), ..settings.clone() }
 }
 

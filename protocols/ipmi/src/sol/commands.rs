@@ -1,6 +1,4 @@
-//! Commands about payloads (sections 24.1 to 24.5) and the session that holds one (section 22.20).
-
-use std::net::{Ipv4Addr, SocketAddrV4};
+//! Commands about payloads (sections 24.1 to 24.5).
 
 use crate::{Command, Malformed, NetFn, Request};
 
@@ -94,7 +92,10 @@ impl Command for GetPayloadActivationStatus {
 
     fn parse(&self, data: &[u8]) -> Result<ActivationStatus, Malformed> {
         let [capacity, low, rest @ ..] = data else {
-            return Err(Malformed { what: "Get Payload Activation Status answer", why: "shorter than 2 bytes" });
+            return Err(Malformed {
+                what: "Get Payload Activation Status answer",
+                why: "shorter than 2 bytes",
+            });
         };
         let bits = word(*low, rest.first().copied().unwrap_or_default());
         let active = (0..16).filter(|bit| bits & 1 << bit != 0).map(|bit| bit + 1).collect();
@@ -132,47 +133,6 @@ impl Command for GetPayloadInstanceInfo {
     }
 }
 
-/// Get Session Info of the session with this id (section 22.20).
-#[derive(Clone, Copy, Debug)]
-pub struct GetSessionInfo {
-    pub session_id: u32,
-}
-
-/// Who is behind a session, as far as the BMC says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SessionInfo {
-    /// Number of the user in the BMC's table.
-    pub user: Option<u8>,
-    /// Address and port of the console; IPv4 only, the command knows nothing else.
-    pub console: Option<SocketAddrV4>,
-}
-
-impl Command for GetSessionInfo {
-    type Answer = SessionInfo;
-
-    fn request(&self) -> Request {
-        let mut data = vec![0xff];
-        data.extend(self.session_id.to_le_bytes());
-        app(0x3d, data)
-    }
-
-    fn parse(&self, data: &[u8]) -> Result<SessionInfo, Malformed> {
-        // Handle, possible and active sessions; without a session nothing follows.
-        let Some(session) = data.get(3..) else {
-            return Err(Malformed { what: "Get Session Info answer", why: "shorter than 3 bytes" });
-        };
-        let user = session.first().map(|user| user & 0x3f).filter(|user| *user != 0);
-        // User, privilege, channel; then address, MAC and port of a LAN session.
-        let console = session.get(3..15).and_then(|lan| match lan {
-            [a, b, c, d, _, _, _, _, _, _, low, high] => {
-                Some(SocketAddrV4::new(Ipv4Addr::new(*a, *b, *c, *d), word(*low, *high)))
-            }
-            _ => None,
-        });
-        Ok(SessionInfo { user, console: console.filter(|console| !console.ip().is_unspecified()) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,16 +154,5 @@ mod tests {
         assert_eq!(info.parse(&[0; 12]).unwrap().session_id, None);
         let status = GetPayloadActivationStatus.parse(&[0xf2, 0b101, 0b1000_0000]).unwrap();
         assert_eq!(status, ActivationStatus { capacity: 2, active: vec![1, 3, 16] });
-    }
-
-    #[test]
-    fn a_session_names_its_user_and_its_console() {
-        let command = GetSessionInfo { session_id: 0x0102_0304 };
-        assert_eq!(command.request().data, [0xff, 4, 3, 2, 1]);
-        let lan = [9, 4, 1, 0x42, 4, 0x11, 10, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0x39, 0x30];
-        let info = command.parse(&lan).unwrap();
-        assert_eq!(info, SessionInfo { user: Some(2), console: Some("10.0.0.7:12345".parse().unwrap()) });
-        assert_eq!(command.parse(&[0, 4, 1]).unwrap(), SessionInfo::default());
-        assert!(command.parse(&[0, 4]).is_err());
     }
 }

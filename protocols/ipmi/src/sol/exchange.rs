@@ -89,14 +89,15 @@ impl Bmc {
     }
 }
 
-/// What happens to one datagram: how late each of its copies comes, in milliseconds.
+/// What happens to one datagram: how late each of its copies comes, in milliseconds. Sooner than fifteen packets later,
+/// when its number comes again: the session's replay window drops what is older.
 type Fate = Vec<u64>;
 
 fn fates() -> impl Strategy<Value = Vec<Fate>> {
     let fate = prop_oneof![
         6 => (1u64..40).prop_map(|late| vec![late]),
         1 => Just(vec![]),
-        1 => vec(1u64..120, 2),
+        1 => vec(1u64..40, 2),
     ];
     vec(fate, 1..80)
 }
@@ -232,7 +233,9 @@ proptest! {
 }
 
 fn sent(machine: &mut Machine, now: Instant) -> Vec<Packet> {
-    std::iter::from_fn(|| machine.poll_transmit(now)).map(|payload| Packet::parse(&payload).unwrap()).collect()
+    std::iter::from_fn(|| machine.poll_transmit(now))
+        .map(|payload| Packet::parse(&payload).unwrap())
+        .collect()
 }
 
 fn data(sequence: u8, characters: &[u8]) -> Vec<u8> {
@@ -306,7 +309,8 @@ fn a_packet_that_comes_twice_is_answered_twice_and_shown_once() {
     machine.handle(&data(7, b"login: "), now);
     // OpenBMC repeats with more when more has come meanwhile.
     machine.handle(&data(7, b"login: root"), now);
-    let answers: Vec<_> = sent(&mut machine, now).iter().map(|packet| (packet.acknowledges, packet.accepted)).collect();
+    let answers: Vec<_> =
+        sent(&mut machine, now).iter().map(|packet| (packet.acknowledges, packet.accepted)).collect();
     assert_eq!(answers, [(7, 7), (7, 7), (7, 11)]);
     assert_eq!(read(&mut machine, now), b"login: root");
     machine.handle(&data(6, b"old"), now);

@@ -7,6 +7,7 @@
 //! active stream ends with a [`SolEnd`], which every read gives after the last byte that arrived.
 
 mod activate;
+mod client;
 mod commands;
 mod config;
 mod end;
@@ -22,7 +23,7 @@ mod stream_tests;
 pub use activate::{Activated, Holder, OwnSession, SolError, SolOptions, activate, holder};
 pub use commands::{
     ActivatePayload, ActivationStatus, DeactivatePayload, GetPayloadActivationStatus, GetPayloadInstanceInfo,
-    GetSessionInfo, InstanceInfo, Payload, SessionInfo,
+    InstanceInfo, Payload,
 };
 pub use config::{GetSolParameter, SolConfig};
 pub use end::SolEnd;

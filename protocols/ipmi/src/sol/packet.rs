@@ -102,7 +102,11 @@ mod tests {
         assert_eq!(packet.encode(), [0x03, 0x0f, 0x07, 0x50, b'o', b'k']);
         assert_eq!(Packet::parse(&packet.encode()).unwrap(), packet);
         let packet = Packet::parse(&[0xf3, 0xf2, 0, 0b0011_1100]).unwrap();
-        assert_eq!((packet.sequence, packet.acknowledges, packet.nack), (3, 2, false), "reserved bits are ignored");
+        assert_eq!(
+            (packet.sequence, packet.acknowledges, packet.nack),
+            (3, 2, false),
+            "reserved bits are ignored"
+        );
         for flag in [status::UNAVAILABLE, status::DEACTIVATING, status::OVERRUN, status::BREAK] {
             assert!(packet.has(flag));
         }

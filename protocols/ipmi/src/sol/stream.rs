@@ -249,7 +249,9 @@ async fn run(
 ) -> Result<(), Error> {
     let end = exchange(&shared, &carrier, &mut channel, &activated).await;
     let end = match end {
-        SolEnd::Deactivated => timeout(LINGER, taken_over(&carrier, &activated)).await.ok().flatten().unwrap_or(end),
+        SolEnd::Deactivated => {
+            timeout(LINGER, taken_over(&carrier, &activated)).await.ok().flatten().unwrap_or(end)
+        }
         end => end,
     };
     tracing::debug!(%end, "console ended");

@@ -42,11 +42,8 @@ struct Pipe {
     from_bmc: mpsc::UnboundedReceiver<Packet>,
 }
 
-const LOST: Error = Error::Refused {
-    completion: CompletionCode::UNSPECIFIED,
-    net_fn: crate::NetFn::APP,
-    code: 0,
-};
+const LOST: Error =
+    Error::Refused { completion: CompletionCode::UNSPECIFIED, net_fn: crate::NetFn::APP, code: 0 };
 
 impl SolChannel for Pipe {
     async fn send(&mut self, payload: Vec<u8>) -> Result<(), Error> {
