@@ -50,7 +50,10 @@ const PROBLEM = {
 export default class Control extends WorkerEntrypoint {
   async fetch(request) {
     try {
-      return await living(() => rust.fetch(request, this.env, this.ctx));
+      const answer = living(() => rust.fetch(request, this.env, this.ctx));
+      // Also when the caller goes away: what was begun for it would else be kept, and never end.
+      this.ctx.waitUntil(answer.catch(() => {}));
+      return await answer;
     } catch (error) {
       console.error(JSON.stringify({ level: "ERROR", message: "panic", error: String(error) }));
       return Response.json(PROBLEM, {

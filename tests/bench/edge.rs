@@ -13,6 +13,7 @@ use rackhand_tests::{
     TestSite,
     edge::{Edge, Usage, send},
     host::{Kind, Options},
+    load,
     site::{event, granted, item},
 };
 use reqwest::{Method, RequestBuilder};
@@ -24,6 +25,8 @@ const CLIENTS: [usize; 2] = [1, 16];
 const SERVERS: usize = 100;
 /// Requests for the cost of a connection.
 const SAMPLES: usize = 100;
+/// Requests for the Worker's memory.
+const REQUESTS: usize = 50_000;
 
 /// Markdown.
 pub async fn measure() -> String {
@@ -41,7 +44,15 @@ pub async fn measure() -> String {
         table += &format!("| {} | {clients} | {native} | {worker} | {spin} |\n", work.name());
     }
     eprintln!("edge: connections of the Worker");
-    table + "\n" + &connections().await
+    let connections = connections().await;
+    eprintln!("edge: memory of the Worker");
+    let resident = load::resident(REQUESTS).await;
+    let [first, half, last] = [0, 4, 9].map(|tenth: usize| resident[tenth]);
+    format!(
+        "{table}\n{connections}\nMemory of the Worker over {REQUESTS} requests, of which three in ten are given up by \
+         who sent them: {first} MiB resident after a tenth, {half} MiB after half of them, {last} MiB at the end; the \
+         JavaScript heap may take 64 MiB.\n"
+    )
 }
 
 #[derive(Clone, Copy)]

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use xtask::edge;
 
-use crate::{TestDatabase, server::TICK_TOKEN};
+use crate::{TestDatabase, server::TICK_TOKEN, workerd};
 
 pub use xtask::edge::Host as Kind;
 
@@ -28,6 +28,9 @@ pub struct Options {
     pub database_url: Option<String>,
     /// For the Worker: through its Hyperdrive binding instead of the secret.
     pub hyperdrive: bool,
+    /// For the Worker: workerd without Miniflare, which does not pass on that a caller has gone. Its JavaScript heap
+    /// is limited, as the platform would; beyond that it ends.
+    pub alone: bool,
     /// Longest time a request is held open; 20 s (Spin: 5 s) if absent.
     pub max_wait: Option<Duration>,
 }
@@ -37,7 +40,7 @@ pub struct HostProcess {
     pub kind: Kind,
     pub url: String,
     pub keys: SigningKeys,
-    /// Standard error of a Wasm host.
+    /// What a Wasm host says.
     pub log: PathBuf,
     folder: tempfile::TempDir,
     running: Option<Running>,
@@ -119,6 +122,15 @@ impl HostProcess {
         let mut command = Command::new("node");
         match self.kind {
             Kind::Server => unreachable!("started above"),
+            Kind::Worker if self.options.alone => {
+                let bindings = [
+                    ("SIGNING_KEY", SIGNING_KEY),
+                    ("TICK_TOKEN", TICK_TOKEN),
+                    ("MAX_WAIT_MS", &wait_ms.to_string()),
+                    ("DATABASE_URL", &self.database_url),
+                ];
+                command = workerd::worker(self.folder.path(), port, &bindings);
+            }
             Kind::Worker => {
                 let mut bindings = json!({"SIGNING_KEY": SIGNING_KEY, "TICK_TOKEN": TICK_TOKEN,
                     "MAX_WAIT_MS": wait_ms.to_string()});
@@ -145,16 +157,23 @@ impl HostProcess {
             }
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut more = log.try_clone().unwrap();
         let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("node starts");
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("it starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
             let words = std::fs::read_to_string(&self.log).unwrap_or_default();
             panic!("{:?} did not start: {line}{words}\n(cargo xtask edge build)", self.kind)
         });
-        self.url = ready["url"].as_str().unwrap().to_owned();
+        self.url = match ready["port"].as_u64() {
+            Some(port) => format!("http://127.0.0.1:{port}"),
+            None => ready["url"].as_str().unwrap().to_owned(),
+        };
         self.child = Some(child);
+        // workerd alone logs there; it ends with the process.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut more));
     }
 }
 

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod database;
 pub mod edge;
 pub mod host;
+pub mod load;
 pub mod logs;
 pub mod python;
 pub mod relay;
@@ -24,6 +25,7 @@ pub mod server;
 pub mod site;
 pub mod skip;
 pub mod stack;
+pub mod workerd;
 
 pub use database::{Refused, TestDatabase};
 pub use server::TestServer;

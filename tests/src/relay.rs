@@ -46,6 +46,15 @@ impl Relay {
         Self { address, line }
     }
 
+    /// A relay to a database's server, and the database's URL through it.
+    pub async fn before(url: &str) -> (Self, String) {
+        let (login, place) = url.rsplit_once('@').unwrap();
+        let (target, name) = place.split_once('/').unwrap();
+        let relay = Self::start(target.parse().unwrap()).await;
+        let through = format!("{login}@{}/{name}", relay.address);
+        (relay, through)
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -35,9 +35,26 @@ pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
 /// The answer's header that names the trace, 32 hex digits.
 pub const TRACE_HEADER: &str = "x-trace-id";
 
-/// Whether a path is asked for all the time: hosts log such a request only when it failed.
-pub fn is_frequent(path: &str) -> bool {
-    matches!(path, "/v1/health" | "/v1/executor/lease" | "/v1/executor/report" | "/v1/events")
+/// Asked for all the time.
+const FREQUENT: [&str; 5] =
+    ["/v1/health", "/v1/executor/lease", "/v1/executor/report", "/v1/events", "/metrics"];
+
+/// The host's log line of a request: no query, headers or bodies. What is asked for all the time is of interest only
+/// when it failed.
+pub fn log(method: &Method, path: &str, response: &Response, ms: u64) {
+    let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
+    let status = response.status().as_u16();
+    if FREQUENT.contains(&path) && status < 400 {
+        tracing::debug!(%method, path, status, ms, trace_id = trace, "request");
+    } else {
+        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
+    }
+}
+
+/// For answers over HTTPS: browsers keep to it for a year.
+pub fn keep_to_https(response: &mut Response) {
+    let year = HeaderValue::from_static("max-age=31536000");
+    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, year);
 }
 
 /// The trace of this request, for handlers and the host's log.

@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use rackhand_functions::{
     Host,
     host::ClientAddress,
-    request::{Trace, is_frequent},
+    request::{keep_to_https, log},
     ui::{self, is_api},
 };
 use tower::ServiceExt as _;
@@ -73,14 +73,13 @@ impl App {
             _ => self.core.oneshot(request).await.into_response(),
         };
         if tls {
-            let hsts = HeaderValue::from_static("max-age=31536000");
-            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+            keep_to_https(&mut response);
         }
         response
     }
 }
 
-/// Puts in what the host gives, measures, and logs one line without query, headers or bodies.
+/// Puts in what the host gives, measures, and logs.
 async fn observe(State(around): State<Around>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let _under_way = around.metrics.begin();
@@ -103,13 +102,7 @@ async fn observe(State(around): State<Around>, mut request: Request, next: Next)
     ];
     let method_label = if known.contains(&method) { method.as_str() } else { "other" };
     around.metrics.record(method_label, route, status, took);
-    let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
-    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    if (is_frequent(&path) || path == "/metrics") && status < 400 {
-        tracing::debug!(%method, path, status, ms, trace_id = trace, "request");
-    } else {
-        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
-    }
+    log(&method, &path, &response, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     response
 }
 

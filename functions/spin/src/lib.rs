@@ -21,14 +21,12 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::Request,
-    middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderMap;
 use rackhand_functions::{
     host::ClientAddress,
-    request::{Trace, is_frequent},
+    request::{keep_to_https, log},
 };
 use spin_sdk::http_service;
 use tower::ServiceExt as _;
@@ -40,7 +38,7 @@ const CLIENT_HEADER: &str = "spin-client-addr";
 static ROUTER: LazyLock<Router> = LazyLock::new(|| {
     let logs = tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(std::io::stderr);
     logs.with_max_level(tracing::Level::INFO).init();
-    rackhand_functions::router().layer(from_fn(observe))
+    rackhand_functions::router()
 });
 
 #[http_service]
@@ -59,13 +57,16 @@ async fn handle(request: spin_sdk::http::Request) -> Response {
         Err(error) => tracing::error!("{error}"),
     }
     let mut response = if rackhand_functions::ui::is_api(request.uri().path()) {
-        router.oneshot(request).await.into_response()
+        let (began, method, path) =
+            (Instant::now(), request.method().clone(), request.uri().path().to_owned());
+        let response = router.oneshot(request).await.into_response();
+        log(&method, &path, &response, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        response
     } else {
         ui::answer(request.method(), request.uri().path())
     };
     if https {
-        let hsts = HeaderValue::from_static("max-age=31536000");
-        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+        keep_to_https(&mut response);
     }
     response
 }
@@ -74,19 +75,4 @@ async fn handle(request: spin_sdk::http::Request) -> Response {
 fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
     let text = headers.get_all(CLIENT_HEADER).iter().next_back()?.to_str().ok()?;
     text.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| text.parse()).ok()
-}
-
-/// Logs one line without query, headers or bodies.
-async fn observe(request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let response = next.run(request).await;
-    let (status, took) = (response.status().as_u16(), began.elapsed());
-    let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
-    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    if !is_frequent(&path) || status >= 400 {
-        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
-    }
-    response
 }

@@ -45,9 +45,6 @@ fn content_type(file: &str) -> HeaderValue {
         Some("css") => "text/css",
         Some("svg") => "image/svg+xml",
         Some("woff2") => "font/woff2",
-        Some("png") => "image/png",
-        Some("json") => "application/json",
-        Some("txt") => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     })
 }

@@ -7,7 +7,6 @@
 #![cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 
 mod database;
-mod gone;
 mod logs;
 mod pool;
 mod topics;
@@ -15,19 +14,18 @@ mod topics;
 use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
-use futures::FutureExt as _;
 use futures::{StreamExt as _, stream};
-use http::{HeaderValue, Request, Response, header};
+use http::{Request, Response};
 use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
     host::{ClientAddress, NoEntropy, Settings},
-    request::{MAX_BODY_BYTES, Trace, is_frequent},
+    request::{MAX_BODY_BYTES, keep_to_https, log},
 };
 use tower::ServiceExt as _;
 use worker::{Context, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
 
-use crate::{database::PooledDatabase, gone::Gone, topics::Topics};
+use crate::{database::PooledDatabase, topics::Topics};
 
 /// Longest time for which a request is held open, if `MAX_WAIT_MS` says nothing.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -70,25 +68,11 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
             rackhand_functions::router()
         }
     };
-    let gone = Gone::of(&request);
-    let answer = router.oneshot(request).map(|Ok(response)| response);
-    let answered = match gone {
-        Some(gone) => gone.or(answer).await,
-        None => Some(answer.await),
-    };
-    let Some(mut response) = answered else {
-        tracing::info!(%method, path, ms = now_unix_ms().saturating_sub(began), "the caller has gone");
-        return Ok(Response::default());
-    };
+    let Ok(mut response) = router.oneshot(request).await;
     if secure {
-        let hsts = HeaderValue::from_static("max-age=31536000");
-        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+        keep_to_https(&mut response);
     }
-    let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
-    let (status, ms) = (response.status().as_u16(), now_unix_ms().saturating_sub(began));
-    if !is_frequent(&path) || status >= 400 {
-        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
-    }
+    log(&method, &path, &response, now_unix_ms().saturating_sub(began));
     Ok(response)
 }
 

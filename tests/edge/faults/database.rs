@@ -13,6 +13,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use xtask::postgres::Postgres;
 
+use super::process::{Stream, cursor};
+
 const WASM: [Kind; 2] = [Kind::Worker, Kind::Spin];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,7 +26,11 @@ async fn postgres_is_stopped_and_started_again() {
         let site = TestSite::over(TestDatabase::alone(Cluster::own(&postgres), &name).await, json!({})).await;
         let server = site.servers(1).await.remove(0);
         let mut edge = Edge::with(kind, site, Options::default()).await;
+        let page = body(send(edge.get("/v1/events?after=latest")).await);
+        let start = page["cursor"].as_str().unwrap().to_owned();
+        let mut stream = Stream::open(&edge, &start).await;
         let before = body(send(edge.job(&server, "before")).await);
+        stream.read(1).await;
 
         postgres.stop();
         for _ in 0..3 {
@@ -43,6 +49,14 @@ async fn postgres_is_stopped_and_started_again() {
         assert_eq!(body(first)["id"], body(second)["id"]);
         assert_eq!(body(send(edge.job(&server, "before")).await)["id"], before["id"]);
         assert_eq!(edge.site.database.value("select count(*) from rackhand.job").await, 2);
+        // The stream went on, or ends so that its reader resumes: each event once and in order.
+        let path = format!("/v1/events?after={start}&limit=1000");
+        let all = body(send(edge.get(&path)).await);
+        let told: Vec<_> = all["items"].as_array().unwrap().iter().map(cursor).collect();
+        stream.read(told.len()).await;
+        let mut resumed = Stream::open(&edge, stream.seen.last().unwrap()).await;
+        resumed.read(told.len() - stream.seen.len()).await;
+        assert_eq!([stream.seen, resumed.seen].concat(), told, "{kind:?}");
     }
 }
 
@@ -54,11 +68,7 @@ async fn a_connection_is_cut_in_mid_query() {
         let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
         let server = site.servers(1).await.remove(0);
         let executor = site.executor("one").await;
-        let address = site.database.api_url();
-        let (login, rest) = address.rsplit_once('@').unwrap();
-        let (target, name) = rest.split_once('/').unwrap();
-        let relay = Relay::start(target.parse().unwrap()).await;
-        let through = format!("{login}@{}/{name}", relay.url().trim_start_matches("http://"));
+        let (relay, through) = Relay::before(&site.database.api_url()).await;
         let edge =
             Edge::with(kind, site, Options { database_url: Some(through), ..Options::default() }).await;
         let token = edge.executor_token(&executor);

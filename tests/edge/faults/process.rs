@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 use super::database::{lease, waiting};
 
 /// Server-sent events as they come.
-struct Stream {
+pub struct Stream {
     response: Response,
     text: String,
     /// The `id` of each event.
-    seen: Vec<String>,
+    pub seen: Vec<String>,
 }
 
 impl Stream {
-    async fn open(edge: &Edge, last: &str) -> Self {
+    pub async fn open(edge: &Edge, last: &str) -> Self {
         let request = edge.get("/v1/events/stream").header("last-event-id", last);
         let response = request.send().await.unwrap();
         assert!(response.status().is_success());
@@ -30,7 +30,7 @@ impl Stream {
     }
 
     /// Reads on until so many events were seen, or the stream broke.
-    async fn read(&mut self, count: usize) {
+    pub async fn read(&mut self, count: usize) {
         while self.seen.len() < count {
             let chunk = tokio::time::timeout(Duration::from_secs(10), self.response.chunk());
             let Ok(Some(chunk)) = chunk.await.expect("events come") else { return };
@@ -100,19 +100,20 @@ async fn killed_during_a_long_poll_and_an_event_stream() {
     }
 }
 
-fn cursor(event: &Value) -> String {
+pub fn cursor(event: &Value) -> String {
     event["cursor"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_hold_nothing_up() {
-    for kind in [Kind::Worker, Kind::Spin] {
-        let options = Options { max_wait: Some(Duration::from_secs(2)), ..Options::default() };
+    for (kind, alone) in [(Kind::Worker, false), (Kind::Worker, true), (Kind::Spin, false)] {
+        let options = Options { alone, max_wait: Some(Duration::from_secs(2)), ..Options::default() };
         let edge = Edge::with(kind, TestSite::new().await, options).await;
         let server = edge.site.servers(1).await.remove(0);
         for round in 0..60 {
             let poll = edge.get("/v1/events?after=latest&wait_ms=2000").send();
             assert!(tokio::time::timeout(Duration::from_millis(round % 20), poll).await.is_err());
+            drop(Stream::open(&edge, "").await);
         }
         // Who still waits is woken.
         let poll = tokio::spawn(send(edge.get("/v1/events?after=latest&wait_ms=2000")));

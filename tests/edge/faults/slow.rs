@@ -6,6 +6,7 @@ use rackhand_tests::{
     TestSite,
     edge::{Edge, assert_unavailable, body, send},
     host::{Kind, Options},
+    relay::Relay,
 };
 use reqwest::Method;
 use tokio::net::TcpListener;
@@ -51,6 +52,24 @@ async fn a_silent_database_is_given_up() {
         let took = began.elapsed();
         assert!((4..9).contains(&took.as_secs()), "{kind:?} took {took:?}");
     }
+}
+
+/// A line that carries nothing any more: the Worker gives the statement up, and the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_never_comes_is_given_up() {
+    let site = TestSite::new().await;
+    let (relay, through) = Relay::before(&site.database.api_url()).await;
+    let options = Options { database_url: Some(through), ..Options::default() };
+    let edge = Edge::with(Kind::Worker, site, options).await;
+    edge.recovers(Duration::from_secs(5)).await;
+    // A byte each second: the question takes longer than anybody waits.
+    relay.throttle(1);
+    let began = Instant::now();
+    assert_unavailable(&send(edge.get("/v1/servers")).await);
+    let took = began.elapsed();
+    assert!((19..29).contains(&took.as_secs()), "{took:?}");
+    relay.throttle(0);
+    edge.recovers(Duration::from_secs(5)).await;
 }
 
 /// Hyperdrive caches what it takes for reads, unless it is told not to: one user would get another's rows.

@@ -23,6 +23,11 @@ pub async fn wrong(host: &HostProcess) -> Vec<String> {
     let chunked = format!("{JSON}Transfer-Encoding: chunked\r\n\r\n");
     let slow = format!("{JSON}Content-Length: {}\r\n\r\n", BODY.len());
     let patient = format!("{JSON}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", BODY.len());
+    // One byte beyond ASCII, and two.
+    let beyond = format!(
+        "{JSON}X-Name: Zo\u{eb}\r\nX-Other: Zo\u{c3}\u{ab}\r\nContent-Length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
     let unasked = "GET /v1/version HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
     let ended = "session-ended";
     let ways = [
@@ -31,6 +36,7 @@ pub async fn wrong(host: &HostProcess) -> Vec<String> {
         ("slowly", vec![slow, first.to_owned(), second.to_owned()], vec![ended]),
         ("after being asked", vec![patient, BODY.to_owned()], vec![ended]),
         ("two in a row", vec![whole.repeat(2)], vec![ended, ended]),
+        ("with headers beyond ASCII", vec![beyond], vec![ended]),
         ("a body where none is", vec![unasked.to_owned(), whole], vec!["\"version\"", ended]),
     ];
     let mut wrong = Vec::new();
@@ -56,7 +62,9 @@ pub async fn wrong(host: &HostProcess) -> Vec<String> {
 async fn exchange(host: &HostProcess, parts: &[String], expected: &[&str]) -> String {
     let mut stream = TcpStream::connect(host.url.trim_start_matches("http://")).await.unwrap();
     for part in parts {
-        stream.write_all(part.as_bytes()).await.unwrap();
+        // Each character is a byte.
+        let bytes: Vec<_> = part.chars().map(|byte| u8::try_from(byte).unwrap()).collect();
+        stream.write_all(&bytes).await.unwrap();
         tokio::time::sleep(PAUSE).await;
     }
     let mut read = Vec::new();
