@@ -24,6 +24,8 @@ pub enum Mode {
     Refuse17,
     /// Does not know the password: its RAKP 2 is wrong.
     WrongRakp,
+    /// Answers the first three commands with "node busy".
+    Busy,
 }
 
 impl Mode {
@@ -33,6 +35,7 @@ impl Mode {
             Self::Downgrade => "downgrade",
             Self::Refuse17 => "refuse17",
             Self::WrongRakp => "wrong-rakp",
+            Self::Busy => "busy",
         }
     }
 }
@@ -85,6 +88,11 @@ impl ForeignBmc {
     /// The suites that were proposed, in order.
     pub fn proposals(&self) -> Vec<u64> {
         self.events().iter().filter_map(|event| event["proposed"].as_u64()).collect()
+    }
+
+    /// When each command arrived, seconds on a clock of the server.
+    pub fn commands(&self) -> Vec<f64> {
+        self.events().iter().filter_map(|event| event["at"].as_f64()).collect()
     }
 
     pub fn log(&self) -> String {

@@ -14,6 +14,7 @@ import json
 import os
 import struct
 import sys
+import time
 
 from pyghmi.ipmi import bmc
 from pyghmi.ipmi.private import constants, serversession
@@ -24,6 +25,10 @@ SUITES = {
     17: Suite(3, 4, hashlib.sha256, 16),
 }
 NO_MATCHING_SUITE = 0x11
+NODE_BUSY = 0xc0
+CLOSE_SESSION = 0x3c
+# The network function and command of Dell's fan control.
+REFUSED = 0x30, 0x30
 HANDSHAKE = constants.payload_types
 
 
@@ -126,6 +131,8 @@ class Bmc(bmc.Bmc):
         self.mode = mode
         self.on = True
         self.boot = "default"
+        # How many commands are refused as busy.
+        self.busy = 3
         super().__init__(authdata, port=port, address="127.0.0.1")
         self.iohandler = self.echo
 
@@ -135,6 +142,18 @@ class Bmc(bmc.Bmc):
             Session(self.authdata, self.kg, sockaddr, self.serversocket, octets[16:], self.uuid, bmc=self)
             return
         super().sessionless_data(data, sockaddr)
+
+    def handle_raw_request(self, request, session):
+        netfn, command = request["netfn"], request["command"]
+        tell("command", netfn=netfn, command=command, at=time.monotonic())
+        if self.mode == "busy" and self.busy > 0 and command != CLOSE_SESSION:
+            self.busy -= 1
+            session.send_ipmi_response(code=NODE_BUSY)
+        elif (netfn, command) == REFUSED and request["data"]:
+            # A completion code on demand.
+            session.send_ipmi_response(code=request["data"][0])
+        else:
+            super().handle_raw_request(request, session)
 
     def get_power_state(self):
         return "on" if self.on else "off"

@@ -129,6 +129,11 @@ impl Bmc {
         self.process.id()
     }
 
+    /// Whether it ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.process.ended()
+    }
+
     pub fn log(&self) -> String {
         self.process.log()
     }

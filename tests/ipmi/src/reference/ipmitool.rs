@@ -1,7 +1,9 @@
 //! ipmitool 1.8.19 over `lanplus`.
 
 use std::{
+    ffi::OsStr,
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::{ChildStdin, Command, Stdio},
 };
 
@@ -11,6 +13,8 @@ use crate::process::{Running, installed, run, succeed};
 pub struct Ipmitool {
     access: Access,
     suite: u8,
+    /// A file of `sdr dump`.
+    records: Option<PathBuf>,
 }
 
 impl Ipmitool {
@@ -18,11 +22,16 @@ impl Ipmitool {
     pub fn new(address: SocketAddr, user: &'static str, password: &str) -> Self {
         let access = Access::new(address, user);
         access.secret("password", password);
-        Self { access, suite: 3 }
+        Self { access, suite: 3, records: None }
     }
 
     pub fn with_suite(self, suite: u8) -> Self {
         Self { suite, ..self }
+    }
+
+    /// Takes the sensors' records from a file instead of the BMC.
+    pub fn with_records(self, file: &Path) -> Self {
+        Self { records: Some(file.to_owned()), ..self }
     }
 
     /// The command line, ready to run.
@@ -33,6 +42,7 @@ impl Ipmitool {
             .args(["-p", &self.access.address.port().to_string(), "-C", &self.suite.to_string()])
             .args(["-U", self.access.user, "-L", "ADMINISTRATOR", "-N", "1", "-R", "2", "-f"])
             .arg(self.access.directory.path().join("password"))
+            .args(self.records.iter().flat_map(|file| [OsStr::new("-S"), file.as_os_str()]))
             .args(arguments)
             .env("TZ", "UTC");
         command
