@@ -10,10 +10,12 @@ use crate::{
     terminal::{result, say},
 };
 
-/// A section of the page: its heading, what it says before the table, and the parts of `rackhand-bench` in it.
+/// A section of the page: its heading, what it says before the table, and the program that prints it, with what it is
+/// to measure.
 struct Section {
     heading: &'static str,
     about: &'static str,
+    program: &'static str,
     parts: &'static [&'static str],
 }
 
@@ -21,18 +23,29 @@ const PEERS: Section = Section {
     heading: "Beside peers",
     about: "Times on other machines differ, ratios less so. Targets are DESIGN's; a missed one stays in the table \
             until it is met.",
+    program: "rackhand-bench",
     parts: &["queue", "latency", "redfish"],
 };
 const HOSTS: Section = Section {
     heading: "On the three hosts",
     about: "One Postgres on the same machine, three seconds for each cell; client, host and database share the cores.",
+    program: "rackhand-bench",
     parts: &["edge"],
 };
+const IPMI: Section = Section {
+    heading: "IPMI beside ipmitool and FreeIPMI",
+    about: "BMCs are processes of OpenIPMI's ipmi_sim on the same machine. CPU is the client's alone, user and system. \
+            Ours keeps its sessions; the others are started for each sweep.",
+    program: "rackhand-ipmi-bench",
+    parts: &[],
+};
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Part {
     /// The three hosts of the control plane.
     Edge,
+    /// The IPMI client.
+    Ipmi,
 }
 
 /// Measures everything, or one part, and writes it into the page.
@@ -42,23 +55,29 @@ pub enum Part {
 pub fn run(only: Option<Part>) -> Result<()> {
     install::ensure(install::FOR_BENCH)?;
     say("building with optimisation; the first time takes minutes");
-    let packages =
-        ["build", "--release", "--quiet", "-p", "rackhand-tests", "-p", "rackhand-executor", "--bins"];
-    succeed(paths::cargo().args(packages))?;
-    edge::build(Host::Worker)?;
-    edge::build(Host::Spin)?;
     let peers = paths::root().join("tests/bench/peers");
-    succeed(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(&peers))?;
+    if only != Some(Part::Ipmi) {
+        build(&["rackhand-tests", "rackhand-executor"])?;
+        edge::build(Host::Worker)?;
+        edge::build(Host::Spin)?;
+        succeed(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(&peers))?;
+    }
+    if only != Some(Part::Edge) {
+        build(&["rackhand-ipmi-tests"])?;
+    }
     let path = paths::root().join("docs/performance.md");
     let sections: &[Section] = match only {
-        None => &[PEERS, HOSTS],
+        None => &[PEERS, HOSTS, IPMI],
         Some(Part::Edge) => &[HOSTS],
+        Some(Part::Ipmi) => &[IPMI],
     };
     for section in sections {
-        let bench = paths::target().join("release/rackhand-bench");
-        let output = Command::new(&bench)
-            .arg(&peers)
-            .args(section.parts)
+        let bench = paths::target().join("release").join(section.program);
+        let mut measure = Command::new(&bench);
+        if !section.parts.is_empty() {
+            measure.arg(&peers).args(section.parts);
+        }
+        let output = measure
             .stderr(Stdio::inherit())
             .output()
             .map_err(|source| Failure::io(format!("cannot run {}", bench.display()), source))?;
@@ -73,6 +92,13 @@ pub fn run(only: Option<Part>) -> Result<()> {
     }
     say(format!("written to {}", path.display()));
     Ok(())
+}
+
+/// Programs of these packages, with optimisation.
+fn build(packages: &[&str]) -> Result<()> {
+    let mut cargo = paths::cargo();
+    cargo.args(["build", "--release", "--quiet", "--bins"]);
+    succeed(cargo.args(packages.iter().flat_map(|package| ["--package", package])))
 }
 
 /// The page with one section measured anew; the others stay as they are.
