@@ -349,6 +349,6 @@ fn parse_sol_answers(data: &[u8]) {
     let _ = sol::ActivatePayload { instance: 1, encryption: true, authentication: true }.parse(data);
     let _ = sol::GetPayloadActivationStatus.parse(data);
     let _ = sol::GetPayloadInstanceInfo { instance: 1 }.parse(data);
-    let _ = sol::GetSessionInfo { session_id: 1 }.parse(data);
+    let _ = device::GetSessionInfo::Id(1).parse(data);
     let _ = sol::GetSolParameter { channel: 14, parameter: 1 }.parse(data);
 }

@@ -1,5 +1,9 @@
 //! What a command is: bytes to a network function, and how its answer is read.
 
+use std::fmt;
+
+use zeroize::Zeroize as _;
+
 use crate::{CompletionCode, Error, Malformed};
 
 /// Network function of a request, even (section 5.1); its answer comes with the next odd one.
@@ -14,14 +18,27 @@ impl NetFn {
     pub const TRANSPORT: Self = Self(0x0c);
 }
 
-/// A request as it goes into an IPMI message.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A request as it goes into an IPMI message. Its data may be a new password: it is wiped, and not shown.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     pub net_fn: NetFn,
     pub code: u8,
     /// Logical unit behind the BMC's address, 0 to 3.
     pub lun: u8,
     pub data: Vec<u8>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { net_fn, code, lun, data } = self;
+        write!(f, "Request({net_fn:?}, {code:#04x}, LUN {lun}, {} bytes)", data.len())
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.data.zeroize();
+    }
 }
 
 impl Request {

@@ -297,7 +297,7 @@ mod tests {
     fn boot_flags_are_read_as_they_were_set() {
         for (_, device) in BootDevice::NUMBERS {
             let flags = BootFlags { valid: true, persistent: true, uefi: false, device };
-            let mut answer = SetBootFlags(flags).request().data;
+            let mut answer = SetBootFlags(flags).request().data.clone();
             answer.insert(0, 1);
             assert_eq!(GetBootFlags.parse(&answer), Ok(flags));
         }

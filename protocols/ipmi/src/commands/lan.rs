@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn changes_are_those_of_the_specification() {
-        let data = |change| SetLanParameter { channel: 1, change }.request().data;
+        let data = |change| SetLanParameter { channel: 1, change }.request().data.clone();
         assert_eq!(data(LanChange::Address(Ipv4Addr::new(192, 0, 2, 7))), [1, 3, 192, 0, 2, 7]);
         assert_eq!(data(LanChange::Source(AddressSource::Static)), [1, 4, 1]);
         assert_eq!(data(LanChange::Vlan(Some(100))), [1, 20, 0x64, 0x80]);

@@ -325,7 +325,7 @@ mod tests {
             callback_only: false,
         };
         assert_eq!(access.request().data, [0x91, 3, 3]);
-        let name = SetUserName::new(3, "root").unwrap().request().data;
+        let name = SetUserName::new(3, "root").unwrap().request().data.clone();
         assert_eq!((name.len(), &name[..6]), (17, [3, b'r', b'o', b'o', b't', 0].as_slice()));
         assert!(SetUserName::new(3, "seventeen letters").is_err());
         assert!(SetUserName::new(3, "r\u{f6}t").is_err());
