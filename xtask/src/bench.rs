@@ -35,7 +35,7 @@ const HOSTS: Section = Section {
 const IPMI: Section = Section {
     heading: "IPMI beside ipmitool and FreeIPMI",
     about: "BMCs are processes of OpenIPMI's ipmi_sim on the same machine. CPU is the client's alone, user and system. \
-            Ours keeps its sessions; the others are started for each sweep.",
+            Ours keeps its sessions where nothing else is said; the others are started for each sweep.",
     program: "rackhand-ipmi-bench",
     parts: &[],
 };

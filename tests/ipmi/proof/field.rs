@@ -5,12 +5,15 @@ use std::time::Duration;
 use rackhand_ipmi::{
     Carrier as _, CompletionCode, Error, NetFn, Request,
     client::Client,
-    commands::{chassis::GetChassisStatus, device::GetDeviceId},
-    session::{Config, Timing},
+    commands::{
+        chassis::{ChassisControl, GetChassisStatus},
+        device::GetDeviceId,
+    },
+    session::{Config, Privilege, Timing},
 };
 use rackhand_ipmi_tests::{
     Bmc, ForeignBmc, Hardware, Relay,
-    hardware::ADMINISTRATOR,
+    hardware::{ADMINISTRATOR, READER},
     pyghmi::Mode,
     relay::{Seen, Ways},
 };
@@ -86,6 +89,22 @@ async fn d38_a_busy_bmc_is_asked_again_after_a_rest() {
     assert!(rests.iter().all(|rest| *rest >= 0.145), "{rests:?}");
 }
 
+#[tokio::test]
+async fn d38_a_bmc_that_freezes_for_a_while_is_waited_for() {
+    let bmc = Bmc::start(Hardware::numbered(0)).await;
+    let client = connect(bmc.address(), config(ADMINISTRATOR, &bmc.hardware.password)).await.unwrap();
+    bmc.freeze();
+    let wait = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        bmc.resume();
+    };
+    let (answer, ()) = tokio::join!(client.run(&GetDeviceId), wait);
+    assert_eq!(answer.unwrap().product, 0x0f02);
+    // The repetitions that it finds when it wakes are answered too; nobody takes them for something else.
+    assert!(client.run(&GetChassisStatus).await.unwrap().power_on);
+    client.close().await;
+}
+
 /// A refusal that will not change is told as it is and not tried again.
 #[tokio::test]
 async fn d43_refusals_for_good_come_back_at_once_and_are_not_repeated() {
@@ -116,5 +135,18 @@ async fn d43_an_unknown_command_of_a_manufacturer_is_refused_by_name() {
     let request = Request { net_fn: NetFn(0x30), code: 0x30, lun: 0, data: vec![0x01, 0x00] };
     let (completion, _) = client.carry(request).await.unwrap();
     assert_eq!(completion, CompletionCode::INVALID_COMMAND);
+    client.close().await;
+}
+
+/// A person who may read may not switch.
+#[tokio::test]
+async fn d43_what_the_privilege_does_not_allow_is_refused_by_name() {
+    let bmc = Bmc::start(Hardware::numbered(0)).await;
+    let reader = Config { privilege: Privilege::User, ..config(READER, &bmc.hardware.password) };
+    let client = connect(bmc.address(), reader).await.unwrap();
+    assert!(client.run(&GetChassisStatus).await.unwrap().power_on);
+    let error = client.run(&ChassisControl::PowerDown).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { completion: CompletionCode::PRIVILEGE, .. }), "{error}");
+    assert_eq!(bmc.file("power"), "1");
     client.close().await;
 }

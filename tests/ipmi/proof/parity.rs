@@ -1,7 +1,7 @@
 //! Everything that is read equals what was configured, on a hundred BMCs at once, and what ipmitool and FreeIPMI
 //! print, on some of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rackhand_ipmi::{
     Carrier,
@@ -12,12 +12,14 @@ use rackhand_ipmi::{
         sdr::SdrCache,
         sensor::{Reading, Threshold, Unavailable, Value, sweep},
     },
+    session::{Config, Timing},
     sockets::Sockets,
 };
 use rackhand_ipmi_tests::{
-    Bmc, Hardware,
+    Bmc, Hardware, Relay,
     hardware::{ADMINISTRATOR, Analog, Kind, Sensor},
     reference::{FreeIpmi, Ipmitool, Shown, near, same},
+    relay::{Ways, Weather},
 };
 
 use crate::{
@@ -236,5 +238,29 @@ async fn power_and_boot_are_set_as_the_reference_clients_set_them() {
     // It sets the boot device, and fails later for what ipmi_sim does not know.
     ipmitool.succeeds(&["chassis", "bootdev", "disk"]);
     assert_eq!(client.run(&GetBootFlags).await.unwrap().device, BootDevice::Disk);
+    client.close().await;
+}
+
+/// Commands are repeated, late and double answers ignored: what is read is the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_network_changes_nothing_of_what_is_read() {
+    let bmc = Bmc::start(Hardware::numbered(8)).await;
+    let weather =
+        Weather { dropped: 10, duplicated: 10, delayed: 20, delay: Duration::from_millis(60), apart: true };
+    let relay = Relay::start(bmc.address(), 4, Ways::both(weather)).await;
+    let patient = Timing {
+        handshake_wait: Duration::from_millis(300),
+        first_wait: Duration::from_millis(40),
+        attempts: 10,
+        window: 4,
+        ..Timing::default()
+    };
+    let config = Config { timing: patient, ..config(ADMINISTRATOR, &bmc.hardware.password) };
+    let client = connect(relay.address(), config).await.unwrap();
+    Read::from(&client).await.is_what_was_configured(&bmc.hardware);
+    Records::from(&client).await.are_what_was_configured(&bmc.hardware);
+    let counts = relay.counts();
+    assert!(counts.to_bmc.dropped > 10 && counts.to_client.dropped > 10, "{counts:?}");
+    relay.set(Ways::default());
     client.close().await;
 }

@@ -15,10 +15,12 @@ use rackhand_ipmi::{
     client::Client,
     session::{Config, Privilege},
     sol::{OwnSession, SolEnd, SolError, SolOptions, SolStream},
+    wire::suite::Suite,
 };
 use rackhand_ipmi_tests::{
-    Bmc, Hardware, Relay,
+    Bmc, ForeignBmc, Hardware, Relay,
     hardware::{ADMINISTRATOR, OPERATOR},
+    pyghmi::Mode,
     reference::Ipmitool,
     relay::{Ways, Weather},
     sim::With,
@@ -268,6 +270,22 @@ async fn d39_a_console_of_ipmitool_is_never_taken() {
     host.write_all(b"for ipmitool").await.unwrap();
     until(|| theirs.log().contains("for ipmitool")).await;
     ours.close().await;
+}
+
+/// pyghmi's console echoes; unlike `ipmi_sim` it does not tell who holds it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_console_under_suite_17_echoes() {
+    let bmc = ForeignBmc::start(Mode::Honest).await;
+    let client = connect(bmc.address(), config(ForeignBmc::USER, ForeignBmc::PASSWORD)).await.unwrap();
+    assert_eq!(client.suite(), Suite::S17);
+    let mut stream = console(&client, SolOptions::default()).await.unwrap();
+    for number in 0..50 {
+        let line = format!("line {number}\n");
+        stream.write_all(line.as_bytes()).await.unwrap();
+        expect(&mut stream, line.as_bytes()).await;
+    }
+    stream.close().await.unwrap();
+    client.close().await;
 }
 
 async fn until(is_so: impl Fn() -> bool) {
