@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(format!("{password:?}"), "UserPassword");
         let set = SetUserPassword { id: 3, operation: PasswordOperation::Set(password) };
         assert!(!format!("{set:?}").contains("0123"));
-        let data = set.request().data;
+        let data = set.request().data.clone();
         assert_eq!((data.len(), &data[..4]), (22, [0x83, 2, b'0', b'1'].as_slice()));
         assert!(UserPassword::new(PasswordSize::Sixteen, b"0123456789abcdefg").is_err());
         assert!(UserPassword::new(PasswordSize::Sixteen, b"a\0b").is_err());
