@@ -3,11 +3,8 @@
 use std::time::{Duration, Instant};
 
 use rackhand_ipmi::{
-    Error,
-    client::PayloadChannel,
     sockets::Sockets,
-    sol::{SolChannel, SolOptions, SolStream, activate},
-    wire::packet::PayloadKind,
+    sol::{SolOptions, SolStream},
 };
 use rackhand_ipmi_tests::{Bmc, Hardware, sim::With};
 use tokio::{
@@ -26,9 +23,7 @@ pub async fn measure() -> Vec<Row> {
     let mut host = bmc.console().await;
     let sockets = Sockets::new().unwrap();
     let client = session(&sockets, &bmc).await;
-    let channel = Channel(client.payloads(PayloadKind::SOL).unwrap());
-    let activated = activate(&client, &SolOptions::default()).await.unwrap();
-    let mut stream = SolStream::start(client.clone(), channel, activated);
+    let mut stream = client.sol(SolOptions::default()).await.unwrap();
     let mut times = echoes(&mut stream, &mut host).await;
     times.sort_unstable();
     let at = |share: usize| times[times.len() * share / 100].as_secs_f64() * 1_000.0;
@@ -78,19 +73,4 @@ async fn throughput(stream: &mut SolStream, host: &mut TcpStream) -> f64 {
     };
     tokio::join!(write, read);
     TEXT as f64 / 1e6 / began.elapsed().as_secs_f64()
-}
-
-struct Channel(PayloadChannel);
-
-impl SolChannel for Channel {
-    async fn send(&mut self, payload: Vec<u8>) -> Result<(), Error> {
-        self.0.send(&payload)
-    }
-
-    async fn recv(&mut self) -> Result<Vec<u8>, Error> {
-        match self.0.recv().await {
-            Some(payload) => Ok(payload),
-            None => Err(self.0.closed().await.err().unwrap_or(Error::Closed)),
-        }
-    }
 }

@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::ours::{config, connect, console};
+use crate::ours::{config, connect};
 
 /// Longest time for anything here.
 const LONG: Duration = Duration::from_secs(120);
@@ -111,7 +111,7 @@ async fn ten_thousand_lines_at_once_both_ways_arrive_once_and_in_order() {
         let (mut bmc, host) = bmc().await;
         let relay = Relay::start(bmc.address(), 1, weather).await;
         let ours = session(relay.address(), ADMINISTRATOR, &bmc).await;
-        let stream = console(&ours, SolOptions::default()).await.unwrap();
+        let stream = ours.sol(SolOptions::default()).await.unwrap();
         exchange(&mut bmc, both_ways(stream, host, usize::MAX)).await;
         let Ways { to_bmc, to_client } = relay.counts();
         assert!(to_bmc.delayed + to_bmc.duplicated > 100, "{to_bmc:?}");
@@ -127,7 +127,7 @@ async fn ten_thousand_lines_through_loss_arrive_once_and_in_order() {
     let ours = session(relay.address(), ADMINISTRATOR, &bmc).await;
     let mut options = SolOptions::default();
     options.settings.first_retry = Duration::from_millis(100);
-    let stream = console(&ours, options).await.unwrap();
+    let stream = ours.sol(options).await.unwrap();
     relay.set(Ways {
         to_bmc: Weather { dropped: 2, ..LATE },
         to_client: Weather { dropped: 2, ..LATE_AND_TWICE },
@@ -176,7 +176,7 @@ async fn end(stream: &mut SolStream, within: Duration) -> SolEnd {
 async fn a_bmc_that_dies_ends_the_console_while_it_is_typed_at() {
     let (mut bmc, mut host) = bmc().await;
     let ours = session(bmc.address(), ADMINISTRATOR, &bmc).await;
-    let mut stream = console(&ours, SolOptions::default()).await.unwrap();
+    let mut stream = ours.sol(SolOptions::default()).await.unwrap();
     host.write_all(b"going down").await.unwrap();
     expect(&mut stream, b"going down").await;
     bmc.kill();
@@ -195,7 +195,7 @@ async fn a_bmc_that_dies_or_is_reset_ends_a_quiet_console() {
 async fn quiet_end(reset: bool) {
     let (mut bmc, mut host) = bmc().await;
     let ours = session(bmc.address(), ADMINISTRATOR, &bmc).await;
-    let mut stream = console(&ours, SolOptions::default()).await.unwrap();
+    let mut stream = ours.sol(SolOptions::default()).await.unwrap();
     host.write_all(b"quiet").await.unwrap();
     expect(&mut stream, b"quiet").await;
     if reset {
@@ -211,18 +211,18 @@ async fn quiet_end(reset: bool) {
 async fn a_second_console_is_refused_and_told_who_has_the_first() {
     let (bmc, mut host) = bmc().await;
     let first = session(bmc.address(), OPERATOR, &bmc).await;
-    let mut stream = console(&first, SolOptions::default()).await.unwrap();
+    let mut stream = first.sol(SolOptions::default()).await.unwrap();
     let second = session(bmc.address(), ADMINISTRATOR, &bmc).await;
-    let error = console(&second, SolOptions::default()).await.unwrap_err();
+    let error = second.sol(SolOptions::default()).await.unwrap_err();
     let SolError::InUse(holder) = &error else { panic!("{error}") };
     // User 2 is the operator.
-    assert_eq!((holder.session_id.is_some(), holder.session.user), (true, Some(2)), "{holder:?}");
+    assert_eq!((holder.session_id.is_some(), holder.user), (true, Some(2)), "{holder:?}");
     assert!(error.to_string().contains("user 2"), "{error}");
     host.write_all(b"still here").await.unwrap();
     expect(&mut stream, b"still here").await;
     stream.close().await.unwrap();
     // Given back: the next one gets it.
-    let stream = console(&second, SolOptions::default()).await.unwrap();
+    let stream = second.sol(SolOptions::default()).await.unwrap();
     stream.close().await.unwrap();
     first.close().await;
     second.close().await;
@@ -233,17 +233,17 @@ async fn d39_our_own_stale_console_is_taken_back() {
     let (bmc, mut host) = bmc().await;
     let relay = Relay::start(bmc.address(), 3, Ways::default()).await;
     let lost = session(relay.address(), ADMINISTRATOR, &bmc).await;
-    let stream = console(&lost, SolOptions::default()).await.unwrap();
+    let stream = lost.sol(SolOptions::default()).await.unwrap();
     let own: OwnSession = stream.activated().own.expect("ipmi_sim tells who holds the console");
     // An executor that dies says nothing.
     relay.cut();
     drop(stream);
     drop(lost);
     let next = session(bmc.address(), ADMINISTRATOR, &bmc).await;
-    let forgot = console(&next, SolOptions::default()).await.unwrap_err();
+    let forgot = next.sol(SolOptions::default()).await.unwrap_err();
     assert!(matches!(forgot, SolError::InUse(_)), "{forgot}");
     let options = SolOptions { remembered: Some(own), ..SolOptions::default() };
-    let mut stream = console(&next, options).await.unwrap();
+    let mut stream = next.sol(options).await.unwrap();
     assert!(stream.activated().recovered);
     host.write_all(b"back").await.unwrap();
     timeout(LONG, expect(&mut stream, b"back")).await.unwrap();
@@ -256,7 +256,7 @@ async fn d39_a_console_of_ipmitool_is_never_taken() {
     let (bmc, mut host) = bmc().await;
     // A session that we had, and remember.
     let ours = session(bmc.address(), ADMINISTRATOR, &bmc).await;
-    let stream = console(&ours, SolOptions::default()).await.unwrap();
+    let stream = ours.sol(SolOptions::default()).await.unwrap();
     let remembered = stream.activated().own;
     stream.close().await.unwrap();
     let ipmitool = Ipmitool::new(bmc.address(), ADMINISTRATOR, &bmc.hardware.password);
@@ -264,7 +264,7 @@ async fn d39_a_console_of_ipmitool_is_never_taken() {
     until(|| theirs.log().contains("SOL Session operational")).await;
     for remembered in [None, remembered] {
         let options = SolOptions { remembered, ..SolOptions::default() };
-        let error = console(&ours, options).await.unwrap_err();
+        let error = ours.sol(options).await.unwrap_err();
         assert!(matches!(error, SolError::InUse(_)), "{error}");
     }
     host.write_all(b"for ipmitool").await.unwrap();
@@ -278,7 +278,7 @@ async fn a_console_under_suite_17_echoes() {
     let bmc = ForeignBmc::start(Mode::Honest).await;
     let client = connect(bmc.address(), config(ForeignBmc::USER, ForeignBmc::PASSWORD)).await.unwrap();
     assert_eq!(client.suite(), Suite::S17);
-    let mut stream = console(&client, SolOptions::default()).await.unwrap();
+    let mut stream = client.sol(SolOptions::default()).await.unwrap();
     for number in 0..50 {
         let line = format!("line {number}\n");
         stream.write_all(line.as_bytes()).await.unwrap();
