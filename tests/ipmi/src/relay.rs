@@ -30,7 +30,8 @@ pub struct Weather {
     /// Held back for up to `delay`, while later ones pass it.
     pub delayed: u8,
     pub delay: Duration,
-    /// Copies of a datagram are delayed each by itself; otherwise they arrive one behind the other.
+    /// Copies of a datagram are delayed each by itself; otherwise together. Those that are not delayed leave one behind
+    /// the other, with nothing between them.
     pub apart: bool,
 }
 
