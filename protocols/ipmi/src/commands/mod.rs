@@ -1,8 +1,8 @@
 //! Commands, by the part of the BMC they speak to. Each is a [`Command`](crate::Command): bytes in, a typed answer out.
 
+pub mod channel;
 pub mod chassis;
 pub mod device;
-pub mod channel;
 pub mod fru;
 pub mod lan;
 pub mod sdr;

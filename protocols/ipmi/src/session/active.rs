@@ -60,6 +60,8 @@ pub(super) struct Active {
     /// Of the last packet sent.
     sequence: u32,
     window: ReplayWindow,
+    /// Session sequence number of the newest SOL packet.
+    newest_sol: u32,
     flights: Vec<Flight>,
     queue: VecDeque<(Owner, Request)>,
     next_sequence: u8,
@@ -76,6 +78,7 @@ impl Active {
             established,
             sequence: 0,
             window: ReplayWindow::default(),
+            newest_sol: 0,
             flights: Vec::new(),
             queue: VecDeque::new(),
             next_sequence: 0,
@@ -199,7 +202,12 @@ impl Active {
         }
         match header.kind {
             PayloadKind::IPMI => self.answer(now, timing, payload),
-            PayloadKind::SOL => Ok(Some(Arrival::Payload { kind: header.kind, data: payload.to_vec() })),
+            // SOL's own numbers return after 15 packets: one that was overtaken could be taken for a later one.
+            PayloadKind::SOL if precedes(header.sequence, self.newest_sol) => Ok(None),
+            PayloadKind::SOL => {
+                self.newest_sol = header.sequence;
+                Ok(Some(Arrival::Payload { kind: header.kind, data: payload.to_vec() }))
+            }
             _ => Ok(None),
         }
     }
@@ -297,6 +305,11 @@ impl Active {
 /// How often a command may be sent.
 fn attempts(flight: &Flight, timing: &Timing) -> u32 {
     if flight.request.is_repeatable() { timing.attempts } else { 1 }
+}
+
+/// Whether a session sequence number is older than another; they wrap around.
+fn precedes(number: u32, other: u32) -> bool {
+    other.wrapping_sub(number).wrapping_sub(1) < u32::MAX / 2
 }
 
 /// The next session sequence number; 0 is left out.

@@ -241,7 +241,7 @@ impl Bmc {
         Some(self.seal(PayloadKind::IPMI, &answer))
     }
 
-    fn seal(&mut self, kind: PayloadKind, payload: &[u8]) -> Vec<u8> {
+    pub fn seal(&mut self, kind: PayloadKind, payload: &[u8]) -> Vec<u8> {
         self.sequence += 1;
         let keys = self.keys.as_ref().unwrap();
         let header = Header {

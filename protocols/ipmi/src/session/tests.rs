@@ -543,6 +543,18 @@ fn payloads_pass_both_ways() {
 }
 
 #[test]
+fn an_overtaken_console_packet_is_ignored() {
+    let mut lab = Lab::opened(config(), Bmc::default());
+    let mut packets = [1, 2, 3].map(|number| lab.bmc.seal(PayloadKind::SOL, &[number, 0, 0, 0]));
+    for order in [1, 0, 2] {
+        lab.session.receive(lab.now, &mut packets[order]);
+    }
+    let event = |number| Event::Payload { kind: PayloadKind::SOL, data: vec![number, 0, 0, 0] };
+    let arrived: Vec<_> = std::iter::from_fn(|| lab.session.event()).collect();
+    assert_eq!(arrived, [event(2), event(3)]);
+}
+
+#[test]
 fn a_packet_without_its_protection_is_ignored() {
     let mut lab = Lab::opened(config(), Bmc::default());
     lab.request(0x10);
