@@ -120,6 +120,7 @@ async fn d43_refusals_for_good_come_back_at_once_and_are_not_repeated() {
         let request = Request { net_fn: NetFn(0x30), code: 0x30, lun: 0, data: vec![code, 0x01] };
         let (completion, data) = client.carry(request).await.unwrap();
         assert_eq!((completion, data.len()), (CompletionCode(code), 0));
+        assert!(completion.is_permanent() && !CompletionCode::NODE_BUSY.is_permanent());
         let error = Error::Refused { completion, net_fn: NetFn(0x30), code: 0x30 };
         assert!(error.to_string().contains(name), "{error}");
         assert_eq!(bmc.commands().len(), before + 1, "sent once");
