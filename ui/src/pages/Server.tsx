@@ -153,12 +153,12 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
             <tbody>
               {components.map((component) => (
                 <tr key={component.key} data-row>
-                  <td className="max-w-72" title={component.name}>
+                  <td className="max-w-64" title={component.name}>
                     {component.name}
                   </td>
                   <td className="mono">{component.version}</td>
                   <td className="mono">{component.software_id ?? <None />}</td>
-                  <td className="mono text-soft max-w-48" title={component.key}>
+                  <td className="mono text-soft max-w-44" title={component.key}>
                     {component.key}
                   </td>
                   <td>{component.updateable ? "yes" : <span className="text-faint">no</span>}</td>

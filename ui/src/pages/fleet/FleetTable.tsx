@@ -18,15 +18,15 @@ const helper = createColumnHelper<typeof features, ServerSummary>();
 const WIDTH: Record<string, string> = {
   select: "40px",
   name: "auto",
-  power: "112px",
-  health: "108px",
-  model: "150px",
-  generation: "84px",
+  power: "96px",
+  health: "96px",
+  model: "140px",
+  generation: "80px",
   service_tag: "104px",
-  bios_version: "84px",
-  bmc_version: "108px",
-  tags: "130px",
-  seen_at: "132px",
+  bios_version: "80px",
+  bmc_version: "104px",
+  tags: "112px",
+  seen_at: "124px",
 };
 
 interface Props {
@@ -152,7 +152,7 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
       role="region"
       aria-label="Server list, scrollable"
     >
-      <table className="grid-table table-fixed" style={{ minWidth: 1172 }} aria-rowcount={total + 1}>
+      <table className="grid-table table-fixed" style={{ minWidth: 1080 }} aria-rowcount={total + 1}>
         <caption className="sr-only">Servers</caption>
         <colgroup>
           <col style={{ width: WIDTH.select }} />
