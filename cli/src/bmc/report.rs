@@ -6,7 +6,7 @@ use rackhand_redfish::{
 };
 use serde::Serialize;
 
-use super::chain;
+use super::{chain, survey::Ipmi};
 use crate::output::{Output, dash, printable, word};
 
 /// The JSON of `bmc inspect --json`. Stable: members are only added.
@@ -38,6 +38,10 @@ pub struct Report {
     /// Whether every declared piece of firmware is listed.
     pub firmware_complete: bool,
     pub unreadable: Vec<Missing>,
+    /// The vendor whose default password the account still has.
+    pub default_password: Option<&'static str>,
+    /// What IPMI on the same host tells without a login; none when nothing answers there.
+    pub ipmi: Option<Ipmi>,
 }
 
 #[derive(Debug, Serialize)]
@@ -234,6 +238,13 @@ impl Report {
                 .collect();
             text.push('\n');
             text.push_str(&out.table(&["COMPONENT", "VERSION", "ROW", "UPDATEABLE", "NAME"], &rows));
+        }
+        if let Some(vendor) = self.default_password {
+            text.push_str(&format!("\nweak          the account still has {vendor}'s default password\n"));
+        }
+        if let Some(ipmi) = &self.ipmi {
+            text.push('\n');
+            text.push_str(&ipmi.render());
         }
         if self.unreadable.is_empty() {
             text.push_str("\neverything asked for could be read\n");
