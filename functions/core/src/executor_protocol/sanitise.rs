@@ -65,7 +65,7 @@ fn escape(bytes: &[u8], at: usize) -> (usize, bool) {
     }
 }
 
-/// The UTF-16 unit that `\uXXXX` at `at` stands for.
+/// The UTF-16 unit that the escape at `at` (a backslash, `u` and four hex digits) stands for.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = match bytes.get(at..at + 6)? {
         [b'\\', b'u', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit) => digits,
