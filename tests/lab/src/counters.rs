@@ -105,9 +105,79 @@ pub struct Counters {
     /// client than the one that started it, while a flash was running.
     pub overlapping_mutations: u64,
     pub last_mutation: Option<f64>,
+    pub ipmi: IpmiCounters,
     pub flashes: Vec<FlashRecord>,
     /// The latest mutations, oldest first, at most `MUTATIONS_KEPT` of each BMC.
     pub mutation_log: Vec<MutationRecord>,
+}
+
+/// What went on at the IPMI port of one BMC, or of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpmiCounters {
+    /// Datagrams that reached a BMC which was there, whatever it thought of them.
+    pub datagrams_received: u64,
+    pub datagrams_sent: u64,
+    /// Either way, by the fault `ipmi_loss`.
+    pub datagrams_lost: u64,
+    /// Packets of a session with a wrong integrity code, or that cannot be read.
+    pub forged: u64,
+    /// With a number seen before, or too far off.
+    pub replayed: u64,
+    /// Of no session, or less protected than their session.
+    pub strays: u64,
+    pub sessions_opened: u64,
+    pub sessions_closed: u64,
+    pub sessions_timed_out: u64,
+    /// Ended by a restart of the BMC.
+    pub sessions_lost: u64,
+    /// Requests to open one that found the table full.
+    pub sessions_refused: u64,
+    pub sessions_open: u64,
+    pub sessions_peak: u64,
+    /// Unknown users, privileges out of reach, wrong passwords.
+    pub failed_logins: u64,
+    /// Commands inside sessions by network function, such as `06h`.
+    pub commands: BTreeMap<String, u64>,
+    /// Commands answered with a completion code that is not 0.
+    pub commands_refused: u64,
+    /// The most commands that one BMC had not yet answered at one time.
+    pub most_under_way: u64,
+    /// Fan commands carried out.
+    pub fan_commands: u64,
+    pub consoles_opened: u64,
+    /// Attempts to open a console that somebody has.
+    pub consoles_refused: u64,
+    /// SOL packets received by an open console.
+    pub console_packets: u64,
+    /// Times the BMC had enough, by the fault `ipmi_freeze`.
+    pub freezes: u64,
+}
+
+impl IpmiCounters {
+    fn add(&mut self, other: &Self) {
+        self.datagrams_received += other.datagrams_received;
+        self.datagrams_sent += other.datagrams_sent;
+        self.datagrams_lost += other.datagrams_lost;
+        self.forged += other.forged;
+        self.replayed += other.replayed;
+        self.strays += other.strays;
+        self.sessions_opened += other.sessions_opened;
+        self.sessions_closed += other.sessions_closed;
+        self.sessions_timed_out += other.sessions_timed_out;
+        self.sessions_lost += other.sessions_lost;
+        self.sessions_refused += other.sessions_refused;
+        self.sessions_open += other.sessions_open;
+        self.sessions_peak = self.sessions_peak.max(other.sessions_peak);
+        self.failed_logins += other.failed_logins;
+        add_map(&mut self.commands, &other.commands);
+        self.commands_refused += other.commands_refused;
+        self.most_under_way = self.most_under_way.max(other.most_under_way);
+        self.fan_commands += other.fan_commands;
+        self.consoles_opened += other.consoles_opened;
+        self.consoles_refused += other.consoles_refused;
+        self.console_packets += other.console_packets;
+        self.freezes += other.freezes;
+    }
 }
 
 /// Mutations remembered of one BMC.
@@ -141,6 +211,7 @@ impl Counters {
         if other.last_mutation > self.last_mutation {
             self.last_mutation = other.last_mutation;
         }
+        self.ipmi.add(&other.ipmi);
         self.flashes.extend(other.flashes.iter().cloned());
         self.mutation_log.extend(other.mutation_log.iter().cloned());
         self.mutation_log.sort_by(|left, right| left.began.total_cmp(&right.began));

@@ -39,9 +39,9 @@ pub enum Fault {
     RebootPending,
     /// D17: the BMC resets, cutting the answer, when a task or job is read. One use: one reset.
     BmcResetWhilePolled,
-    /// D18: a mutating `POST` is carried out, then the connection is cut. One use: one `POST`.
+    /// D18: a mutating `POST` or `PATCH` is carried out, then the connection is cut. One use: one request.
     CutAfterAccept,
-    /// D18: a mutating `POST` is read, not carried out, and the connection is cut. One use: one `POST`.
+    /// D18: a mutating `POST` or `PATCH` is read, not carried out, and the connection is cut. One use: one request.
     CutBeforeAccept,
     /// D18: a new job shows up in queue and task list only after `seconds`. One use: one job.
     JobVisibilityDelay { seconds: u64 },
@@ -57,6 +57,8 @@ pub enum Fault {
     PowerIgnored,
     /// D34: the power state changes `seconds` after the request. One use: one request.
     SlowPower { seconds: u64 },
+    /// A setting is answered with success and not taken over. One use: one `PATCH`.
+    SettingIgnored,
     /// D36: staged jobs stay `Scheduled` through reboots.
     StuckScheduled,
     /// The BMC's clock is off by this much, beside what its `ServerSpec` says.
@@ -71,6 +73,56 @@ pub enum Fault {
     ChangedTlsKey,
     /// Nothing reaches the BMC: connections are refused.
     Partition,
+    /// IPMI: a datagram leaves so much later, in real time. One use: one datagram.
+    IpmiDelay { milliseconds: u64 },
+    /// IPMI: so many datagrams in a hundred are lost, either way.
+    IpmiLoss { percent: u8 },
+    /// IPMI: a datagram is sent twice. One use: one datagram.
+    IpmiDuplicate,
+    /// IPMI: an answer has the session sequence number of the packet before. One use: one answer.
+    IpmiWrongSequence,
+    /// IPMI: an answer's integrity code is wrong. One use: one answer.
+    IpmiWrongIntegrity,
+    /// IPMI: completion code C0h, node busy. One use: one command.
+    IpmiBusy,
+    /// IPMI: no room for another session. One use: one request to open one.
+    IpmiSessionTableFull,
+    /// IPMI: a length is not what it says. One use: one answer that has such a length.
+    IpmiLyingLengths { what: LyingLength },
+    /// IPMI: sensor records, events and inventories are given in parts of at most so many bytes, else CAh.
+    IpmiReadLimit { bytes: u8 },
+    /// D38: more commands than this within a second, and the BMC says nothing over IPMI for so long.
+    IpmiFreeze { commands: u32, seconds: u64 },
+    /// D37: cipher suite 17 is listed, and refused. One use: one request to open a session with it.
+    #[serde(rename = "ipmi_refuses_17")]
+    IpmiRefuses17,
+    /// D37: a request for suite 17 is answered with suite 3. One use: one such request.
+    #[serde(rename = "ipmi_answers_17_with_3")]
+    IpmiAnswers17With3,
+    /// D39: the session that has the console is never timed out, however long its client is gone.
+    IpmiSolStale,
+    /// IPMI: only so many characters of each SOL packet are taken.
+    IpmiSolPartial { characters: u8 },
+    /// The next command resets the BMC, which is away for so long, in simulated time. One use: one command.
+    IpmiBmcReset { seconds: u64 },
+    /// D43: a command is refused with this completion code and not carried out. One use: one such command.
+    IpmiCompletion { net_fn: u8, command: u8, completion: u8 },
+}
+
+/// Which length lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LyingLength {
+    /// The payload length in the session header: far more than arrives.
+    Datagram,
+    /// A well-protected packet holds a message that ends early.
+    Message,
+    /// A sensor record's header announces more than the record has.
+    Sdr,
+    /// The inventory's size is FFFFh; an answer announces more bytes than it has.
+    Fru,
+    /// The event log holds FFFFh entries; an entry is cut in half.
+    Sel,
 }
 
 /// What a hostile body looks like.
@@ -111,6 +163,7 @@ impl Fault {
             Self::UpToDateSup029 => "up_to_date_sup029",
             Self::FlashFailsPr21 => "flash_fails_pr21",
             Self::PowerIgnored => "power_ignored",
+            Self::SettingIgnored => "setting_ignored",
             Self::SlowPower { .. } => "slow_power",
             Self::StuckScheduled => "stuck_scheduled",
             Self::ClockOffset { .. } => "clock_offset",
@@ -119,6 +172,22 @@ impl Fault {
             Self::HostileBody { .. } => "hostile_body",
             Self::ChangedTlsKey => "changed_tls_key",
             Self::Partition => "partition",
+            Self::IpmiDelay { .. } => "ipmi_delay",
+            Self::IpmiLoss { .. } => "ipmi_loss",
+            Self::IpmiDuplicate => "ipmi_duplicate",
+            Self::IpmiWrongSequence => "ipmi_wrong_sequence",
+            Self::IpmiWrongIntegrity => "ipmi_wrong_integrity",
+            Self::IpmiBusy => "ipmi_busy",
+            Self::IpmiSessionTableFull => "ipmi_session_table_full",
+            Self::IpmiLyingLengths { .. } => "ipmi_lying_lengths",
+            Self::IpmiReadLimit { .. } => "ipmi_read_limit",
+            Self::IpmiFreeze { .. } => "ipmi_freeze",
+            Self::IpmiRefuses17 => "ipmi_refuses_17",
+            Self::IpmiAnswers17With3 => "ipmi_answers_17_with_3",
+            Self::IpmiSolStale => "ipmi_sol_stale",
+            Self::IpmiSolPartial { .. } => "ipmi_sol_partial",
+            Self::IpmiBmcReset { .. } => "ipmi_bmc_reset",
+            Self::IpmiCompletion { .. } => "ipmi_completion",
         }
     }
 }

@@ -11,8 +11,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use rackhand_ipmi::wire::suite::Suite;
 use rackhand_lab::replay::{Replay, Tree};
-use rackhand_lab::{Lab, LabConfig, ServerSpec};
+use rackhand_lab::{IpmiConfig, Lab, LabConfig, ServerSpec};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -57,6 +58,15 @@ struct Serve {
     /// First port of the BMCs, which get consecutive ones; 0 lets the system choose.
     #[arg(long, default_value_t = 0)]
     base_port: u16,
+    /// First UDP port of the BMCs' IPMI, which get consecutive ones; 0 lets the system choose.
+    #[arg(long, default_value_t = 0)]
+    ipmi_base_port: u16,
+    /// BMCs speak IPMI alone: thousands start within seconds.
+    #[arg(long)]
+    ipmi_only: bool,
+    /// Cipher suites of IPMI; 0 lets anybody in, as neglected BMCs do.
+    #[arg(long, value_delimiter = ',', default_values_t = [3, 17], value_parser = suite)]
+    ipmi_suites: Vec<u8>,
     /// File to write once everything answers (JSON).
     #[arg(long)]
     ready_file: Option<PathBuf>,
@@ -119,6 +129,11 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
+fn suite(text: &str) -> Result<u8, String> {
+    let id = text.parse().ok().filter(|id| Suite::from_id(*id).is_some());
+    id.ok_or_else(|| "a cipher suite: 0, 1, 2, 3 or 17".to_owned())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_writer(io::stderr).init();
@@ -150,12 +165,20 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         address: args.control.ip(),
         control_port: args.control.port(),
         base_port: args.base_port,
+        redfish: !args.ipmi_only,
+        ipmi_base_port: args.ipmi_base_port,
+        ipmi: Some(IpmiConfig {
+            suites: args.ipmi_suites.iter().filter_map(|id| Suite::from_id(*id)).collect(),
+            ..IpmiConfig::default()
+        }),
         ..LabConfig::new(ServerSpec::fleet(args.servers, args.seed), password)
     })
     .await?;
     let mut text = format!("control     {}/lab\nrepository  {}\n", lab.control_url(), lab.repository_url());
     for bmc in lab.bmcs() {
-        text.push_str(&format!("{:<11} {}  {} {}\n", bmc.name, bmc.url, bmc.product, bmc.idrac_version));
+        let ipmi = bmc.ipmi.map(|address| format!("ipmi://{address}")).unwrap_or_default();
+        let (name, url, product, version) = (&bmc.name, &bmc.url, &bmc.product, &bmc.idrac_version);
+        text.push_str(&format!("{name:<11} {url}  {ipmi}  {product} {version}\n"));
     }
     let ready = json!({
         "pid": std::process::id(),

@@ -208,6 +208,11 @@ impl Password {
     pub fn matches(&self, given: &str) -> bool {
         self.0 == given
     }
+
+    /// Its bytes: the key of IPMI's sessions.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl std::fmt::Debug for Password {

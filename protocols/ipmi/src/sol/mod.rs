@@ -12,7 +12,7 @@ mod commands;
 mod config;
 mod end;
 mod machine;
-mod packet;
+pub mod packet;
 mod stream;
 
 #[cfg(test)]

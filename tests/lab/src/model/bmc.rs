@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Auth;
+use super::boot::BootOverride;
 use super::clock::BmcClock;
 use super::firmware::Component;
 use super::host::Host;
@@ -17,6 +18,7 @@ use super::traits::Traits;
 use super::{Fetch, FetchFailure, SiteConfig};
 use crate::counters::{Counters, FlashOutcome, MutationRecord};
 use crate::fault::{ArmedFault, Fault, FaultSet};
+use crate::ipmi::{self, Ipmi};
 use crate::package::PackageHeader;
 use crate::spec::{Kind, Password, ServerSpec, Timings, mix};
 
@@ -45,6 +47,9 @@ pub(crate) struct Bmc {
     pub(crate) last_bmc_reset: Duration,
     pub(crate) host: Host,
     pub(crate) pending_power: Option<(Duration, String)>,
+    pub(crate) boot_override: BootOverride,
+    /// Where each boot came from, in Redfish's words; `None` is the usual order.
+    pub(crate) boots: Vec<String>,
     pub(crate) components: Vec<Component>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) job_numbers: BTreeSet<u64>,
@@ -60,6 +65,7 @@ pub(crate) struct Bmc {
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) mutations: BTreeMap<u64, MutationRecord>,
     pub(crate) next_mutation: u64,
+    pub(crate) ipmi: Box<Ipmi>,
 }
 
 /// What one BMC is doing.
@@ -81,6 +87,10 @@ pub struct BmcStatus {
     pub jobs: Vec<(String, String, String, String)>,
     /// Whether a flash is being written right now.
     pub flashing: bool,
+    /// `BootSourceOverrideTarget`, `…Enabled` and `…Mode`.
+    pub boot_override: (String, String, String),
+    /// Where the host has booted from, oldest first: `None` for the usual order.
+    pub boots: Vec<String>,
 }
 
 enum Event {
@@ -109,6 +119,8 @@ impl Bmc {
             last_bmc_reset: Duration::ZERO,
             host: if spec.powered_on { Host::Running } else { Host::Off },
             pending_power: None,
+            boot_override: BootOverride::default(),
+            boots: Vec::new(),
             components: spec.model.components(&spec.idrac_version).into_iter().map(Component::new).collect(),
             jobs: Vec::new(),
             job_numbers: BTreeSet::new(),
@@ -123,9 +135,10 @@ impl Bmc {
             fetches: Vec::new(),
             mutations: BTreeMap::new(),
             next_mutation: 0,
+            ipmi: Box::new(Ipmi::new(&config.ipmi, spec.model, seed, (&config.username, &config.password))),
         };
         bmc.log_lc("System Health", Message::info("SYS1000", "The system is turned on."));
-        bmc.sel.add(Duration::ZERO, "System Health", Message::info("SEL9901", "The log was cleared."));
+        bmc.clear_log();
         bmc
     }
 
@@ -183,6 +196,7 @@ impl Bmc {
         self.counters.bmc_resets += 1;
         self.up = Up::Resetting { until: self.now + length };
         self.auth.close_all();
+        self.ipmi.restart();
         if !for_update {
             for index in 0..self.jobs.len() {
                 if self.jobs.get(index).is_some_and(|job| job.state == State::Downloading) {
@@ -213,6 +227,8 @@ impl Bmc {
     }
 
     pub(crate) fn power_failure(&mut self) {
+        let message = Message::critical("PSU0003", "The power input was lost.");
+        self.sel.add_event(self.now, "System Health", message, ipmi::MAINS_LOST);
         self.power_off();
         self.pending_power = None;
         // The BMC has no standby power left either: what it writes to itself is lost with it.
@@ -318,11 +334,17 @@ impl Bmc {
                 })
                 .collect(),
             flashing: self.is_flashing(),
+            boot_override: {
+                let BootOverride { target, enabled, mode } = self.boot_override.clone();
+                (target, enabled, mode)
+            },
+            boots: self.boots.clone(),
         }
     }
 
     pub(crate) fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
+        counters.ipmi = self.ipmi.counters();
         counters.sessions_open = self.auth.sessions().len() as u64;
         counters.mutation_log = self.mutations.values().cloned().collect();
         counters

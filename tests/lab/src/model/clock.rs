@@ -15,6 +15,11 @@ impl BmcClock {
         self.start_unix.saturating_add(i64::try_from(at.as_secs()).unwrap_or(i64::MAX))
     }
 
+    /// UTC seconds since 1970, as far as 32 bits go: timestamps of IPMI (section 37).
+    pub(crate) fn seconds(self, at: Duration) -> u32 {
+        u32::try_from(self.unix(at).max(0)).unwrap_or(u32::MAX)
+    }
+
     /// Local time without a zone, as in jobs: `2026-01-15T03:00:00`.
     pub(crate) fn bare(self, at: Duration) -> String {
         civil(self.unix(at) + i64::from(self.utc_offset_minutes) * 60)

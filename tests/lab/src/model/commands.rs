@@ -14,7 +14,7 @@ use super::resources::{INVENTORY, TASKS};
 use crate::package::{PackageFault, identify};
 
 /// A refused request.
-type Refusal = Box<Response<Bytes>>;
+pub(crate) type Refusal = Box<Response<Bytes>>;
 
 impl Bmc {
     pub(crate) fn reset_host(&mut self, call: &Call, allowed: &[&str]) -> Response<Bytes> {
@@ -244,12 +244,12 @@ impl Bmc {
         messages::accepted(&format!("{TASKS}/{job}"), traits.registry, !traits.apply_times.is_empty())
     }
 
-    fn missing(&self, property: &str) -> Refusal {
+    pub(crate) fn missing(&self, property: &str) -> Refusal {
         let text = format!("The property {property} is required.");
         Box::new(self.error(StatusCode::BAD_REQUEST, &Message::new("SYS428", text).with_args([property])))
     }
 
-    fn not_acceptable(&self, value: &str, property: &str) -> Refusal {
+    pub(crate) fn not_acceptable(&self, value: &str, property: &str) -> Refusal {
         let text =
             format!("The value {value} of the property {property} is not in the list of acceptable values.");
         let message = Message::new("SYS426", text).with_args([value, property]);

@@ -43,7 +43,8 @@ impl Bmc {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().trim_end_matches('/').to_owned();
         let mutating = mutation_kind(&parts.method, &path).is_some();
-        if mutating && parts.method == Method::POST && self.faults.take("cut_before_accept").is_some() {
+        let cuts = matches!(parts.method, Method::POST | Method::PATCH);
+        if mutating && cuts && self.faults.take("cut_before_accept").is_some() {
             return Reply::CutBeforeProcessing;
         }
         let session = self.session_name(&parts.headers);
@@ -63,7 +64,7 @@ impl Bmc {
         }
         let response = self.admit(&call);
         if mutating
-            && call.method == Method::POST
+            && cuts
             && response.status().is_success()
             && self.faults.take("cut_after_accept").is_some()
         {

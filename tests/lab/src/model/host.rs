@@ -6,6 +6,8 @@ use super::bmc::Bmc;
 use super::job::State;
 use super::messages::Message;
 use crate::fault::Fault;
+use crate::ipmi;
+use crate::spec::Kind;
 
 /// What the host is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,14 +122,25 @@ impl Bmc {
 
     pub(crate) fn power_off(&mut self) {
         self.brick_what_flashes();
+        if self.host.is_on() {
+            let message = Message::info("SYS1001", "The system is turned off.");
+            self.sel.add_event(self.now, "System Health", message, ipmi::TURNED_OFF);
+        }
         self.host = Host::Off;
         self.log_lc("System Health", Message::info("SYS1001", "The system is turned off."));
     }
 
     pub(crate) fn boot(&mut self) {
         self.log_lc("System Health", Message::info("SYS1000", "The system is turned on."));
+        let message = Message::info("SYS1000", "The system is turned on.");
+        self.sel.add_event(self.now, "System Health", message, ipmi::TURNED_ON);
         self.last_boot = self.now;
-        if self.components.iter().any(|at| at.dead && at.spec.kind == crate::spec::Kind::Bios) {
+        let bios = self.version_of(Kind::Bios).to_owned();
+        let product = self.spec.model.product();
+        self.ipmi.serial(&format!("\r\n{product} BIOS {bios}\r\nMemory test: passed\r\n"));
+        let source = self.boot_override.consume();
+        self.boots.push(source);
+        if self.components.iter().any(|at| at.dead && at.spec.kind == Kind::Bios) {
             self.host = Host::Dead;
             return;
         }
@@ -172,10 +185,12 @@ impl Bmc {
             }
             Host::BootingToUpdate { .. } => {
                 self.host = Host::Updating;
+                self.ipmi.serial("Lifecycle Controller: updates are being installed\r\n");
                 self.boot_continues();
             }
             Host::Post { .. } => {
                 self.host = Host::Running;
+                self.ipmi.serial("Starting the operating system\r\nReady.\r\nlab$ ");
                 self.log_lc("System Health", Message::info("SYS1003", "The operating system is starting."));
             }
             Host::Off | Host::Updating | Host::Running | Host::Dead => {}

@@ -7,6 +7,7 @@
 
 mod auth;
 mod bmc;
+mod boot;
 mod clock;
 mod commands;
 mod door;
@@ -22,19 +23,25 @@ mod resources;
 mod routes;
 mod traits;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use self::bmc::Bmc;
+pub(crate) use self::bmc::Bmc;
 pub use self::bmc::BmcStatus;
+pub(crate) use self::boot::BootOverride;
 pub(crate) use self::door::basic_credentials;
+pub(crate) use self::log::{Entry, Event};
+pub(crate) use self::messages::Message;
 use self::mutations::mutation_kind;
+pub(crate) use self::traits::at_least as version_at_least;
 use crate::counters::Counters;
 use crate::fault::{ArmedFault, Fault, Times};
+use crate::ipmi::{Datagram, IpmiConfig};
 use crate::package::PackageHeader;
 use crate::spec::{Password, ServerSpec, Timings};
 
@@ -50,6 +57,7 @@ pub struct SiteConfig {
     pub timings: Timings,
     /// What time it is when the simulation starts, in seconds since 1970 (UTC).
     pub epoch_unix: i64,
+    pub ipmi: Arc<IpmiConfig>,
 }
 
 impl SiteConfig {
@@ -62,6 +70,7 @@ impl SiteConfig {
             seed: 1,
             timings: Timings::default(),
             epoch_unix: 1_768_464_000,
+            ipmi: Arc::default(),
         }
     }
 }
@@ -194,6 +203,38 @@ impl Site {
     pub fn end(&mut self, bmc: usize, mutation: u64, now: Duration, real: Duration, status: Option<u16>) {
         if let Some(bmc) = self.bmcs.get_mut(bmc) {
             bmc.end_mutation(mutation, now, real, status);
+        }
+    }
+
+    /// One datagram from `from` that reached the IPMI port of a BMC, and what the BMC sends. It is decrypted in place.
+    /// `real` is time on the shell's own clock: sessions and retries go by it.
+    pub fn ipmi_receive(
+        &mut self,
+        bmc: usize,
+        now: Duration,
+        real: Duration,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Vec<Datagram> {
+        let bmc = self.bmcs.get_mut(bmc);
+        bmc.map(|bmc| bmc.ipmi_receive(now, real, from, datagram)).unwrap_or_default()
+    }
+
+    /// What the IPMI side of a BMC sends by itself: repetitions, and output of the console. The shell calls it from
+    /// time to time while [`Site::ipmi_due`] says so.
+    pub fn ipmi_poll(&mut self, bmc: usize, now: Duration, real: Duration) -> Vec<Datagram> {
+        self.bmcs.get_mut(bmc).map(|bmc| bmc.ipmi_poll(now, real)).unwrap_or_default()
+    }
+
+    /// From when on [`Site::ipmi_poll`] has something to do; `None` while there is no session.
+    pub fn ipmi_due(&self, bmc: usize) -> Option<Duration> {
+        self.bmcs.get(bmc)?.ipmi_due()
+    }
+
+    /// Tells a BMC the UDP port it listens on, which it names when SOL is activated.
+    pub fn ipmi_listens(&mut self, bmc: usize, port: u16) {
+        if let Some(bmc) = self.bmcs.get_mut(bmc) {
+            bmc.ipmi.listens(port);
         }
     }
 

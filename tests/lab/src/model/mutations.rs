@@ -50,6 +50,25 @@ impl Bmc {
             return None;
         }
         let session = self.session_name(headers);
+        Some(self.start_mutation(kind, path.to_owned(), session, client, real))
+    }
+
+    /// Records a power command of IPMI, which is carried out and answered at once.
+    pub(crate) fn record_ipmi_power(&mut self, session: &str, client: IpAddr, real: Duration) {
+        let path = "ipmi:chassis-control".to_owned();
+        let number = self.start_mutation(MutationKind::Power, path, session.to_owned(), client, real);
+        self.mutation_handled(number, self.now, real);
+        self.end_mutation(number, self.now, real, None);
+    }
+
+    fn start_mutation(
+        &mut self,
+        kind: MutationKind,
+        path: String,
+        session: String,
+        client: IpAddr,
+        real: Duration,
+    ) -> u64 {
         let origin = format!("{session}@{client}");
         let in_flight = self.mutations.values().any(|mutation| mutation.ended.is_none());
         let in_flash = self
@@ -71,7 +90,7 @@ impl Bmc {
             MutationRecord {
                 bmc: self.spec.name.clone(),
                 kind,
-                path: path.to_owned(),
+                path,
                 client: client.to_string(),
                 session,
                 began: self.now.as_secs_f64(),
@@ -83,7 +102,7 @@ impl Bmc {
                 status: None,
             },
         );
-        Some(number)
+        number
     }
 
     pub(crate) fn mutation_handled(&mut self, number: u64, now: Duration, real: Duration) {

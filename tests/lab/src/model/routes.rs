@@ -32,6 +32,7 @@ impl Bmc {
             Method::GET | Method::HEAD => self.read(call),
             Method::POST => self.post(call),
             Method::DELETE => self.delete(call),
+            Method::PATCH if call.path == SYSTEM => self.patch_system(call),
             _ => self.not_allowed(),
         }
     }
@@ -89,7 +90,7 @@ impl Bmc {
             return self.reset_manager();
         }
         if path == format!("{}/Actions/LogService.ClearLog", Traits::log("Sel")) {
-            self.sel.clear();
+            self.clear_log();
             return messages::no_content();
         }
         match path {

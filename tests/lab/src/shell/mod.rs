@@ -1,10 +1,11 @@
-//! The site behind real sockets: one HTTPS server per BMC, a package repository and a control API, all on loopback.
+//! The site behind real sockets: one HTTPS server and one IPMI port per BMC, a package repository and a control API, all on loopback.
 //!
 //! Simulated time is the monotonic clock's, times `speed`, plus what was skipped. One task (`pulse`) moves the model
 //! on, starts the downloads BMCs ask for and tells the servers when their BMC goes away or comes back.
 
 mod control;
 mod fetch;
+mod ipmi;
 mod repository;
 mod server;
 mod tls;
@@ -28,6 +29,7 @@ use self::tls::Keys;
 pub(crate) use self::tls::one as new_key;
 use crate::counters::Counters;
 use crate::fault::{Fault, Times};
+use crate::ipmi::IpmiConfig;
 use crate::model::{BmcStatus, ForeignJob, Site, SiteConfig, UnknownBmc};
 use crate::package::{Package, PackageInfo};
 use crate::spec::{Generation, Model, Password, ServerSpec, Timings};
@@ -54,6 +56,12 @@ pub struct LabConfig {
     /// Port of the control API; 0 lets the system choose.
     pub control_port: u16,
     pub packages: Vec<Package>,
+    /// Whether BMCs serve Redfish. A lab of thousands that only IPMI is spoken with starts sooner without.
+    pub redfish: bool,
+    /// How BMCs speak IPMI; `None`: they do not.
+    pub ipmi: Option<IpmiConfig>,
+    /// First UDP port of the BMCs, which then get consecutive ones; 0 lets the system choose.
+    pub ipmi_base_port: u16,
 }
 
 impl LabConfig {
@@ -70,6 +78,9 @@ impl LabConfig {
             base_port: 0,
             control_port: 0,
             packages: Package::repository(),
+            redfish: true,
+            ipmi: Some(IpmiConfig::default()),
+            ipmi_base_port: 0,
         }
     }
 
@@ -98,7 +109,7 @@ pub enum LabError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BmcInfo {
     pub name: String,
-    /// `https://127.0.0.1:port`
+    /// `https://127.0.0.1:port`; empty without Redfish.
     pub url: String,
     pub username: String,
     pub model: Model,
@@ -110,6 +121,9 @@ pub struct BmcInfo {
     pub idrac_version: String,
     /// Lower-case hex SHA-256 of the certificate's SubjectPublicKeyInfo.
     pub spki_sha256: String,
+    /// UDP address and port of IPMI, for the same account.
+    #[serde(default)]
+    pub ipmi: Option<SocketAddr>,
 }
 
 /// A running lab. Dropping it stops everything; [`Lab::shutdown`] also waits for it.
@@ -174,11 +188,13 @@ impl Lab {
         if let Some(twice) = names.windows(2).find(|pair| pair.first() == pair.last()) {
             return Err(LabError::DuplicateName(twice.first().copied().unwrap_or_default().to_owned()));
         }
+        ipmi::make_room(config.servers.len());
         let site = Site::new(&SiteConfig {
             username: config.username.clone(),
             password: config.password.clone(),
             seed: config.seed,
             timings: config.timings.clone(),
+            ipmi: Arc::new(config.ipmi.clone().unwrap_or_default()),
             ..SiteConfig::new(config.servers.clone(), "")
         });
         let shared = Arc::new(Shared {
@@ -193,27 +209,46 @@ impl Lab {
 
         let mut bmcs = Vec::new();
         let mut doors = Vec::new();
+        let mut ports = Vec::new();
         for (index, server) in config.servers.iter().enumerate() {
-            let port = match config.base_port {
-                0 => 0,
-                base => base.saturating_add(u16::try_from(index).unwrap_or(u16::MAX)),
+            let nth = |base: u16| match base {
+                0 => SocketAddr::new(config.address, 0),
+                base => {
+                    let port = base.saturating_add(u16::try_from(index).unwrap_or(u16::MAX));
+                    SocketAddr::new(config.address, port)
+                }
             };
-            let socket = server::Door::open(SocketAddr::new(config.address, port))?;
-            let keys = Arc::new(Keys::generate(&server.service_tag)?);
-            bmcs.push(BmcInfo {
+            let mut info = BmcInfo {
                 name: server.name.clone(),
-                url: format!("https://{}", socket.address()),
+                url: String::new(),
                 username: config.username.clone(),
                 model: server.model,
                 product: server.model.product().to_owned(),
                 generation: server.model.generation(),
                 service_tag: server.service_tag.clone(),
                 idrac_version: server.idrac_version.clone(),
-                spki_sha256: keys.spki_sha256.clone(),
-            });
-            let (reachable, watched) = watch::channel(true);
-            doors.push(reachable);
-            tasks.spawn(server::run(Arc::clone(&shared), index, socket, keys, watched, stop.child_token()));
+                spki_sha256: String::new(),
+                ipmi: None,
+            };
+            if config.redfish {
+                let socket = server::Door::open(nth(config.base_port))?;
+                let keys = Arc::new(Keys::generate(&server.service_tag)?);
+                info.url = format!("https://{}", socket.address());
+                info.spki_sha256.clone_from(&keys.spki_sha256);
+                let (reachable, watched) = watch::channel(true);
+                doors.push(reachable);
+                let shared = Arc::clone(&shared);
+                tasks.spawn(server::run(shared, index, socket, keys, watched, stop.child_token()));
+            }
+            if config.ipmi.is_some() {
+                let address = nth(config.ipmi_base_port);
+                let port = ipmi::Port::open(Arc::clone(&shared), index, address)?;
+                let found = port.address().map_err(|source| LabError::Listen { address, source })?;
+                info.ipmi = Some(found);
+                ports.push(port.clone());
+                tasks.spawn(port.run(stop.child_token()));
+            }
+            bmcs.push(info);
         }
 
         let repository = listen(SocketAddr::new(config.address, 0)).await?;
@@ -230,7 +265,7 @@ impl Lab {
             repository_url: repository_url.clone(),
         };
         tasks.spawn(control::run(Arc::clone(&shared), directory, control, stop.child_token()));
-        tasks.spawn(pulse(Arc::clone(&shared), doors, tasks.clone(), stop.child_token())?);
+        tasks.spawn(pulse(Arc::clone(&shared), doors, ports, tasks.clone(), stop.child_token())?);
         tasks.close();
         Ok(Self { shared, bmcs, packages, control_url, repository_url, tasks, stop })
     }
@@ -346,6 +381,7 @@ fn url_of(listener: &TcpListener) -> Result<String, LabError> {
 fn pulse(
     shared: Arc<Shared>,
     doors: Vec<watch::Sender<bool>>,
+    ports: Vec<ipmi::Port>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()>, LabError> {
@@ -368,6 +404,9 @@ fn pulse(
                 }
                 site.take_fetches()
             };
+            for port in &ports {
+                port.poll(&stop);
+            }
             for fetch in fetches {
                 tasks.spawn(fetch::run(Arc::clone(&shared), client.clone(), fetch, stop.child_token()));
             }

@@ -110,7 +110,7 @@ impl Bmc {
         if is_sel {
             return with(
                 document,
-                json!({ "EntryCode": "Assert", "GeneratorId": "0x00b1", "SensorNumber": 26, "SensorType": null }),
+                json!({ "EntryCode": "Assert", "GeneratorId": "0x00b1", "SensorNumber": entry.event.map_or(26, |event| event.sensor), "SensorType": null }),
             );
         }
         with(

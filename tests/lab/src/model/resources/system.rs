@@ -54,16 +54,7 @@ impl Bmc {
                 }},
                 "AssetTag": "",
                 "BiosVersion": self.version_of(Kind::Bios),
-                "Boot": {
-                    "BootOrder": ["Boot0000", "Boot0001"],
-                    "BootOrder@odata.count": 2,
-                    "BootSourceOverrideEnabled": "Disabled",
-                    "BootSourceOverrideMode": "UEFI",
-                    "BootSourceOverrideTarget": "None",
-                    "BootSourceOverrideTarget@Redfish.AllowableValues":
-                        ["None", "Pxe", "Cd", "Hdd", "BiosSetup", "Utilities", "UefiTarget", "UefiHttp"],
-                    "UefiTargetBootSourceOverride": null,
-                },
+                "Boot": self.boot_document(),
                 "Description": "A physical server of the simulated site.",
                 "HostName": format!("{}.host", self.spec.name),
                 "IndicatorLED": "Lit",
