@@ -76,7 +76,7 @@ async fn main() {
         print!("{}", edge::measure().await);
         return;
     }
-    let python = rackhand_tests::python::environment("redfish", &["redfish"]).join("python");
+    let python = rackhand_ipmi_tests::venv::environment("redfish", &["redfish"]).join("python");
     let peers = Peers { directory: directory.into(), python };
     let mut rows = vec![];
     if wanted("queue") {

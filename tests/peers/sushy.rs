@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rackhand_tests::{
     StackConfig, TestStack,
-    python::SushyEmulator,
     stack::{BMC_PASSWORD, ForeignBmc},
+    sushy::SushyEmulator,
 };
 use serde_json::{Value, json};
 

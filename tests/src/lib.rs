@@ -19,12 +19,12 @@ pub mod edge;
 pub mod host;
 pub mod load;
 pub mod logs;
-pub mod python;
 pub mod relay;
 pub mod server;
 pub mod site;
 pub mod skip;
 pub mod stack;
+pub mod sushy;
 pub mod workerd;
 
 pub use database::{Refused, TestDatabase};

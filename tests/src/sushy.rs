@@ -1,7 +1,4 @@
-//! Peers from the Python package registry: a virtual environment, and sushy-tools' Redfish emulator.
-//!
-//! The environment is made once, in the target directory, under a lock: several test processes may ask. Without
-//! `python3 -m venv` or the registry the test fails and says what is missing.
+//! sushy-tools' Redfish emulator, from the Python package registry: a service that nobody here wrote.
 
 use std::{
     fs::{self, File},
@@ -11,52 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rackhand_ipmi_tests::venv;
 use rcgen::{CertificateParams, DnType, KeyPair, PublicKeyData as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::stack::ForeignBmc;
 
-/// `bin` of an environment `name` that holds these packages.
-pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    // target/debug/deps/<test>, or target/release/<bench>.
-    let target = exe.ancestors().find(|path| path.join("CACHEDIR.TAG").exists()).expect("cargo's target");
-    let folder = target.join("peers");
-    fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join(format!("{name}.lock"))).unwrap();
-    lock.lock().unwrap();
-    let environment = folder.join(name);
-    let bin = environment.join("bin");
-    let stamp = environment.join("rackhand-packages");
-    let wanted = packages.join("\n");
-    if fs::read_to_string(&stamp).ok().as_ref() != Some(&wanted) {
-        let _ = fs::remove_dir_all(&environment);
-        succeed(
-            Command::new("python3").args(["-m", "venv"]).arg(&environment),
-            "python3 cannot make a virtual environment: install Debian's python3-venv",
-        );
-        succeed(
-            Command::new(bin.join("pip"))
-                .args(["install", "--quiet", "--disable-pip-version-check"])
-                .args(packages),
-            &format!("pip cannot install {packages:?} from the package registry"),
-        );
-        fs::write(stamp, wanted).unwrap();
-    }
-    bin
-}
-
-fn succeed(command: &mut Command, otherwise: &str) {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{otherwise}: {error}"));
-    assert!(
-        output.status.success(),
-        "{otherwise}:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// sushy-tools' emulator over HTTPS with Basic authentication: one service, one or more systems. It ends with
+/// Over HTTPS with Basic authentication: one service, one or more systems. It ends with
 /// this value, however the test ends.
 pub struct SushyEmulator {
     child: Child,
@@ -71,7 +29,7 @@ impl SushyEmulator {
 
     /// Systems that are on, by name; the emulator changes their power 1 to 11 seconds after it was asked to.
     pub async fn start(systems: &[&str], password: &str) -> Self {
-        let bin = environment("venv", &["sushy-tools", "bcrypt"]);
+        let bin = venv::environment("venv", &["sushy-tools", "bcrypt"]);
         let directory = tempfile::Builder::new().prefix("rackhand-test-sushy-").tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let spki_sha256 = certificate(&path("cert.pem"), &path("key.pem"));
