@@ -165,7 +165,7 @@ fn ipmitool_cached(bmc: &Bmc) -> Ipmitool {
 }
 
 /// CPU of this process, all threads.
-fn cpu_seconds() -> f64 {
+pub fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
