@@ -50,11 +50,11 @@ pub struct Set {
     #[command(flatten)]
     password: PasswordSource,
     /// A BMC it may be used for, with the key it must show: `https://host[:port]=HEX`; repeat for more.
-    /// `rackhand bmc inspect` prints the key.
-    #[arg(long = "target", value_name = "URL=PIN")]
+    /// `rackhand bmc inspect` prints the key. For IPMI, which has no such key: `ipmi://host[:port]`.
+    #[arg(long = "target", value_name = "URL[=PIN]")]
     targets: Vec<String>,
-    /// BMCs it may be used for: a JSON list of objects with `bmc_url` (or `url`) and `spki_sha256`. The file for
-    /// `servers import` fits.
+    /// BMCs it may be used for: a JSON list of objects with `bmc_url` (or `url`), `spki_sha256` and `ipmi`. The file
+    /// for `servers import` fits.
     #[arg(long, value_name = "FILE")]
     targets_file: Option<PathBuf>,
     /// The site's public key as its first executor printed it; refuses to seal to another.
@@ -187,15 +187,14 @@ struct TargetRow {
     #[serde(alias = "url")]
     bmc_url: String,
     spki_sha256: Option<String>,
+    ipmi: Option<String>,
 }
 
 fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
     let mut targets = Vec::new();
     for text in &args.targets {
-        let (url, pin) = text
-            .rsplit_once('=')
-            .ok_or_else(|| Failure::Usage(format!("--target {text}: write https://host[:port]=PIN")))?;
-        targets.push(CredentialTarget { url: url.to_owned(), spki_sha256: pin.to_owned() });
+        let (url, pin) = text.rsplit_once('=').map_or((text.as_str(), None), |(url, pin)| (url, Some(pin)));
+        targets.push(CredentialTarget { url: url.to_owned(), spki_sha256: pin.map(str::to_owned) });
     }
     if let Some(path) = &args.targets_file {
         let text = fs::read_to_string(path)
@@ -203,26 +202,31 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
         let rows: Vec<TargetRow> = serde_json::from_str(&text)
             .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
         for row in rows {
-            let pin = row.spki_sha256.ok_or_else(|| {
-                Failure::Usage(format!("{}: {} has no spki_sha256", path.display(), row.bmc_url))
-            })?;
-            targets.push(CredentialTarget { url: row.bmc_url, spki_sha256: pin });
+            targets.push(CredentialTarget { url: row.bmc_url, spki_sha256: row.spki_sha256 });
+            let ipmi = row.ipmi.map(|address| format!("ipmi://{address}"));
+            targets.extend(ipmi.map(|url| CredentialTarget { url, spki_sha256: None }));
         }
     }
     if targets.is_empty() {
         return Err(Failure::Usage("for which BMCs? give --target or --targets-file".to_owned()));
     }
     for target in &targets {
-        let pin_fits = target.spki_sha256.len() == 64
-            && target.spki_sha256.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        if !target.url.starts_with("https://") || !pin_fits {
+        if !is_target(target) {
             return Err(Failure::Usage(format!(
-                "{}: a target is https://host[:port] and a pin of 64 lower-case hex digits",
+                "{}: a target is https://host[:port]=PIN with a pin of 64 lower-case hex digits, or ipmi://host[:port]",
                 target.url
             )));
         }
     }
     Ok(targets)
+}
+
+fn is_target(target: &CredentialTarget) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    match &target.spki_sha256 {
+        Some(pin) => target.url.starts_with("https://") && pin.len() == 64 && pin.bytes().all(is_hex),
+        None => target.url.starts_with("ipmi://"),
+    }
 }
 
 #[cfg(test)]
@@ -241,7 +245,10 @@ mod tests {
             version: 2,
             username: "root".into(),
             password: "planted-password".into(),
-            targets: vec![CredentialTarget { url: "https://10.0.0.1".into(), spki_sha256: "0".repeat(64) }],
+            targets: vec![CredentialTarget {
+                url: "https://10.0.0.1".into(),
+                spki_sha256: Some("0".repeat(64)),
+            }],
         };
         let sealed = seal(&plain, &secret.public_key()).unwrap();
         assert!(!sealed.contains("planted"));
@@ -250,6 +257,17 @@ mod tests {
         assert_eq!((opened.version, opened.password.as_str()), (2, "planted-password"));
         let other = SecretKey::generate(&mut OsRng);
         assert!(other.unseal(&BASE64_STANDARD.decode(&sealed).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_target_has_a_pin_unless_it_is_spoken_to_over_ipmi() {
+        let fits = |url: &str, pin: Option<&str>| {
+            is_target(&CredentialTarget { url: url.into(), spki_sha256: pin.map(str::to_owned) })
+        };
+        let pin = "0".repeat(64);
+        assert!(fits("https://10.0.0.1", Some(&pin)) && fits("ipmi://10.0.0.1", None));
+        assert!(!fits("https://10.0.0.1", None) && !fits("https://10.0.0.1", Some("0")));
+        assert!(!fits("ipmi://10.0.0.1", Some(&pin)) && !fits("10.0.0.1", None));
     }
 
     #[test]

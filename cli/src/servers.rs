@@ -39,8 +39,9 @@ pub enum Verb {
     /// Register a server, or change how its BMC is reached.
     #[command(after_help = EXIT_CODES)]
     Add(Add),
-    /// Register servers from a JSON list of objects with name, bmc_url, spki_sha256, tags. A bmc_url is
-    /// `https://host[:port]` or `https://host[:port]/redfish/v1/Systems/<id>`; each BMC is registered once.
+    /// Register servers from a JSON list of objects with name, bmc_url, ipmi, spki_sha256, tags. A bmc_url is
+    /// `https://host[:port]`, `https://host[:port]/redfish/v1/Systems/<id>` or `ipmi://host[:port]`, ipmi is
+    /// `host[:port]`; each BMC is registered once.
     #[command(after_help = EXIT_CODES)]
     Import {
         file: PathBuf,
@@ -115,9 +116,14 @@ impl Filter {
 #[derive(Debug, Args)]
 pub struct Add {
     name: String,
-    /// `https://host[:port]`; where the BMC has several systems, `https://host[:port]/redfish/v1/Systems/<id>`
+    /// `https://host[:port]`; where the BMC has several systems, `https://host[:port]/redfish/v1/Systems/<id>`;
+    /// where it has no Redfish, `ipmi://host[:port]`
     #[arg(long, value_name = "URL")]
     bmc: String,
+    /// The same BMC's address for IPMI: what Redfish cannot do or does not answer is then tried that way. The
+    /// credential must name `ipmi://host[:port]`, too.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    ipmi: Option<String>,
     #[arg(long)]
     site: Option<String>,
     /// Name of the credential.
@@ -163,7 +169,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let site = resolve::site(client, add.site.as_deref()).await?.id;
             let credential = credential_id(client, site, add.credential.as_deref()).await?;
             let row = json!({
-                "name": add.name, "bmc_url": add.bmc, "spki_sha256": add.pin, "tags": add.tags,
+                "name": add.name, "bmc_url": add.bmc, "ipmi": add.ipmi, "spki_sha256": add.pin, "tags": add.tags,
                 "credential_id": credential,
             });
             upsert(client, site, vec![row], out).await
@@ -254,7 +260,7 @@ fn render(server: &Server, out: Output) -> String {
     let mut text = format!(
         "server        {}\nid            {}\nsite          {}\nvendor        {}\nmodel         {}\n\
          service tag   {}\ngeneration    {}\npower         {}\nhealth        {}\nBMC           {}\n\
-         BMC version   {}\nBMC key       {}\nowner         {}\ntags          {}\nlast read     {}\n\
+         IPMI          {}\nBMC version   {}\nBMC key       {}\nowner         {}\ntags          {}\nlast read     {}\n\
          active job    {}\ncapabilities  {}\n",
         summary.name,
         summary.id,
@@ -266,6 +272,7 @@ fn render(server: &Server, out: Output) -> String {
         word(&summary.power),
         word(&summary.health),
         server.bmc.url,
+        dash(server.bmc.ipmi.as_deref()),
         dash(summary.bmc_version.as_deref()),
         dash(server.bmc.spki_sha256.as_deref()),
         dash(server.bmc.owner),

@@ -1,17 +1,18 @@
 //! What handlers need from a BMC, whatever protocol carries it.
 //!
-//! [`Bmc`] is the narrow seam between handlers and transports: `broker/redfish.rs` implements it over
-//! `rackhand-redfish`, tests over models. Handlers never hold a `Bmc` itself but a [`crate::broker::Line`],
-//! which adds the rate, the priorities and the permits. Errors carry the one decision handlers take
-//! ([`BmcErrorKind`]) and a text for people.
+//! [`Bmc`] is the narrow seam between handlers and transports, and its capabilities ([`Power`], [`BootControl`],
+//! [`EventLog`], [`Sensors`], [`Console`], [`Firmware`]) are small traits that each transport implements as far as its
+//! protocol goes: `broker/redfish` over `rackhand-redfish`, `broker/ipmi` over `rackhand-ipmi`. Handlers never hold a
+//! `Bmc` itself but a [`crate::broker::Line`], which chooses the transport and adds the rate, the priorities and the
+//! permits. Errors carry the one decision handlers take ([`BmcErrorKind`]) and a text for people.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use rackhand_schema::{
-    job::PowerAction,
-    server::{Inventory, PowerState},
+    job::{BootMode, BootOverrideParams, BootTarget, BootTimes, PowerAction},
+    server::{Health, Inventory, PowerState},
 };
 use serde::{Deserialize, Serialize};
 
@@ -176,22 +177,151 @@ pub enum Staged {
     UpToDate(String),
 }
 
-/// A BMC, as far as handlers go. Mutations end by `limit`; a lost answer is [`BmcErrorKind::Ambiguous`].
-pub trait Bmc: Send + Sync {
-    fn inventory(&self) -> BoxFuture<'_, Result<Inventory, BmcError>>;
-    fn power(&self) -> BoxFuture<'_, Result<PowerState, BmcError>>;
-    fn jobs(&self) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>>;
-    /// Number of the newest record of the lifecycle log; none where there is no such log.
-    fn log_mark(&self) -> BoxFuture<'_, Result<Option<u64>, BmcError>>;
-    /// Messages recorded after `mark`, newest first: id and text.
-    fn log_since(&self, mark: Option<u64>) -> BoxFuture<'_, Result<Vec<(String, String)>, BmcError>>;
-    fn readiness(&self) -> BoxFuture<'_, Result<Readiness, BmcError>>;
-    fn update_support(&self) -> BoxFuture<'_, Result<UpdateSupport, BmcError>>;
-    fn follow<'a>(&'a self, job: &'a JobRef) -> BoxFuture<'a, Result<JobProgress, BmcError>>;
+/// A way to speak to a BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    Redfish,
+    Ipmi,
+}
 
-    fn stage(&self, request: StageRequest, limit: Duration) -> BoxFuture<'_, Result<Staged, BmcError>>;
-    fn reset(&self, action: PowerAction, limit: Duration) -> BoxFuture<'_, Result<(), BmcError>>;
-    fn delete_job<'a>(&'a self, id: &'a str, limit: Duration) -> BoxFuture<'a, Result<(), BmcError>>;
+impl std::fmt::Display for Via {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Redfish => "Redfish",
+            Self::Ipmi => "IPMI",
+        })
+    }
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, BmcError>>;
+
+/// The host's power. Mutations, here and below, end by `limit`; a lost answer is [`BmcErrorKind::Ambiguous`].
+pub trait Power: Send + Sync {
+    fn state(&self) -> Answer<'_, PowerState>;
+    /// Whether the device knows the action; asked before an intent.
+    fn supports(&self, action: PowerAction) -> Answer<'_, bool>;
+    fn switch(&self, action: PowerAction, limit: Duration) -> Answer<'_, ()>;
+}
+
+/// What the host boots from, as the device shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootSetting {
+    /// Absent: a source this executor has no word for; `shown` has the device's.
+    pub target: Option<BootTarget>,
+    /// Absent: no override stands.
+    pub times: Option<BootTimes>,
+    pub mode: Option<BootMode>,
+    /// The device's own words.
+    pub shown: String,
+}
+
+impl BootSetting {
+    /// Whether it is what was asked for.
+    pub fn is(&self, wanted: &BootOverrideParams) -> bool {
+        if wanted.target == BootTarget::None {
+            return self.times.is_none() || self.target == Some(BootTarget::None);
+        }
+        self.target == Some(wanted.target)
+            && self.times == Some(wanted.times)
+            && wanted.mode.is_none_or(|mode| self.mode == Some(mode))
+    }
+}
+
+pub trait BootControl: Send + Sync {
+    fn setting(&self) -> Answer<'_, BootSetting>;
+    /// Whether the device knows these words; asked before an intent.
+    fn supports(&self, wanted: BootOverrideParams) -> Answer<'_, bool>;
+    fn set(&self, wanted: BootOverrideParams, limit: Duration) -> Answer<'_, ()>;
+}
+
+/// What a log says about the host's power since a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerTrace {
+    /// It changed.
+    Seen,
+    /// It did not: this device writes every change down.
+    Nothing,
+    /// The log does not tell: there is none, it was cleared, or this device does not write every change down.
+    Untold,
+}
+
+/// The device's log of what happened to the machine.
+pub trait EventLog: Send + Sync {
+    /// The newest record; none where there is no log, or nothing in it.
+    fn mark(&self) -> Answer<'_, Option<u64>>;
+    fn power_since(&self, mark: u64) -> Answer<'_, PowerTrace>;
+}
+
+/// One reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SensorReading {
+    pub name: String,
+    /// In `unit`; absent for a sensor that has states only, or shows nothing.
+    pub value: Option<f64>,
+    pub unit: String,
+    pub health: Health,
+}
+
+pub trait Sensors: Send + Sync {
+    /// Every sensor once, in the device's order.
+    fn sensors(&self) -> Answer<'_, Vec<SensorReading>>;
+}
+
+/// The host's serial console: bytes both ways, for one reader at a time.
+pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+pub trait Console: Send + Sync {
+    /// Refused while somebody else has it. Dropping the stream gives it back.
+    fn open(&self) -> Answer<'_, Box<dyn Stream>>;
+}
+
+/// The device's job queue and update service.
+pub trait Firmware: Send + Sync {
+    fn jobs(&self) -> Answer<'_, Vec<DeviceJob>>;
+    /// Number of the newest record of the lifecycle log; none where there is no such log.
+    fn log_mark(&self) -> Answer<'_, Option<u64>>;
+    /// Messages recorded after `mark`, newest first: id and text.
+    fn log_since(&self, mark: Option<u64>) -> Answer<'_, Vec<(String, String)>>;
+    fn readiness(&self) -> Answer<'_, Readiness>;
+    fn update_support(&self) -> Answer<'_, UpdateSupport>;
+    fn follow<'a>(&'a self, job: &'a JobRef) -> Answer<'a, JobProgress>;
+
+    fn stage(&self, request: StageRequest, limit: Duration) -> Answer<'_, Staged>;
+    fn delete_job<'a>(&'a self, id: &'a str, limit: Duration) -> Answer<'a, ()>;
+}
+
+/// A BMC over one transport. What the transport cannot carry at all is absent; what this very device cannot do shows
+/// as [`BmcErrorKind::Unsupported`] when it is asked.
+pub trait Bmc: Send + Sync {
+    fn via(&self) -> Via;
+    fn inventory(&self) -> Answer<'_, Inventory>;
+
+    fn power(&self) -> Option<&dyn Power> {
+        None
+    }
+
+    fn boot_control(&self) -> Option<&dyn BootControl> {
+        None
+    }
+
+    fn event_log(&self) -> Option<&dyn EventLog> {
+        None
+    }
+
+    fn sensors(&self) -> Option<&dyn Sensors> {
+        None
+    }
+
+    fn console(&self) -> Option<&dyn Console> {
+        None
+    }
+
+    fn firmware(&self) -> Option<&dyn Firmware> {
+        None
+    }
 
     /// Ends the session at the BMC.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -2,7 +2,8 @@
 //!
 //! The plaintext inside the box says for which site, version, address and TLS key it is meant
 //! ([`SealedCredential`]); the control plane, which stores the ciphertext, can therefore neither read it nor
-//! point it at another machine (DESIGN §3 invariant 8).
+//! point it at another machine (DESIGN §3 invariant 8). An address for IPMI counts as one of its own: a BMC whose sealed
+//! text names its https address only is not spoken to over IPMI.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crypto_box::SecretKey;
@@ -12,6 +13,8 @@ use rackhand_schema::{
     server::SealedCredential,
 };
 use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::broker::Service;
 
 /// The site's private key. Lives in memory only; wiped on drop.
 pub struct SiteSecret(SecretKey);
@@ -67,15 +70,21 @@ pub enum CredentialRefused {
     Pin,
 }
 
-/// Opens the credential of `target`; the answer comes with the TLS key the BMC must show.
+/// What a credential may be used for.
+pub struct Opened {
+    pub credential: OpenCredential,
+    /// The service and the TLS key it must show.
+    pub redfish: Option<Service>,
+    /// `host[:port]` for IPMI.
+    pub ipmi: Option<String>,
+}
+
+/// Opens the credential of `target` for those of its addresses that the sealed text names. The main one must be among
+/// them.
 ///
 /// # Errors
 /// [`CredentialRefused`]: it must not be used there.
-pub fn open(
-    secret: &SiteSecret,
-    site: SiteId,
-    target: &GrantTarget,
-) -> Result<(OpenCredential, String), CredentialRefused> {
+pub fn open(secret: &SiteSecret, site: SiteId, target: &GrantTarget) -> Result<Opened, CredentialRefused> {
     let credential: &GrantCredential = target.credential.as_ref().ok_or(CredentialRefused::Missing)?;
     let sealed = STANDARD.decode(credential.sealed.trim()).map_err(|_| CredentialRefused::Sealed)?;
     let plain = Zeroizing::new(secret.0.unseal(&sealed).map_err(|_| CredentialRefused::Sealed)?);
@@ -84,14 +93,14 @@ pub fn open(
     let checked = check(&inside, credential, site, target);
     let password = Zeroizing::new(std::mem::take(&mut inside.password));
     let username = std::mem::take(&mut inside.username);
-    let pin = match checked {
-        Ok(pin) => pin,
+    let (redfish, ipmi) = match checked {
+        Ok(addresses) => addresses,
         Err(refused) => {
             inside.name.zeroize();
             return Err(refused);
         }
     };
-    Ok((OpenCredential { version: inside.version, username, password }, pin))
+    Ok(Opened { credential: OpenCredential { version: inside.version, username, password }, redfish, ipmi })
 }
 
 fn check(
@@ -99,34 +108,52 @@ fn check(
     credential: &GrantCredential,
     site: SiteId,
     target: &GrantTarget,
-) -> Result<String, CredentialRefused> {
+) -> Result<(Option<Service>, Option<String>), CredentialRefused> {
     if inside.site_id != site {
         return Err(CredentialRefused::Site);
     }
     if inside.version != credential.version || inside.name != credential.name {
         return Err(CredentialRefused::Version);
     }
-    let allowed: Vec<_> =
-        inside.targets.iter().filter(|allowed| same_origin(&allowed.url, &target.url)).collect();
-    if allowed.is_empty() {
+    let names = |url: &str| inside.targets.iter().any(|allowed| same_origin(&allowed.url, url));
+    if !names(&target.url) {
         return Err(CredentialRefused::Address(crate::text::clean(&target.url)));
     }
+    if let Some(address) = target.url.strip_prefix("ipmi://") {
+        return Ok((None, Some(address.to_owned())));
+    }
+    let mut pins = inside
+        .targets
+        .iter()
+        .filter(|allowed| same_origin(&allowed.url, &target.url))
+        .filter_map(|allowed| allowed.spki_sha256.as_ref());
     let pin = match &target.spki_sha256 {
-        Some(named) => {
-            allowed.iter().find(|allowed| allowed.spki_sha256 == *named).ok_or(CredentialRefused::Pin)?
-        }
-        None => allowed.first().ok_or(CredentialRefused::Pin)?,
+        Some(named) => pins.find(|pin| *pin == named),
+        None => pins.next(),
     };
-    Ok(pin.spki_sha256.clone())
+    let spki_sha256 = pin.ok_or(CredentialRefused::Pin)?.clone();
+    let ipmi = target.ipmi.clone().filter(|address| {
+        let sealed = names(&format!("ipmi://{address}"));
+        if !sealed {
+            tracing::info!(
+                address,
+                "the credential is not sealed for this IPMI address; it is not used there"
+            );
+        }
+        sealed
+    });
+    Ok((Some(Service { url: target.url.clone(), spki_sha256 }), ipmi))
 }
 
-/// The same `https://host[:port]`, whatever the case of the host, a path or a written-out 443.
+/// The same `https://host[:port]` or `ipmi://host[:port]`, whatever the case of the host, a path or a written-out
+/// default port.
 fn same_origin(a: &str, b: &str) -> bool {
     let normal = |url: &str| {
         let host = url.find("://").map_or(0, |scheme| scheme + 3);
         let origin = url.get(host..).and_then(|rest| rest.find('/')).and_then(|path| url.get(..host + path));
         let url = origin.unwrap_or(url).to_ascii_lowercase();
-        url.strip_suffix(":443").map_or_else(|| url.clone(), str::to_owned)
+        let usual = if url.starts_with("ipmi://") { ":623" } else { ":443" };
+        url.strip_suffix(usual).map_or_else(|| url.clone(), str::to_owned)
     };
     normal(a) == normal(b)
 }
@@ -155,7 +182,7 @@ mod tests {
             version: 3,
             username: "root".into(),
             password: "hunter2".into(),
-            targets: vec![CredentialTarget { url: "https://10.0.0.1".into(), spki_sha256: PIN.into() }],
+            targets: vec![CredentialTarget { url: "https://10.0.0.1".into(), spki_sha256: Some(PIN.into()) }],
         };
         change(&mut inside);
         let plain = serde_json::to_vec(&inside).unwrap();
@@ -165,6 +192,7 @@ mod tests {
             name: "srv".into(),
             bmc_id: BmcId::from_uuid(Uuid::from_u128(1)),
             url: "https://10.0.0.1:443".into(),
+            ipmi: None,
             spki_sha256: Some(PIN.into()),
             owner_epoch: 1,
             credential: Some(GrantCredential {
@@ -181,9 +209,9 @@ mod tests {
     fn a_credential_opens_for_what_it_names_and_for_nothing_else() {
         let secret = SiteSecret::generate().unwrap();
         let refusal = |target: &GrantTarget| open(&secret, site(1), target).map(|_| ()).unwrap_err();
-        let (credential, pin) = open(&secret, site(1), &target(&secret, |_| {})).unwrap();
+        let Opened { credential, redfish, ipmi } = open(&secret, site(1), &target(&secret, |_| {})).unwrap();
         assert_eq!((credential.username.as_str(), credential.password.as_str()), ("root", "hunter2"));
-        assert_eq!(pin, PIN);
+        assert_eq!((redfish.unwrap().spki_sha256.as_str(), ipmi), (PIN, None));
 
         assert_eq!(refusal(&target(&secret, |inside| inside.site_id = site(2))), CredentialRefused::Site);
         assert_eq!(refusal(&target(&secret, |inside| inside.version = 2)), CredentialRefused::Version);
@@ -199,5 +227,35 @@ mod tests {
         let mut none = target(&secret, |_| {});
         none.credential = None;
         assert_eq!(refusal(&none), CredentialRefused::Missing);
+        let unpinned = target(&secret, |inside| inside.targets[0].spki_sha256 = None);
+        assert_eq!(refusal(&unpinned), CredentialRefused::Pin);
+    }
+
+    #[test]
+    fn an_ipmi_address_is_used_only_when_the_sealed_text_names_it() {
+        let secret = SiteSecret::generate().unwrap();
+        let ipmi = |url: &str| CredentialTarget { url: url.into(), spki_sha256: None };
+        let opened = |sealed: Option<&str>, address: &str| {
+            let mut target = target(&secret, |inside| inside.targets.extend(sealed.map(ipmi)));
+            target.ipmi = Some(address.into());
+            open(&secret, site(1), &target).unwrap()
+        };
+        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.1:623").ipmi.as_deref(), Some("10.0.0.1:623"));
+        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.2").ipmi, None);
+        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.1:624").ipmi, None);
+        assert_eq!(opened(None, "10.0.0.1").ipmi, None);
+        assert!(opened(None, "10.0.0.1").redfish.is_some());
+
+        let mut alone = target(&secret, |inside| inside.targets.push(ipmi("ipmi://bmc")));
+        (alone.url, alone.spki_sha256) = ("ipmi://bmc".into(), None);
+        let Opened { redfish, ipmi, .. } = open(&secret, site(1), &alone).unwrap();
+        assert_eq!((redfish, ipmi.as_deref()), (None, Some("bmc")));
+        alone.url = "ipmi://10.0.0.1".into();
+        let refused = open(&secret, site(1), &alone).map(|_| ()).unwrap_err();
+        assert_eq!(
+            refused,
+            CredentialRefused::Address("ipmi://10.0.0.1".into()),
+            "its https address is another"
+        );
     }
 }

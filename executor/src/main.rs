@@ -9,7 +9,11 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use rackhand_executor::{
-    broker::redfish::{Https, RedfishConnector, delete_leftovers},
+    broker::{
+        connect::Transports,
+        ipmi::{IpmiConnector, link::Udp},
+        redfish::{Https, RedfishConnector, delete_leftovers},
+    },
     clock::BootClock,
     cloud::http::{Http, HttpCloud},
     config::Config,
@@ -133,13 +137,17 @@ async fn run(data: &Path, server: Option<String>) -> Result<(), Failure> {
     let server = server.unwrap_or_else(|| identity.membership.server.clone());
     let http = Http::new(&server, config.tls()?)?;
     let cloud = Arc::new(HttpCloud::new(http, Arc::clone(&identity), session, resumes));
-    let connector = Arc::new(RedfishConnector {
-        cloud: Arc::clone(&cloud) as Arc<_>,
+    let redfish = Arc::new(RedfishConnector {
         journal: Arc::clone(&journal),
         identity: Arc::clone(&identity),
         transports: Arc::new(Https),
     });
-    delete_leftovers(&connector).await;
+    delete_leftovers(&redfish).await;
+    let connector = Arc::new(Transports {
+        cloud: Arc::clone(&cloud) as Arc<_>,
+        redfish,
+        ipmi: IpmiConnector { journal: Arc::clone(&journal), links: Arc::new(Udp::new()?) },
+    });
     let cache = config.cache_dir.clone().unwrap_or_else(|| data.join("packages"));
     let publisher: Option<Arc<dyn Publisher>> = match policy.package_listen {
         Some(address) => Some(Arc::new(Listener::bind(address, policy.package_url.as_deref()).await?)),

@@ -14,12 +14,12 @@ use serde::Deserialize;
 pub const TEMPLATE: &str = r#"# What this executor may do, whatever the control plane asks for.
 # A key that is left out allows everything, as shown.
 
-# Job kinds: "inventory", "power", "firmware_update".
-#kinds = ["inventory", "power", "firmware_update"]
+# Job kinds: "inventory", "power", "boot_override", "firmware_update".
+#kinds = ["inventory", "power", "boot_override", "firmware_update"]
 
 # Names of servers and addresses of BMCs it may touch; * stands for any text.
 #servers = ["*"]
-#urls = ["https://*"]
+#urls = ["https://*", "ipmi://*"]
 
 # Most runs at once that change something.
 #max_mutating_runs = 16
@@ -103,10 +103,15 @@ impl Policy {
         if !matches_any(&self.servers, &grant.target.name) {
             return Some(format!("`servers` matches no {}", grant.target.name));
         }
-        if !matches_any(&self.urls, &grant.target.url) {
+        if !self.allows_url(&grant.target.url) {
             return Some(format!("`urls` matches no {}", grant.target.url));
         }
         None
+    }
+
+    /// Whether a BMC at this address may be spoken to.
+    pub fn allows_url(&self, url: &str) -> bool {
+        matches_any(&self.urls, url)
     }
 
     /// Whether packages may be fetched from `host` (`host:port` where the address names a port).
@@ -165,7 +170,7 @@ mod tests {
             .flat_map(|line| [line, "\n"])
             .collect();
         let mut parsed: Policy = toml::from_str(&uncommented).unwrap();
-        assert_eq!(parsed.urls, ["https://*"]);
+        assert_eq!(parsed.urls, ["https://*", "ipmi://*"]);
         parsed.urls = vec!["*".into()];
         assert_eq!(parsed, Policy::default());
     }

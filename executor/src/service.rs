@@ -212,11 +212,12 @@ impl Service {
                     if let Err(error) = self.take_in(&request, answer, sent).await {
                         return Ended::Failed(error.to_string());
                     }
-                    self.broker.sweep().await;
+                    self.broker.sweep(true).await;
                 }
                 Err(error @ (CloudError::Superseded | CloudError::Revoked(_))) => return ended(error),
                 Err(error) => {
                     tracing::warn!(%error, "no lease; work inside BMCs goes on and is observed");
+                    self.broker.sweep(self.shared.leases.session_alive()).await;
                     self.shared.clock.sleep(pause).await;
                     pause = (pause * 2).min(self.shared.timing.retry_max);
                 }
@@ -437,7 +438,7 @@ impl RunTask {
             return self.give_back("site_key", "this executor does not hold the site key").await;
         };
         let opened = credential::open(&secret, self.grant.site_id, &self.grant.target);
-        let (credential, spki_sha256) = match opened {
+        let opened = match opened {
             Ok(opened) => opened,
             Err(why) => {
                 let name = crate::text::clean(&self.grant.target.name);
@@ -450,15 +451,15 @@ impl RunTask {
         let Some(named) = &target.credential else { return Ok(()) };
         let endpoint = Endpoint {
             bmc_id: target.bmc_id,
-            url: target.url.clone(),
-            spki_sha256,
+            redfish: opened.redfish,
+            ipmi: opened.ipmi.filter(|address| self.shared.policy.allows_url(&format!("ipmi://{address}"))),
             credential_id: named.id,
-            credential,
+            credential: opened.credential,
             proven: named.proven,
         };
         let priority = match self.grant.spec {
             JobSpec::Inventory(_) => Priority::Observe,
-            JobSpec::Power(_) | JobSpec::FirmwareUpdate(_) => Priority::Change,
+            JobSpec::Power(_) | JobSpec::BootOverride(_) | JobSpec::FirmwareUpdate(_) => Priority::Change,
         };
         let line = match self.broker.line(endpoint, priority).await {
             Ok(line) => line,

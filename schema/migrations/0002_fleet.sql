@@ -40,10 +40,11 @@ create index server_by_site_name on rackhand.server (site_id, name, id);
 create index server_counts on rackhand.server (site_id, power, health, generation) where removed_at is null;
 create index server_by_service_tag on rackhand.server (service_tag);
 
--- `https://host[:port]` of an address, in one spelling; what marks a removed one stays.
+-- `https://host[:port]` or `ipmi://host[:port]` of an address, in one spelling; what marks a removed one stays.
 create function rackhand.bmc_origin(url text) returns text
 language sql immutable parallel safe as $$
-    select lower(regexp_replace(url, '^(https://[^/#]+?)(:443)?(/[^#]*)?(#.*)?$', '\1\4'))
+    select lower(regexp_replace(regexp_replace(url, '^(https://[^/#]+?)(:443)?(/[^#]*)?(#.*)?$', '\1\4'),
+        '^(ipmi://[^/#]+?)(:623)?(#.*)?$', '\1\3'))
 $$;
 
 create table rackhand.bmc (
@@ -53,12 +54,18 @@ create table rackhand.bmc (
     -- May name one system of the service; still there is one row for the service, because it has one owner.
     url text not null,
     origin text not null generated always as (rackhand.bmc_origin(url)) stored,
+    -- host[:port] for IPMI beside an https address.
+    ipmi text,
+    -- However it is reached by IPMI, `ipmi://host[:port]`: one BMC is one row.
+    ipmi_origin text generated always as (rackhand.bmc_origin(
+        case when url like 'ipmi://%' then url else 'ipmi://' || ipmi end)) stored,
     credential_id uuid references rackhand.credential,
     spki_sha256 text,
     -- All traffic goes through this executor; it stays so while it is alive.
     owner_executor uuid references rackhand.executor,
     owner_epoch bigint not null default 0,
-    unique (site_id, origin)
+    unique (site_id, origin),
+    unique (site_id, ipmi_origin)
 );
 create index bmc_by_owner on rackhand.bmc (site_id, owner_executor);
 

@@ -379,7 +379,7 @@ $$;
 
 -- ── Servers ──────────────────────────────────────────────────────────────────────────────────────────
 
--- {site_id, servers: [{index, name, bmc_url, credential_id, spki_sha256, tags}]} → BulkUpsertResult.
+-- {site_id, servers: [{index, name, bmc_url, ipmi, credential_id, spki_sha256, tags}]} → BulkUpsertResult.
 -- Each server stands alone: one that cannot be stored is refused by its index.
 create function rackhand.servers_upsert(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -389,6 +389,7 @@ declare
     known rackhand.server;
     endpoint rackhand.bmc;
     holder text;
+    taken text;
     item_tags text[];
     created int := 0;
     changed int := 0;
@@ -411,23 +412,23 @@ begin
             if not found then
                 insert into rackhand.server (site_id, name, tags)
                     values (site, item ->> 'name', item_tags) returning * into known;
-                insert into rackhand.bmc (server_id, site_id, url, credential_id, spki_sha256)
-                    values (known.id, site, item ->> 'bmc_url', (item ->> 'credential_id')::uuid,
-                        item ->> 'spki_sha256');
+                insert into rackhand.bmc (server_id, site_id, url, ipmi, credential_id, spki_sha256)
+                    values (known.id, site, item ->> 'bmc_url', item ->> 'ipmi',
+                        (item ->> 'credential_id')::uuid, item ->> 'spki_sha256');
                 perform rackhand.append_event('server.registered', 'info',
                     format('Server %s registered at %s', known.name, item ->> 'bmc_url'),
                     jsonb_build_object('site', site, 'server', known.id));
                 created := created + 1;
             else
                 select * into endpoint from rackhand.bmc b where b.server_id = known.id for update;
-                if (endpoint.url, endpoint.credential_id, endpoint.spki_sha256, known.tags)
-                    is not distinct from (item ->> 'bmc_url', (item ->> 'credential_id')::uuid,
+                if (endpoint.url, endpoint.ipmi, endpoint.credential_id, endpoint.spki_sha256, known.tags)
+                    is not distinct from (item ->> 'bmc_url', item ->> 'ipmi', (item ->> 'credential_id')::uuid,
                         item ->> 'spki_sha256', item_tags)
                 then
                     unchanged := unchanged + 1;
                 else
                     update rackhand.server set tags = item_tags, version = version + 1 where id = known.id;
-                    update rackhand.bmc set url = item ->> 'bmc_url',
+                    update rackhand.bmc set url = item ->> 'bmc_url', ipmi = item ->> 'ipmi',
                             credential_id = (item ->> 'credential_id')::uuid,
                             spki_sha256 = item ->> 'spki_sha256'
                         where id = endpoint.id;
@@ -435,8 +436,8 @@ begin
                         format('Registration of server %s changed', known.name),
                         jsonb_build_object('site', site, 'server', known.id),
                         jsonb_build_object(
-                            'before', jsonb_build_object('bmc_url', endpoint.url, 'tags', known.tags,
-                                'spki_sha256', endpoint.spki_sha256),
+                            'before', jsonb_build_object('bmc_url', endpoint.url, 'ipmi', endpoint.ipmi,
+                                'tags', known.tags, 'spki_sha256', endpoint.spki_sha256),
                             'after', item - 'index'));
                     changed := changed + 1;
                 end if;
@@ -444,8 +445,12 @@ begin
             ids := ids || jsonb_build_object(known.name, known.id);
         exception
             when unique_violation then
+                taken := rackhand.bmc_origin(case when item ->> 'bmc_url' like 'ipmi://%' then item ->> 'bmc_url'
+                    else 'ipmi://' || (item ->> 'ipmi') end);
                 select v.name into holder from rackhand.bmc b join rackhand.server v on v.id = b.server_id
-                    where b.site_id = site and b.origin = rackhand.bmc_origin(item ->> 'bmc_url');
+                    where b.site_id = site and v.name <> item ->> 'name'
+                        and (b.origin = rackhand.bmc_origin(item ->> 'bmc_url') or b.ipmi_origin = taken)
+                    limit 1;
                 refused := refused || jsonb_build_object('index', item -> 'index', 'detail', format(
                     'The BMC at %s is the one of server %s. A BMC is registered once, also where it has several systems.',
                     rackhand.bmc_origin(item ->> 'bmc_url'), coalesce(holder, 'another name')));
@@ -473,7 +478,8 @@ begin
         perform rackhand.fail('job-state', format('Server %s is being worked on by a job.', gone.name));
     end if;
     update rackhand.server set removed_at = now(), name = name || ' removed ' || id where id = gone.id;
-    update rackhand.bmc set url = url || '#removed-' || id, credential_id = null where server_id = gone.id;
+    update rackhand.bmc set url = url || '#removed-' || id, ipmi = ipmi || '#removed-' || id,
+            credential_id = null where server_id = gone.id;
     perform rackhand.append_event('server.removed', 'info', format('Server %s removed', gone.name),
         jsonb_build_object('site', gone.site_id, 'server', gone.id));
     return '{}';
@@ -502,7 +508,7 @@ begin
             'servers', coalesce(jsonb_agg(jsonb_build_object(
                 'id', v.id, 'name', v.name, 'generation', v.generation, 'model', v.model,
                 'bmc_version', v.bmc_version, 'power', v.power, 'inventoried', v.seen_at is not null,
-                'has_credential', b.credential_id is not null, 'has_pin', b.spki_sha256 is not null,
+                'has_credential', b.credential_id is not null, 'has_pin', b.spki_sha256 is not null or b.url like 'ipmi://%',
                 'components', (
                     select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'name', f.name,
                         'software_id', f.software_id, 'version', f.version, 'updateable', f.updateable)

@@ -160,7 +160,7 @@ begin
                 'property', e.property, 'prior', e.prior, 'wanted', e.wanted, 'state', e.state) order by e.id)
             from rackhand.effect e where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')), '[]'),
         'target', jsonb_build_object(
-            'server_id', r.server_id, 'name', v.name, 'bmc_id', b.id, 'url', b.url,
+            'server_id', r.server_id, 'name', v.name, 'bmc_id', b.id, 'url', b.url, 'ipmi', b.ipmi,
             'spki_sha256', b.spki_sha256, 'owner_epoch', b.owner_epoch,
             'credential', case when c.id is not null then jsonb_build_object(
                 'id', c.id, 'name', c.name, 'version', c.version, 'sealed', c.sealed,

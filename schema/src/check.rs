@@ -36,10 +36,14 @@ pub(crate) fn web_address(text: &str, _: &()) -> garde::Result {
 }
 
 /// `https://host[:port]`, with `/redfish/v1/Systems/<id>` where one system of several is meant (DSP0266, "Resource
-/// URI patterns").
+/// URI patterns"); or `ipmi://host[:port]`.
 pub(crate) fn bmc_address(text: &str, _: &()) -> garde::Result {
-    let rest =
-        text.strip_prefix("https://").ok_or_else(|| Error::new("a BMC address starts with https://"))?;
+    if let Some(address) = text.strip_prefix("ipmi://") {
+        return ipmi_address(address, &());
+    }
+    let rest = text
+        .strip_prefix("https://")
+        .ok_or_else(|| Error::new("a BMC address starts with https:// or ipmi://"))?;
     let (authority, system) = match rest.find('/') {
         Some(path) => (rest.get(..path).unwrap_or_default(), rest.get(path..)),
         None => (rest, None),
@@ -51,6 +55,11 @@ pub(crate) fn bmc_address(text: &str, _: &()) -> garde::Result {
     Err(Error::new(
         "a BMC address is https://host[:port], or https://host[:port]/redfish/v1/Systems/<id> for one system of several",
     ))
+}
+
+/// `host[:port]`.
+pub(crate) fn ipmi_address(text: &str, _: &()) -> garde::Result {
+    if is_authority(text) { Ok(()) } else { Err(Error::new("an IPMI address is host[:port]")) }
 }
 
 /// One spelling for each address, so that one service cannot be registered twice by accident: numbers without leading
@@ -141,6 +150,9 @@ mod tests {
             "https://10.0.0.7/redfish/v1/Systems/System.Embedded.1",
             "https://[fd00::7]:8443/redfish/v1/Systems/1",
             "https://a/redfish/v1/Systems/~a-b_c.d",
+            "ipmi://10.0.0.7",
+            "ipmi://bmc-7.example:6230",
+            "ipmi://[fd00::7]",
         ] {
             assert!(bmc_address(right, &()).is_ok(), "{right}");
         }
@@ -181,6 +193,11 @@ mod tests {
             "https://bmc\u{0}",
             "https://b\u{fc}cher.example",
             " https://10.0.0.7",
+            "ipmi://",
+            "ipmi://10.0.0.7/",
+            "ipmi://root@10.0.0.7",
+            "ipmi://10.0.0.7:0623",
+            "ipmi:10.0.0.7",
         ] {
             assert!(bmc_address(wrong, &()).is_err(), "{wrong}");
         }

@@ -98,6 +98,7 @@ codes! {
     DeviceUnsupported = "device-unsupported", 200, "The device cannot do this";
     VersionNotReached = "version-not-reached", 200, "Another version was read back";
     PowerNotReached = "power-not-reached", 200, "Another power state was read back";
+    SettingNotReached = "setting-not-reached", 200, "Another setting was read back";
     OutcomeUnknown = "outcome-unknown", 200, "What happened could not be found out";
     CancelledByPerson = "cancelled", 200, "Cancelled";
 }

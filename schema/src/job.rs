@@ -19,17 +19,20 @@ pub enum JobSpec {
     Inventory(#[garde(dive)] InventoryParams),
     /// Change the host's power state and read it back.
     Power(#[garde(dive)] PowerParams),
+    /// Set what the host boots from and read the setting back.
+    BootOverride(#[garde(dive)] BootOverrideParams),
     /// Install one firmware package and read the version back.
     FirmwareUpdate(#[garde(dive)] FirmwareUpdateParams),
 }
 
 impl JobSpec {
-    pub const KINDS: [&'static str; 3] = ["inventory", "power", "firmware_update"];
+    pub const KINDS: [&'static str; 4] = ["inventory", "power", "boot_override", "firmware_update"];
 
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Inventory(_) => "inventory",
             Self::Power(_) => "power",
+            Self::BootOverride(_) => "boot_override",
             Self::FirmwareUpdate(_) => "firmware_update",
         }
     }
@@ -66,6 +69,54 @@ pub enum PowerAction {
 pub struct PowerParams {
     #[garde(skip)]
     pub action: PowerAction,
+}
+
+/// What a host is to boot from instead of its usual order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootTarget {
+    /// Nothing: an override that stands is cleared.
+    None,
+    /// The network.
+    Pxe,
+    Disk,
+    /// A CD or DVD drive, also a virtual one.
+    Cd,
+    /// The firmware's setup screen.
+    BiosSetup,
+}
+
+/// For how many boots an override holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootTimes {
+    /// For the next boot; that boot uses it up.
+    #[default]
+    Once,
+    /// For every boot, until it is cleared.
+    Continuous,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootMode {
+    Uefi,
+    Legacy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootOverrideParams {
+    #[garde(skip)]
+    pub target: BootTarget,
+    /// `once` if absent; does not matter for the target `none`.
+    #[serde(default)]
+    #[garde(skip)]
+    pub times: BootTimes,
+    /// Absent: as the firmware is set up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub mode: Option<BootMode>,
 }
 
 /// One firmware package in the site's repository.
@@ -231,6 +282,13 @@ pub enum PlanStep {
     ReadInventory,
     Power {
         action: PowerAction,
+    },
+    BootOverride {
+        target: BootTarget,
+        times: BootTimes,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(required = false)]
+        mode: Option<BootMode>,
     },
     /// Nothing to do: the version is installed already.
     AlreadyInstalled {

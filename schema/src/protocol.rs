@@ -113,6 +113,9 @@ pub struct GrantTarget {
     pub name: String,
     pub bmc_id: BmcId,
     pub url: String,
+    /// `host[:port]` for IPMI, where the BMC may be spoken to that way, too.
+    #[serde(default)]
+    pub ipmi: Option<String>,
     pub spki_sha256: Option<String>,
     pub owner_epoch: u64,
     pub credential: Option<GrantCredential>,

@@ -65,6 +65,8 @@ pub struct Inventory {
 pub struct BmcEndpoint {
     pub id: BmcId,
     pub url: String,
+    /// `host[:port]` of the same BMC for IPMI, where it may be spoken to that way, too.
+    pub ipmi: Option<String>,
     pub credential_id: Option<CredentialId>,
     /// SHA-256 of the BMC's SubjectPublicKeyInfo, hex; approved by an operator.
     pub spki_sha256: Option<String>,
@@ -130,9 +132,16 @@ pub struct ServerUpsert {
     #[garde(length(chars, min = 1, max = 120))]
     pub name: String,
     /// `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service has several systems
-    /// and this server is that one. A service (host and port) is registered once in a site.
+    /// and this server is that one. A BMC that speaks IPMI only is `ipmi://host[:port]`. A service (host and port) is
+    /// registered once in a site.
     #[garde(length(bytes, max = 300), custom(crate::check::bmc_address))]
     pub bmc_url: String,
+    /// `host[:port]` of the same BMC for IPMI, port 623 if none is named: what Redfish cannot do or does not answer is
+    /// then tried that way. Absent: never. Its credential must name `ipmi://host[:port]`, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    #[garde(length(bytes, max = 300), inner(custom(crate::check::ipmi_address)), custom(not_twice(&self.bmc_url)))]
+    pub ipmi: Option<String>,
     #[garde(skip)]
     pub credential_id: Option<CredentialId>,
     #[garde(inner(custom(crate::check::sha256_hex)))]
@@ -142,14 +151,24 @@ pub struct ServerUpsert {
     pub tags: Vec<String>,
 }
 
+/// A BMC that is reached by IPMI alone has one address.
+fn not_twice(bmc_url: &str) -> impl FnOnce(&Option<String>, &()) -> garde::Result + '_ {
+    move |ipmi, ()| match ipmi {
+        Some(_) if bmc_url.starts_with("ipmi://") => Err(garde::Error::new(
+            "belongs to a BMC with an https:// address; this one is reached by IPMI anyway",
+        )),
+        _ => Ok(()),
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkUpsert {
     #[garde(skip)]
     pub site_id: SiteId,
-    /// Objects with `name`, `bmc_url`, `credential_id`, `spki_sha256` and `tags`, of which the first two are needed.
-    /// A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service has
-    /// several systems. Checked one by one: a bad one is refused and named, the others are stored.
+    /// Objects with `name`, `bmc_url`, `ipmi`, `credential_id`, `spki_sha256` and `tags`, of which the first two are
+    /// needed. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
+    /// has several systems, or `ipmi://host[:port]`; `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
     #[garde(length(min = 1, max = 1000))]
     pub servers: Vec<serde_json::Value>,
 }
@@ -219,8 +238,10 @@ pub struct SealedCredential {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialTarget {
-    /// As in [`ServerUpsert::bmc_url`]; host and port count.
+    /// As in [`ServerUpsert::bmc_url`], or `ipmi://host[:port]`; scheme, host and port count.
     pub url: String,
-    /// SHA-256 of the SubjectPublicKeyInfo the BMC must show, hex.
-    pub spki_sha256: String,
+    /// SHA-256 of the SubjectPublicKeyInfo the BMC must show, hex. Only IPMI has none: there both sides prove by the
+    /// password itself who they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spki_sha256: Option<String>,
 }

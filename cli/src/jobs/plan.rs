@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use rackhand_schema::{
     id::{ServerId, SiteId},
     job::{
-        FirmwarePackage, FirmwareUpdateParams, InventoryParams, Job, JobPolicy, JobSpec, JobState, NewJob,
-        PowerAction, PowerParams,
+        BootMode, BootOverrideParams, BootTarget, BootTimes, FirmwarePackage, FirmwareUpdateParams,
+        InventoryParams, Job, JobPolicy, JobSpec, JobState, NewJob, PowerAction, PowerParams,
     },
     server::ServerSummary,
 };
@@ -40,6 +40,21 @@ pub enum Kind {
     Power {
         #[arg(long, value_enum)]
         action: Action,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Set what hosts boot from, without restarting them.
+    #[command(after_help = EXIT_CODES)]
+    BootOverride {
+        /// `none` clears an override that stands.
+        #[arg(long, value_enum)]
+        target: Source,
+        /// For every boot until it is cleared, not only for the next one.
+        #[arg(long)]
+        continuous: bool,
+        /// As the firmware is set up, unless given.
+        #[arg(long, value_enum)]
+        mode: Option<Mode>,
         #[command(flatten)]
         common: Common,
     },
@@ -105,6 +120,42 @@ impl From<Action> for PowerAction {
     }
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Source {
+    None,
+    Pxe,
+    Disk,
+    Cd,
+    BiosSetup,
+}
+
+impl From<Source> for BootTarget {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::None => Self::None,
+            Source::Pxe => Self::Pxe,
+            Source::Disk => Self::Disk,
+            Source::Cd => Self::Cd,
+            Source::BiosSetup => Self::BiosSetup,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    Uefi,
+    Legacy,
+}
+
+impl From<Mode> for BootMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Uefi => Self::Uefi,
+            Mode::Legacy => Self::Legacy,
+        }
+    }
+}
+
 pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
     let (spec, common, follow) = match kind {
         Kind::Inventory { common, wait, limit } => {
@@ -112,6 +163,11 @@ pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
         }
         Kind::Power { action, common } => {
             (JobSpec::Power(PowerParams { action: action.into() }), common, None)
+        }
+        Kind::BootOverride { target, continuous, mode, common } => {
+            let times = if continuous { BootTimes::Continuous } else { BootTimes::Once };
+            let params = BootOverrideParams { target: target.into(), times, mode: mode.map(Into::into) };
+            (JobSpec::BootOverride(params), common, None)
         }
         Kind::Firmware { package, allow_downgrade, common } => {
             let packages = packages(&package)?;

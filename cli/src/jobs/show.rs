@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rackhand_schema::{
-    job::{Job, PlanStep, PlanTarget, Reboot},
+    job::{BootTarget, Job, PlanStep, PlanTarget, Reboot},
     run::Run,
 };
 
@@ -137,6 +137,14 @@ fn step_cells(step: &PlanStep) -> (String, String, String, &'static str) {
     match step {
         PlanStep::ReadInventory => ("read inventory".to_owned(), none(), none(), "no"),
         PlanStep::Power { action } => (format!("power {}", word(action)), none(), none(), "-"),
+        PlanStep::BootOverride { target, times, mode } => {
+            let mode = mode.map(|mode| format!(", {}", word(&mode))).unwrap_or_default();
+            let name = match target {
+                BootTarget::None => "boot override: cleared".to_owned(),
+                target => format!("boot override: {}, {}{mode}", word(target), word(times)),
+            };
+            (name, none(), none(), "no")
+        }
         PlanStep::AlreadyInstalled { component, version } => {
             (format!("{component}: nothing to do"), version.clone(), version.clone(), "no")
         }

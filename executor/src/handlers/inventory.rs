@@ -12,7 +12,7 @@ use rackhand_schema::{
 use serde_json::{Value, json};
 
 use crate::{
-    bmc::BmcError,
+    bmc::{BmcError, Via},
     engine::{Activity, Context, Ended, Probe, Stop, fault, perform, success},
     text,
 };
@@ -36,13 +36,15 @@ impl Activity for Read {
     }
 
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
-        let inventory = cleaned(context.line.inventory().await?);
+        let (via, inventory) = context.line.inventory().await?;
+        let inventory = cleaned(inventory);
         // A BMC that has just started answers in part. What identifies the server and its firmware gets another
         // chance before "unreadable" is the answer.
         let since = *self.since.get_or_insert(context.now());
         let essential = inventory.model.is_some() && !inventory.components.is_empty();
         // Dell's services come up one by one, for minutes. Another vendor's may simply not have these parts.
-        let may_come = inventory.vendor.as_deref().is_none_or(|vendor| vendor.contains("Dell"));
+        let may_come =
+            via == Via::Redfish && inventory.vendor.as_deref().is_none_or(|vendor| vendor.contains("Dell"));
         if !essential && may_come && context.now().saturating_sub(since) < context.timing().power_change {
             let missing: Vec<_> =
                 inventory.unreadable.iter().map(|(what, why)| format!("{what} ({why})")).collect();
@@ -53,6 +55,7 @@ impl Activity for Read {
             });
         }
         let evidence = json!({
+            "via": via,
             "model": inventory.model,
             "service_tag": inventory.service_tag,
             "components": inventory.components.len(),
@@ -85,7 +88,7 @@ pub async fn run(context: &mut Context) -> Result<Finish, Stop> {
 /// Reports what the server looks like after a change. A BMC that cannot be read right now keeps its old inventory.
 pub(super) async fn refresh(context: &mut Context) -> Result<(), Stop> {
     match context.line.inventory().await {
-        Ok(found) => context.inventory(cleaned(found)).await,
+        Ok((_, found)) => context.inventory(cleaned(found)).await,
         Err(error) => {
             tracing::info!(%error, "the server was not read after the change");
             Ok(())

@@ -1,5 +1,6 @@
 //! One handler for each job kind, and what they share: reading a state back, and undoing what is left open.
 
+pub mod boot_override;
 pub mod firmware_update;
 pub mod inventory;
 pub mod power;
@@ -21,6 +22,7 @@ pub async fn run(context: &mut Context) -> Result<(), Stop> {
         (Some(finish), _) => finish,
         (None, JobSpec::Inventory(_)) => inventory::run(context).await?,
         (None, JobSpec::Power(params)) => power::run(context, params.action).await?,
+        (None, JobSpec::BootOverride(params)) => boot_override::run(context, *params).await?,
         (None, JobSpec::FirmwareUpdate(params)) => firmware_update::run(context, params).await?,
     };
     let finish = settle::settle(context, finish).await?;

@@ -2,13 +2,16 @@
 //!
 //! On and off are known by the state itself. A restart leaves the state as it was, so a lost answer is resolved
 //! by the lifecycle log or by a state seen in between; without either the outcome is unknown and nothing is
-//! repeated. A polite request that the operating system does not follow ends in `power-not-reached`: it is never
+//! repeated. The transport is chosen before the intent, which names it: Redfish, or IPMI where Redfish does not answer
+//! or does not know the action. After the intent the other one is only looked through. It may prove that the change
+//! came, never that it did not: a request on its way may still arrive. A polite request that the operating system does not follow ends in `power-not-reached`: it is never
 //! turned into a forced one.
 
 use std::time::Duration;
 
 use rackhand_schema::{
     ErrorCode,
+    event::Level,
     job::PowerAction,
     protocol::{Finish, Intent},
     run::Outcome,
@@ -19,7 +22,8 @@ use serde_json::{Value, json};
 
 use super::inventory::cancelled;
 use crate::{
-    bmc::BmcError,
+    bmc::{BmcError, BmcErrorKind, PowerTrace, Via},
+    broker::Pick,
     engine::{
         Activity, Context, Ended, Interrupt, Probe, Stop, fault, perform,
         shell::{Prepared, Unprepared},
@@ -28,20 +32,21 @@ use crate::{
     lease::MutationPermit,
 };
 
-/// Records of Dell's lifecycle log about the host's power: turning on, off, CPU reset (Dell EMC Event and Error
-/// Message Reference, SYS1000–SYS1003).
-const POWER_RECORDS: [&str; 4] = ["SYS1000", "SYS1001", "SYS1002", "SYS1003"];
-
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
     /// The device has taken the request.
     acted: bool,
     before: Option<PowerState>,
+    /// The transport that took the request.
+    #[serde(default)]
+    via: Option<Via>,
 }
 
 struct Change {
     action: PowerAction,
     state: State,
+    /// Chosen for the next intent.
+    chosen: Via,
     acted_at: Option<Duration>,
 }
 
@@ -61,11 +66,18 @@ fn is_restart(action: PowerAction) -> bool {
     matches!(action, PowerAction::GracefulRestart | PowerAction::ForceRestart | PowerAction::PowerCycle)
 }
 
-/// Whether the log after `mark` tells of a power change; unknown without a log.
-pub(super) async fn power_record_since(context: &Context, mark: Option<u64>) -> Result<bool, BmcError> {
-    let Some(mark) = mark else { return Ok(false) };
-    let records = context.line.log_since(Some(mark)).await?;
-    Ok(records.iter().any(|(id, _)| POWER_RECORDS.contains(&id.as_str())))
+/// The transport that an intent names. Those of older executors name none and meant Redfish.
+pub(super) fn named(intent: &Intent) -> Via {
+    let via = intent.before.get("via").cloned().unwrap_or_default();
+    serde_json::from_value(via).unwrap_or(Via::Redfish)
+}
+
+/// The transport of an unresolved intent or of a request that was taken is away, and the other one shows nothing that
+/// would settle it.
+pub(super) fn proves_nothing(via: Via, other: Via, shows: &str) -> BmcError {
+    let detail =
+        format!("{via} took the request and does not answer; {other} shows {shows}, which proves nothing");
+    BmcError::new(BmcErrorKind::Unreachable, detail)
 }
 
 impl Change {
@@ -111,7 +123,9 @@ impl Activity for Change {
     }
 
     async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
-        let power = context.line.power().await?;
+        let via = intent.map(named).or(self.state.via);
+        let (by, power) = context.line.power(via.map_or(Pick::Best, Pick::First)).await?;
+        let other = via.filter(|via| *via != by);
         let target = wanted(self.action);
         let reached = power == target;
         if let Some(intent) = intent.filter(|_| !self.state.acted) {
@@ -121,21 +135,32 @@ impl Activity for Change {
                     (PowerState::PoweringOn, PowerState::On) | (PowerState::PoweringOff, PowerState::Off)
                 );
                 self.state.acted = reached || moving;
-                return Ok(match (reached, moving) {
-                    (true, _) => Probe::Done(json!({ "power": power })),
-                    (_, true) => in_flight(context, power),
-                    _ => Probe::NotStarted,
-                });
+                if self.state.acted {
+                    self.state.via = Some(named(intent));
+                }
+                return match (reached, moving, other) {
+                    (true, ..) => Ok(Probe::Done(json!({ "power": power, "via": by }))),
+                    (_, true, _) => Ok(in_flight(context, power)),
+                    (_, _, Some(via)) => Err(proves_nothing(via, by, &word(&json!(power)))),
+                    _ => Ok(Probe::NotStarted),
+                };
             }
             let mark = intent.before.get("log_mark").and_then(Value::as_u64);
-            if power != PowerState::On || power_record_since(context, mark).await? {
-                self.state.acted = true;
-                return Ok(in_flight(context, power));
-            }
-            return Ok(if mark.is_some() {
-                Probe::NotStarted
-            } else {
-                Probe::Ambiguous("the power state is the same before and after, and there is no log".into())
+            let trace = match (power, other) {
+                (PowerState::On, None) => context.line.power_trace(by, mark).await?,
+                (PowerState::On, Some(via)) => return Err(proves_nothing(via, by, "on")),
+                _ => PowerTrace::Seen,
+            };
+            return Ok(match trace {
+                PowerTrace::Seen => {
+                    self.state.acted = true;
+                    self.state.via = Some(named(intent));
+                    in_flight(context, power)
+                }
+                PowerTrace::Nothing => Probe::NotStarted,
+                PowerTrace::Untold => Probe::Ambiguous(
+                    "the power state is the same before and after, and no log tells what happened".into(),
+                ),
             });
         }
         if self.state.acted {
@@ -144,7 +169,7 @@ impl Activity for Change {
             // A restart shows "on" until it begins: give it the time to.
             let early = is_restart(self.action) && waited < context.timing().power_poll * 2;
             if reached && !early {
-                return Ok(Probe::Done(json!({ "power": power })));
+                return Ok(Probe::Done(json!({ "power": power, "via": by })));
             }
             if waited <= self.limit(context) {
                 return Ok(in_flight(context, power));
@@ -181,12 +206,17 @@ impl Activity for Change {
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
-        let power = context.line.power().await?;
+        let (via, power) = context.line.power_for(self.action).await?;
         self.state.before = Some(power);
-        // A server without a lifecycle log is no reason not to switch it.
-        let log_mark = context.line.log_mark().await.unwrap_or_default();
+        self.chosen = via;
+        if via == Via::Ipmi && context.line.has(Via::Redfish) {
+            let text = format!("{}: Redfish does not do it; goes over IPMI", context.server());
+            context.event(Level::Warn, text, Value::Null).await?;
+        }
+        // A server without a log is no reason not to switch it.
+        let log_mark = context.line.event_mark(via).await.unwrap_or_default();
         Ok(Prepared {
-            before: json!({ "power": power, "log_mark": log_mark, "action": self.action }),
+            before: json!({ "power": power, "log_mark": log_mark, "action": self.action, "via": via }),
             limit: context.short_limit(),
             upload: false,
             effect: None,
@@ -194,9 +224,10 @@ impl Activity for Change {
     }
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
-        context.line.reset(permit, self.action).await?;
+        context.line.reset(permit, self.chosen, self.action).await?;
         self.state.acted = true;
-        Ok(json!({ "accepted": self.action }))
+        self.state.via = Some(self.chosen);
+        Ok(json!({ "accepted": self.action, "via": self.chosen }))
     }
 }
 
@@ -205,13 +236,14 @@ fn in_flight(context: &Context, power: PowerState) -> Probe {
     Probe::InFlight { reason: "power_changing", detail, percent: None }
 }
 
-fn word(value: &Value) -> String {
+pub(super) fn word(value: &Value) -> String {
     value.as_str().unwrap_or("unknown").replace('_', " ")
 }
 
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
-    let mut change = Change { action, state, acted_at: None };
+    let chosen = state.via.unwrap_or(Via::Redfish);
+    let mut change = Change { action, state, chosen, acted_at: None };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let detail = format!("{}: {} done, read back.", context.server(), word(&json!(action)));

@@ -19,7 +19,8 @@ use rackhand_schema::{
 use serde_json::{Value, json};
 
 use crate::{
-    bmc::{BmcError, BmcErrorKind, JobPhase},
+    bmc::{BmcError, BmcErrorKind, JobPhase, Via},
+    broker::Pick,
     engine::{
         Activity, Context, Ended, Interrupt, Probe, Stop, fault, perform,
         shell::{Prepared, Unprepared},
@@ -204,7 +205,7 @@ impl Activity for PowerOff {
     }
 
     async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
-        let power = context.line.power().await?;
+        let power = host_power(context).await?;
         if power == PowerState::Off {
             return Ok(Probe::Done(json!({ "power": power })));
         }
@@ -243,10 +244,15 @@ impl Activity for PowerOff {
         // The host was off: nobody works on it. Politely first all the same, it has an operating system.
         let action = if self.tries == 0 { PowerAction::GracefulShutdown } else { PowerAction::ForceOff };
         self.tries += 1;
-        let result = context.line.reset(permit, action).await;
+        let result = context.line.reset(permit, Via::Redfish, action).await;
         self.asked_at = Some(context.now());
         result.map(|()| json!({ "asked": action }))
     }
+}
+
+/// The host's power as the transport shows it that knows the device's jobs, too: beside an update no other one counts.
+pub(super) async fn host_power(context: &Context) -> Result<PowerState, BmcError> {
+    Ok(context.line.power(Pick::Only(Via::Redfish)).await?.1)
 }
 
 /// A job that could be flashing something, in words.

@@ -3,20 +3,23 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use rackhand_executor::journal::Write;
+use rackhand_executor::{journal::Write, service::Handle};
 use rackhand_lab::{Model, ServerSpec};
 use rackhand_schema::{
     id::RunId,
-    job::{PowerAction, Reboot},
+    job::{BootOverrideParams, BootTarget, BootTimes, PowerAction, Reboot},
     run::{EffectState, Outcome},
 };
 
-use super::support::{StopAt, World};
+use super::support::{Reach, StopAt, World};
 
 const BIOS: &str = "BIOS.Setup.1-1";
 
+pub const PXE_ONCE: BootOverrideParams =
+    BootOverrideParams { target: BootTarget::Pxe, times: BootTimes::Once, mode: None };
+
 /// One kind of run on one kind of server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
     /// Pushed, staged, host restarted by us.
     Staged,
@@ -27,13 +30,20 @@ enum Scenario {
     /// The BMC's own firmware: direct, the BMC restarts.
     Direct,
     Power,
+    /// IPMI alone.
+    PowerOverIpmi,
+    Boot,
+    BootOverIpmi,
 }
 
 impl Scenario {
     fn server(self) -> ServerSpec {
         match self {
-            Self::Staged | Self::Direct | Self::Power => ServerSpec::new("bmc-01", Model::R750),
-            Self::HostOff => ServerSpec::new("bmc-01", Model::R750).powered_off(),
+            Self::Staged | Self::Direct | Self::Power | Self::PowerOverIpmi | Self::Boot => {
+                ServerSpec::new("bmc-01", Model::R750)
+            }
+            // Off before and after is what shows over IPMI that no boot has used the override up.
+            Self::HostOff | Self::BootOverIpmi => ServerSpec::new("bmc-01", Model::R750).powered_off(),
             Self::RebootsByItself => ServerSpec::new("bmc-01", Model::R730).idrac(Model::R730.old_idrac()),
         }
     }
@@ -48,8 +58,20 @@ impl Scenario {
                 "iDRAC-with-Lifecycle-Controller_Firmware_15G_7.10.50.10.EXE",
                 Reboot::Bmc,
             ),
-            Self::Power => world.power(0, PowerAction::ForceOff),
+            Self::Power | Self::PowerOverIpmi => world.power(0, PowerAction::ForceOff),
+            Self::Boot | Self::BootOverIpmi => world.boot(0, PXE_ONCE),
         }
+    }
+
+    fn reach(self) -> Reach {
+        match self {
+            Self::PowerOverIpmi | Self::BootOverIpmi => Reach::Ipmi,
+            _ => Reach::Redfish,
+        }
+    }
+
+    fn world(self) -> World {
+        World::new(vec![self.server()]).reached(self.reach())
     }
 
     async fn check(self, world: &World, run: RunId, when: &str) {
@@ -58,7 +80,9 @@ impl Scenario {
         let story = || format!("{self:?} {when}\n{}", row.story());
         // A power run that a crash interrupts may find its state reached without having seen its own request.
         let good = match self {
-            Self::Power => matches!(finish.outcome, Outcome::Succeeded | Outcome::NoChange),
+            Self::Power | Self::PowerOverIpmi | Self::Boot | Self::BootOverIpmi => {
+                matches!(finish.outcome, Outcome::Succeeded | Outcome::NoChange)
+            }
             _ => finish.outcome == Outcome::Succeeded,
         };
         assert!(good, "{}", story());
@@ -74,7 +98,11 @@ impl Scenario {
             );
         }
         let status = world.lab.status("bmc-01").unwrap();
-        let off = matches!(self, Self::HostOff | Self::Power);
+        if matches!(self, Self::Boot | Self::BootOverIpmi) {
+            let (target, times, _) = &status.boot_override;
+            assert_eq!((target.as_str(), times.as_str()), ("Pxe", "Once"), "{}", story());
+        }
+        let off = matches!(self, Self::HostOff | Self::Power | Self::PowerOverIpmi | Self::BootOverIpmi);
         assert_eq!(status.power_state, if off { "Off" } else { "On" }, "{}", story());
         // Only what a dead process had not delivered is sent from an old lease, and only by its own successor.
         assert!(row.stale == 0 || when.ends_with("by 0"), "state of a dead lease was sent {}", story());
@@ -83,7 +111,7 @@ impl Scenario {
 
 /// Kills executor 0 at its `n`-th write, lets `successor` go on. False when it ended before.
 async fn killed_at(scenario: Scenario, n: u64, successor: usize) -> bool {
-    let world = World::new(vec![scenario.server()]);
+    let world = scenario.world();
     let run = scenario.begin(&world);
     let stop = StopAt::write(n);
     let victim = world.start(0, Some(stop.clone())).await;
@@ -127,6 +155,42 @@ suite! {
     update_that_reboots_by_itself = RebootsByItself, 1;
     update_of_the_bmc_itself = Direct, 1;
     power_off = Power, 1;
+    power_off_over_ipmi = PowerOverIpmi, 1;
+    power_off_over_ipmi_resumed_by_itself = PowerOverIpmi, 0;
+    boot_override = Boot, 1;
+    boot_override_over_ipmi = BootOverIpmi, 1;
+}
+
+/// The one phase of a run without an update, run twice: nothing is done a second time.
+#[tokio::test(start_paused = true)]
+async fn every_phase_over_ipmi_run_twice_is_as_if_run_once() {
+    for (scenario, phase) in [(Scenario::PowerOverIpmi, "power"), (Scenario::BootOverIpmi, "boot_override")] {
+        let world = scenario.world();
+        let run = scenario.begin(&world);
+        let victim = after_phase(&world, phase).await;
+        drop(victim);
+        let _successor = world.start(1, None).await;
+        scenario.check(&world, run, &format!("{phase} twice")).await;
+        let resets: u64 = world.lab.total().host_resets.values().sum();
+        assert_eq!(resets, u64::from(scenario == Scenario::PowerOverIpmi), "{phase}");
+    }
+}
+
+/// Executor 0, stopped right after the control plane has heard that `phase` is done.
+async fn after_phase(world: &World, phase: &str) -> Handle {
+    let done = std::sync::atomic::AtomicU64::new(0);
+    let name = format!("\"phase\":\"{phase}\",\"state\":\"done\"");
+    let stop = StopAt::when(move |_, write| match write {
+        Write::Outbox { seq, item, .. } if item.contains(&name) => {
+            done.store(*seq, Ordering::Relaxed);
+            false
+        }
+        Write::Acknowledged { seq, .. } => *seq == done.load(Ordering::Relaxed),
+        _ => false,
+    });
+    let executor = world.start(0, Some(stop.clone())).await;
+    stop.reached.notified().await;
+    executor
 }
 
 /// Every phase is run twice: its executor dies right after the control plane has heard that it is done.
@@ -136,19 +200,7 @@ async fn every_phase_run_twice_is_as_if_run_once() {
         let scenario = Scenario::HostOff;
         let world = World::new(vec![scenario.server()]);
         let run = scenario.begin(&world);
-        let done = std::sync::atomic::AtomicU64::new(0);
-        let name = format!("\"phase\":\"{phase}\",\"state\":\"done\"");
-        let stop = StopAt::when(move |_, write| match write {
-            Write::Outbox { seq, item, .. } if item.contains(&name) => {
-                done.store(*seq, Ordering::Relaxed);
-                false
-            }
-            Write::Acknowledged { seq, .. } => *seq == done.load(Ordering::Relaxed),
-            _ => false,
-        });
-        let victim = world.start(0, Some(stop.clone())).await;
-        stop.reached.notified().await;
-        drop(victim);
+        drop(after_phase(&world, phase).await);
         let _successor = world.start(1, None).await;
         scenario.check(&world, run, &format!("{phase} twice")).await;
         let resets = world.lab.total().host_resets;

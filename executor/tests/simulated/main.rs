@@ -11,3 +11,4 @@ mod field;
 mod schedules;
 mod simulation;
 mod support;
+mod transports;

@@ -17,6 +17,7 @@
 //! [`Client::follow`]).
 
 mod auth;
+mod boot;
 mod classify;
 mod client;
 mod discovery;
@@ -40,6 +41,7 @@ pub use auth::{
     AuthAttempt, AuthGate, AuthMethod, AuthOutcome, Credentials, Exchange, FirstRejectionCloses, GateDenied,
     Observer, SessionHandle, Unobserved,
 };
+pub use boot::{Boot, BootChange};
 pub use classify::{Class, Meaning, RULES, Rule, Verdict, classify, classify_message, up_to_date};
 pub use client::{Client, Options};
 pub use document::{Evidence, Message, short_id};

@@ -104,7 +104,7 @@ impl<'a> Apply<'a> {
         if rackhand_redfish::up_to_date(id) {
             return Ok(Probe::Done(describe(progress)));
         }
-        let inventory = context.line.inventory().await?;
+        let inventory = context.line.firmware_inventory().await?;
         let found = inventory.components.into_iter().find(|found| found.key == self.plan.component);
         let version = found.map(|found| found.version);
         if version.as_deref() == Some(&self.plan.to) {

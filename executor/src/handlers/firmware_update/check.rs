@@ -9,6 +9,7 @@ use super::{CHECK, PACKAGE, Planned, State};
 use crate::{
     bmc::BmcError,
     engine::{Activity, Context, Probe, fault},
+    handlers::settle::host_power,
     package::PackageError,
 };
 
@@ -32,7 +33,7 @@ impl Activity for Check<'_> {
         if !readiness.ready {
             return Ok(Probe::NotReady { reason: "lifecycle_controller", detail: readiness.detail });
         }
-        let inventory = context.line.inventory().await?;
+        let inventory = context.line.firmware_inventory().await?;
         if let Some(why) = inventory.unreadable.get("firmware") {
             return Ok(Probe::NotReady { reason: "inventory", detail: why.clone() });
         }
@@ -67,7 +68,7 @@ impl Activity for Check<'_> {
             return Ok(Probe::Foreign(format!("device job {} ({})", job.id, job.name)));
         }
         self.state.support = context.line.update_support().await?;
-        self.state.power = Some(context.line.power().await?);
+        self.state.power = Some(host_power(context).await?);
         Ok(Probe::Done(evidence))
     }
 }

@@ -104,7 +104,7 @@ fn planned(context: &Context, params: &FirmwareUpdateParams) -> Result<Planned, 
                     json!({ "component": component, "version": version }),
                 ));
             }
-            PlanStep::ReadInventory | PlanStep::Power { .. } => {}
+            PlanStep::ReadInventory | PlanStep::Power { .. } | PlanStep::BootOverride { .. } => {}
         }
     }
     Err(fault(

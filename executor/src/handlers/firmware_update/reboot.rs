@@ -15,14 +15,14 @@ use super::{
     apply::{Watch, describe},
 };
 use crate::{
-    bmc::{BmcError, BmcErrorKind, JobPhase, JobRef},
+    bmc::{BmcError, BmcErrorKind, JobPhase, JobRef, PowerTrace, Via},
     engine::{
         Activity, Context, Interrupt, Probe,
         context::intended,
         fault,
         shell::{Prepared, Unprepared},
     },
-    handlers::settle::{HOST_POWER, alive_job},
+    handlers::settle::{HOST_POWER, alive_job, host_power},
     lease::MutationPermit,
 };
 
@@ -66,7 +66,7 @@ impl<'a> Restart<'a> {
         if let Some(intent) = intent {
             // The answer to a reset was lost.
             let was_off = intent.before.get("power").and_then(Value::as_str) == Some("off");
-            if was_off && context.line.power().await? != PowerState::Off {
+            if was_off && host_power(context).await? != PowerState::Off {
                 self.note_reset(PowerAction::On);
                 return Ok(booting("the host is on and boots"));
             }
@@ -141,8 +141,7 @@ impl Activity for Restart<'_> {
             JobPhase::RebootPending if self.state.restart_pending => {
                 // No job shows whether the restart came: only the host's power record could.
                 let mark = intent.and_then(|intent| intent.before.get("log_mark")).and_then(Value::as_u64);
-                let happened = crate::handlers::power::power_record_since(context, mark).await?;
-                if happened {
+                if context.line.power_trace(Via::Redfish, mark).await? == PowerTrace::Seen {
                     self.note_reset(self.next);
                     return Ok(Probe::Done(seen));
                 }
@@ -165,7 +164,7 @@ impl Activity for Restart<'_> {
         if let Some(busy) = alive_job(context).await? {
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, busy).into());
         }
-        let power = context.line.power().await?;
+        let power = host_power(context).await?;
         let asked = self.state.resets.contains(&PowerAction::GracefulRestart);
         let resets = &self.state.support.resets;
         let polite = resets.is_empty() || resets.contains("GracefulRestart");
@@ -191,7 +190,7 @@ impl Activity for Restart<'_> {
     }
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
-        context.line.reset(permit, self.next).await?;
+        context.line.reset(permit, Via::Redfish, self.next).await?;
         self.note_reset(self.next);
         self.reset_at = Some(context.now());
         Ok(json!({ "accepted": self.next }))

@@ -44,7 +44,7 @@ impl<'a> Stage<'a> {
     }
 
     async fn version(&self, context: &Context) -> Result<Option<String>, BmcError> {
-        let inventory = context.line.inventory().await?;
+        let inventory = context.line.firmware_inventory().await?;
         let component = inventory.components.into_iter().find(|found| found.key == self.plan.component);
         Ok(component.map(|component| component.version))
     }

@@ -46,7 +46,7 @@ impl Activity for Verify<'_> {
         }
         let since = *self.since.get_or_insert(context.now());
         let patient = context.now().saturating_sub(since) < context.timing().verify;
-        let inventory = context.line.inventory().await?;
+        let inventory = context.line.firmware_inventory().await?;
         let (plan, server) = (self.plan, context.server());
         let found = inventory.components.iter().find(|component| component.key == plan.component);
         let evidence = json!({ "component": plan.component, "version": found.map(|found| &found.version) });

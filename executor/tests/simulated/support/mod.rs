@@ -1,12 +1,13 @@
 //! A site in one process and in paused time: a model of the control plane's queue, the lab's BMCs, executors that
 //! can be killed at any journal write.
 
+mod ipmi;
 pub mod plane;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +16,11 @@ use bytes::Bytes;
 use crypto_box::SecretKey;
 use futures::future::BoxFuture;
 use rackhand_executor::{
-    broker::redfish::{RedfishConnector, Transports, delete_leftovers},
+    broker::{
+        connect,
+        ipmi::IpmiConnector,
+        redfish::{RedfishConnector, Transports, delete_leftovers},
+    },
     clock::{Clock, TokioClock},
     cloud::Cloud,
     credential::SiteSecret,
@@ -32,8 +37,8 @@ use rackhand_redfish::{Body, NotSent, Transport, TransportError};
 use rackhand_schema::{
     id::{BmcId, CredentialId, ExecutorId, ExecutorSessionId, JobId, RunId, ServerId, SiteId, TraceId},
     job::{
-        FirmwarePackage, FirmwareUpdateParams, InventoryParams, JobSpec, PlanStep, PlanTarget, PowerAction,
-        PowerParams, Reboot,
+        BootOverrideParams, FirmwarePackage, FirmwareUpdateParams, InventoryParams, JobSpec, PlanStep,
+        PlanTarget, PowerAction, PowerParams, Reboot,
     },
     protocol::{GrantCredential, GrantTarget, RunGrant},
     server::{CredentialTarget, SealedCredential},
@@ -51,8 +56,24 @@ pub fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
+/// What the network does to one transport, and not to the other.
+#[derive(Default)]
+pub struct Wire {
+    pub redfish_down: AtomicBool,
+    /// The next changing request is carried out, its answer lost, and Redfish is down from then on.
+    pub redfish_cuts: AtomicBool,
+    /// Requests that reached a Redfish service.
+    pub redfish_requests: AtomicU64,
+    pub ipmi_down: AtomicBool,
+    /// As `redfish_cuts`.
+    pub ipmi_cuts: AtomicBool,
+    /// Attempts to open a session.
+    pub ipmi_logins: AtomicU64,
+}
+
 struct LabTransport {
     lab: InProcess,
+    wire: Arc<Wire>,
     bmc: usize,
 }
 
@@ -63,7 +84,18 @@ impl Transport for LabTransport {
         deadline: tokio::time::Instant,
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
+            if self.wire.redfish_down.load(Ordering::Relaxed) {
+                return Err(TransportError::NotSent { why: NotSent::Refused });
+            }
+            self.wire.redfish_requests.fetch_add(1, Ordering::Relaxed);
+            let changes = request.uri().path().ends_with("ComputerSystem.Reset")
+                || request.method() == http::Method::PATCH;
             let request = request.map(Body::into_bytes);
+            if changes && self.wire.redfish_cuts.swap(false, Ordering::Relaxed) {
+                self.wire.redfish_down.store(true, Ordering::Relaxed);
+                let _ = self.lab.call(self.bmc, request).await;
+                return Err(TransportError::NoAnswer { why: "cut".into() });
+            }
             match tokio::time::timeout_at(deadline, self.lab.call(self.bmc, request)).await {
                 Ok(Ok(response)) => Ok(response),
                 Ok(Err(CallError::NotSent)) => Err(TransportError::NotSent { why: NotSent::Refused }),
@@ -74,12 +106,13 @@ impl Transport for LabTransport {
     }
 }
 
-struct LabTransports(InProcess);
+struct LabTransports(InProcess, Arc<Wire>);
 
 impl Transports for LabTransports {
     fn open(&self, url: &str, _pin: [u8; 32]) -> Arc<dyn Transport> {
         let name = url.trim_start_matches("https://");
-        Arc::new(LabTransport { lab: self.0.clone(), bmc: self.0.index(name).unwrap() })
+        let wire = Arc::clone(&self.1);
+        Arc::new(LabTransport { lab: self.0.clone(), wire, bmc: self.0.index(name).unwrap() })
     }
 }
 
@@ -156,11 +189,23 @@ struct Member {
     link: Arc<Link>,
 }
 
+/// The addresses of a BMC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    #[default]
+    Redfish,
+    Both,
+    Ipmi,
+}
+
 pub struct World {
     pub lab: InProcess,
     pub plane: Arc<Plane>,
     pub timing: Timing,
     pub policy: Policy,
+    pub wire: Arc<Wire>,
+    /// How the BMCs are registered.
+    pub reach: Reach,
     clock: Arc<dyn Clock>,
     site_key: SecretKey,
     members: Vec<Member>,
@@ -197,7 +242,13 @@ impl World {
             plane.share_key(member.identity.membership.executor_id, share);
         }
         let (timing, policy) = (Timing::default(), Policy::default());
-        Self { lab, plane, timing, policy, clock, site_key, members, servers }
+        let (wire, reach) = (Arc::default(), Reach::default());
+        Self { lab, plane, timing, policy, wire, reach, clock, site_key, members, servers }
+    }
+
+    pub fn reached(mut self, reach: Reach) -> Self {
+        self.reach = reach;
+        self
     }
 
     pub fn link(&self, executor: usize) -> &Link {
@@ -223,13 +274,20 @@ impl World {
         self.plane.sign_in(executor_id, session, resumes);
         let cloud: Arc<dyn Cloud> =
             Arc::new(ModelCloud { plane: Arc::clone(&self.plane), session, link: Arc::clone(&member.link) });
-        let connector = Arc::new(RedfishConnector {
-            cloud: Arc::clone(&cloud),
+        let redfish = Arc::new(RedfishConnector {
             journal: Arc::clone(&member.journal) as Arc<_>,
             identity: Arc::clone(&member.identity),
-            transports: Arc::new(LabTransports(self.lab.clone())),
+            transports: Arc::new(LabTransports(self.lab.clone(), Arc::clone(&self.wire))),
         });
-        delete_leftovers(&connector).await;
+        delete_leftovers(&redfish).await;
+        let connector = Arc::new(connect::Transports {
+            cloud: Arc::clone(&cloud),
+            redfish,
+            ipmi: IpmiConnector {
+                journal: Arc::clone(&member.journal) as Arc<_>,
+                links: Arc::new(ipmi::LabLinks { lab: self.lab.clone(), wire: Arc::clone(&self.wire) }),
+            },
+        });
         let settings = Settings { timing: self.timing.clone(), policy: self.policy.clone(), capacity: 16 };
         let packages = Packages {
             repository: Arc::new(LabRepository(self.lab.clone())),
@@ -251,24 +309,28 @@ impl World {
 
     fn target(&self, server: usize) -> GrantTarget {
         let name = self.servers[server].name.clone();
-        let url = format!("https://{name}");
+        let pin = (self.reach != Reach::Ipmi).then(|| PIN.to_owned());
+        let scheme = if pin.is_some() { "https" } else { "ipmi" };
+        let url = format!("{scheme}://{name}");
+        let second = CredentialTarget { url: format!("ipmi://{name}"), spki_sha256: None };
         let inside = SealedCredential {
             site_id: SiteId::from_uuid(id(1)),
             name: "bmc".into(),
             version: 1,
             username: "root".into(),
             password: self.plane.password(),
-            targets: vec![CredentialTarget { url: url.clone(), spki_sha256: PIN.into() }],
+            targets: vec![CredentialTarget { url: url.clone(), spki_sha256: pin.clone() }, second],
         };
         let plain = serde_json::to_vec(&inside).unwrap();
         let sealed = identity::seal(self.site_key.public_key().as_bytes(), &plain).unwrap();
         let n = u128::try_from(server).unwrap();
         GrantTarget {
             server_id: ServerId::from_uuid(id(100 + n)),
+            ipmi: (self.reach == Reach::Both).then(|| name.clone()),
             name,
             bmc_id: BmcId::from_uuid(id(200 + n)),
             url,
-            spki_sha256: Some(PIN.into()),
+            spki_sha256: pin,
             owner_epoch: 1,
             credential: Some(GrantCredential {
                 id: CredentialId::from_uuid(id(300)),
@@ -316,6 +378,11 @@ impl World {
 
     pub fn power(&self, server: usize, action: PowerAction) -> RunId {
         self.add(server, JobSpec::Power(PowerParams { action }), vec![PlanStep::Power { action }])
+    }
+
+    pub fn boot(&self, server: usize, params: BootOverrideParams) -> RunId {
+        let BootOverrideParams { target, times, mode } = params;
+        self.add(server, JobSpec::BootOverride(params), vec![PlanStep::BootOverride { target, times, mode }])
     }
 
     /// An update of `component` with the lab's package `file`.

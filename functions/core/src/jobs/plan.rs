@@ -10,7 +10,8 @@ use rackhand_schema::{
     digest,
     id::{ServerId, SiteId},
     job::{
-        FirmwareUpdateParams, JobPolicy, JobSpec, NewJob, Plan, PlanStep, PlanTarget, PowerAction, Reboot,
+        BootOverrideParams, BootTarget, BootTimes, FirmwareUpdateParams, JobPolicy, JobSpec, NewJob, Plan,
+        PlanStep, PlanTarget, PowerAction, Reboot,
     },
     server::{FirmwareComponent, PowerState},
 };
@@ -137,6 +138,12 @@ fn plan_target(spec: &JobSpec, server: &TargetContext) -> PlanTarget {
                 PowerAction::ForceRestart | PowerAction::PowerCycle => 6,
             };
         }
+        JobSpec::BootOverride(params) => {
+            let BootOverrideParams { target: source, times, mode } = *params;
+            target.warnings.extend(boot_warning(source, times).map(str::to_owned));
+            target.steps.push(PlanStep::BootOverride { target: source, times, mode });
+            target.estimated_minutes = 1;
+        }
         JobSpec::FirmwareUpdate(params) => plan_firmware(params, server, &mut target),
     }
     target
@@ -154,6 +161,16 @@ fn power_warning(action: PowerAction, power: PowerState) -> Option<&'static str>
             Some("The operating system is not asked: what it has not written is lost.")
         }
         _ => None,
+    }
+}
+
+fn boot_warning(target: BootTarget, times: BootTimes) -> Option<&'static str> {
+    match (target, times) {
+        (BootTarget::None, _) => None,
+        (_, BootTimes::Once) => {
+            Some("The host is not restarted: the next boot, whoever starts it, uses this up.")
+        }
+        (_, BootTimes::Continuous) => Some("Every boot follows this until a job clears it."),
     }
 }
 

@@ -119,6 +119,7 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
             Ok(server) => {
                 let value = json!({
                     "index": index, "name": server.name, "bmc_url": server.bmc_url,
+                    "ipmi": server.ipmi,
                     "credential_id": server.credential_id, "spki_sha256": server.spki_sha256,
                     "tags": server.tags,
                 });
@@ -136,6 +137,7 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
 fn has_nul(server: &ServerUpsert) -> bool {
     server.name.contains('\0')
         || server.bmc_url.contains('\0')
+        || server.ipmi.as_ref().is_some_and(|address| address.contains('\0'))
         || server.tags.iter().any(|tag| tag.contains('\0'))
 }
 

@@ -7,7 +7,7 @@ select jsonb_build_object(
     'active_job', (select r.job_id from rackhand.run r
         where r.server_id = v.id and r.finished_at is null
         order by r.mutating desc, r.id limit 1),
-    'bmc', jsonb_build_object('id', b.id, 'url', b.url, 'credential_id', b.credential_id,
+    'bmc', jsonb_build_object('id', b.id, 'url', b.url, 'ipmi', b.ipmi, 'credential_id', b.credential_id,
         'spki_sha256', b.spki_sha256, 'owner', b.owner_executor, 'owner_epoch', b.owner_epoch),
     'components', (
         select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'name', f.name,

@@ -280,6 +280,41 @@ impl Command for AcknowledgeBootInfo {
     }
 }
 
+/// Lets the boot flags stand until a boot uses them: parameter 3 (table 28-14). Without it a BMC drops them 60 s after
+/// they were set, or when the power button is pressed. Not every BMC knows the parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepBootFlags;
+
+impl Command for KeepBootFlags {
+    type Answer = ();
+
+    fn request(&self) -> Request {
+        // Not cleared by PEF, the timeout, the watchdog, a reset button or the power button.
+        chassis(0x08, vec![3, 0x1f])
+    }
+
+    fn parse(&self, _data: &[u8]) -> Result<(), Malformed> {
+        Ok(())
+    }
+}
+
+/// Keeps other consoles from setting boot options meanwhile: parameter 0 (table 28-14). Optional: completion code 80h
+/// is a BMC that does not know it, 81h one where somebody else is at it (section 28.12).
+#[derive(Clone, Copy, Debug)]
+pub struct SetInProgress(pub bool);
+
+impl Command for SetInProgress {
+    type Answer = ();
+
+    fn request(&self) -> Request {
+        chassis(0x08, vec![0, u8::from(self.0)])
+    }
+
+    fn parse(&self, _data: &[u8]) -> Result<(), Malformed> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

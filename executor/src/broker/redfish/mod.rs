@@ -1,42 +1,39 @@
-//! The broker's clients over Redfish: [`Bmc`] on top of `rackhand-redfish`.
+//! The broker's clients over Redfish: [`Bmc`] and its capabilities on top of `rackhand-redfish`. Redfish has no stream
+//! for a serial console, so there is none here (FAILURE-MODES D42).
 //!
-//! The login budget is asked before a password is presented that this BMC has not accepted yet, and never while
-//! the control plane is away ([`Budget`]). The session is written to the journal, sealed to this executor's own
+//! The login budget ([`super::budget`]) is asked before a password is presented. The session is written to the journal, sealed to this executor's own
 //! key, so that a successor of this process can delete it ([`delete_leftovers`]): an iDRAC has few of them.
 
-use std::{
-    collections::BTreeSet,
-    str::FromStr as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+mod inventory;
+
+use std::{collections::BTreeSet, str::FromStr as _, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use rackhand_redfish::{
-    AuthAttempt, AuthGate, AuthOutcome, Class, Client, Credentials, Endpoint as Address, Error, Fingerprint,
-    FirmwareRow, GateDenied, HttpsTransport, MultipartUpdate, ResetKind, SessionHandle, SimpleUpdate,
+    AuthAttempt, AuthGate, AuthOutcome, Boot, BootChange, Class, Client, Credentials, Endpoint as Address,
+    Error, Fingerprint, GateDenied, HttpsTransport, MultipartUpdate, ResetKind, SessionHandle, SimpleUpdate,
     TaskRef, TaskState, TlsTrust, Transport, Unobserved, UpdateSemantics, update_semantics,
 };
 use rackhand_schema::{
-    id::{BmcId, CredentialId},
-    job::PowerAction,
-    protocol::{AttemptStep, CredentialAttempt},
-    server::{FirmwareComponent, Health, Inventory, PowerState},
+    id::BmcId,
+    job::{BootMode, BootOverrideParams, BootTarget, BootTimes, PowerAction},
+    server::{Inventory, PowerState},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{Connector, Endpoint};
+use super::{
+    Endpoint,
+    budget::{Budget, Gate},
+};
 use crate::{
     bmc::{
-        Bmc, BmcError, BmcErrorKind, DeviceJob, Handover, JobPhase, JobProgress, JobRef, Readiness,
-        StageRequest, Staged, UpdateSupport,
+        Bmc, BmcError, BmcErrorKind, BootControl, BootSetting, DeviceJob, EventLog, Firmware, Handover,
+        JobPhase, JobProgress, JobRef, Power, PowerTrace, Readiness, StageRequest, Staged, UpdateSupport,
+        Via,
     },
-    cloud::Cloud,
+    credential::OpenCredential,
     identity::Identity,
     journal::{Journal, Write},
     text,
@@ -44,8 +41,6 @@ use crate::{
 
 /// Key of a BMC's session in the journal's meta values.
 const SESSION: &str = "bmc_session:";
-/// When the control plane cannot be asked for the budget, ask again after so long.
-const BUDGET_RETRY: Duration = Duration::from_secs(15);
 
 /// How connections to a BMC are made; the seam for simulated sites.
 pub trait Transports: Send + Sync + 'static {
@@ -62,7 +57,6 @@ impl Transports for Https {
 }
 
 pub struct RedfishConnector {
-    pub cloud: Arc<dyn Cloud>,
     pub journal: Arc<dyn Journal>,
     pub identity: Arc<Identity>,
     pub transports: Arc<dyn Transports>,
@@ -84,30 +78,30 @@ fn address(url: &str, pin: &str) -> Result<(Address, [u8; 32]), BmcError> {
     Ok((endpoint, pin.0))
 }
 
-impl Connector for RedfishConnector {
-    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, Result<Arc<dyn Bmc>, BmcError>> {
-        Box::pin(async move {
-            let (parsed, pin) = address(&endpoint.url, &endpoint.spki_sha256)?;
-            let gate = Arc::new(Budget {
-                cloud: Arc::clone(&self.cloud),
-                bmc_id: endpoint.bmc_id,
-                credential_id: endpoint.credential_id,
-                version: endpoint.credential.version,
-                proven: AtomicBool::new(endpoint.proven),
-            });
-            let credentials = Credentials::new(endpoint.credential.username, endpoint.credential.password);
-            let transport = self.transports.open(&endpoint.url, pin);
-            let client = Client::new(transport, parsed, credentials, gate, Arc::new(Unobserved));
-            Ok(Arc::new(RedfishBmc {
-                client,
-                url: endpoint.url,
-                pin: endpoint.spki_sha256,
-                bmc_id: endpoint.bmc_id,
-                journal: Arc::clone(&self.journal),
-                identity: Arc::clone(&self.identity),
-                stored: tokio::sync::Mutex::new(None),
-            }) as Arc<dyn Bmc>)
-        })
+impl RedfishConnector {
+    /// Builds a client for `url`, whose service must show the key `pin`; sends nothing yet.
+    pub fn connect(
+        &self,
+        endpoint: &Endpoint,
+        url: &str,
+        pin: &str,
+        budget: Arc<Budget>,
+    ) -> Result<Arc<dyn Bmc>, BmcError> {
+        let (parsed, key) = address(url, pin)?;
+        let OpenCredential { username, password, .. } = &endpoint.credential;
+        let credentials = Credentials::new(username.clone(), password.clone());
+        let transport = self.transports.open(url, key);
+        let client =
+            Client::new(transport, parsed, credentials, Arc::new(Gate(budget)), Arc::new(Unobserved));
+        Ok(Arc::new(RedfishBmc {
+            client,
+            url: url.to_owned(),
+            pin: pin.to_owned(),
+            bmc_id: endpoint.bmc_id,
+            journal: Arc::clone(&self.journal),
+            identity: Arc::clone(&self.identity),
+            stored: tokio::sync::Mutex::new(None),
+        }))
     }
 }
 
@@ -145,65 +139,6 @@ impl AuthGate for Closed {
 
     fn settle<'a>(&'a self, _attempt: &'a AuthAttempt, _outcome: AuthOutcome) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
-    }
-}
-
-/// The login budget, kept in the control plane for all executors.
-struct Budget {
-    cloud: Arc<dyn Cloud>,
-    bmc_id: BmcId,
-    credential_id: CredentialId,
-    version: u32,
-    proven: AtomicBool,
-}
-
-impl Budget {
-    fn attempt(&self, step: AttemptStep) -> CredentialAttempt {
-        CredentialAttempt {
-            bmc_id: self.bmc_id,
-            credential_id: self.credential_id,
-            version: self.version,
-            step,
-        }
-    }
-}
-
-impl AuthGate for Budget {
-    fn ask<'a>(&'a self, _attempt: &'a AuthAttempt) -> BoxFuture<'a, Result<(), GateDenied>> {
-        Box::pin(async move {
-            if self.proven.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            match self.cloud.credential_attempt(&self.attempt(AttemptStep::Reserve)).await {
-                Ok(answer) if answer.allowed => Ok(()),
-                Ok(answer) => Err(GateDenied {
-                    reason: text::clean(&answer.detail),
-                    retry_after: answer.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
-                }),
-                Err(error) => Err(GateDenied {
-                    reason: format!("the login budget cannot be asked for: {error}"),
-                    retry_after: Some(BUDGET_RETRY),
-                }),
-            }
-        })
-    }
-
-    fn settle<'a>(&'a self, _attempt: &'a AuthAttempt, outcome: AuthOutcome) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let known = self.proven.load(Ordering::Acquire);
-            let step = match outcome {
-                AuthOutcome::Accepted if known => return,
-                AuthOutcome::Accepted => AttemptStep::Accepted,
-                AuthOutcome::Rejected => AttemptStep::Rejected,
-                AuthOutcome::NotSent | AuthOutcome::NotJudged if !known => AttemptStep::NotSent,
-                // Counts as failed as long as nothing else is said.
-                AuthOutcome::NotSent | AuthOutcome::NotJudged | AuthOutcome::Unknown => return,
-            };
-            self.proven.store(outcome == AuthOutcome::Accepted, Ordering::Release);
-            if let Err(error) = self.cloud.credential_attempt(&self.attempt(step)).await {
-                tracing::warn!(%error, "how a login went could not be reported; it counts as failed");
-            }
-        })
     }
 }
 
@@ -303,6 +238,51 @@ fn job_phase(state: &TaskState) -> JobPhase {
     }
 }
 
+fn boot_change(wanted: &BootOverrideParams) -> BootChange {
+    let target = match wanted.target {
+        BootTarget::None => "None",
+        BootTarget::Pxe => "Pxe",
+        BootTarget::Disk => "Hdd",
+        BootTarget::Cd => "Cd",
+        BootTarget::BiosSetup => "BiosSetup",
+    };
+    let enabled = match (wanted.target, wanted.times) {
+        (BootTarget::None, _) => "Disabled",
+        (_, BootTimes::Once) => "Once",
+        (_, BootTimes::Continuous) => "Continuous",
+    };
+    let mode = wanted.mode.map(|mode| match mode {
+        BootMode::Uefi => "UEFI".to_owned(),
+        BootMode::Legacy => "Legacy".to_owned(),
+    });
+    BootChange { target: target.to_owned(), enabled: enabled.to_owned(), mode }
+}
+
+fn boot_setting(boot: &Boot) -> BootSetting {
+    let word = |word: &Option<String>| text::clean(word.as_deref().unwrap_or("?"));
+    BootSetting {
+        target: match boot.target.as_deref() {
+            None | Some("None") => Some(BootTarget::None),
+            Some("Pxe") => Some(BootTarget::Pxe),
+            Some("Hdd") => Some(BootTarget::Disk),
+            Some("Cd") => Some(BootTarget::Cd),
+            Some("BiosSetup") => Some(BootTarget::BiosSetup),
+            Some(_) => None,
+        },
+        times: match boot.enabled.as_deref() {
+            Some("Once") => Some(BootTimes::Once),
+            Some("Continuous") => Some(BootTimes::Continuous),
+            _ => None,
+        },
+        mode: match boot.mode.as_deref() {
+            Some("UEFI") => Some(BootMode::Uefi),
+            Some("Legacy") => Some(BootMode::Legacy),
+            _ => None,
+        },
+        shown: format!("{}, {}, {}", word(&boot.target), word(&boot.enabled), word(&boot.mode)),
+    }
+}
+
 fn reset_kind(action: PowerAction) -> ResetKind {
     match action {
         PowerAction::On => ResetKind::On,
@@ -314,116 +294,11 @@ fn reset_kind(action: PowerAction) -> ResetKind {
     }
 }
 
-/// Stable key of a firmware row: Dell's device name, or the row's own id.
-fn component(row: rackhand_redfish::FirmwareComponent) -> Option<FirmwareComponent> {
-    if !matches!(row.row, FirmwareRow::Installed | FirmwareRow::Plain) {
-        return None;
-    }
-    Some(FirmwareComponent {
-        key: row.fqdd.unwrap_or(row.id),
-        name: row.name,
-        software_id: row.software_id,
-        version: row.version?,
-        updateable: row.updateable.unwrap_or(false),
-    })
-}
-
-/// Whether an error is about the way to the BMC and not about the part that was asked for: then nothing was read,
-/// and "unreadable" would be a wrong answer.
-fn says_nothing(error: &Error) -> bool {
-    matches!(
-        error.class(),
-        Class::Auth
-            | Class::AuthWithheld { .. }
-            | Class::Untrusted
-            | Class::SessionLimit
-            | Class::NotSent
-            | Class::GoneForReset
-    )
-}
-
-impl RedfishBmc {
-    async fn read_inventory(&self) -> Result<Inventory, Error> {
-        let client = &self.client;
-        let mut identity = client.identity().await?;
-        if let Some(part) = identity.unreadable.iter().position(|part| says_nothing(&part.error)) {
-            return Err(identity.unreadable.swap_remove(part).error);
-        }
-        let mut unreadable: std::collections::BTreeMap<String, String> =
-            identity.unreadable.iter().map(|part| (part.what.clone(), part.error.to_string())).collect();
-        let mut missing = |what: &str, error: &Error| {
-            unreadable.insert(what.to_owned(), error.to_string());
-        };
-        let mut state = PowerState::Unknown;
-        let mut health = Health::Unknown;
-        match client.system().await {
-            Ok(system) => {
-                state = power(&system.power);
-                health = match system.health_rollup.max(system.health) {
-                    rackhand_redfish::Health::Ok => Health::Ok,
-                    rackhand_redfish::Health::Warning => Health::Warning,
-                    rackhand_redfish::Health::Critical => Health::Critical,
-                    rackhand_redfish::Health::Unknown => Health::Unknown,
-                };
-            }
-            Err(error) if says_nothing(&error) => return Err(error),
-            Err(error) => missing("system", &error),
-        }
-        let mut components = Vec::new();
-        match client.firmware_inventory().await {
-            Ok(inventory) => {
-                for part in &inventory.unreadable {
-                    missing(&part.what, &part.error);
-                }
-                components.extend(inventory.components.into_iter().filter_map(component));
-                components.sort_by(|a, b| a.key.cmp(&b.key));
-                components.dedup_by(|a, b| a.key == b.key);
-            }
-            Err(error) if says_nothing(&error) => return Err(error),
-            Err(error) => missing("firmware", &error),
-        }
-        let mut capabilities = Vec::new();
-        match client.capabilities().await {
-            Ok(declared) => {
-                let words = [
-                    ("simple_update", declared.simple_update.is_some()),
-                    ("multipart_update", declared.multipart_push.is_some()),
-                    ("job_queue", declared.oem_jobs.is_some() || declared.jobs.is_some()),
-                    ("task_service", declared.tasks.is_some()),
-                    ("lifecycle_log", declared.lifecycle_log.is_some()),
-                    ("readiness", declared.readiness.is_some()),
-                    ("sessions", declared.sessions.is_some()),
-                    ("power", !declared.reset_kinds.is_empty()),
-                    (
-                        "apply_on_reset",
-                        declared.push_apply_times.contains(&rackhand_redfish::ApplyTime::OnReset),
-                    ),
-                    (
-                        "update_restarts_host",
-                        update_semantics(&identity, &declared) == UpdateSemantics::RebootsByItself,
-                    ),
-                ];
-                capabilities.extend(words.iter().filter(|(_, has)| *has).map(|(word, _)| (*word).to_owned()));
-            }
-            Err(error) if says_nothing(&error) => return Err(error),
-            Err(error) => missing("capabilities", &error),
-        }
-        Ok(Inventory {
-            vendor: identity.vendor,
-            model: identity.model,
-            service_tag: identity.service_tag,
-            generation: Some(identity.generation.to_string().to_lowercase()),
-            bmc_version: identity.bmc_version,
-            power: state,
-            health,
-            components,
-            capabilities,
-            unreadable,
-        })
-    }
-}
-
 impl Bmc for RedfishBmc {
+    fn via(&self) -> Via {
+        Via::Redfish
+    }
+
     fn inventory(&self) -> BoxFuture<'_, Result<Inventory, BmcError>> {
         Box::pin(async move {
             let result = self.read_inventory().await;
@@ -431,13 +306,100 @@ impl Bmc for RedfishBmc {
         })
     }
 
-    fn power(&self) -> BoxFuture<'_, Result<PowerState, BmcError>> {
+    fn power(&self) -> Option<&dyn Power> {
+        Some(self)
+    }
+
+    fn boot_control(&self) -> Option<&dyn BootControl> {
+        Some(self)
+    }
+
+    fn event_log(&self) -> Option<&dyn EventLog> {
+        Some(self)
+    }
+
+    fn firmware(&self) -> Option<&dyn Firmware> {
+        Some(self)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.client.close().await;
+            self.keep_session().await;
+        })
+    }
+}
+
+impl Power for RedfishBmc {
+    fn state(&self) -> BoxFuture<'_, Result<PowerState, BmcError>> {
         Box::pin(async move {
             let result = self.client.system().await;
             Ok(power(&self.done(result).await?.power))
         })
     }
 
+    fn supports(&self, action: PowerAction) -> BoxFuture<'_, Result<bool, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.system().await;
+            let declared = self.done(result).await?.reset_kinds;
+            Ok(declared.is_empty() || declared.contains(&reset_kind(action)))
+        })
+    }
+
+    fn switch(&self, action: PowerAction, limit: Duration) -> BoxFuture<'_, Result<(), BmcError>> {
+        Box::pin(async move {
+            let result = self.client.reset(reset_kind(action), Instant::now() + limit).await;
+            self.done(result).await.map(|_| ())
+        })
+    }
+}
+
+impl BootControl for RedfishBmc {
+    fn setting(&self) -> BoxFuture<'_, Result<BootSetting, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.boot().await;
+            Ok(boot_setting(&self.done(result).await?))
+        })
+    }
+
+    fn supports(&self, wanted: BootOverrideParams) -> BoxFuture<'_, Result<bool, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.boot().await;
+            let declared = self.done(result).await?;
+            let change = boot_change(&wanted);
+            let has = |values: &[String], value: &str| values.is_empty() || values.iter().any(|v| v == value);
+            Ok(has(&declared.targets, &change.target)
+                && change.mode.as_deref().is_none_or(|mode| has(&declared.modes, mode)))
+        })
+    }
+
+    fn set(&self, wanted: BootOverrideParams, limit: Duration) -> BoxFuture<'_, Result<(), BmcError>> {
+        Box::pin(async move {
+            let result = self.client.set_boot(&boot_change(&wanted), Instant::now() + limit).await;
+            self.done(result).await
+        })
+    }
+}
+
+/// Records of Dell's lifecycle log about the host's power: turning on, off, CPU reset (Dell EMC Event and Error
+/// Message Reference, SYS1000–SYS1003).
+const POWER_RECORDS: [&str; 4] = ["SYS1000", "SYS1001", "SYS1002", "SYS1003"];
+
+impl EventLog for RedfishBmc {
+    fn mark(&self) -> BoxFuture<'_, Result<Option<u64>, BmcError>> {
+        Firmware::log_mark(self)
+    }
+
+    fn power_since(&self, mark: u64) -> BoxFuture<'_, Result<PowerTrace, BmcError>> {
+        Box::pin(async move {
+            let records = self.log_since(Some(mark)).await?;
+            let seen = records.iter().any(|(id, _)| POWER_RECORDS.contains(&id.as_str()));
+            Ok(if seen { PowerTrace::Seen } else { PowerTrace::Nothing })
+        })
+    }
+}
+
+impl Firmware for RedfishBmc {
     fn jobs(&self) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>> {
         Box::pin(async move {
             let result = self.client.jobs().await;
@@ -578,24 +540,10 @@ impl Bmc for RedfishBmc {
         })
     }
 
-    fn reset(&self, action: PowerAction, limit: Duration) -> BoxFuture<'_, Result<(), BmcError>> {
-        Box::pin(async move {
-            let result = self.client.reset(reset_kind(action), Instant::now() + limit).await;
-            self.done(result).await.map(|_| ())
-        })
-    }
-
     fn delete_job<'a>(&'a self, id: &'a str, limit: Duration) -> BoxFuture<'a, Result<(), BmcError>> {
         Box::pin(async move {
             let result = self.client.delete_job(id, Instant::now() + limit).await;
             self.done(result).await
-        })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            self.client.close().await;
-            self.keep_session().await;
         })
     }
 }

@@ -1,0 +1,101 @@
+//! The login budget of one BMC and one credential version, kept in the control plane for all executors and shared by
+//! all transports: a password that this BMC has not accepted yet is reserved before it is presented, and is never
+//! presented while the control plane cannot be asked.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use rackhand_redfish::{AuthAttempt, AuthGate, AuthOutcome, GateDenied};
+use rackhand_schema::{
+    id::{BmcId, CredentialId},
+    protocol::{AttemptStep, CredentialAttempt},
+};
+
+use super::Endpoint;
+use crate::{cloud::Cloud, text};
+
+/// When the control plane cannot be asked, ask again after so long.
+const RETRY: Duration = Duration::from_secs(15);
+
+pub struct Budget {
+    cloud: Arc<dyn Cloud>,
+    bmc_id: BmcId,
+    credential_id: CredentialId,
+    version: u32,
+    proven: AtomicBool,
+}
+
+impl Budget {
+    pub fn new(cloud: Arc<dyn Cloud>, endpoint: &Endpoint) -> Arc<Self> {
+        Arc::new(Self {
+            cloud,
+            bmc_id: endpoint.bmc_id,
+            credential_id: endpoint.credential_id,
+            version: endpoint.credential.version,
+            proven: AtomicBool::new(endpoint.proven),
+        })
+    }
+
+    fn attempt(&self, step: AttemptStep) -> CredentialAttempt {
+        CredentialAttempt {
+            bmc_id: self.bmc_id,
+            credential_id: self.credential_id,
+            version: self.version,
+            step,
+        }
+    }
+
+    /// Before the password is presented.
+    pub async fn reserve(&self) -> Result<(), GateDenied> {
+        if self.proven.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.cloud.credential_attempt(&self.attempt(AttemptStep::Reserve)).await {
+            Ok(answer) if answer.allowed => Ok(()),
+            Ok(answer) => Err(GateDenied {
+                reason: text::clean(&answer.detail),
+                retry_after: answer.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
+            }),
+            Err(error) => Err(GateDenied {
+                reason: format!("the login budget cannot be asked for: {error}"),
+                retry_after: Some(RETRY),
+            }),
+        }
+    }
+
+    /// Afterwards: how it went.
+    pub async fn settle_as(&self, outcome: AuthOutcome) {
+        let known = self.proven.load(Ordering::Acquire);
+        let step = match outcome {
+            AuthOutcome::Accepted if known => return,
+            AuthOutcome::Accepted => AttemptStep::Accepted,
+            AuthOutcome::Rejected => AttemptStep::Rejected,
+            AuthOutcome::NotSent | AuthOutcome::NotJudged if !known => AttemptStep::NotSent,
+            // Counts as failed as long as nothing else is said.
+            AuthOutcome::NotSent | AuthOutcome::NotJudged | AuthOutcome::Unknown => return,
+        };
+        self.proven.store(outcome == AuthOutcome::Accepted, Ordering::Release);
+        if let Err(error) = self.cloud.credential_attempt(&self.attempt(step)).await {
+            tracing::warn!(%error, "how a login went could not be reported; it counts as failed");
+        }
+    }
+}
+
+/// [`Budget`] as the Redfish client asks it.
+pub struct Gate(pub Arc<Budget>);
+
+impl AuthGate for Gate {
+    fn ask<'a>(&'a self, _attempt: &'a AuthAttempt) -> BoxFuture<'a, Result<(), GateDenied>> {
+        Box::pin(self.0.reserve())
+    }
+
+    fn settle<'a>(&'a self, _attempt: &'a AuthAttempt, outcome: AuthOutcome) -> BoxFuture<'a, ()> {
+        Box::pin(self.0.settle_as(outcome))
+    }
+}
