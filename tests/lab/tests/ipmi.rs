@@ -114,6 +114,14 @@ async fn power_and_boot_device_are_those_of_redfish_and_the_log_is_the_same() {
         assert_eq!(get(&format!("{log}/Entries")).await["Members"].as_array().unwrap().len(), 1);
         assert_eq!(sel::read(&client).await.unwrap().len(), 1);
 
+        // Set User Password: 20 bytes, user 2.
+        let mut password = b"a-new-one".to_vec();
+        password.resize(20, 0);
+        assert_eq!(completion(&client, 0x06, 0x47, &[&[0x82, 2], password.as_slice()].concat()).await, 0);
+        let signed = https.get(&system).basic_auth("root", Some("a-new-one")).send().await.unwrap();
+        assert!(signed.status().is_success());
+        assert!(matches!(connect(&bmc, config()).await, Err(Error::Credentials { .. })));
+
         let counters = lab.counters_of("one").unwrap();
         assert_eq!(counters.host_resets.values().sum::<u64>(), 3, "{:?}", counters.host_resets);
         assert_eq!(counters.mutation_log.iter().filter(|record| record.path.starts_with("ipmi:")).count(), 2);
@@ -525,6 +533,98 @@ async fn d39_a_console_whose_client_is_gone_is_free_after_the_timeout_or_never()
                 assert!(recovered.activated().recovered);
             }
         }
+    })
+    .await
+    .unwrap();
+}
+
+/// The name in a URL and the one in JSON are the same; the control API is told by it.
+#[test]
+fn faults_have_one_name() {
+    for fault in [
+        Fault::IpmiDelay { milliseconds: 1 },
+        Fault::IpmiLoss { percent: 1 },
+        Fault::IpmiDuplicate,
+        Fault::IpmiWrongSequence,
+        Fault::IpmiWrongIntegrity,
+        Fault::IpmiBusy,
+        Fault::IpmiSessionTableFull,
+        Fault::IpmiLyingLengths { what: LyingLength::Sdr },
+        Fault::IpmiReadLimit { bytes: 1 },
+        Fault::IpmiFreeze { commands: 1, seconds: 1 },
+        Fault::IpmiRefuses17,
+        Fault::IpmiAnswers17With3,
+        Fault::IpmiSolStale,
+        Fault::IpmiSolPartial { characters: 1 },
+        Fault::IpmiBmcReset { seconds: 1 },
+        Fault::IpmiCompletion { net_fn: 0, command: 0, completion: 0 },
+    ] {
+        let written = serde_json::to_value(&fault).unwrap();
+        assert_eq!(written["fault"], fault.name());
+        assert_eq!(serde_json::from_value::<Fault>(written).unwrap(), fault);
+    }
+}
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
+}
+
+fn some_bytes(state: &mut u64, most: u64) -> Vec<u8> {
+    (0..random(state) % most).map(|_| (random(state) >> 56) as u8).collect()
+}
+
+/// Any datagram outside a session and any command inside one leave the BMC as well as it was.
+#[tokio::test]
+async fn nonsense_is_dropped_or_refused() {
+    timeout(LIMIT, async {
+        let (lab, bmc) = lab(one(), IpmiConfig::default()).await;
+        let client = connect(&bmc, config()).await.unwrap();
+        let mut state = 0x1b41;
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for _ in 0..5_000 {
+            let mut datagram =
+                vec![0x06, 0x00, 0xff, if random(&mut state).is_multiple_of(4) { 0x06 } else { 0x07 }];
+            // Session wrapper of either form, and of each message that opens a session.
+            match random(&mut state) % 3 {
+                0 => datagram.push(0x00),
+                1 => datagram.extend([
+                    0x06,
+                    0x10 + (random(&mut state) % 6) as u8,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    40,
+                    0,
+                ]),
+                _ => datagram.extend([0x06, random(&mut state) as u8]),
+            }
+            datagram.extend(some_bytes(&mut state, 90));
+            socket.send_to(&datagram, bmc.ipmi.unwrap()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        client.run(&GetDeviceId).await.unwrap();
+        for _ in 0..4_000 {
+            let functions = [0x00, 0x04, 0x06, 0x0a, 0x0c, 0x2c, 0x30];
+            let net_fn = functions[(random(&mut state) % 7) as usize];
+            let code = (random(&mut state) % 0x60) as u8;
+            // Not the ends of the session, nor what changes who is who.
+            if net_fn == 0x06 && matches!(code, 0x02 | 0x03 | 0x3b | 0x3c | 0x43..=0x47) {
+                continue;
+            }
+            let data = some_bytes(&mut state, 20);
+            client.carry(raw(net_fn, code, &data)).await.unwrap();
+        }
+        client.run(&GetDeviceId).await.unwrap();
+        client.close().await;
+        assert_eq!(lab.counters().ipmi.sessions_opened, 1);
     })
     .await
     .unwrap();

@@ -306,6 +306,10 @@ async fn the_process_announces_itself_and_ends_on_sigterm() {
         let ready = announced(&ready).await;
         let url = ready["bmcs"][0]["url"].as_str().unwrap();
         assert!(read(&client(), &format!("{url}/redfish/v1/Systems")).await["Members"].is_array());
+        let ipmi = ready["bmcs"][0]["ipmi"].as_str().unwrap().parse().unwrap();
+        assert!(
+            rackhand_ipmi::probe(&rackhand_ipmi::Sockets::new().unwrap(), ipmi).await.unwrap().answered()
+        );
         let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(child.wait().await.unwrap().success());

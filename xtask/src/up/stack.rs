@@ -145,7 +145,8 @@ impl Stack {
         let login = ["login", url.as_str(), "--email", &email, "--password-stdin"];
         cli.json(&login, Some(&format!("{password}\n"))).await?;
 
-        let bmc_password = paths::random_secret()?;
+        // Twenty characters: IPMI takes no more.
+        let bmc_password = paths::random_hex(10)?;
         let lab = start_lab(args, &folder, &bmc_password, children).await?;
         let site = format!("{SITE}{mark}");
         cli.json(&["sites", "create", &site, "--lease-ttl-ms", LEASE_TTL_MS], None).await?;
