@@ -9,8 +9,12 @@ pub enum SolEnd {
     TakenOver { session: u32 },
     #[error("the session with the BMC is lost: {0}")]
     SessionLost(String),
-    /// The BMC may or may not have given these bytes to the host.
-    #[error("the BMC stopped acknowledging; {unacknowledged} bytes may not have reached the host")]
+    /// The BMC may or may not have given these bytes to the host. A BMC that does not answer a repeated packet ends so
+    /// after one lost answer; see the [machine](super::Machine).
+    #[error(
+        "the BMC does not acknowledge any more; the last {unacknowledged} bytes may or may not have reached the host: \
+         look before they are typed again"
+    )]
     TooManyRetries { unacknowledged: usize },
     #[error("the console was closed")]
     Closed,

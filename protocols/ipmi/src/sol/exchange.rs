@@ -185,9 +185,14 @@ proptest! {
         breaks.dedup();
         let mut machine = Machine::new(Settings { receive_buffer: buffer, send_buffer: 512, ..patient() });
         let mut bmc = Bmc::new(&shown, takes, largest);
+        let mut world = World::new(fates);
+        // This BMC insists on the order of numbers: that the first four packets are lost is the end for it.
+        machine.open(world.now);
+        let answer = machine.poll_transmit(world.now).and_then(|payload| bmc.handle(&payload)).unwrap();
+        machine.handle(&answer, world.now);
         let (mut written, mut seen) = (0, Vec::new());
         let mut due: VecDeque<usize> = breaks.iter().copied().collect();
-        World::new(fates).run(
+        world.run(
             &mut machine,
             &mut bmc,
             |machine, now| {
@@ -374,4 +379,89 @@ fn the_lines_are_in_every_packet() {
     machine.write(b"x");
     let packet = &sent(&mut machine, now)[0];
     assert!(packet.has(operation::CTS_PAUSE) && packet.has(operation::DROP_DCD_DSR));
+}
+
+/// What goes out before any answer.
+fn opened() -> (Machine, Instant) {
+    let mut machine = Machine::new(Settings::default());
+    let now = Instant::now();
+    machine.open(now);
+    machine.write(b"x");
+    let first = sent(&mut machine, now);
+    assert_eq!(first, [Packet { sequence: 1, ..Packet::default() }], "characters wait");
+    (machine, now)
+}
+
+/// OpenBMC, BMCs by the book, and an `ipmi_sim` whose last number was 1.
+#[test]
+fn an_answered_first_number_is_used_up() {
+    let (mut machine, now) = opened();
+    machine.handle(&ack_only(1, 7, false).encode(), now);
+    let next = &sent(&mut machine, now)[0];
+    assert_eq!((next.sequence, next.characters.as_slice()), (2, &b"x"[..]));
+}
+
+/// An `ipmi_sim` whose last number was another one.
+#[test]
+fn without_an_answer_the_first_characters_are_number_1() {
+    let (mut machine, start) = opened();
+    let mut numbers = Vec::new();
+    let mut now = start;
+    while numbers.last() != Some(&(1, 1)) {
+        now = machine.deadline().unwrap();
+        numbers
+            .extend(sent(&mut machine, now).iter().map(|packet| (packet.sequence, packet.characters.len())));
+    }
+    assert_eq!(numbers, [(1, 0), (2, 0), (2, 0), (1, 1)]);
+    assert_eq!((now - start).as_millis(), 1_500);
+}
+
+/// OpenBMC took the first packet, its answer was lost, and the repetition is dropped.
+#[test]
+fn a_lost_first_answer_costs_only_time_with_openbmc() {
+    let (mut machine, _) = opened();
+    let mut now = machine.deadline().unwrap();
+    sent(&mut machine, now);
+    now = machine.deadline().unwrap();
+    assert_eq!(sent(&mut machine, now)[0].sequence, 2);
+    machine.handle(&ack_only(2, 0, false).encode(), now);
+    assert_eq!(sent(&mut machine, now)[0].sequence, 3);
+}
+
+/// With OpenBMC one lost answer later on is the end, which says what is in doubt. What comes from the host until then
+/// is still shown.
+#[test]
+fn openbmcs_lost_answer_is_an_end_that_says_what_is_in_doubt() {
+    let (mut machine, now) = opened();
+    machine.handle(&ack_only(1, 0, false).encode(), now);
+    machine.write(b"reboot\r");
+    sent(&mut machine, now);
+    while let Some(at) = machine.deadline() {
+        machine.handle(&data(1, b"going down"), at);
+        sent(&mut machine, at);
+    }
+    assert_eq!(machine.end(), Some(&SolEnd::TooManyRetries { unacknowledged: 8 }));
+    assert_eq!(
+        machine.end().unwrap().to_string(),
+        "the BMC does not acknowledge any more; the last 8 bytes may or may not have reached the host: \
+         look before they are typed again"
+    );
+    assert_eq!(read(&mut machine, now), b"going down");
+}
+
+/// `ipmi_sim` obeys a break each time it comes and never answers it.
+#[test]
+fn an_unanswered_break_is_given_up_and_counted() {
+    let mut machine = Machine::new(Settings::default());
+    let mut now = Instant::now();
+    machine.send_break();
+    machine.write(b"b");
+    let mut packets = sent(&mut machine, now);
+    while packets.last().is_none_or(|packet| packet.has(operation::BREAK)) {
+        now = machine.deadline().unwrap();
+        packets.extend(sent(&mut machine, now));
+    }
+    let numbers: Vec<_> = packets.iter().map(|packet| (packet.sequence, packet.flags)).collect();
+    assert_eq!(numbers, [(1, operation::BREAK), (1, operation::BREAK), (1, operation::BREAK), (2, 0)]);
+    assert_eq!((machine.status().breaks_unanswered, machine.end()), (1, None));
 }

@@ -9,8 +9,17 @@
 //! pause. To say "none of it was taken" would be read in two ways: OpenBMC repeats the packet, others put its
 //! characters into the next one, and where datagrams overtake each other characters would come twice.
 //!
-//! How it fails: [`Machine::end`] is set when the BMC deactivates SOL or leaves a packet unanswered for too long. A
-//! packet that makes no sense is counted and ignored.
+//! An exchange begins with a numbered packet without characters ([`Machine::open`]). OpenBMC takes no other first number
+//! than 1 and answers it. OpenIPMI's `ipmi_sim` keeps the last number it took across activations and would answer, but
+//! not take, characters under the same number; it answers a packet without characters only when it knows the number
+//! already. So an answer, whatever it means, says that the next number is the right one, and silence that 1 is; only
+//! where all of the first packets get lost is that wrong for a BMC that insists on the order.
+//!
+//! How it fails: [`Machine::end`] is set when the BMC deactivates SOL or leaves a packet unanswered for too long. Some
+//! BMCs (OpenBMC) drop a repeated packet that they have taken without answering it again: there one lost answer ends
+//! the exchange, and nobody can tell whether its characters reached the host. To go on with the next number would be
+//! no way out: a BMC that had not seen the packet takes that too. A break without an answer is given up and counted.
+//! A packet that makes no sense is counted and ignored.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -70,6 +79,8 @@ pub struct Status {
     pub overruns: u64,
     /// Breaks from the host.
     pub breaks: u64,
+    /// Breaks to the host that the BMC did not answer: nobody can tell whether the host saw them.
+    pub breaks_unanswered: u64,
     /// Packets of ours that were sent again.
     pub repeated: u64,
     /// Packets that were ignored: malformed, or older than one already taken.
@@ -88,6 +99,7 @@ pub struct Machine {
     breaks: VecDeque<u64>,
     /// Characters that left `outgoing`.
     taken_by_bmc: u64,
+    opening: Option<Opening>,
     under_way: Option<UnderWay>,
     next_sequence: u8,
     hold: Hold,
@@ -100,6 +112,14 @@ pub struct Machine {
     announce_lines: bool,
     status: Status,
     end: Option<SolEnd>,
+}
+
+/// The packets without characters at the beginning.
+#[derive(Debug)]
+struct Opening {
+    /// How many of [`OPENING`] were sent.
+    sent: usize,
+    next_at: Instant,
 }
 
 /// The packet that waits for its answer.
@@ -141,6 +161,16 @@ struct Refused {
     resume: Option<(Instant, u32)>,
 }
 
+/// Numbers of the first packets, and how long each waits for its answer. After two the number goes up: where the answer
+/// to the first was lost, OpenBMC answers only the next number. Nothing is in doubt as long as there are no characters.
+const OPENING: [(u8, Duration); 4] = [
+    (1, Duration::from_millis(250)),
+    (1, Duration::from_millis(250)),
+    (2, Duration::from_millis(500)),
+    (2, Duration::from_millis(500)),
+];
+/// Repetitions of a break: `ipmi_sim` never answers one, and breaks the line each time.
+const BREAK_RETRIES: u32 = 2;
 /// Two NACKs are at least this far apart: some BMCs answer one by repeating at once.
 const NACK_INTERVAL: Duration = Duration::from_millis(200);
 /// The BMC is told that there is room again, this often and this many times, until it sends.
@@ -166,6 +196,7 @@ impl Machine {
             outgoing: VecDeque::new(),
             breaks: VecDeque::new(),
             taken_by_bmc: 0,
+            opening: None,
             under_way: None,
             next_sequence: 1,
             hold: Hold::default(),
@@ -179,6 +210,11 @@ impl Machine {
             status: Status::default(),
             end: None,
         }
+    }
+
+    /// Finds out which number the BMC takes first; characters wait for it, 1.5 s at the longest. To be called first.
+    pub fn open(&mut self, now: Instant) {
+        self.opening = Some(Opening { sent: 0, next_at: now });
     }
 
     /// Takes characters for the host: how many found room.
@@ -264,6 +300,12 @@ impl Machine {
     /// What the packet says about the one of ours that is under way.
     fn answered(&mut self, packet: &Packet, now: Instant) {
         let paused = packet.nack || packet.has(status::UNAVAILABLE);
+        if let Some(number) = self.opening.as_ref().and_then(Opening::number)
+            && number == packet.acknowledges
+        {
+            self.opening = None;
+            self.next_sequence = after(number);
+        }
         let sequence = self.under_way.as_ref().map(|under_way| under_way.packet.sequence);
         if packet.acknowledges == 0 || sequence != Some(packet.acknowledges) {
             if paused {
@@ -358,6 +400,7 @@ impl Machine {
             .pop_front()
             .or_else(|| self.lines_packet())
             .or_else(|| self.resume_packet(now))
+            .or_else(|| self.opening_packet(now))
             .or_else(|| self.repeated(now))
             .or_else(|| self.next_packet(now))?;
         let mut flags = packet.flags;
@@ -382,8 +425,24 @@ impl Machine {
         Some(Packet::default())
     }
 
+    fn opening_packet(&mut self, now: Instant) -> Option<Packet> {
+        let opening = self.opening.as_mut().filter(|opening| opening.next_at <= now)?;
+        let Some((sequence, wait)) = OPENING.get(opening.sent).copied() else {
+            self.opening = None;
+            return None;
+        };
+        *opening = Opening { sent: opening.sent + 1, next_at: now + wait };
+        Some(Packet { sequence, ..Packet::default() })
+    }
+
     fn repeated(&mut self, now: Instant) -> Option<Packet> {
         let under_way = self.under_way.as_mut().filter(|under_way| under_way.repeat_at <= now)?;
+        if under_way.packet.has(operation::BREAK) && under_way.repetitions >= BREAK_RETRIES {
+            self.under_way = None;
+            self.breaks.pop_front();
+            self.status.breaks_unanswered += 1;
+            return None;
+        }
         if under_way.repetitions >= self.settings.retries {
             let unacknowledged = under_way.packet.characters.len();
             self.finish(SolEnd::TooManyRetries { unacknowledged });
@@ -397,7 +456,10 @@ impl Machine {
     }
 
     fn next_packet(&mut self, now: Instant) -> Option<Packet> {
-        if self.under_way.is_some() || self.hold.until.is_some_and(|until| until > now) {
+        if self.opening.is_some()
+            || self.under_way.is_some()
+            || self.hold.until.is_some_and(|until| until > now)
+        {
             return None;
         }
         let before_break = self.breaks.front().map(|position| position.saturating_sub(self.taken_by_bmc));
@@ -409,7 +471,7 @@ impl Machine {
             return None;
         }
         let packet = Packet { sequence: self.next_sequence, flags, characters, ..Packet::default() };
-        self.next_sequence = self.next_sequence % 15 + 1;
+        self.next_sequence = after(self.next_sequence);
         let repeat_at = now + self.settings.first_retry;
         self.under_way = Some(UnderWay { packet: packet.clone(), repetitions: 0, repeat_at });
         Some(packet)
@@ -420,10 +482,23 @@ impl Machine {
         if self.end.is_some() {
             return None;
         }
+        let opening = self.opening.as_ref().map(|opening| opening.next_at);
         let repeat = self.under_way.as_ref().map(|under_way| under_way.repeat_at);
-        let waiting = self.under_way.is_none() && !self.flushed();
+        let waiting = self.opening.is_none() && self.under_way.is_none() && !self.flushed();
         let hold = self.hold.until.filter(|_| waiting);
         let resume = self.refused.and_then(|refused| refused.resume).map(|(at, _)| at);
-        [repeat, hold, resume].into_iter().flatten().min()
+        [opening, repeat, hold, resume].into_iter().flatten().min()
     }
+}
+
+impl Opening {
+    /// The number of the last packet sent.
+    fn number(&self) -> Option<u8> {
+        OPENING.get(self.sent.checked_sub(1)?).map(|(number, _)| *number)
+    }
+}
+
+/// The number that follows.
+fn after(number: u8) -> u8 {
+    number % 15 + 1
 }

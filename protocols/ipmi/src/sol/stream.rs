@@ -85,7 +85,8 @@ impl SolStream {
         channel: impl SolChannel,
         activated: Activated,
     ) -> Self {
-        let machine = Machine::new(activated.settings.clone());
+        let mut machine = Machine::new(activated.settings.clone());
+        machine.open(Instant::now());
         let state = State { machine, end: None, closing: false, reader: None, writer: None };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),

@@ -81,6 +81,13 @@ impl Bmc {
         self.to_console.send(Packet { sequence, characters: text.to_vec(), ..Packet::default() }).unwrap();
     }
 
+    /// Answers the first packet, which has no characters.
+    async fn opens(&mut self) {
+        let first = self.from_console.recv().await.unwrap();
+        assert_eq!(first, Packet { sequence: 1, ..Packet::default() });
+        self.to_console.send(ack_only(1, 0, false)).unwrap();
+    }
+
     fn deactivated(&self) -> bool {
         self.session.log.lock().unwrap().contains(&0x49)
     }
@@ -95,6 +102,7 @@ async fn end_of(stream: &mut SolStream) -> SolEnd {
 #[tokio::test(start_paused = true)]
 async fn bytes_go_both_ways_and_breaks_stay_in_order() {
     let (mut stream, mut bmc) = start();
+    bmc.opens().await;
     bmc.say(1, b"login: ");
     let mut buffer = [0; 32];
     let count = stream.read(&mut buffer).await.unwrap();
@@ -133,6 +141,7 @@ async fn a_dropped_stream_gives_the_console_back() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_loses_nothing() {
     let (mut stream, mut bmc) = start();
+    bmc.opens().await;
     bmc.say(1, &[b'a'; 250]);
     bmc.say(2, &[b'b'; 250]);
     sleep(Duration::from_millis(10)).await;
