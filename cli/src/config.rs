@@ -1,4 +1,5 @@
 //! What the command remembers between two calls: sessions and site keys, under the XDG configuration folder.
+//! Beside them `consoles` holds what `bmc::memory` says.
 //!
 //! `sessions.json` (mode 0600) holds the tokens of each control plane; `site-keys.json` holds the public key each
 //! site had when it was first used, so that a control plane cannot swap it later. Both are written to a new file
@@ -71,6 +72,11 @@ impl Config {
 
     pub fn save_site_keys(&self, keys: &BTreeMap<String, String>) -> Result<()> {
         self.write("site-keys.json", keys)
+    }
+
+    /// Where the consoles that commands have open are remembered.
+    pub fn consoles(&self) -> PathBuf {
+        self.folder.join("consoles")
     }
 
     /// Waits until no other command is refreshing or signing in.

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use clap::Args;
-use rackhand_ipmi::sol::{SolControl, SolEnd, SolError, SolOptions, SolStream};
+use rackhand_ipmi::sol::{OwnSession, SolControl, SolEnd, SolError, SolOptions, SolStream, Status};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
     time::{sleep, timeout},
@@ -11,9 +11,11 @@ use tokio::{
 
 use super::{
     ipmi::{Access, Bmc, interrupted},
+    memory::Memory,
     terminal::Raw,
 };
 use crate::{
+    config::Config,
     error::{Failure, Result},
     output::say,
 };
@@ -35,7 +37,16 @@ pub async fn run(console: Console) -> Result<()> {
 }
 
 async fn attach(bmc: &Bmc) -> Result<()> {
-    let stream = bmc.client.sol(SolOptions::default()).await.map_err(|error| refused(bmc, error))?;
+    let mut memory = remember(bmc);
+    let options = SolOptions { remembered: memory.as_ref().and_then(Memory::lost), ..SolOptions::default() };
+    let stream = tokio::select! {
+        stream = bmc.client.sol(options) => stream.map_err(|error| refused(bmc, error))?,
+        () = interrupted() => return Err(Failure::Interrupted),
+    };
+    if stream.activated().recovered {
+        say(bmc.says("a console that an earlier command of yours left behind was ended"));
+    }
+    keep(bmc, memory.as_mut(), stream.activated().own);
     let control = stream.control();
     let terminal = std::io::stdin().is_terminal();
     say(bmc.says(if terminal { "console; ~. ends it, ~? helps" } else { "console" }));
@@ -51,8 +62,15 @@ async fn attach(bmc: &Bmc) -> Result<()> {
     let Session { from_host, to_host, .. } = session;
     let closed = timeout(CLOSE, from_host.unsplit(to_host).close()).await;
     drop(raw);
-    if !matches!(closed, Ok(Ok(()))) {
-        say(bmc.says("the console could not be given back; the BMC frees it when the session ends"));
+    let given_back = match &result {
+        Ok(_) => matches!(closed, Ok(Ok(()))),
+        Err(error) => matches!(SolEnd::of(error), Some(SolEnd::Deactivated | SolEnd::TakenOver { .. })),
+    };
+    if given_back {
+        keep(bmc, memory.as_mut(), None);
+    } else {
+        say(bmc
+            .says("the console could not be given back: the next `console` ends it, or the BMC in a while"));
     }
     match result.map_err(|error| lost(bmc, &error))? {
         Ended::ByUs => {
@@ -60,6 +78,25 @@ async fn attach(bmc: &Bmc) -> Result<()> {
             Ok(())
         }
         Ended::Interrupted => Err(Failure::Interrupted),
+    }
+}
+
+/// What is known of a console that an earlier command lost. The console works without it.
+fn remember(bmc: &Bmc) -> Option<Memory> {
+    let place = bmc.name().trim_start_matches("ipmi://");
+    let memory = Config::locate().and_then(|config| {
+        Memory::open(&config.consoles(), place, &bmc.account)
+            .map_err(|source| Failure::file(config.consoles().display().to_string(), source))
+    });
+    memory.unwrap_or_else(|failure| {
+        say(bmc.says(format!("this console will not be remembered: {failure}")));
+        None
+    })
+}
+
+fn keep(bmc: &Bmc, memory: Option<&mut Memory>, own: Option<OwnSession>) {
+    if let Some(Err(error)) = memory.map(|memory| memory.keep(own)) {
+        say(bmc.says(format!("this console will not be remembered: {error}")));
     }
 }
 
@@ -81,7 +118,7 @@ impl Session {
         let (mut stdin, mut stdout) = (tokio::io::stdin(), tokio::io::stdout());
         let (mut typed, mut shown) = ([0; 1024], vec![0; 8192]);
         let mut status = self.control.status();
-        let (mut waiting, mut open) = (false, true);
+        let (mut waiting, mut breaks, mut open) = (false, 0, true);
         let mut last_words = Vec::new();
         loop {
             tokio::select! {
@@ -105,7 +142,10 @@ impl Session {
                     }
                 }
                 Ok(()) = status.changed() => {
-                    let now = status.borrow_and_update().host_unavailable;
+                    let Status { host_unavailable: now, breaks_unanswered, .. } = *status.borrow_and_update();
+                    if breaks_unanswered > std::mem::replace(&mut breaks, breaks_unanswered) {
+                        self.notice("the BMC did not acknowledge the break");
+                    }
                     if now != waiting {
                         waiting = now;
                         self.notice(if now { "the host is off or in reset: what is typed waits" } else { "the host is there" });

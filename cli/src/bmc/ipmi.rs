@@ -82,7 +82,7 @@ pub struct Login {
 
 impl Login {
     pub async fn session<T>(self, place: Place, act: impl AsyncFnOnce(&Bmc) -> Result<T>) -> Result<T> {
-        let name = place.to_string();
+        let (name, account) = (place.to_string(), self.user.clone());
         let failed = |error: Error| failure(&name, &error);
         let key = Zeroizing::new(self.password.as_bytes().to_vec());
         let config = Config {
@@ -102,7 +102,7 @@ impl Login {
             client = connecting => client.map_err(failed)?,
             () = interrupted() => return Err(Failure::Interrupted),
         };
-        let bmc = Bmc { client, name: name.clone() };
+        let bmc = Bmc { client, name: name.clone(), account };
         let result = act(&bmc).await;
         // A BMC that does not answer any more ends the session by itself.
         let _ = timeout(CLOSE, bmc.client.close()).await;
@@ -113,6 +113,8 @@ impl Login {
 /// An open session.
 pub struct Bmc {
     pub client: Client,
+    /// The account that this session is for.
+    pub account: String,
     name: String,
 }
 
@@ -120,6 +122,11 @@ impl Bmc {
     /// The failure of a command in this session.
     pub fn failed(&self, error: &Error) -> Failure {
         failure(&self.name, error)
+    }
+
+    /// Its address, as `ipmi://host:port`.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Text about this BMC.

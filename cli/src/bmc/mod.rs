@@ -6,6 +6,7 @@
 mod console;
 mod fru;
 mod ipmi;
+mod memory;
 mod power;
 mod raw;
 mod report;
