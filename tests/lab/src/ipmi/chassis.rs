@@ -114,7 +114,7 @@ impl Bmc {
             (true, false) => "Once",
             (true, true) => "Continuous",
         };
-        let mode = if flags & 0x20 != 0 { "UEFI" } else { "Legacy" };
+        let mode = if flags & 0x20 != 0 || !self.legacy_boot() { "UEFI" } else { "Legacy" };
         self.ipmi.boot = rest;
         if self.faults.take("setting_ignored").is_none() {
             let target = if enabled == "Disabled" { "None" } else { target };

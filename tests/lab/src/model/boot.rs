@@ -48,22 +48,26 @@ impl BootOverride {
 impl Bmc {
     /// `Boot` of the system.
     pub(crate) fn boot_document(&self) -> Value {
-        let modes: &[&str] = if self.legacy_boot() { &["Legacy", "UEFI"] } else { &["UEFI"] };
-        json!({
+        let mut boot = json!({
             "BootOrder": ["Boot0000", "Boot0001"],
             "BootOrder@odata.count": 2,
             "BootSourceOverrideEnabled": self.boot_override.enabled,
-            "BootSourceOverrideEnabled@Redfish.AllowableValues": TIMES,
             "BootSourceOverrideMode": self.boot_override.mode,
-            "BootSourceOverrideMode@Redfish.AllowableValues": modes,
             "BootSourceOverrideTarget": self.boot_override.target,
             "BootSourceOverrideTarget@Redfish.AllowableValues": TARGETS,
             "UefiTargetBootSourceOverride": null,
-        })
+        });
+        // The recorded R750 does not list its modes.
+        if !self.legacy_boot()
+            && let Some(boot) = boot.as_object_mut()
+        {
+            boot.insert("BootSourceOverrideMode@Redfish.AllowableValues".to_owned(), json!(["UEFI"]));
+        }
+        boot
     }
 
     /// iDRAC10 boots by UEFI only (FAILURE-MODES D28).
-    fn legacy_boot(&self) -> bool {
+    pub(crate) fn legacy_boot(&self) -> bool {
         self.spec.model != crate::spec::Model::R770
     }
 
