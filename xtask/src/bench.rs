@@ -34,8 +34,8 @@ const HOSTS: Section = Section {
 };
 const IPMI: Section = Section {
     heading: "IPMI beside ipmitool and FreeIPMI",
-    about: "BMCs are processes of OpenIPMI's ipmi_sim on the same machine. CPU is the client's alone, user and system. \
-            Ours keeps its sessions where nothing else is said; the others are started for each sweep.",
+    about: "BMCs are processes of OpenIPMI's ipmi_sim on the same machine, the fleet's are Rackhand's lab in a process of \
+            its own. CPU is the client's alone, user and system. Ours keeps its sessions where nothing else is said; the others are started for each sweep.",
     program: "rackhand-ipmi-bench",
     parts: &[],
 };
