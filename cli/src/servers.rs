@@ -316,7 +316,7 @@ mod tests {
             "service_tag": "ABC1234", "generation": "idrac9", "bios_version": "1.8.2",
             "bmc_version": "6.00.30.00", "power": "on", "health": "warning", "tags": ["rack:7"],
             "seen_at": "2026-01-02T03:04:05.678901Z", "active_job": null,
-            "bmc": {"id": "01920000-0000-7000-8000-000000000003", "url": "https://10.0.0.1",
+            "bmc": {"id": "01920000-0000-7000-8000-000000000003", "url": "https://10.0.0.1", "ipmi": "10.0.0.1",
                     "credential_id": null, "spki_sha256": null, "owner": null, "owner_epoch": 0},
             "components": [{"key": "BIOS.Setup.1-1", "name": "BIOS", "software_id": "159",
                             "version": "1.8.2", "updateable": true}],

@@ -4,7 +4,11 @@ use rackhand_tests::TestSite;
 use serde_json::{Value, json};
 
 async fn register(site: &TestSite, name: &str, url: &str) -> Value {
-    let server = json!({"index": 0, "name": name, "bmc_url": url, "credential_id": site.credential,
+    register_both(site, name, url, None).await
+}
+
+async fn register_both(site: &TestSite, name: &str, url: &str, ipmi: Option<&str>) -> Value {
+    let server = json!({"index": 0, "name": name, "bmc_url": url, "ipmi": ipmi, "credential_id": site.credential,
         "spki_sha256": null, "tags": []});
     site.admin("servers_upsert", json!({"site_id": site.id, "servers": [server]})).await
 }
@@ -51,4 +55,44 @@ async fn a_bmc_is_registered_once_whichever_system_the_address_names() {
         let again = register(&site, "node-2", &format!("https://chassis.example{system}")).await;
         assert_eq!(again["created"], 1, "{again}");
     }
+}
+
+/// However its IPMI is named: beside a Redfish service, or as its only address.
+#[tokio::test]
+async fn a_bmc_is_registered_once_whichever_way_its_ipmi_is_named() {
+    let site = TestSite::new().await;
+    let first = register_both(&site, "node-1", "https://10.0.0.1", Some("10.0.0.1")).await;
+    assert_eq!(first["created"], 1, "{first}");
+    for (url, ipmi) in [
+        ("https://10.0.0.2", Some("10.0.0.1")),
+        ("https://10.0.0.2", Some("10.0.0.1:623")),
+        ("ipmi://10.0.0.1", None),
+        ("ipmi://10.0.0.1:623", None),
+    ] {
+        let second = register_both(&site, "node-2", url, ipmi).await;
+        assert_eq!(second["created"], 0, "{url} {ipmi:?}");
+        let detail = second["refused"][0]["detail"].as_str().unwrap();
+        assert!(detail.contains("server node-1"), "{detail}");
+    }
+    for (name, url, ipmi) in [
+        ("no ipmi", "https://10.0.0.3", None),
+        ("no ipmi either", "https://10.0.0.4", None),
+        ("other port", "https://10.0.0.5", Some("10.0.0.1:624")),
+        ("alone", "ipmi://10.0.0.6:1623", None),
+    ] {
+        assert_eq!(register_both(&site, name, url, ipmi).await["created"], 1, "{url}");
+    }
+    let same = register_both(&site, "node-1", "https://10.0.0.1", Some("10.0.0.1")).await;
+    assert_eq!(same["unchanged"], 1, "{same}");
+    let without = register_both(&site, "node-1", "https://10.0.0.1", None).await;
+    assert_eq!(without["changed"], 1, "{without}");
+    assert_eq!(register_both(&site, "node-2", "ipmi://10.0.0.1", None).await["created"], 1, "free again");
+
+    let id = site.database.value("select id from rackhand.server where name = 'node-2'").await;
+    site.admin("server_delete", json!({"id": id})).await;
+    assert_eq!(
+        register_both(&site, "node-3", "ipmi://10.0.0.1", None).await["created"],
+        1,
+        "free after removal"
+    );
 }

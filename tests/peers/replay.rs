@@ -58,6 +58,7 @@ async fn a_recorded_r750_is_registered_read_and_shown() {
         name: "r750".to_owned(),
         url: replay.url().to_owned(),
         spki_sha256: replay.spki_sha256().to_owned(),
+        ipmi: None,
     };
     stack.register_bmcs("recorded", "root", BMC_PASSWORD, &[bmc]).await;
     let job = stack

@@ -324,6 +324,7 @@ async fn planted_secrets_of_a_whole_rollout_are_found_nowhere() {
         name: "good again".to_owned(),
         url: bmc.url.replace("127.0.0.1", "localhost"),
         spki_sha256: bmc.spki_sha256,
+        ipmi: None,
     };
     stack.register_bmcs("wrong", "root", wrong, &[foreign]).await;
     let targets = [stack.ids["good again"].clone()];

@@ -165,7 +165,7 @@ impl TestSite {
 
 pub fn lease_args(held: &[(String, u64)], capacity: u32) -> Value {
     let held: Vec<_> = held.iter().map(|(run, epoch)| json!({"run_id": run, "epoch": epoch})).collect();
-    json!({"held": held, "capacity": capacity, "kinds": ["inventory", "power", "firmware_update"], "version": "test"})
+    json!({"held": held, "capacity": capacity, "kinds": ["inventory", "power", "boot_override", "firmware_update"], "version": "test"})
 }
 
 /// The grants of a lease answer as `(run, epoch)`.

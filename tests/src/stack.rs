@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use crate::{relay::Relay, server::Answer, server::TestServer, site::TestSite};
 
-/// The BMCs' password; tests look for it where it must not be.
-pub const BMC_PASSWORD: &str = "planted-Pa55word-of-the-lab";
+/// The BMCs' password; tests look for it where it must not be. Short enough for IPMI (20 bytes).
+pub const BMC_PASSWORD: &str = "planted-Pa55word-lab";
 
 pub struct StackConfig {
     pub servers: Vec<ServerSpec>,
@@ -35,6 +35,8 @@ pub struct StackConfig {
     pub policy: String,
     /// Put a [`Relay`] in front of each BMC.
     pub bmc_relays: bool,
+    /// Register the BMCs' IPMI, too.
+    pub ipmi: bool,
     /// What the site's repository offers.
     pub packages: Vec<Package>,
 }
@@ -49,6 +51,7 @@ impl StackConfig {
             password: BMC_PASSWORD.to_owned(),
             policy: String::new(),
             bmc_relays: false,
+            ipmi: false,
             packages: Package::repository(),
         }
     }
@@ -69,6 +72,7 @@ pub struct TestStack {
     pub enrolment_tokens: Vec<String>,
     speed: f64,
     policy: String,
+    ipmi: bool,
     directory: tempfile::TempDir,
 }
 
@@ -76,10 +80,18 @@ pub struct TestStack {
 #[derive(Debug, Clone)]
 pub struct ForeignBmc {
     pub name: String,
-    /// `https://host:port`
+    /// `https://host:port`, or `ipmi://host:port`.
     pub url: String,
-    /// Hex.
+    /// Hex; empty where there is no TLS.
     pub spki_sha256: String,
+    /// `host:port` of its IPMI beside an `https` address.
+    pub ipmi: Option<String>,
+}
+
+impl ForeignBmc {
+    fn pin(&self) -> Option<&str> {
+        Some(self.spki_sha256.as_str()).filter(|pin| !pin.is_empty())
+    }
 }
 
 /// One executor: its data directory, and its process while it runs.
@@ -135,6 +147,7 @@ impl TestStack {
             enrolment_tokens: vec![],
             speed: config.speed,
             policy: config.policy,
+            ipmi: config.ipmi,
             directory,
         };
         for index in 0..config.executors {
@@ -189,7 +202,8 @@ impl TestStack {
             Some(relay) => relay.url().replace("http://", "https://"),
             None => bmc.url.clone(),
         };
-        ForeignBmc { name: bmc.name.clone(), url, spki_sha256: bmc.spki_sha256.clone() }
+        let ipmi = bmc.ipmi.filter(|_| self.ipmi).map(|address| address.to_string());
+        ForeignBmc { name: bmc.name.clone(), url, spki_sha256: bmc.spki_sha256.clone(), ipmi }
     }
 
     /// Seals `password` for the BMCs of some servers of the lab, as version `version` of a credential. Its id.
@@ -214,8 +228,10 @@ impl TestStack {
         bmcs: &[ForeignBmc],
     ) -> String {
         let site = self.get(&format!("/v1/sites/{}", self.site.id)).await;
-        let targets: Vec<_> =
-            bmcs.iter().map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.spki_sha256})).collect();
+        let mut targets: Vec<_> =
+            bmcs.iter().map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.pin()})).collect();
+        let ipmi = bmcs.iter().filter_map(|bmc| bmc.ipmi.as_ref());
+        targets.extend(ipmi.map(|address| json!({"url": format!("ipmi://{address}")})));
         let sealed = seal(
             site["public_key"].as_str().expect("the first executor made the site key"),
             &json!({"site_id": self.site.id, "name": credential, "version": version, "username": username,
@@ -247,7 +263,7 @@ impl TestStack {
             .iter()
             .map(|bmc| {
                 json!({"name": bmc.name, "bmc_url": bmc.url, "credential_id": credential_id,
-                "spki_sha256": bmc.spki_sha256, "tags": [credential]})
+                "ipmi": bmc.ipmi, "spki_sha256": bmc.pin(), "tags": [credential]})
             })
             .collect();
         let bulk = self

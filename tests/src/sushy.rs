@@ -94,7 +94,12 @@ impl SushyEmulator {
     }
 
     pub fn as_bmc(&self, name: &str) -> ForeignBmc {
-        ForeignBmc { name: name.to_owned(), url: self.url(), spki_sha256: self.spki_sha256.clone() }
+        ForeignBmc {
+            name: name.to_owned(),
+            url: self.url(),
+            spki_sha256: self.spki_sha256.clone(),
+            ipmi: None,
+        }
     }
 
     /// Its access log: one line for each request.

@@ -11,3 +11,4 @@ mod outcomes;
 mod path;
 mod reboot_pending;
 mod refusals;
+mod transports;

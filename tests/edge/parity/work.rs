@@ -10,7 +10,18 @@ use super::{
 };
 
 pub fn steps() -> Vec<Step> {
-    [inventory(), events(), firmware(), undoing(), refusals(), waiting(), control(), upkeep()].concat()
+    [
+        inventory(),
+        events(),
+        boot_override(),
+        firmware(),
+        undoing(),
+        refusals(),
+        waiting(),
+        control(),
+        upkeep(),
+    ]
+    .concat()
 }
 
 fn job(site: &str, kind: &str, params: Value, targets: Value) -> Value {
@@ -38,7 +49,7 @@ fn approve(name: &'static str) -> Step {
 }
 
 fn lease(name: &'static str, held: Value, capacity: u32, wait_ms: u32) -> Step {
-    let body = json!({"held": held, "capacity": capacity, "kinds": ["inventory", "power", "firmware_update"],
+    let body = json!({"held": held, "capacity": capacity, "kinds": ["inventory", "power", "boot_override", "firmware_update"],
         "wait_ms": wait_ms, "version": "parity"});
     post(name, "/v1/executor/lease", body).by("one")
 }
@@ -175,6 +186,20 @@ fn events() -> Vec<Step> {
         stream("a stream goes on").header("last-event-id", "${cursor}").events(2),
         stream("a stream knows better than its address").header("last-event-id", "${event}").events(1),
         get("a stream of no cursor", "/v1/events/stream?after=x").by("vic").refused(Code::InvalidRequest),
+    ]
+}
+
+fn boot_override() -> Vec<Step> {
+    let boot = |name, params| create(name, "boot_override", params, json!(["${node1}"]));
+    vec![
+        boot("a boot override is planned", json!({"target": "pxe"}))
+            .keep("job", "/id")
+            .keep("digest", "/plan/digest"),
+        act("and cancelled", "cancel"),
+        boot("another, with all it can say", json!({"target": "cd", "times": "continuous", "mode": "uefi"}))
+            .keep("job", "/id"),
+        act("is cancelled, too", "cancel"),
+        boot("from nowhere", json!({"target": "floppy"})).refused(Code::InvalidRequest),
     ]
 }
 

@@ -760,6 +760,8 @@ export interface components {
         BmcEndpoint: {
             credential_id?: components["schemas"]["CredentialId"] | null;
             id: components["schemas"]["BmcId"];
+            /** @description `host[:port]` of the same BMC for IPMI, where it may be spoken to that way, too. */
+            ipmi?: string | null;
             owner?: components["schemas"]["ExecutorId"] | null;
             /** Format: int64 */
             owner_epoch: number;
@@ -769,11 +771,29 @@ export interface components {
         };
         /** Format: uuid */
         BmcId: string;
+        /** @enum {string} */
+        BootMode: "uefi" | "legacy";
+        BootOverrideParams: {
+            mode?: components["schemas"]["BootMode"] | null;
+            target: components["schemas"]["BootTarget"];
+            /** @description `once` if absent; does not matter for the target `none`. */
+            times?: components["schemas"]["BootTimes"];
+        };
+        /**
+         * @description What a host is to boot from instead of its usual order.
+         * @enum {string}
+         */
+        BootTarget: "none" | "pxe" | "disk" | "cd" | "bios_setup";
+        /**
+         * @description For how many boots an override holds.
+         * @enum {string}
+         */
+        BootTimes: "once" | "continuous";
         BulkUpsert: {
             /**
-             * @description Objects with `name`, `bmc_url`, `credential_id`, `spki_sha256` and `tags`, of which the first two are needed.
-             *     A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service has
-             *     several systems. Checked one by one: a bad one is refused and named, the others are stored.
+             * @description Objects with `name`, `bmc_url`, `ipmi`, `credential_id`, `spki_sha256` and `tags`, of which the first two are
+             *     needed. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
+             *     has several systems, or `ipmi://host[:port]`; `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
              */
             servers: unknown[];
             site_id: components["schemas"]["SiteId"];
@@ -994,6 +1014,8 @@ export interface components {
         GrantTarget: {
             bmc_id: components["schemas"]["BmcId"];
             credential?: components["schemas"]["GrantCredential"] | null;
+            /** @description `host[:port]` for IPMI, where the BMC may be spoken to that way, too. */
+            ipmi?: string | null;
             name: string;
             /** Format: int64 */
             owner_epoch: number;
@@ -1111,6 +1133,11 @@ export interface components {
             kind: "power";
             /** @description Change the host's power state and read it back. */
             params: components["schemas"]["PowerParams"];
+        } | {
+            /** @enum {string} */
+            kind: "boot_override";
+            /** @description Set what the host boots from and read the setting back. */
+            params: components["schemas"]["BootOverrideParams"];
         } | {
             /** @enum {string} */
             kind: "firmware_update";
@@ -1403,6 +1430,12 @@ export interface components {
             action: components["schemas"]["PowerAction"];
             /** @enum {string} */
             step: "power";
+        } | {
+            mode?: components["schemas"]["BootMode"] | null;
+            /** @enum {string} */
+            step: "boot_override";
+            target: components["schemas"]["BootTarget"];
+            times: components["schemas"]["BootTimes"];
         } | {
             component: string;
             /** @enum {string} */

@@ -3,6 +3,9 @@ import type { components } from "./schema";
 
 type Schemas = components["schemas"];
 
+export type BootMode = Schemas["BootMode"];
+export type BootOverride = Schemas["BootOverrideParams"];
+export type BootTarget = Schemas["BootTarget"];
 export type Event = Schemas["Event"];
 export type EventPage = Schemas["EventPage"];
 export type Executor = Schemas["Executor"];

@@ -1,15 +1,22 @@
 /** What a job and its plan say, in words and sums. All pure. */
-import type { Job, JobSpec, Plan, PlanStep, PlanTarget, Reboot } from "../api/types";
+import type { BootOverride, Job, JobSpec, Plan, PlanStep, PlanTarget, Reboot } from "../api/types";
 import { count, jobKind, words } from "./format";
 
 /** "BIOS 2.19.1", "Power: force off", "Inventory". */
 export function jobTitle(spec: JobSpec): string {
   if (spec.kind === "power") return `Power: ${words(spec.params.action)}`;
+  if (spec.kind === "boot_override") return `Boot override: ${bootWords(spec.params)}`;
   if (spec.kind !== "firmware_update") return jobKind(spec.kind);
   const names = [...new Set(Object.values(spec.params.packages).map((item) => item.name))];
   const [first, second] = names;
   if (first === undefined) return "Firmware update";
   return second === undefined ? `Firmware: ${first}` : `Firmware: ${first} and ${names.length - 1} more`;
+}
+
+/** "pxe, once", "cd, continuous, uefi", "cleared". */
+export function bootWords({ target, times, mode }: BootOverride): string {
+  if (target === "none") return "cleared";
+  return [words(target), times ?? "once", mode].filter(Boolean).join(", ");
 }
 
 export interface PlanSums {
@@ -39,7 +46,7 @@ export function planSums(plan: Plan): PlanSums {
 }
 
 export function changes(step: PlanStep): boolean {
-  return step.step === "firmware" || step.step === "power";
+  return step.step === "firmware" || step.step === "power" || step.step === "boot_override";
 }
 
 export function rebootOf(step: PlanStep): Reboot {
@@ -57,6 +64,7 @@ export const REBOOT: Record<Reboot, string> = {
 export function approveLabel(job: Job): string {
   const sums = planSums(job.plan);
   if (job.kind === "power") return `Approve: ${words(job.params.action)} ${count(sums.change, "server")}`;
+  if (job.kind === "boot_override") return `Approve: set what ${count(sums.change, "server")} ${sums.change === 1 ? "boots" : "boot"} from`;
   if (sums.change === 0) return "Approve: nothing to change";
   const parts = [`update ${count(sums.change, "server")}`];
   if (sums.hostReboots > 0) parts.push(`restart ${count(sums.hostReboots, "host")}`);

@@ -5,6 +5,7 @@ import { useState } from "react";
 
 import { executorsQuery, meQuery, serverQuery } from "../api/queries";
 import type { Event, FirmwareComponent, Server } from "../api/types";
+import { BootDialog } from "../components/BootDialog";
 import { InventoryButton } from "../components/InventoryButton";
 import { HealthStatus, PowerStatus, Shape, Status } from "../components/Status";
 import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, Unread, useNow } from "../components/ui";
@@ -62,6 +63,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
         actions={
           <>
             <InventoryButton siteId={server.site_id} targets={[server.id]} blocked={forbidden} />
+            <BootDialog server={server} blocked={forbidden} />
             <Button look="primary" blocked={forbidden} explain onClick={update}>
               Update firmware
             </Button>
@@ -104,11 +106,14 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
             <Facts
               rows={[
                 ["Address", <span className="mono break-all select-all">{server.bmc.url}</span>],
+                ["IPMI", server.bmc.ipmi ? <span className="mono break-all select-all">{server.bmc.ipmi}</span> : <None />],
                 ["Generation", server.generation ? generation(server.generation) : <None />],
                 ["Firmware", server.bmc_version ? <span className="mono">{server.bmc_version}</span> : <None />],
                 [
                   "TLS key pin",
-                  server.bmc.spki_sha256 ? (
+                  server.bmc.url.startsWith("ipmi://") ? (
+                    <None />
+                  ) : server.bmc.spki_sha256 ? (
                     <span className="mono break-all" title="SHA-256 of the SubjectPublicKeyInfo">
                       {server.bmc.spki_sha256}
                     </span>

@@ -155,10 +155,24 @@ mod tests {
             json!({"name": "d", "bmc_url": "https://10.0.0.4", "tags": ["x"]}),
             json!({"name": "a", "bmc_url": "https://10.0.0.5"}),
             json!(["e", "https://10.0.0.6", null, null, []]),
+            json!({"name": "f", "bmc_url": "https://10.0.0.7", "ipmi": "10.0.0.7:6230"}),
+            json!({"name": "g", "bmc_url": "ipmi://10.0.0.8"}),
+            json!({"name": "h", "bmc_url": "https://10.0.0.9", "ipmi": "ipmi://10.0.0.9"}),
+            json!({"name": "i", "bmc_url": "ipmi://10.0.0.10", "ipmi": "10.0.0.10"}),
         ]);
         let names: Vec<_> =
             good.iter().map(|item| (item["index"].as_u64().unwrap(), &item["bmc_url"])).collect();
-        assert_eq!(names, [(5, &json!("https://10.0.0.5")), (4, &json!("https://10.0.0.4"))]);
-        assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0, 6]);
+        assert_eq!(
+            names,
+            [
+                (5, &json!("https://10.0.0.5")),
+                (4, &json!("https://10.0.0.4")),
+                (7, &json!("https://10.0.0.7")),
+                (8, &json!("ipmi://10.0.0.8"))
+            ]
+        );
+        let ipmi: Vec<_> = good.iter().map(|item| &item["ipmi"]).collect();
+        assert_eq!(ipmi, [&Value::Null, &Value::Null, &json!("10.0.0.7:6230"), &Value::Null]);
+        assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0, 6, 9, 10]);
     }
 }

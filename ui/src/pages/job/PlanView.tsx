@@ -11,7 +11,7 @@ import { Shape, Status } from "../../components/Status";
 import { Age, Button, None, ProblemNote } from "../../components/ui";
 import { saveDraft } from "../../lib/draft";
 import { count, duration, shortDigest, words } from "../../lib/format";
-import { approveLabel, changes, planOrder, planSums, REBOOT } from "../../lib/job";
+import { approveLabel, bootWords, changes, planOrder, planSums, REBOOT } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
 
 interface Props {
@@ -186,6 +186,8 @@ function Step({ step, off }: { step: PlanStep; off: boolean }) {
       return <div>Read the inventory</div>;
     case "power":
       return <div>Power: {words(step.action)}</div>;
+    case "boot_override":
+      return <div>Boot override: {bootWords(step)}</div>;
     case "already_installed":
       return (
         <div className="text-soft">

@@ -1,6 +1,6 @@
 use std::cmp::Ordering;
 
-use rackhand_schema::job::{FirmwarePackage, InventoryParams, PowerParams};
+use rackhand_schema::job::{BootMode, FirmwarePackage, InventoryParams, PowerParams};
 
 use super::*;
 
@@ -236,4 +236,26 @@ fn a_package_for_the_model_goes_before_one_for_the_generation() {
         steps => panic!("{steps:?}"),
     });
     assert_eq!(versions.collect::<Vec<_>>(), ["2.20.0", "2.19.1"]);
+}
+
+#[test]
+fn a_boot_override_is_planned_as_asked_and_says_how_long_it_holds() {
+    let servers = [server(1)];
+    let planned = |target, times, mode| {
+        let spec = JobSpec::BootOverride(BootOverrideParams { target, times, mode });
+        let plan =
+            plan(&job(spec, &servers), &Context { servers: servers.to_vec(), missing: vec![] }).unwrap();
+        (plan.targets[0].clone(), plan.digest)
+    };
+    let (target, once) = planned(BootTarget::Pxe, BootTimes::Once, Some(BootMode::Uefi));
+    let step = PlanStep::BootOverride {
+        target: BootTarget::Pxe,
+        times: BootTimes::Once,
+        mode: Some(BootMode::Uefi),
+    };
+    assert_eq!((target.steps, target.blockers.len(), target.warnings.len()), (vec![step], 0, 1));
+    let (target, continuous) = planned(BootTarget::Pxe, BootTimes::Continuous, Some(BootMode::Uefi));
+    assert!(target.warnings[0].contains("until a job clears it"), "{:?}", target.warnings);
+    assert_ne!(once, continuous);
+    assert!(planned(BootTarget::None, BootTimes::Once, None).0.warnings.is_empty());
 }
