@@ -138,6 +138,10 @@ impl Session {
                     if !self.raw {
                         last_words.extend(typed);
                     } else if !open || self.type_in(typed, &mut last_words).await? {
+                        // What was typed before the order to end still goes to the host, which may not listen.
+                        if let Ok(sent) = timeout(CLOSE, self.to_host.write_all(&last_words)).await {
+                            sent?;
+                        }
                         return Ok(Ended::ByUs);
                     }
                 }

@@ -88,7 +88,8 @@ async fn act(bmc: &Bmc, action: Action) -> Result<Report> {
         bmc.client.run(&control).await.map_err(|error| bmc.failed(&error))?;
     }
     let expected = match action {
-        Action::On => Some(true),
+        // A BMC may read off for a while in between.
+        Action::On | Action::Cycle | Action::Reset => Some(true),
         Action::Off => Some(false),
         _ => None,
     };

@@ -401,7 +401,7 @@ fn an_answered_first_number_is_used_up() {
     assert_eq!((next.sequence, next.characters.as_slice()), (2, &b"x"[..]));
 }
 
-/// An `ipmi_sim` whose last number was another one.
+/// An older `ipmi_sim` whose last number was another one.
 #[test]
 fn without_an_answer_the_first_characters_are_number_1() {
     let (mut machine, start) = opened();
@@ -449,7 +449,7 @@ fn openbmcs_lost_answer_is_an_end_that_says_what_is_in_doubt() {
     assert_eq!(read(&mut machine, now), b"going down");
 }
 
-/// `ipmi_sim` obeys a break each time it comes and never answers it.
+/// Older `ipmi_sim`s obey a break each time it comes and never answer it.
 #[test]
 fn an_unanswered_break_is_given_up_and_counted() {
     let mut machine = Machine::new(Settings::default());

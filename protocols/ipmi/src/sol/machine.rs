@@ -11,9 +11,10 @@
 //!
 //! An exchange begins with a numbered packet without characters ([`Machine::open`]). OpenBMC takes no other first number
 //! than 1 and answers it. OpenIPMI's `ipmi_sim` keeps the last number it took across activations and would answer, but
-//! not take, characters under the same number; it answers a packet without characters only when it knows the number
-//! already. So an answer, whatever it means, says that the next number is the right one, and silence that 1 is; only
-//! where all of the first packets get lost is that wrong for a BMC that insists on the order.
+//! not take, characters under the same number; older ones answer a packet without characters only when they know the
+//! number already, newer ones always (2.0.33). So an answer, whatever it means, says that the next number is the right
+//! one, and silence that 1 is; only where all of the first packets get lost is that wrong for a BMC that insists on the
+//! order.
 //!
 //! How it fails: [`Machine::end`] is set when the BMC deactivates SOL or leaves a packet unanswered for too long. Some
 //! BMCs (OpenBMC) drop a repeated packet that they have taken without answering it again: there one lost answer ends
@@ -169,7 +170,7 @@ const OPENING: [(u8, Duration); 4] = [
     (2, Duration::from_millis(500)),
     (2, Duration::from_millis(500)),
 ];
-/// Repetitions of a break: `ipmi_sim` never answers one, and breaks the line each time.
+/// Repetitions of a break: older `ipmi_sim`s never answer one, and break the line each time.
 const BREAK_RETRIES: u32 = 2;
 /// Two NACKs are at least this far apart: some BMCs answer one by repeating at once.
 const NACK_INTERVAL: Duration = Duration::from_millis(200);
