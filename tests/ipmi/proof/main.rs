@@ -8,12 +8,16 @@
     reason = "tests: a failed step ends the test, loudly"
 )]
 
+mod command;
 mod field;
 mod harness;
 mod hostile;
+mod opening;
 mod ours;
 mod parity;
 mod records;
 mod secrets;
 mod sol;
 mod suites;
+mod terminal;
+mod verbs;

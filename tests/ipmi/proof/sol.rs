@@ -42,13 +42,13 @@ const QUIET: Duration = Duration::from_secs(15);
 const REST: Duration = Duration::from_millis(5);
 const LINES: usize = 10_000;
 
-async fn bmc() -> (Bmc, TcpStream) {
+pub async fn bmc() -> (Bmc, TcpStream) {
     let bmc = Bmc::start_with(Hardware::numbered(0), With { console: true, ..With::default() }).await;
     let host = bmc.console().await;
     (bmc, host)
 }
 
-async fn session(address: SocketAddr, user: &str, bmc: &Bmc) -> Client {
+pub async fn session(address: SocketAddr, user: &str, bmc: &Bmc) -> Client {
     let config = config(user, &bmc.hardware.password);
     let privilege = if user == OPERATOR { Privilege::Operator } else { Privilege::Administrator };
     connect(address, Config { privilege, ..config }).await.unwrap()
@@ -60,7 +60,7 @@ fn lines(what: &str, count: usize) -> Vec<u8> {
 }
 
 /// Reads as much as was sent; fails at the first byte that is not the one sent.
-async fn expect(mut from: impl AsyncRead + Unpin, sent: &[u8]) {
+pub async fn expect(mut from: impl AsyncRead + Unpin, sent: &[u8]) {
     let mut buffer = vec![0; 4_096];
     let mut at = 0;
     while at < sent.len() {
