@@ -451,17 +451,23 @@ fn openbmcs_lost_answer_is_an_end_that_says_what_is_in_doubt() {
 
 /// Older `ipmi_sim`s obey a break each time it comes and never answer it.
 #[test]
-fn an_unanswered_break_is_given_up_and_counted() {
-    let mut machine = Machine::new(Settings::default());
-    let mut now = Instant::now();
+fn a_bmc_that_does_not_answer_gets_a_break_once() {
+    let (mut machine, _) = opened();
     machine.send_break();
-    machine.write(b"b");
-    let mut packets = sent(&mut machine, now);
-    while packets.last().is_none_or(|packet| packet.has(operation::BREAK)) {
-        now = machine.deadline().unwrap();
-        packets.extend(sent(&mut machine, now));
+    machine.write(b"y");
+    let mut numbers = Vec::new();
+    while numbers.len() < 3 {
+        let now = machine.deadline().unwrap();
+        for packet in sent(&mut machine, now) {
+            if !packet.characters.is_empty() {
+                machine.handle(&ack_only(packet.sequence, 1, false).encode(), now);
+            }
+            if !packet.characters.is_empty() || packet.has(operation::BREAK) {
+                numbers.push((packet.sequence, packet.flags));
+            }
+        }
+        numbers.extend(sent(&mut machine, now).iter().map(|packet| (packet.sequence, packet.flags)));
     }
-    let numbers: Vec<_> = packets.iter().map(|packet| (packet.sequence, packet.flags)).collect();
-    assert_eq!(numbers, [(1, operation::BREAK), (1, operation::BREAK), (1, operation::BREAK), (2, 0)]);
+    assert_eq!(numbers, [(1, 0), (2, operation::BREAK), (3, 0)]);
     assert_eq!((machine.status().breaks_unanswered, machine.end()), (1, None));
 }

@@ -19,8 +19,8 @@
 //! How it fails: [`Machine::end`] is set when the BMC deactivates SOL or leaves a packet unanswered for too long. Some
 //! BMCs (OpenBMC) drop a repeated packet that they have taken without answering it again: there one lost answer ends
 //! the exchange, and nobody can tell whether its characters reached the host. To go on with the next number would be
-//! no way out: a BMC that had not seen the packet takes that too. A break without an answer is given up and counted.
-//! A packet that makes no sense is counted and ignored.
+//! no way out: a BMC that had not seen the packet takes that too. A BMC that did not answer the first packets gets a
+//! break once: it would break the line each time, and never answer. A packet that makes no sense is counted and ignored.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -101,6 +101,8 @@ pub struct Machine {
     /// Characters that left `outgoing`.
     taken_by_bmc: u64,
     opening: Option<Opening>,
+    /// The BMC does not answer packets without characters, such as breaks.
+    mute: bool,
     under_way: Option<UnderWay>,
     next_sequence: u8,
     hold: Hold,
@@ -170,8 +172,6 @@ const OPENING: [(u8, Duration); 4] = [
     (2, Duration::from_millis(500)),
     (2, Duration::from_millis(500)),
 ];
-/// Repetitions of a break: older `ipmi_sim`s never answer one, and break the line each time.
-const BREAK_RETRIES: u32 = 2;
 /// Two NACKs are at least this far apart: some BMCs answer one by repeating at once.
 const NACK_INTERVAL: Duration = Duration::from_millis(200);
 /// The BMC is told that there is room again, this often and this many times, until it sends.
@@ -198,6 +198,7 @@ impl Machine {
             breaks: VecDeque::new(),
             taken_by_bmc: 0,
             opening: None,
+            mute: false,
             under_way: None,
             next_sequence: 1,
             hold: Hold::default(),
@@ -430,6 +431,7 @@ impl Machine {
         let opening = self.opening.as_mut().filter(|opening| opening.next_at <= now)?;
         let Some((sequence, wait)) = OPENING.get(opening.sent).copied() else {
             self.opening = None;
+            self.mute = true;
             return None;
         };
         *opening = Opening { sent: opening.sent + 1, next_at: now + wait };
@@ -438,7 +440,7 @@ impl Machine {
 
     fn repeated(&mut self, now: Instant) -> Option<Packet> {
         let under_way = self.under_way.as_mut().filter(|under_way| under_way.repeat_at <= now)?;
-        if under_way.packet.has(operation::BREAK) && under_way.repetitions >= BREAK_RETRIES {
+        if under_way.packet.has(operation::BREAK) && self.mute {
             self.under_way = None;
             self.breaks.pop_front();
             self.status.breaks_unanswered += 1;
