@@ -3,7 +3,10 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use rackhand_executor::journal::{Journal as _, Write};
+use rackhand_executor::{
+    bmc::{BmcErrorKind, Via},
+    journal::{Journal as _, Write},
+};
 use rackhand_lab::{Fault, Model, ServerSpec, Times};
 use rackhand_schema::{
     ErrorCode,
@@ -289,4 +292,21 @@ async fn d28_a_mode_that_is_not_listed_is_refused_before_the_intent() {
     let (row, finish) = end(&world, world.boot(0, legacy)).await;
     assert_eq!(finish.code, ErrorCode::DeviceUnsupported.as_str(), "{}", row.story());
     assert!(named(&row).is_empty());
+}
+
+/// The lab's Redfish has no sensors: whoever asks for them is answered over IPMI.
+#[tokio::test(start_paused = true)]
+async fn sensors_come_over_the_transport_that_has_them() {
+    let both = world(Reach::Both);
+    let (via, readings) = both.line(0).await.sensors().await.unwrap();
+    assert_eq!(via, Via::Ipmi);
+    assert!(
+        readings.iter().any(|reading| reading.value.is_some() && reading.health == Health::Ok),
+        "{readings:?}"
+    );
+    let redfish = world(Reach::Redfish);
+    let error = redfish.line(0).await.sensors().await.unwrap_err();
+    assert_eq!(error.kind, BmcErrorKind::Unsupported, "{error}");
+    let error = redfish.line(0).await.console().await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind, BmcErrorKind::Unsupported, "D42: {error}");
 }

@@ -30,6 +30,7 @@ mod https;
 mod jobs;
 mod log;
 mod model;
+mod sensors;
 mod session;
 mod system;
 mod tls;
@@ -55,6 +56,7 @@ pub use model::{
     ResetKind, SimpleUpdateSupport, System, TaskProgress, TaskRef, TaskSource, TaskState, Unreadable,
     UpdateSemantics,
 };
+pub use sensors::SensorReading;
 pub use tls::{Fingerprint, PinMismatch, TlsTrust};
 pub use transport::{Body, DEFAULT_ANSWER_LIMIT, NotSent, Transport, TransportError};
 pub use update::{MultipartUpdate, SimpleUpdate, update_semantics};

@@ -227,7 +227,7 @@ impl Client {
     }
 }
 
-fn chassis_of(system: &Document) -> Vec<String> {
+pub(crate) fn chassis_of(system: &Document) -> Vec<String> {
     let chassis = at(&system.value, &["Links", "Chassis"]).into_iter().flat_map(document::items);
     chassis.filter_map(link).map(str::to_owned).take(8).collect()
 }
@@ -249,7 +249,7 @@ fn power_state(system: &Value) -> PowerState {
     }
 }
 
-fn health_at(value: &Value, name: &str) -> Health {
+pub(crate) fn health_at(value: &Value, name: &str) -> Health {
     match at(value, &["Status", name]).and_then(Value::as_str) {
         Some("OK") => Health::Ok,
         Some("Warning") => Health::Warning,

@@ -50,12 +50,7 @@ impl RedfishBmc {
         match client.system().await {
             Ok(system) => {
                 state = power(&system.power);
-                health = match system.health_rollup.max(system.health) {
-                    rackhand_redfish::Health::Ok => Health::Ok,
-                    rackhand_redfish::Health::Warning => Health::Warning,
-                    rackhand_redfish::Health::Critical => Health::Critical,
-                    rackhand_redfish::Health::Unknown => Health::Unknown,
-                };
+                health = super::health(system.health_rollup.max(system.health));
             }
             Err(error) if says_nothing(&error) => return Err(error),
             Err(error) => missing("system", &error),

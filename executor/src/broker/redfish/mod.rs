@@ -17,7 +17,7 @@ use rackhand_redfish::{
 use rackhand_schema::{
     id::BmcId,
     job::{BootMode, BootOverrideParams, BootTarget, BootTimes, PowerAction},
-    server::{Inventory, PowerState},
+    server::{Health, Inventory, PowerState},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -30,8 +30,8 @@ use super::{
 use crate::{
     bmc::{
         Bmc, BmcError, BmcErrorKind, BootControl, BootSetting, DeviceJob, EventLog, Firmware, Handover,
-        JobPhase, JobProgress, JobRef, Power, PowerTrace, Readiness, StageRequest, Staged, UpdateSupport,
-        Via,
+        JobPhase, JobProgress, JobRef, Power, PowerTrace, Readiness, SensorReading, Sensors, StageRequest,
+        Staged, UpdateSupport, Via,
     },
     credential::OpenCredential,
     identity::Identity,
@@ -222,6 +222,15 @@ fn power(state: &rackhand_redfish::PowerState) -> PowerState {
     }
 }
 
+fn health(health: rackhand_redfish::Health) -> Health {
+    match health {
+        rackhand_redfish::Health::Ok => Health::Ok,
+        rackhand_redfish::Health::Warning => Health::Warning,
+        rackhand_redfish::Health::Critical => Health::Critical,
+        rackhand_redfish::Health::Unknown => Health::Unknown,
+    }
+}
+
 fn job_phase(state: &TaskState) -> JobPhase {
     match state {
         TaskState::New => JobPhase::New,
@@ -318,6 +327,10 @@ impl Bmc for RedfishBmc {
         Some(self)
     }
 
+    fn sensors(&self) -> Option<&dyn Sensors> {
+        Some(self)
+    }
+
     fn firmware(&self) -> Option<&dyn Firmware> {
         Some(self)
     }
@@ -395,6 +408,22 @@ impl EventLog for RedfishBmc {
             let records = self.log_since(Some(mark)).await?;
             let seen = records.iter().any(|(id, _)| POWER_RECORDS.contains(&id.as_str()));
             Ok(if seen { PowerTrace::Seen } else { PowerTrace::Nothing })
+        })
+    }
+}
+
+impl Sensors for RedfishBmc {
+    fn sensors(&self) -> BoxFuture<'_, Result<Vec<SensorReading>, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.sensors().await;
+            let readings = self.done(result).await?;
+            let reading = |found: rackhand_redfish::SensorReading| SensorReading {
+                name: text::clean(&found.name),
+                value: found.value,
+                unit: text::clean(&found.unit),
+                health: health(found.health),
+            };
+            Ok(readings.into_iter().map(reading).collect())
         })
     }
 }

@@ -17,13 +17,13 @@ use crypto_box::SecretKey;
 use futures::future::BoxFuture;
 use rackhand_executor::{
     broker::{
-        connect,
+        Broker, Endpoint, Line, Priority, connect,
         ipmi::IpmiConnector,
         redfish::{RedfishConnector, Transports, delete_leftovers},
     },
     clock::{Clock, TokioClock},
     cloud::Cloud,
-    credential::SiteSecret,
+    credential::{self, SiteSecret},
     identity::{self, Identity, Keys, Membership},
     journal::{Journal, JournalObserver, Observed, Write, memory::MemoryJournal},
     package::{Offer, PackageError, Packages, Publisher, Repository},
@@ -274,20 +274,8 @@ impl World {
         self.plane.sign_in(executor_id, session, resumes);
         let cloud: Arc<dyn Cloud> =
             Arc::new(ModelCloud { plane: Arc::clone(&self.plane), session, link: Arc::clone(&member.link) });
-        let redfish = Arc::new(RedfishConnector {
-            journal: Arc::clone(&member.journal) as Arc<_>,
-            identity: Arc::clone(&member.identity),
-            transports: Arc::new(LabTransports(self.lab.clone(), Arc::clone(&self.wire))),
-        });
-        delete_leftovers(&redfish).await;
-        let connector = Arc::new(connect::Transports {
-            cloud: Arc::clone(&cloud),
-            redfish,
-            ipmi: IpmiConnector {
-                journal: Arc::clone(&member.journal) as Arc<_>,
-                links: Arc::new(ipmi::LabLinks { lab: self.lab.clone(), wire: Arc::clone(&self.wire) }),
-            },
-        });
+        let connector = Arc::new(self.transports(member, Arc::clone(&cloud)));
+        delete_leftovers(&connector.redfish).await;
         let settings = Settings { timing: self.timing.clone(), policy: self.policy.clone(), capacity: 16 };
         let packages = Packages {
             repository: Arc::new(LabRepository(self.lab.clone())),
@@ -305,6 +293,43 @@ impl World {
                 confirmed: Arc::new(Nobody),
             },
         )
+    }
+
+    /// Clients for a BMC as executor 0 makes them, without an executor.
+    pub async fn line(&self, server: usize) -> Line {
+        let member = &self.members[0];
+        let session = ExecutorSessionId::generate();
+        self.plane.sign_in(member.identity.membership.executor_id, session, None);
+        let cloud: Arc<dyn Cloud> =
+            Arc::new(ModelCloud { plane: Arc::clone(&self.plane), session, link: Arc::clone(&member.link) });
+        let (target, secret) = (self.target(server), SiteSecret::new(self.site_key.clone()));
+        let opened = credential::open(&secret, SiteId::from_uuid(id(1)), &target).unwrap();
+        let endpoint = Endpoint {
+            bmc_id: target.bmc_id,
+            redfish: opened.redfish,
+            ipmi: opened.ipmi,
+            credential_id: CredentialId::from_uuid(id(300)),
+            credential: opened.credential,
+            proven: false,
+        };
+        let connector = Arc::new(self.transports(member, cloud));
+        let broker = Broker::new(connector, Arc::clone(&self.clock), Arc::new(self.timing.clone()));
+        broker.line(endpoint, Priority::Observe).await.unwrap()
+    }
+
+    fn transports(&self, member: &Member, cloud: Arc<dyn Cloud>) -> connect::Transports {
+        connect::Transports {
+            cloud,
+            redfish: Arc::new(RedfishConnector {
+                journal: Arc::clone(&member.journal) as Arc<_>,
+                identity: Arc::clone(&member.identity),
+                transports: Arc::new(LabTransports(self.lab.clone(), Arc::clone(&self.wire))),
+            }),
+            ipmi: IpmiConnector {
+                journal: Arc::clone(&member.journal) as Arc<_>,
+                links: Arc::new(ipmi::LabLinks { lab: self.lab.clone(), wire: Arc::clone(&self.wire) }),
+            },
+        }
     }
 
     fn target(&self, server: usize) -> GrantTarget {

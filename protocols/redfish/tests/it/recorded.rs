@@ -36,6 +36,16 @@ async fn reads_everything_with_one_session() {
     assert_eq!(health.worst, Health::Ok);
     assert_eq!(health.parts.len(), 3);
 
+    let sensors = client.sensors().await.unwrap();
+    let fan = sensors.iter().find(|sensor| sensor.name == "System Board Fan1A").unwrap();
+    assert_eq!((fan.value, fan.unit.as_str(), fan.health), (Some(18600.0), "RPM", Health::Ok));
+    for unit in ["degrees C", "Volts", "Watts"] {
+        assert!(sensors.iter().any(|sensor| sensor.unit == unit && sensor.value.is_some()), "{unit}");
+    }
+
+    let boot = client.boot().await.unwrap();
+    assert!(boot.enabled.is_some() && boot.targets.iter().any(|target| target == "Pxe"), "{boot:?}");
+
     let capabilities = client.capabilities().await.unwrap();
     assert!(capabilities.unreadable.is_empty(), "{:?}", capabilities.unreadable);
     let simple = capabilities.simple_update.as_ref().unwrap();
