@@ -7,7 +7,7 @@ use rackhand_executor::{
     bmc::{BmcErrorKind, Via},
     journal::{Journal as _, Write},
 };
-use rackhand_lab::{Fault, Model, ServerSpec, Times};
+use rackhand_lab::{Fault, Lab, LabConfig, Model, ServerSpec, Times};
 use rackhand_schema::{
     ErrorCode,
     id::RunId,
@@ -16,10 +16,11 @@ use rackhand_schema::{
     run::Outcome,
     server::{Health, PowerState},
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     crash::PXE_ONCE,
-    support::{Reach, StopAt, World, plane::RunRow},
+    support::{PASSWORD, Reach, StopAt, World, plane::RunRow},
 };
 
 fn world(reach: Reach) -> World {
@@ -309,4 +310,34 @@ async fn sensors_come_over_the_transport_that_has_them() {
     assert_eq!(error.kind, BmcErrorKind::Unsupported, "{error}");
     let error = redfish.line(0).await.console().await.map(|_| ()).unwrap_err();
     assert_eq!(error.kind, BmcErrorKind::Unsupported, "D42: {error}");
+}
+
+/// The serial console over real datagrams: one reader at a time, and free again once its stream is dropped.
+#[tokio::test]
+async fn d39_a_console_has_one_reader_and_is_given_back() {
+    let server = ServerSpec::new("bmc-01", Model::R750);
+    let sockets = Lab::start(LabConfig::new(vec![server.clone()], PASSWORD)).await.unwrap();
+    let mut world = World::new(vec![server]).reached(Reach::Ipmi);
+    world.udp = sockets.bmc("bmc-01").unwrap().ipmi;
+    let (first, second) = (world.line(0).await, world.line(0).await);
+    let (via, mut console) = first.console().await.unwrap();
+    assert_eq!(via, Via::Ipmi);
+    console.write_all(b"hello\r").await.unwrap();
+    let mut shown = Vec::new();
+    while !shown.windows(5).any(|window| window == b"hello") {
+        let mut part = [0; 256];
+        let read =
+            tokio::time::timeout(Duration::from_secs(10), console.read(&mut part)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "the console ended");
+        shown.extend_from_slice(&part[..read]);
+    }
+    let error = second.console().await.map(|_| ()).unwrap_err();
+    assert!(matches!(error.kind, BmcErrorKind::NotReady { .. }), "{error}");
+    drop(console);
+    let again = async {
+        while second.console().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again).await.unwrap();
 }

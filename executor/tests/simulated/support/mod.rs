@@ -5,6 +5,7 @@ mod ipmi;
 pub mod plane;
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,7 +19,10 @@ use futures::future::BoxFuture;
 use rackhand_executor::{
     broker::{
         Broker, Endpoint, Line, Priority, connect,
-        ipmi::IpmiConnector,
+        ipmi::{
+            IpmiConnector,
+            link::{Links, Udp},
+        },
         redfish::{RedfishConnector, Transports, delete_leftovers},
     },
     clock::{Clock, TokioClock},
@@ -206,6 +210,8 @@ pub struct World {
     pub wire: Arc<Wire>,
     /// How the BMCs are registered.
     pub reach: Reach,
+    /// Real datagrams to this BMC instead of the model's. For tests whose time is not paused.
+    pub udp: Option<SocketAddr>,
     clock: Arc<dyn Clock>,
     site_key: SecretKey,
     members: Vec<Member>,
@@ -243,7 +249,7 @@ impl World {
         }
         let (timing, policy) = (Timing::default(), Policy::default());
         let (wire, reach) = (Arc::default(), Reach::default());
-        Self { lab, plane, timing, policy, wire, reach, clock, site_key, members, servers }
+        Self { lab, plane, timing, policy, wire, reach, udp: None, clock, site_key, members, servers }
     }
 
     pub fn reached(mut self, reach: Reach) -> Self {
@@ -318,6 +324,10 @@ impl World {
     }
 
     fn transports(&self, member: &Member, cloud: Arc<dyn Cloud>) -> connect::Transports {
+        let links: Arc<dyn Links> = match self.udp {
+            Some(_) => Arc::new(Udp::new().unwrap()),
+            None => Arc::new(ipmi::LabLinks { lab: self.lab.clone(), wire: Arc::clone(&self.wire) }),
+        };
         connect::Transports {
             cloud,
             redfish: Arc::new(RedfishConnector {
@@ -325,10 +335,7 @@ impl World {
                 identity: Arc::clone(&member.identity),
                 transports: Arc::new(LabTransports(self.lab.clone(), Arc::clone(&self.wire))),
             }),
-            ipmi: IpmiConnector {
-                journal: Arc::clone(&member.journal) as Arc<_>,
-                links: Arc::new(ipmi::LabLinks { lab: self.lab.clone(), wire: Arc::clone(&self.wire) }),
-            },
+            ipmi: IpmiConnector { journal: Arc::clone(&member.journal) as Arc<_>, links },
         }
     }
 
@@ -336,8 +343,9 @@ impl World {
         let name = self.servers[server].name.clone();
         let pin = (self.reach != Reach::Ipmi).then(|| PIN.to_owned());
         let scheme = if pin.is_some() { "https" } else { "ipmi" };
-        let url = format!("{scheme}://{name}");
-        let second = CredentialTarget { url: format!("ipmi://{name}"), spki_sha256: None };
+        let address = self.udp.map_or_else(|| name.clone(), |address| address.to_string());
+        let url = format!("{scheme}://{address}");
+        let second = CredentialTarget { url: format!("ipmi://{address}"), spki_sha256: None };
         let inside = SealedCredential {
             site_id: SiteId::from_uuid(id(1)),
             name: "bmc".into(),
