@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub struct Lab {
     /// `host:port` of the control API.
     address: String,
-    /// Its BMCs: `name`, `url`, `product`, `generation`, `spki_sha256`.
+    /// Its BMCs: `name`, `url`, `product`, `generation`, `spki_sha256`, `ipmi`.
     pub bmcs: Vec<Value>,
     packages: Vec<Value>,
 }

@@ -215,7 +215,7 @@ impl Stack {
             .bmcs
             .iter()
             .map(|bmc| {
-                json!({"name": text(bmc, "name"), "bmc_url": text(bmc, "url"),
+                json!({"name": text(bmc, "name"), "bmc_url": text(bmc, "url"), "ipmi": bmc.get("ipmi"),
                        "spki_sha256": text(bmc, "spki_sha256"), "tags": ["simulated"]})
             })
             .collect();
