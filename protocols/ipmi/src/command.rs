@@ -18,6 +18,19 @@ impl NetFn {
     pub const TRANSPORT: Self = Self(0x0c);
 }
 
+impl fmt::Display for NetFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::CHASSIS => f.write_str("chassis"),
+            Self::SENSOR => f.write_str("sensor"),
+            Self::APP => f.write_str("application"),
+            Self::STORAGE => f.write_str("storage"),
+            Self::TRANSPORT => f.write_str("transport"),
+            Self(other) => write!(f, "{other:#04x}"),
+        }
+    }
+}
+
 /// A request as it goes into an IPMI message. Its data may be a new password: it is wiped, and not shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {

@@ -26,7 +26,7 @@ pub struct Malformed {
 #[non_exhaustive]
 pub enum Error {
     /// The BMC carried the command nowhere: it answered with another completion code than `OK`.
-    #[error("the BMC refused {net_fn:?} {code:#04x}: {completion}")]
+    #[error("the BMC refused {net_fn} command {code:#04x}: {completion}")]
     Refused { completion: CompletionCode, net_fn: NetFn, code: u8 },
     #[error(transparent)]
     Malformed(#[from] Malformed),
