@@ -57,6 +57,19 @@ async fn a_foreign_service_is_read_and_its_systems_are_switched_and_read_back() 
         let once: Vec<_> = before.iter().map(|count| count + 1).collect();
         assert_eq!(after, once, "each was asked once, however long it took");
     }
+
+    // This service has overrides that stand, and none for one boot.
+    let params = json!({"target": "pxe", "times": "continuous"});
+    for state in ["succeeded", "no_change"] {
+        let spec = json!({"kind": "boot_override", "params": params, "targets": targets});
+        let job = stack.approved(spec).await;
+        let done = stack.ended(&job, Duration::from_secs(120)).await;
+        assert_eq!(done["state"], "succeeded", "{}", stack.story(&job).await);
+        for (run_server, run) in stack.runs(&job).await {
+            assert_eq!(run["state"], state, "{run_server}: {run}");
+        }
+    }
+    assert_eq!(first.requests("PATCH", "/redfish/v1/Systems/"), 1, "the second time there is nothing to do");
 }
 
 /// Reset requests that the emulator has answered.
