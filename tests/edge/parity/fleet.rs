@@ -176,7 +176,7 @@ fn servers() -> Vec<Step> {
     let mut both = server("node-6", 6);
     both["ipmi"] = json!("10.0.0.6");
     let alone = json!({"name": "node-7", "bmc_url": "ipmi://10.0.0.7:6230"});
-    let twice = json!({"name": "node-10", "bmc_url": "ipmi://10.0.0.6"});
+    let twice = json!({"name": "node-9", "bmc_url": "ipmi://10.0.0.6"});
     let bare = json!({"name": "node-3", "bmc_url": "https://10.0.0.3"});
     let first = json!([server("node-1", 1), server("node-2", 2), bare, server("node-4", 4),
         {"name": "node-5", "bmc_url": "http://10.0.0.5"}, foreign, server("node-9", 1),
@@ -194,9 +194,6 @@ fn servers() -> Vec<Step> {
         register("over IPMI, too, alone and twice", json!([both, alone, twice]))
             .keep("node6", "/ids/node-6")
             .keep("node7", "/ids/node-7"),
-        get("one with two addresses", "/v1/servers/${node6}").by("vic"),
-        delete("it goes", "/v1/servers/${node6}").by("olga"),
-        delete("the one without Redfish, too", "/v1/servers/${node7}").by("olga"),
         register("none", json!([])).refused(Code::InvalidRequest),
         get("servers", "/v1/servers?limit=3&site=${alpha}").by("vic").keep("servers_next", "/next"),
         get("more servers", "/v1/servers?limit=3&site=${alpha}&cursor=${servers_next}").by("vic"),
@@ -210,5 +207,8 @@ fn servers() -> Vec<Step> {
         get("one that Otto cannot see", "/v1/servers/${node1}").by("otto").refused(Code::NotFound),
         delete("one goes", "/v1/servers/${node4}").by("olga"),
         get("is gone", "/v1/servers/${node4}").by("vic").refused(Code::NotFound),
+        get("one with two addresses", "/v1/servers/${node6}").by("vic"),
+        delete("it goes", "/v1/servers/${node6}").by("olga"),
+        delete("the one without Redfish, too", "/v1/servers/${node7}").by("olga"),
     ]
 }
