@@ -72,6 +72,9 @@ pub(super) struct Active {
     message: Vec<u8>,
 }
 
+/// A SOL packet that is older than this many others is ignored.
+const OVERTAKEN: u32 = 7;
+
 impl Active {
     pub fn new(established: Established, now: Instant) -> Self {
         Self {
@@ -202,10 +205,15 @@ impl Active {
         }
         match header.kind {
             PayloadKind::IPMI => self.answer(now, timing, payload),
-            // SOL's own numbers return after 15 packets: one that was overtaken could be taken for a later one.
-            PayloadKind::SOL if precedes(header.sequence, self.newest_sol) => Ok(None),
+            // SOL's own numbers return after 15 packets, and by then as many answers have come: a packet that so many
+            // have overtaken could be taken for a later one. Some servers (pyghmi) send neighbours out of order.
+            PayloadKind::SOL if precedes(header.sequence, self.newest_sol.wrapping_sub(OVERTAKEN)) => {
+                Ok(None)
+            }
             PayloadKind::SOL => {
-                self.newest_sol = header.sequence;
+                if precedes(self.newest_sol, header.sequence) {
+                    self.newest_sol = header.sequence;
+                }
                 Ok(Some(Arrival::Payload { kind: header.kind, data: payload.to_vec() }))
             }
             _ => Ok(None),
