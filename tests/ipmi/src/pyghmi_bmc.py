@@ -134,7 +134,8 @@ class Bmc(bmc.Bmc):
         # How many commands are refused as busy.
         self.busy = 3
         super().__init__(authdata, port=port, address="127.0.0.1")
-        self.iohandler = self.echo
+        self.iohandler = self.typed
+        self.echoes = []
 
     def sessionless_data(self, data, sockaddr):
         octets = bytearray(data)
@@ -173,9 +174,16 @@ class Bmc(bmc.Bmc):
     def is_active(self):
         return True
 
-    def echo(self, data):
+    def typed(self, data):
         if isinstance(data, (bytes, bytearray)):
-            self.sol.send_data(bytes(data))
+            self.echoes.append(bytes(data))
+
+    def listen(self):
+        # Sending waits for its answer: not where what was typed is still being delivered.
+        while True:
+            serversession.ServerSession.wait_for_rsp(0.05)
+            while self.echoes:
+                self.sol.send_data(self.echoes.pop(0))
 
 
 def main():
