@@ -77,9 +77,12 @@ async fn an_executor_that_nobody_confirmed_gets_no_site_key() {
 
     // One with a stolen token; one that was confirmed, but whose key was swapped before.
     let (mut rogue, _) = stack.enrol("rogue").await;
+    // Else it might see the right key first, and rightly share with that.
+    stack.executors[0].kill();
     let (mut swapped, fingerprint) = stack.enrol("swapped").await;
     sql(&stack, &format!("{evil} where name = 'swapped'")).await;
     stack.executors[0].confirm(&fingerprint);
+    stack.executors[0].start();
     rogue.start();
     swapped.start();
     // One that is a member: its key is swapped, and the others are asked to share with it once more.
