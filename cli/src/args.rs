@@ -1,14 +1,16 @@
 //! The command line: `noun verb [value] [flags]`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    auth, bmc, credentials,
-    error::EXIT_CODES,
+    audit, auth, bmc, credentials,
+    error::{EXIT_CODES, help},
     events, executors, jobs,
     output::{Format, Output},
-    runs, servers, sites,
+    runs, servers, sites, users,
 };
 
 #[derive(Debug, Parser)]
@@ -27,20 +29,31 @@ pub struct Cli {
     pub command: Command,
 }
 
-#[derive(Debug, Args)]
+/// Apart from a command's own options, which would be hard to find among them.
+const GLOBAL: &str = "Options of every command";
+
+#[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Address of the control plane; the one signed in to last if not given.
-    #[arg(long, global = true, value_name = "URL", env = "RACKHAND_API")]
+    #[arg(long, help_heading = GLOBAL, global = true, value_name = "URL", env = "RACKHAND_API")]
     pub api: Option<String>,
+    /// PEM file of the CAs to trust for the control plane, instead of the system's.
+    #[arg(long, help_heading = GLOBAL, global = true, value_name = "FILE", env = "RACKHAND_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Form of the data on stdout.
-    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t)]
+    #[arg(short, long, help_heading = GLOBAL, global = true, value_enum, value_name = "FORM", default_value_t)]
     output: Format,
     /// The same as `-o json`.
-    #[arg(long, global = true, conflicts_with = "output")]
+    #[arg(long, help_heading = GLOBAL, global = true, conflicts_with = "output")]
     json: bool,
 }
 
 impl Global {
+    /// The same for this control plane.
+    pub fn with_api(&self, url: String) -> Self {
+        Self { api: Some(url), ..self.clone() }
+    }
+
     pub fn output(&self) -> Output {
         Output::new(if self.json { Format::Json } else { self.output })
     }
@@ -49,19 +62,19 @@ impl Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Sign in to a control plane.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("login https://rackhand.example --email ada@rackhand.example"))]
     Login(auth::Login),
     /// End the session and forget its tokens.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("logout"))]
     Logout,
     /// Who is signed in, and with which roles.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("whoami"))]
     Whoami,
-    /// Versions of this client and of the server, and whether they fit.
-    #[command(after_help = EXIT_CODES)]
+    /// Versions of this client and of the server, and whether they are compatible.
+    #[command(after_help = help!("version"))]
     Version,
     /// Find out what is wrong between here and the executors.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("doctor"))]
     Doctor,
     /// Private networks.
     #[command(subcommand, after_help = EXIT_CODES)]
@@ -81,18 +94,48 @@ pub enum Command {
     /// One target's part of a job.
     #[command(subcommand, after_help = EXIT_CODES)]
     Runs(runs::Verb),
+    /// People, their roles and their sessions.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Users(users::Verb),
+    /// Change your own password, or choose one with the token of a link that an admin made.
+    #[command(after_help = help!("password"))]
+    Password(users::Password),
     /// What happened.
     #[command(subcommand, after_help = EXIT_CODES)]
     Events(events::Verb),
+    /// The sealed trail of what was done, for auditors.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Audit(audit::Verb),
     /// Speak to a BMC directly, without a control plane.
     #[command(subcommand, after_help = EXIT_CODES)]
     Bmc(bmc::Verb),
     /// Print a completion script for a shell.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("completions bash > ~/.local/share/bash-completion/completions/rackhand"))]
     Completions {
+        /// The shell.
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+/// Fewest and most characters of a reason.
+const REASON: std::ops::RangeInclusive<usize> = 3..=500;
+
+/// Why something is done; the API takes no shorter one.
+pub fn reason(text: &str) -> Result<String, String> {
+    match REASON.contains(&text.chars().count()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("a reason has {} to {} characters", REASON.start(), REASON.end())),
+    }
+}
+
+/// A SHA-256, as the API writes it.
+pub fn digest(text: &str) -> Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    match text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(text),
+        false => Err("a digest has 64 hex digits".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +147,72 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Who reads it does not try to register two systems of one service.
+    #[test]
+    fn import_says_one_server_per_bmc() {
+        let mut command = Cli::command();
+        let import =
+            command.find_subcommand_mut("servers").and_then(|noun| noun.find_subcommand_mut("import"));
+        let help = import.unwrap().render_long_help().to_string().replace(['\n', ' '], "");
+        let said = "One server per BMC: where a Redfish service has several systems, one of them";
+        assert!(help.contains(&said.replace(' ', "")) && help.contains("credential(itsname)"), "{help}");
+    }
+
+    /// Each verb shows how it is typed, and that is how it is typed.
+    #[test]
+    fn examples_are_commands() {
+        fn check(command: &clap::Command, path: &str) {
+            let subs: Vec<_> = command.get_subcommands().filter(|sub| sub.get_name() != "help").collect();
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> =
+                after.lines().filter_map(|line| line.strip_prefix("  rackhand ")).collect();
+            assert!(!subs.is_empty() || !examples.is_empty(), "{path} has no example");
+            for example in examples {
+                assert!(example.starts_with(path), "{path}: {example}");
+                // A shell would take the redirection away, and the quotes.
+                let example = example.split(" > ").next().unwrap();
+                let words = example.split('"').enumerate().flat_map(|(index, part)| match index % 2 {
+                    0 => part.split_whitespace().collect(),
+                    _ => vec![part],
+                });
+                let words =
+                    std::iter::once("rackhand").chain(words).map(|word| word.replace("HEX", &"0".repeat(64)));
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{example}: {error}");
+                }
+            }
+            for sub in subs {
+                check(sub, format!("{path} {}", sub.get_name()).trim_start());
+            }
+        }
+        check(&Cli::command(), "");
+    }
+
+    /// A reader has no need to guess what stands for what.
+    #[test]
+    fn every_argument_says_what_it_is() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty(), "{path}: {}", argument.get_id());
+            }
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                check(sub, &path);
+            }
+        }
+        check(&Cli::command(), "");
+    }
+
+    /// Who grants a role reads both ways to say where.
+    #[test]
+    fn a_role_without_a_place_names_both_ways_to_give_one() {
+        let words = "rackhand users grant ben@rackhand.example --role operator".split(' ');
+        let said = Cli::try_parse_from(words.clone()).unwrap_err().to_string();
+        assert!(said.contains("--site <SITE>") && said.contains("--fleet"), "{said}");
+        assert!(Cli::try_parse_from(words.chain(["--fleet", "--site", "lab"])).is_err());
     }
 
     /// Every verb says what its exit codes mean, and none takes a secret as an argument.

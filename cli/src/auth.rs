@@ -1,13 +1,17 @@
 //! Signing in and out.
 
 use clap::Args;
-use rackhand_schema::identity::{Grant, Login as LoginBody, Me, SignedIn};
+use rackhand_schema::{
+    identity::{Grant, Login as LoginBody, Logout, Me, SignedIn},
+    site::Site,
+};
 
 use crate::{
+    args::Global,
     client::{Client, origin, parse_server},
     config::Config,
     error::{Failure, Result},
-    output::{Output, say, word},
+    output::{Output, printable, say, word},
     secret::{self, PasswordSource},
 };
 
@@ -23,16 +27,16 @@ pub struct Login {
     password: PasswordSource,
 }
 
-pub async fn login(args: Login, api: Option<&str>, out: Output) -> Result<()> {
+pub async fn login(args: Login, global: &Global, out: Output) -> Result<()> {
     let config = Config::locate()?;
     let current = config.sessions()?.current;
     let url = args
         .url
-        .or_else(|| api.map(str::to_owned))
+        .or_else(|| global.api.clone())
         .or(current)
         .ok_or_else(|| Failure::Usage("which control plane? `rackhand login https://…`".to_owned()))?;
     let url = origin(&parse_server(&url)?);
-    let client = Client::open(config, Some(&url))?;
+    let client = Client::open(config, &global.with_api(url.clone()))?;
     let email = match args.email {
         Some(email) => email,
         None => secret::ask("E-mail:")?
@@ -46,7 +50,7 @@ pub async fn login(args: Login, api: Option<&str>, out: Output) -> Result<()> {
     let signed_in: SignedIn = call?.anonymous().await?;
     client.adopt(&email, &signed_in)?;
     say(format!("signed in to {url}"));
-    show(&signed_in.user, &url, out)
+    show(&signed_in.user, &client, out).await
 }
 
 pub async fn logout(client: &Client) -> Result<()> {
@@ -55,38 +59,54 @@ pub async fn logout(client: &Client) -> Result<()> {
         return Ok(());
     }
     // The tokens are forgotten here even if the server cannot be told.
-    let told = client.post(&["v1", "auth", "logout"]).done().await;
+    let body = Logout { refresh_token: client.refresh_token() };
+    let told = client.post(&["v1", "auth", "logout"]).body(&body)?.anonymous_done().await;
     client.forget()?;
     match told {
         Ok(()) => say(format!("signed out of {}", client.server())),
-        Err(failure) => say(format!("tokens forgotten, but {} was not told: {failure}", client.server())),
+        Err(failure) => {
+            say(format!("tokens forgotten, but {} could not end the session: {failure}", client.server()))
+        }
     }
     Ok(())
 }
 
 pub async fn whoami(client: &Client, out: Output) -> Result<()> {
     let me: Me = client.get(&["v1", "auth", "me"]).send().await?;
-    show(&me, &client.server(), out)
+    show(&me, client, out).await
 }
 
-fn show(me: &Me, server: &str, out: Output) -> Result<()> {
-    out.one(me, &me.email, || render(me, server))
+async fn show(me: &Me, client: &Client, out: Output) -> Result<()> {
+    let sites = sites_of(client, &me.grants).await;
+    out.one(me, &me.email, || render(me, &client.server(), &sites))
 }
 
-fn render(me: &Me, server: &str) -> String {
+fn render(me: &Me, server: &str, sites: &[Site]) -> String {
     let mut text = format!("{} <{}> at {server}\n", me.name, me.email);
     if me.grants.is_empty() {
         text.push_str("  no role yet; ask an admin\n");
     }
     for grant in &me.grants {
-        text.push_str(&format!("  {}\n", grant_text(grant)));
+        text.push_str(&format!("  {}\n", printable(&grant_text(grant, sites))));
     }
     text
 }
 
-fn grant_text(grant: &Grant) -> String {
+/// The sites that these grants may name. Without the names the ids say it, too.
+pub async fn sites_of(client: &Client, grants: impl IntoIterator<Item = &Grant>) -> Vec<Site> {
+    match grants.into_iter().any(|grant| grant.site_id.is_some()) {
+        true => client.all(&["v1", "sites"], &[], None).await.unwrap_or_default(),
+        false => Vec::new(),
+    }
+}
+
+/// A role and where it applies, in words.
+pub fn grant_text(grant: &Grant, sites: &[Site]) -> String {
     match grant.site_id {
-        Some(site) => format!("{} of site {site}", word(&grant.role)),
+        Some(id) => {
+            let name = sites.iter().find(|site| site.id == id).map(|site| site.name.clone());
+            format!("{} of site {}", word(&grant.role), name.unwrap_or_else(|| id.to_string()))
+        }
         None => format!("{} of the whole fleet", word(&grant.role)),
     }
 }
@@ -108,10 +128,17 @@ mod tests {
             ],
         }))
         .unwrap();
-        insta::assert_snapshot!(render(&me, "https://rackhand.example"), @r"
+        let site: Site = serde_json::from_value(json!({
+            "id": "01920000-0000-7000-8000-000000000004", "name": "lab", "config": {}, "public_key": null,
+            "servers": 0, "executors_online": 0, "created_at": "2026-01-01T00:00:00Z", "version": 1,
+        }))
+        .unwrap();
+        insta::assert_snapshot!(render(&me, "https://rackhand.example", &[site]), @r"
         Ada <ada@rackhand.example> at https://rackhand.example
           viewer of the whole fleet
-          operator of site 01920000-0000-7000-8000-000000000004
+          operator of site lab
         ");
+        let unnamed = render(&me, "https://rackhand.example", &[]);
+        assert!(unnamed.contains("operator of site 01920000-0000-7000-8000-000000000004"), "{unnamed}");
     }
 }

@@ -4,17 +4,20 @@
 //! other commands, and the request is made once more. Requests that create something carry an `Idempotency-Key`,
 //! so that a lost answer may be asked for again.
 
-use std::{sync::Mutex, time::Duration};
+use std::{io::ErrorKind, path::Path, sync::Mutex, time::Duration};
 
 use rackhand_schema::{
     Page, Problem,
+    id::SiteId,
     identity::{Refresh, SignedIn},
 };
 use reqwest::{Method, StatusCode, Url, header};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    args::Global,
     config::{Config, StoredSession},
     error::{Failure, Result},
     output::say,
@@ -45,7 +48,7 @@ pub struct Call<'a> {
 /// Before asking an absent control plane again.
 const ABSENT: Duration = Duration::from_secs(2);
 
-/// A control plane that is away for a while is waited for; said once each time.
+/// A control plane that is unreachable for a while is waited for; said once each time.
 #[derive(Default)]
 pub struct Away(bool);
 
@@ -97,13 +100,13 @@ pub fn origin(url: &Url) -> String {
 }
 
 impl Client {
-    /// A client for `server`, or for the control plane signed in to last.
-    pub fn open(config: Config, server: Option<&str>) -> Result<Self> {
+    /// A client for the control plane that was named, or for the one signed in to last.
+    pub fn open(config: Config, global: &Global) -> Result<Self> {
         let sessions = config.sessions()?;
-        let server = server.map(str::to_owned).or(sessions.current.clone()).ok_or(Failure::NotSignedIn)?;
+        let server = global.api.clone().or(sessions.current.clone()).ok_or(Failure::NotSignedIn)?;
         let base = parse_server(&server)?;
         let session = sessions.sessions.get(&origin(&base)).cloned();
-        Ok(Self { http: http()?, base, config, session: Mutex::new(session) })
+        Ok(Self { http: http(global.ca_file.as_deref())?, base, config, session: Mutex::new(session) })
     }
 
     pub fn server(&self) -> String {
@@ -112,6 +115,21 @@ impl Client {
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The site that is meant where none is named.
+    pub fn chosen_site(&self) -> Result<Option<SiteId>> {
+        Ok(self.config.chosen_sites()?.get(&self.server()).and_then(|id| id.parse().ok()))
+    }
+
+    /// Remembers that site, or none.
+    pub fn choose_site(&self, site: Option<SiteId>) -> Result<()> {
+        let mut chosen = self.config.chosen_sites()?;
+        match site {
+            Some(site) => chosen.insert(self.server(), site.to_string()),
+            None => chosen.remove(&self.server()),
+        };
+        self.config.save_chosen_sites(&chosen)
     }
 
     pub fn signed_in(&self) -> bool {
@@ -128,6 +146,10 @@ impl Client {
 
     pub fn put<'a>(&'a self, segments: &[&str]) -> Call<'a> {
         self.call(Method::PUT, segments)
+    }
+
+    pub fn patch<'a>(&'a self, segments: &[&str]) -> Call<'a> {
+        self.call(Method::PATCH, segments)
     }
 
     pub fn delete<'a>(&'a self, segments: &[&str]) -> Call<'a> {
@@ -180,6 +202,11 @@ impl Client {
         };
         let _lock = self.config.lock()?;
         self.store(Some(session))
+    }
+
+    /// The token with which the session is renewed and ended.
+    pub fn refresh_token(&self) -> Option<String> {
+        self.with_session(|session| session.as_ref().map(|session| session.refresh_token.clone()))
     }
 
     /// Forgets the tokens of this control plane.
@@ -302,6 +329,16 @@ impl Call<'_> {
         decode(self.authenticated().await?).await
     }
 
+    /// Sends it; the answer is text.
+    pub async fn text(self) -> Result<String> {
+        let response = self.authenticated().await?;
+        if !response.status().is_success() {
+            return Err(problem(response).await);
+        }
+        let url = response.url().clone();
+        response.text().await.map_err(|error| transport(&url, &error))
+    }
+
     /// Sends it; the answer has no body.
     pub async fn done(self) -> Result<()> {
         let response = self.authenticated().await?;
@@ -311,6 +348,12 @@ impl Call<'_> {
     /// Sends it without a token.
     pub async fn anonymous<T: DeserializeOwned>(self) -> Result<T> {
         decode(self.once(None).await?).await
+    }
+
+    /// The same; the answer has no body.
+    pub async fn anonymous_done(self) -> Result<()> {
+        let response = self.once(None).await?;
+        if response.status().is_success() { Ok(()) } else { Err(problem(response).await) }
     }
 
     async fn authenticated(self) -> Result<reqwest::Response> {
@@ -342,8 +385,13 @@ impl Call<'_> {
     }
 }
 
-fn http() -> Result<reqwest::Client> {
-    let tls = tls().map_err(|error| Failure::Other(format!("cannot set up TLS: {error}")))?;
+fn http(ca_file: Option<&Path>) -> Result<reqwest::Client> {
+    let tls = match ca_file {
+        Some(file) => {
+            tls_with(file).map_err(|why| Failure::Usage(format!("--ca-file {}: {why}", file.display())))?
+        }
+        None => tls().map_err(|error| Failure::Other(format!("cannot set up TLS: {error}")))?,
+    };
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("rackhand/", env!("CARGO_PKG_VERSION")))
@@ -365,14 +413,42 @@ fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
         .with_no_client_auth())
 }
 
+/// Trusts the certificates in `file` (PEM) and no other.
+fn tls_with(file: &Path) -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())? {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() {
+        return Err("it holds no certificate".to_owned());
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
 fn transport(base: &Url, error: &reqwest::Error) -> Failure {
     if error.is_timeout() && !error.is_connect() {
         return Failure::NoAnswer(origin(base));
+    }
+    if let Some(failure) = rackhand_redfish::tls_failure(error) {
+        let detail = match failure.trust {
+            true => format!("{}. A private CA is trusted with --ca-file FILE", failure.why),
+            false => failure.why,
+        };
+        return Failure::Unreachable { url: origin(base), detail };
     }
     // The innermost cause says most: "connection refused", "certificate has expired".
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;
+    }
+    if cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::ConnectionRefused) {
+        return Failure::NotListening(origin(base));
     }
     Failure::Unreachable { url: origin(base), detail: cause.to_string() }
 }

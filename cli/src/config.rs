@@ -2,8 +2,8 @@
 //! Beside them `consoles` holds what `bmc::memory` says.
 //!
 //! `sessions.json` (mode 0600) holds the tokens of each control plane; `site-keys.json` holds the public key each
-//! site had when it was first used, so that a control plane cannot swap it later. Both are written to a new file
-//! and renamed. Refresh tokens rotate: a lock file keeps two commands from spending the same one.
+//! site had when it was first used, so that a control plane cannot swap it later; `sites.json` holds the site that
+//! `rackhand sites use` chose at each control plane. All are written to a new file and renamed. Refresh tokens rotate: a lock file keeps two commands from spending the same one.
 
 use std::{
     collections::BTreeMap,
@@ -72,6 +72,15 @@ impl Config {
 
     pub fn save_site_keys(&self, keys: &BTreeMap<String, String>) -> Result<()> {
         self.write("site-keys.json", keys)
+    }
+
+    /// Control plane → id of the site that is meant where none is named.
+    pub fn chosen_sites(&self) -> Result<BTreeMap<String, String>> {
+        self.read("sites.json")
+    }
+
+    pub fn save_chosen_sites(&self, sites: &BTreeMap<String, String>) -> Result<()> {
+        self.write("sites.json", sites)
     }
 
     /// Where the consoles that commands have open are remembered.

@@ -20,28 +20,40 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     client::Client,
-    error::{EXIT_CODES, Failure, Result},
-    output::{Column, Output, moment, say},
+    error::{Failure, Result, help},
+    output::{Column, Output, dash, moment, printable_lines, say},
     resolve,
     secret::PasswordSource,
 };
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Credentials by name; nobody can read the passwords.
-    #[command(after_help = EXIT_CODES)]
+    /// Credentials by name; no one can read the passwords.
+    #[command(after_help = help!("credentials list --site lab"))]
     List {
+        /// Name or id of the site; not needed where there is only one.
+        #[arg(long)]
+        site: Option<String>,
+    },
+    /// One credential, with the BMCs it is sealed for.
+    #[command(after_help = help!("credentials show root --site lab"))]
+    Show {
+        /// Name of the credential.
+        name: String,
+        /// Name or id of the site; not needed where there is only one.
         #[arg(long)]
         site: Option<String>,
     },
     /// Store or replace a credential.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("credentials set root --user root --targets-file servers.json", "credentials set ipmi --user admin --target ipmi://10.0.0.7 --password-file secret"))]
     Set(Set),
 }
 
 #[derive(Debug, Args)]
 pub struct Set {
+    /// Name of the credential.
     name: String,
+    /// Name or id of the site; not needed where there is only one.
     #[arg(long)]
     site: Option<String>,
     /// Account on the BMCs.
@@ -50,7 +62,8 @@ pub struct Set {
     #[command(flatten)]
     password: PasswordSource,
     /// A BMC it may be used for, with the key it must show: `https://host[:port]=HEX`; repeat for more.
-    /// `rackhand bmc inspect` prints the key. For IPMI, which has no such key: `ipmi://host[:port]`.
+    /// `rackhand bmc inspect` prints the key. For IPMI, which has no such key: `ipmi://host[:port]`, right after the
+    /// https address of the same BMC.
     #[arg(long = "target", value_name = "URL[=PIN]")]
     targets: Vec<String>,
     /// BMCs it may be used for: a JSON list of objects with `bmc_url` (or `url`), `spki_sha256` and `ipmi`. The file
@@ -65,11 +78,15 @@ pub struct Set {
 const COLUMNS: [Column<Credential>; 6] = [
     Column::new("NAME", |credential: &Credential| credential.name.clone()),
     Column::new("VERSION", |credential| credential.version.to_string()),
-    Column::new("STATE", |credential| if credential.suspended { "suspended" } else { "active" }.to_owned()),
+    Column::new("STATE", |credential| state(credential).to_owned()),
+    Column::new("ADDRESSES", |credential| dash(credential.address_count)),
     Column::new("CREATED", |credential| moment(&credential.created_at)),
-    Column::wide("SITE", |credential| credential.site_id.to_string()),
     Column::wide("ID", |credential| credential.id.to_string()),
 ];
+
+const fn state(credential: &Credential) -> &'static str {
+    if credential.suspended { "suspended" } else { "active" }
+}
 
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
@@ -80,8 +97,39 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let credentials = list(client, &query).await?;
             out.list(&credentials, &COLUMNS, |credential| credential.name.clone())
         }
+        Verb::Show { name, site } => {
+            let site = resolve::site(client, site.as_deref()).await?;
+            let known = list(client, &[("site", site.id.to_string())]).await?;
+            let Some(credential) = known.iter().find(|credential| credential.name == name) else {
+                return Err(Failure::NotFound { what: "credential", name });
+            };
+            out.one(credential, &credential.name, || render(credential, &site))
+        }
         Verb::Set(args) => set(args, client, out).await,
     }
+}
+
+fn render(credential: &Credential, site: &Site) -> String {
+    let addresses = credential.addresses.as_ref().map_or_else(
+        || "not stored; the executors know".to_owned(),
+        |addresses| {
+            let all = credential.address_count.map_or(0, |count| count as usize);
+            let more = all.saturating_sub(addresses.len());
+            let more = (more > 0).then(|| format!("… and {more} more"));
+            addresses.iter().cloned().chain(more).collect::<Vec<_>>().join("\n              ")
+        },
+    );
+    printable_lines(&format!(
+        "credential    {}\nid            {}\nsite          {}\nversion       {}\nstate         {}\n\
+         last refused  {}\ncreated       {}\nsealed for    {addresses}\n",
+        credential.name,
+        credential.id,
+        site.name,
+        credential.version,
+        state(credential),
+        dash(credential.refused_at.as_deref().map(moment)),
+        moment(&credential.created_at),
+    ))
 }
 
 pub async fn list(client: &Client, query: &[(&str, String)]) -> Result<Vec<Credential>> {
@@ -91,6 +139,7 @@ pub async fn list(client: &Client, query: &[(&str, String)]) -> Result<Vec<Crede
 async fn set(args: Set, client: &Client, out: Output) -> Result<()> {
     let targets = targets(&args)?;
     let password = args.password.read(&format!("Password of {} on the BMCs", args.user))?;
+    fits_ipmi(&targets, &args.user, &password)?;
     let site = resolve::site(client, args.site.as_deref()).await?;
     let key = trusted_key(client, &site, args.site_key.as_deref())?;
     let existing = list(client, &[("site", site.id.to_string())]).await?;
@@ -106,14 +155,15 @@ async fn set(args: Set, client: &Client, out: Output) -> Result<()> {
     };
     let sealed = seal(&plain, &key);
     plain.password.zeroize();
-    let body = NewCredential { site_id: site.id, name: args.name, version, sealed: sealed? };
+    let sealed_for = Some(plain.targets);
+    let body = NewCredential { site_id: site.id, name: args.name, version, sealed: sealed?, sealed_for };
     let stored: Credential = client.post(&["v1", "credentials"]).idempotent().body(&body)?.send().await?;
     out.one(&stored, &stored.name, || {
         format!(
             "{} version {} sealed for {} BMCs of {}\n",
             stored.name,
             stored.version,
-            plain.targets.len(),
+            body.sealed_for.as_ref().map_or(0, Vec::len),
             site.name
         )
     })
@@ -135,7 +185,7 @@ fn trusted_key(client: &Client, site: &Site, expected: Option<&str>) -> Result<P
     if let Some(expected) = expected.filter(|expected| *expected != offered) {
         return Err(Failure::Conflict(format!(
             "the control plane offers another key for site {} than the one given:\n  offered {offered}\n  \
-             given   {expected}\nNothing was sealed. Somebody may be trying to read this password.",
+             given   {expected}\nNothing was sealed. Someone may be trying to read this password.",
             site.name
         )));
     }
@@ -190,11 +240,36 @@ struct TargetRow {
     ipmi: Option<String>,
 }
 
+/// Targets in the order of a sealed text: an `ipmi://` address belongs to the BMC of the `https://` address right before
+/// it. What stands alone therefore goes first.
+#[derive(Default)]
+struct InOrder {
+    alone: Vec<CredentialTarget>,
+    others: Vec<CredentialTarget>,
+}
+
+impl InOrder {
+    /// One BMC, with its other address for IPMI where it has one.
+    fn push(&mut self, url: String, spki_sha256: Option<String>, ipmi: Option<String>) {
+        let list = if url.starts_with("ipmi://") { &mut self.alone } else { &mut self.others };
+        list.push(CredentialTarget { url, spki_sha256 });
+        list.extend(ipmi.map(|url| CredentialTarget { url, spki_sha256: None }));
+    }
+
+    fn list(mut self) -> Vec<CredentialTarget> {
+        self.alone.append(&mut self.others);
+        self.alone
+    }
+}
+
 fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
-    let mut targets = Vec::new();
-    for text in &args.targets {
+    let mut targets = InOrder::default();
+    let is_ipmi = |text: &&String| text.starts_with("ipmi://");
+    let mut given = args.targets.iter().peekable();
+    while let Some(text) = given.next() {
         let (url, pin) = text.rsplit_once('=').map_or((text.as_str(), None), |(url, pin)| (url, Some(pin)));
-        targets.push(CredentialTarget { url: url.to_owned(), spki_sha256: pin.map(str::to_owned) });
+        let ipmi = if is_ipmi(&text) { None } else { given.next_if(is_ipmi).cloned() };
+        targets.push(url.to_owned(), pin.map(str::to_owned), ipmi);
     }
     if let Some(path) = &args.targets_file {
         let text = fs::read_to_string(path)
@@ -202,16 +277,16 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
         let rows: Vec<TargetRow> = serde_json::from_str(&text)
             .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
         for row in rows {
-            targets.push(CredentialTarget { url: row.bmc_url, spki_sha256: row.spki_sha256 });
             let ipmi = row.ipmi.map(|address| format!("ipmi://{address}"));
-            targets.extend(ipmi.map(|url| CredentialTarget { url, spki_sha256: None }));
+            targets.push(row.bmc_url, row.spki_sha256, ipmi);
         }
     }
+    let targets = targets.list();
     if targets.is_empty() {
         return Err(Failure::Usage("for which BMCs? give --target or --targets-file".to_owned()));
     }
     for target in &targets {
-        if !is_target(target) {
+        if !target.is_valid() {
             return Err(Failure::Usage(format!(
                 "{}: a target is https://host[:port]=PIN with a pin of 64 lower-case hex digits, or ipmi://host[:port]",
                 target.url
@@ -221,18 +296,24 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
     Ok(targets)
 }
 
-fn is_target(target: &CredentialTarget) -> bool {
-    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    match &target.spki_sha256 {
-        Some(pin) => target.url.starts_with("https://") && pin.len() == 64 && pin.bytes().all(is_hex),
-        None => target.url.starts_with("ipmi://"),
+/// What IPMI cannot carry is found here, and not by the first job (IPMI 2.0, sections 22.28 and 22.30).
+fn fits_ipmi(targets: &[CredentialTarget], user: &str, password: &str) -> Result<()> {
+    let Some(target) = targets.iter().find(|target| target.url.starts_with("ipmi://")) else { return Ok(()) };
+    let too_long = [("a password", password, 20), ("a user name", user, 16)];
+    match too_long.into_iter().find(|(_, text, most)| text.len() > *most) {
+        None => Ok(()),
+        Some((what, text, most)) => Err(Failure::Usage(format!(
+            "{}: {what} has at most {most} bytes over IPMI, this one has {}; nothing was sealed",
+            target.url,
+            text.len()
+        ))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crypto_box::SecretKey;
-    use rackhand_schema::id::SiteId;
+    use rackhand_schema::{id::SiteId, server::Coverage};
 
     use super::*;
 
@@ -259,15 +340,53 @@ mod tests {
         assert!(other.unseal(&BASE64_STANDARD.decode(&sealed).unwrap()).is_err());
     }
 
+    /// As `rackhand-executor pins` writes the file: a BMC without Redfish after one with it.
     #[test]
-    fn a_target_has_a_pin_unless_it_is_spoken_to_over_ipmi() {
-        let fits = |url: &str, pin: Option<&str>| {
-            is_target(&CredentialTarget { url: url.into(), spki_sha256: pin.map(str::to_owned) })
-        };
+    fn a_bmc_of_its_own_is_not_sealed_as_the_ipmi_of_the_one_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("servers.json");
         let pin = "0".repeat(64);
-        assert!(fits("https://10.0.0.1", Some(&pin)) && fits("ipmi://10.0.0.1", None));
-        assert!(!fits("https://10.0.0.1", None) && !fits("https://10.0.0.1", Some("0")));
-        assert!(!fits("ipmi://10.0.0.1", Some(&pin)) && !fits("10.0.0.1", None));
+        let rows = serde_json::json!([
+            {"bmc_url": "https://10.0.0.1", "spki_sha256": pin},
+            {"bmc_url": "ipmi://10.0.0.2"},
+            {"bmc_url": "https://10.0.0.3", "spki_sha256": pin, "ipmi": "10.0.0.4"},
+            {"bmc_url": "ipmi://10.0.0.5"},
+        ]);
+        fs::write(&file, rows.to_string()).unwrap();
+        let targets = targets(&Set {
+            name: "bmc".into(),
+            site: None,
+            user: "root".into(),
+            password: PasswordSource::default(),
+            targets: [format!("https://10.0.0.6={pin}"), "ipmi://10.0.0.7".into(), "ipmi://10.0.0.8".into()]
+                .into(),
+            targets_file: Some(file),
+            site_key: None,
+        })
+        .unwrap();
+        let coverage = Coverage::of(&targets);
+        let beside = |url: &str, ipmi: &str| coverage.at(url, None, Some(ipmi)).unwrap().ipmi;
+        assert!(beside("https://10.0.0.3", "10.0.0.4") && beside("https://10.0.0.6", "10.0.0.7"));
+        for https in ["https://10.0.0.1", "https://10.0.0.3", "https://10.0.0.6"] {
+            for alone in ["10.0.0.2", "10.0.0.5", "10.0.0.8"] {
+                assert!(!beside(https, alone), "{https} {alone}");
+                assert!(coverage.at(&format!("ipmi://{alone}"), None, None).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn what_ipmi_cannot_carry_is_not_sealed() {
+        let over = |url: &str, user: &str, password: &str| {
+            let target = CredentialTarget { url: url.into(), spki_sha256: None };
+            fits_ipmi(&[target], user, password).map_err(|error| error.to_string())
+        };
+        assert!(over("ipmi://10.0.0.1", "root", &"x".repeat(20)).is_ok());
+        assert!(over("https://10.0.0.1", "root", &"x".repeat(64)).is_ok());
+        let error = over("ipmi://10.0.0.1", "root", &"x".repeat(21)).unwrap_err();
+        assert!(error.contains("a password has at most 20 bytes over IPMI, this one has 21"), "{error}");
+        assert!(!error.contains("xxx"), "{error}");
+        assert!(over("ipmi://10.0.0.1", &"u".repeat(17), "x").is_err());
     }
 
     #[test]

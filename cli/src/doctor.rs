@@ -97,11 +97,32 @@ async fn examine(client: &Client, report: &mut Report) {
     }
 }
 
+/// A name as a shell takes it in one piece.
+pub fn quoted(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match !name.is_empty() && name.bytes().all(plain) {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', r"'\''")),
+    }
+}
+
 async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
     let name = format!("site {}", site.name);
     let id = site.id.to_string();
     match (site.executors_online, &site.public_key) {
-        (0, _) => report.add(&name, Verdict::Failed, "no executor online: nothing can be done there"),
+        (0, None) => report.add(
+            &name,
+            Verdict::Failed,
+            format!(
+                "no executor yet; `rackhand executors enrol-token --site {}` admits one",
+                quoted(&site.name)
+            ),
+        ),
+        (0, Some(_)) => report.add(
+            &name,
+            Verdict::Failed,
+            "no executor online, so no job runs there; start one with `rackhand-executor run --data DIR`",
+        ),
         (_, None) => report.add(&name, Verdict::Failed, "no site key: credentials cannot be sealed"),
         (online, Some(_)) => report.add(&name, Verdict::Ok, format!("{online} executors online")),
     }
@@ -115,7 +136,7 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
                     &name,
                     Verdict::Warning,
                     format!(
-                        "{} waits for its fingerprint to be confirmed: `rackhand-executor confirm` on another",
+                        "{} waits for its fingerprint to be confirmed: run `rackhand-executor confirm` on an active executor",
                         executor.name
                     ),
                 );

@@ -20,8 +20,10 @@ pub mod exit {
     pub const INTERRUPTED: u8 = 130;
 }
 
-/// Printed at the end of every help text.
-pub const EXIT_CODES: &str = "\
+/// The exit codes as text, for [`help`].
+macro_rules! exit_codes {
+    () => {
+        "\
 Exit codes:
   0    done
   1    failure
@@ -29,14 +31,33 @@ Exit codes:
   3    not found
   4    not signed in, or the credential was refused
   5    signed in, but another role is needed
-  6    conflict: somebody changed it, or the plan is stale
+  6    conflict: someone changed it, or the plan is stale
   7    partial success: some targets did not succeed
   8    timed out
-  130  interrupted";
+  130  interrupted"
+    };
+}
+
+/// The end of a help text: examples, without the name of this command, then the exit codes.
+macro_rules! help {
+    ($($example:literal),+ $(,)?) => {
+        concat!(
+            "Examples:\n",
+            $("  rackhand ", $example, "\n",)+
+            "\n",
+            $crate::error::exit_codes!()
+        )
+    };
+}
+
+pub(crate) use {exit_codes, help};
+
+/// Printed at the end of every help text without examples.
+pub const EXIT_CODES: &str = exit_codes!();
 
 #[derive(Debug, Error)]
 pub enum Failure {
-    /// The command line asks for something that makes no sense.
+    /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
     /// The control plane answered with a problem.
@@ -44,14 +65,20 @@ pub enum Failure {
     Problem(Box<Problem>),
     #[error("cannot reach {url}: {detail}")]
     Unreachable { url: String, detail: String },
+    /// The port is closed.
+    #[error("cannot reach {0}: connection refused")]
+    NotListening(String),
     #[error("{0} did not answer in time")]
     NoAnswer(String),
-    #[error("{url} answered something else than Rackhand would: {detail}")]
+    #[error("{url} does not look like a Rackhand server: {detail}")]
     Foreign { url: String, detail: String },
     #[error("not signed in; run `rackhand login URL`")]
     NotSignedIn,
     #[error("there is no {what} `{name}`")]
     NotFound { what: &'static str, name: String },
+    /// No one thing is missing: the whole choice is empty.
+    #[error("{0}")]
+    NothingChosen(String),
     #[error("{0}")]
     Conflict(String),
     #[error("{0}")]
@@ -62,6 +89,9 @@ pub enum Failure {
     TimedOut(String),
     #[error("interrupted")]
     Interrupted,
+    /// The same, and what goes on without this command.
+    #[error("interrupted; {0}")]
+    Left(String),
     #[error("{0}")]
     Other(String),
     #[error("{context}: {source}")]
@@ -77,11 +107,11 @@ impl Failure {
         match self {
             Self::Usage(_) => exit::USAGE,
             Self::NotSignedIn | Self::Refused(_) => exit::NOT_AUTHENTICATED,
-            Self::NotFound { .. } => exit::NOT_FOUND,
+            Self::NotFound { .. } | Self::NothingChosen(_) => exit::NOT_FOUND,
             Self::Conflict(_) => exit::CONFLICT,
             Self::Partial(_) => exit::PARTIAL,
             Self::TimedOut(_) | Self::NoAnswer(_) => exit::TIMEOUT,
-            Self::Interrupted => exit::INTERRUPTED,
+            Self::Interrupted | Self::Left(_) => exit::INTERRUPTED,
             Self::Problem(problem) => match problem.status {
                 401 => exit::NOT_AUTHENTICATED,
                 403 => exit::FORBIDDEN,
@@ -97,7 +127,7 @@ impl Failure {
     /// Whether the same request may succeed a little later.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::NoAnswer(_) => true,
+            Self::Unreachable { .. } | Self::NotListening(_) | Self::NoAnswer(_) => true,
             Self::Problem(problem) => matches!(problem.status, 429 | 502..=504),
             _ => false,
         }
@@ -105,10 +135,25 @@ impl Failure {
 
     /// What could be done next, when the text itself does not say.
     pub fn hint(&self) -> Option<String> {
-        let Self::Problem(problem) = self else { return None };
+        let problem = match self {
+            Self::Problem(problem) => problem,
+            Self::NotFound { what: "run", .. } => {
+                return Some("`rackhand runs list JOB -o wide` shows them".to_owned());
+            }
+            Self::NotListening(_) => {
+                return Some("check that it is running, and that host and port are right".to_owned());
+            }
+            Self::NotFound { what, .. } => {
+                return Some(format!("`rackhand {what}s list` shows the ones you may see"));
+            }
+            _ => return None,
+        };
         match ErrorCode::parse(&problem.code) {
             Some(ErrorCode::NotSignedIn | ErrorCode::SessionEnded | ErrorCode::RefreshReused) => {
                 Some("run `rackhand login URL` again".to_owned())
+            }
+            Some(ErrorCode::SiteInUse) => {
+                Some("`rackhand sites set SITE --hardware-paused true` pauses them".to_owned())
             }
             Some(ErrorCode::PlanStale) => {
                 Some("read the plan again with `rackhand jobs show JOB`, then approve its digest".to_owned())
@@ -124,7 +169,8 @@ impl Failure {
 
 fn problem_text(problem: &Problem) -> String {
     let mut text = format!("{} [{}]", problem.title, problem.code);
-    if !problem.detail.is_empty() && problem.detail != problem.title {
+    // A detail is a sentence, a title has no full stop.
+    if !problem.detail.is_empty() && problem.detail.trim_end_matches('.') != problem.title {
         text.push_str(": ");
         text.push_str(&problem.detail);
     }
@@ -154,6 +200,21 @@ mod tests {
         assert_eq!(code(ErrorCode::VersionConflict), 6);
         assert_eq!(code(ErrorCode::InvalidRequest), 1);
         assert_eq!(code(ErrorCode::Internal), 1);
+    }
+
+    #[test]
+    fn a_detail_that_repeats_the_title_is_said_once() {
+        let problem = Problem::new(ErrorCode::InvalidCredentials, "E-mail or password is wrong.");
+        let said = Failure::Problem(Box::new(problem)).to_string();
+        assert_eq!(said, "E-mail or password is wrong [invalid-credentials]");
+    }
+
+    #[test]
+    fn a_missing_thing_names_the_list_to_look_in() {
+        for what in ["site", "server", "executor", "credential", "user", "job"] {
+            let hint = Failure::NotFound { what, name: "x".to_owned() }.hint().unwrap();
+            assert!(hint.starts_with(&format!("`rackhand {what}s list`")), "{hint}");
+        }
     }
 
     #[test]

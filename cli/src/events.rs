@@ -4,33 +4,33 @@
 //! nothing in between, also over an outage of the control plane.
 
 use clap::{Args, Subcommand};
-use rackhand_schema::{
-    event::{Event, EventPage},
-    id::RunId,
-};
+use rackhand_schema::event::{Event, EventPage};
 
 use crate::{
     client::{Away, Client},
-    error::{EXIT_CODES, Failure, Result},
-    output::{Column, Format, Output, moment, word, write_stdout},
+    error::{Failure, Result, help},
+    output::{Column, Format, Output, moment, printable, word, write_stdout},
     resolve,
 };
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// The latest events; with `--follow` also those to come.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("events tail --job 01a2225e --follow"))]
     Tail(Tail),
 }
 
 #[derive(Debug, Args)]
 pub struct Tail {
+    /// Only events of this site.
     #[arg(long)]
     site: Option<String>,
+    /// Only events of this job: its id or the beginning of it.
     #[arg(long, value_name = "ID")]
     job: Option<String>,
+    /// Only events of this run: its id or the beginning of it.
     #[arg(long, value_name = "ID")]
-    run: Option<RunId>,
+    run: Option<String>,
     /// Name, service tag or id.
     #[arg(long)]
     server: Option<String>,
@@ -68,7 +68,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         None => latest(client, &query, args.limit).await?,
     };
     if !args.follow {
-        return out.list(&events, &COLUMNS, |event| event.cursor.clone());
+        return out.list_matching("event", &events, &COLUMNS, |event| event.cursor.clone());
     }
     print(&events, out)?;
     let mut away = Away::default();
@@ -138,9 +138,11 @@ impl Tail {
         let mut query = Vec::new();
         query.extend(site.map(|site| ("site", site.to_string())));
         if let Some(job) = &self.job {
-            query.push(("job", resolve::job(job)?.to_string()));
+            query.push(("job", resolve::job(client, job).await?.to_string()));
         }
-        query.extend(self.run.map(|run| ("run", run.to_string())));
+        if let Some(run) = &self.run {
+            query.push(("run", resolve::run(client, run).await?.to_string()));
+        }
         if let Some(server) = &self.server {
             query.push(("server", resolve::server(client, server, site).await?.to_string()));
         }
@@ -186,7 +188,7 @@ fn line(event: &Event) -> String {
         event.actor,
         message(event)
     );
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    printable(&text)
 }
 
 fn message(event: &Event) -> String {
@@ -204,7 +206,7 @@ mod tests {
         let event: Event = serde_json::from_value(json!({
             "cursor": "7-1", "at": "2026-01-02T03:04:05.6Z", "kind": "run.log", "level": "warn",
             "message": "two\nlines\u{1b}[31m", "site_id": null, "job_id": null, "run_id": null,
-            "server_id": null, "trace_id": null, "actor": "executor-1", "late": true, "data": {}, "hash": "",
+            "server_id": null, "trace_id": null, "actor": "executor-1", "late": true, "data": {},
         }))
         .unwrap();
         assert_eq!(

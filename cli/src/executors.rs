@@ -8,7 +8,7 @@ use rackhand_schema::{
 
 use crate::{
     client::Client,
-    error::{EXIT_CODES, Failure, Result},
+    error::{Result, help},
     output::{Column, Output, dash, moment, say, word},
     resolve,
 };
@@ -16,22 +16,25 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Executors, whether they are online and what they hold.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("executors list --site lab"))]
     List {
+        /// Only executors of this site.
         #[arg(long)]
         site: Option<String>,
     },
     /// Print a one-time token with which one executor may join a site.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("executors enrol-token --site lab"))]
     EnrolToken {
+        /// Name or id of the site; not needed where there is only one.
         #[arg(long)]
         site: Option<String>,
     },
     /// Shut an executor out for good.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("executors revoke executor-2 --site lab"))]
     Revoke {
         /// Its name or id.
         executor: String,
+        /// Name or id of the site; not needed where there is only one.
         #[arg(long)]
         site: Option<String>,
     },
@@ -71,7 +74,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::Revoke { executor, site } => {
             let id: ExecutorId = match executor.parse() {
                 Ok(id) => id,
-                Err(_) => one(&list(client, site.as_deref()).await?, &executor)?,
+                Err(_) => resolve::executor(&list(client, site.as_deref()).await?, &executor)?,
             };
             client.delete(&["v1", "executors", &id.to_string()]).done().await?;
             say(format!("revoked {executor}"));
@@ -84,13 +87,4 @@ pub async fn list(client: &Client, site: Option<&str>) -> Result<Vec<Executor>> 
     let site = resolve::site_id(client, site).await?;
     let query: Vec<(&str, String)> = site.map(|site| ("site", site.to_string())).into_iter().collect();
     client.all(&["v1", "executors"], &query, None).await
-}
-
-fn one(executors: &[Executor], name: &str) -> Result<ExecutorId> {
-    let mut named = executors.iter().filter(|executor| executor.name == name);
-    match (named.next(), named.next()) {
-        (None, _) => Err(Failure::NotFound { what: "executor", name: name.to_owned() }),
-        (Some(found), None) => Ok(found.id),
-        _ => Err(Failure::Usage(format!("several executors are called `{name}`; give --site or the id"))),
-    }
 }

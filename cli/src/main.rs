@@ -4,6 +4,7 @@
 //! itself. Data goes to stdout, everything else to stderr; the exit code says how it ended (`error::exit`).
 
 mod args;
+mod audit;
 mod auth;
 mod bmc;
 mod client;
@@ -20,11 +21,13 @@ mod runs;
 mod secret;
 mod servers;
 mod sites;
+mod users;
 mod version;
 
-use std::process::ExitCode;
+use std::{pin::pin, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory as _, Parser as _};
+use tokio::time::timeout;
 
 use crate::{
     args::{Cli, Command, Global},
@@ -70,18 +73,22 @@ async fn run(cli: Cli) -> Result<()> {
     if let Command::Bmc(verb) = cli.command {
         return bmc::run(verb, cli.global.output()).await;
     }
+    // From here on, and not only when it is first waited for.
+    let mut interrupts = output::interrupts()?;
+    let mut work = pin!(dispatch(cli.command, &cli.global));
     tokio::select! {
         biased;
-        result = dispatch(cli.command, &cli.global) => result,
-        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+        result = &mut work => result,
+        // The command may have an end of its own for this signal: it is asked once more.
+        _ = interrupts.recv() => timeout(Duration::ZERO, work).await.unwrap_or(Err(Failure::Interrupted)),
     }
 }
 
 async fn dispatch(command: Command, global: &Global) -> Result<()> {
     let out = global.output();
-    let client = || Client::open(Config::locate()?, global.api.as_deref());
+    let client = || Client::open(Config::locate()?, global);
     match command {
-        Command::Login(login) => auth::login(login, global.api.as_deref(), out).await,
+        Command::Login(login) => auth::login(login, global, out).await,
         Command::Logout => auth::logout(&client()?).await,
         Command::Whoami => auth::whoami(&client()?, out).await,
         Command::Version => version::run(client(), out).await,
@@ -92,7 +99,10 @@ async fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Servers(verb) => servers::run(verb, &client()?, out).await,
         Command::Jobs(verb) => jobs::run(verb, &client()?, out).await,
         Command::Runs(verb) => runs::run(verb, &client()?, out).await,
+        Command::Users(verb) => users::run(verb, &client()?, out).await,
+        Command::Password(args) => users::password(args, &client()?).await,
         Command::Events(verb) => events::run(verb, &client()?, out).await,
+        Command::Audit(verb) => audit::run(verb, &client()?, out).await,
         Command::Bmc(verb) => bmc::run(verb, out).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,7 +1,9 @@
 //! Data on stdout, in the form that was asked for; words for people on stderr.
 //!
 //! Tables are cut to the terminal's width only when stdout is a terminal; piped output is complete and has no
-//! colour. CSV cells that a spreadsheet would take for a formula are made inert. JSON is the API's own.
+//! colour. What people type again is never cut: the first column, and ids. CSV cells that a spreadsheet would take for
+//! a formula are made inert; absent values are empty there. JSON is the API's own. No form lets a device's control
+//! characters through.
 
 use std::{
     env,
@@ -10,6 +12,7 @@ use std::{
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Failure, Result};
 
@@ -20,7 +23,7 @@ pub enum Format {
     Table,
     /// Aligned columns, all of them.
     Wide,
-    /// Comma-separated, with a header.
+    /// Comma-separated, with a header; absent values are empty.
     Csv,
     /// The API's JSON.
     Json,
@@ -79,21 +82,47 @@ impl Output {
         Self { colour: false, ..self }
     }
 
-    /// Prints a listing.
+    /// Prints a listing. An empty one says so where people read it, and prints nothing.
     pub fn list<T: Serialize>(
         self,
         items: &[T],
         columns: &[Column<T>],
         name: fn(&T) -> String,
     ) -> Result<()> {
+        self.list_or("nothing to show", items, columns, name)
+    }
+
+    /// The same with other words for an empty one.
+    pub fn list_or<T: Serialize>(
+        self,
+        none: &str,
+        items: &[T],
+        columns: &[Column<T>],
+        name: fn(&T) -> String,
+    ) -> Result<()> {
+        if items.is_empty() && matches!(self.format, Format::Table | Format::Wide) {
+            say(none);
+            return Ok(());
+        }
         write_stdout(&self.render_list(items, columns, name)?)
+    }
+
+    /// The same for what was requested with a filter: `what` is one of the things, such as `server`.
+    pub fn list_matching<T: Serialize>(
+        self,
+        what: &str,
+        items: &[T],
+        columns: &[Column<T>],
+        name: fn(&T) -> String,
+    ) -> Result<()> {
+        self.list_or(&format!("no {what} matches"), items, columns, name)
     }
 
     /// Prints one object: as JSON or by name if asked, else as `text` says.
     pub fn one<T: Serialize>(self, item: &T, name: &str, text: impl FnOnce() -> String) -> Result<()> {
         write_stdout(&match self.format {
             Format::Json => json(item)?,
-            Format::Name => format!("{name}\n"),
+            Format::Name => format!("{}\n", printable_lines(name)),
             Format::Table | Format::Wide | Format::Csv => text(),
         })
     }
@@ -111,7 +140,7 @@ impl Output {
         };
         Ok(match self.format {
             Format::Json => json(&items)?,
-            Format::Name => items.iter().map(|item| format!("{}\n", name(item))).collect(),
+            Format::Name => items.iter().map(|item| format!("{}\n", printable(&name(item)))).collect(),
             Format::Csv => {
                 let (titles, rows) = cells(true);
                 csv(&titles, &rows)
@@ -132,7 +161,11 @@ impl Output {
             }
         }
         if let Some(limit) = self.width {
-            shrink(&mut widths, limit);
+            let is_id = |cell: &String| uuid::Uuid::try_parse(cell).is_ok();
+            let kept =
+                |column: usize| column == 0 || rows.iter().any(|row| row.get(column).is_some_and(is_id));
+            let kept: Vec<bool> = (0..widths.len()).map(kept).collect();
+            shrink(&mut widths, &kept, limit);
         }
         let mut text = String::new();
         let head: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
@@ -178,15 +211,30 @@ pub fn say(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "{}", printable_lines(text.as_ref()));
 }
 
+/// Ctrl-C, from this call on.
+pub fn interrupts() -> Result<Signal> {
+    signal(SignalKind::interrupt()).map_err(|source| Failure::file("cannot listen for signals", source))
+}
+
 pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.to_string()))?;
-    text.push('\n');
-    Ok(text)
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.to_string()))?;
+    // JSON itself escapes only the first 32 characters. The others stand in strings alone, where `\u` may be.
+    let mut escaped = String::with_capacity(text.len() + 1);
+    for letter in text.chars() {
+        match letter {
+            letter if letter != '\n' && is_control(letter) => {
+                escaped.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            }
+            letter => escaped.push(letter),
+        }
+    }
+    escaped.push('\n');
+    Ok(escaped)
 }
 
 /// An absent value in a table.
 pub fn dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+    value.map_or_else(|| ABSENT.to_owned(), |value| value.to_string())
 }
 
 /// The word an enum has in the API.
@@ -207,29 +255,42 @@ pub fn moment(timestamp: &str) -> String {
 
 fn csv(titles: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = titles.join(",");
-    text.push_str("\r\n");
+    text.push('\n');
     for row in rows {
         let cells: Vec<String> = row.iter().map(|cell| csv_cell(cell)).collect();
         text.push_str(&cells.join(","));
-        text.push_str("\r\n");
+        text.push('\n');
     }
     text
 }
 
 fn csv_cell(cell: &str) -> String {
-    let formula = cell.len() > 1 && cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let cell = if formula { format!("'{cell}") } else { cell.to_owned() };
-    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
+    if cell == ABSENT {
+        return String::new();
+    }
+    let cell = printable(cell);
+    let cell = if cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell };
+    if cell.contains([',', '"']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
+}
+
+/// What is absent, in a table.
+const ABSENT: &str = "-";
+
+/// Moves the cursor, colours, rings, or turns around the order of what follows (the bidirectional controls of Unicode,
+/// UAX #9): on a terminal the text would not be what is there.
+fn is_control(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Control characters from a device must not reach a terminal.
 pub fn printable(cell: &str) -> String {
-    cell.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    cell.chars().map(|letter| if is_control(letter) { ' ' } else { letter }).collect()
 }
 
 /// The same for text of several lines.
 pub fn printable_lines(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() && letter != '\n' { ' ' } else { letter }).collect()
+    text.chars().map(|letter| if is_control(letter) && letter != '\n' { ' ' } else { letter }).collect()
 }
 
 fn cut(cell: &str, width: usize) -> String {
@@ -241,10 +302,11 @@ fn cut(cell: &str, width: usize) -> String {
     short
 }
 
-/// Narrows the widest columns until the line fits; none below 8.
-fn shrink(widths: &mut [usize], limit: usize) {
+/// Narrows the widest columns that are not `kept` until the line fits; none below 8.
+fn shrink(widths: &mut [usize], kept: &[bool], limit: usize) {
     while widths.iter().map(|width| width + 2).sum::<usize>() > limit + 2 {
-        match widths.iter_mut().max() {
+        let cut = widths.iter_mut().zip(kept).filter(|(_, kept)| !**kept).map(|(width, _)| width);
+        match cut.max() {
             Some(widest) if *widest > 8 => *widest -= 1,
             _ => return,
         }
@@ -281,11 +343,38 @@ mod tests {
             "control characters do not reach the terminal"
         );
         assert_eq!(render(Format::Name), "bmc-01\nb\n");
-        assert_eq!(
-            render(Format::Csv),
-            "NAME,NOTE\r\nbmc-01,'=1+1\r\nb,\"a \"\"quoted\"\", long note\u{1b}[31m\"\r\n"
-        );
+        assert_eq!(render(Format::Csv), "NAME,NOTE\nbmc-01,'=1+1\nb,\"a \"\"quoted\"\", long note [31m\"\n");
         assert!(render(Format::Json).starts_with("[\n  {\n    \"name\": \"bmc-01\""));
+    }
+
+    #[test]
+    fn no_form_lets_control_characters_through() {
+        let row = Row { name: "\u{9b}31mred\u{202e}", note: "\u{7f}\u{2066}\u{1b}]0;title\u{7}\r\t" };
+        for format in [Format::Table, Format::Wide, Format::Csv, Format::Json, Format::Name] {
+            let out = Output::plain(format);
+            let text = out.render_list(&[&row], &[], |row| row.name.to_owned()).unwrap();
+            assert!(!text.chars().any(|letter| is_control(letter) && letter != '\n'), "{format:?}: {text:?}");
+        }
+        let back: serde_json::Value = serde_json::from_str(&json(&row).unwrap()).unwrap();
+        assert_eq!(
+            (&back["name"], &back["note"]),
+            (&row.name.into(), &row.note.into()),
+            "JSON stays the same data"
+        );
+        assert_eq!((csv_cell("-"), csv_cell("-1")), (String::new(), "'-1".to_owned()));
+    }
+
+    #[test]
+    fn ids_and_names_are_never_cut() {
+        let id = "01920000-0000-7000-8000-000000000001";
+        let row =
+            vec!["a-server-with-a-long-name".to_owned(), id.to_owned(), "a reason of many words".to_owned()];
+        let output = Output { width: Some(60), ..Output::plain(Format::Table) };
+        let table = output.table(&["NAME", "JOB", "REASON"], &[row]);
+        assert!(
+            table.contains("a-server-with-a-long-name  01920000-0000-7000-8000-000000000001  a reaso…"),
+            "{table}"
+        );
     }
 
     #[test]

@@ -2,26 +2,43 @@
 
 use clap::Subcommand;
 use rackhand_schema::{
-    id::RunId,
+    job::Reason,
     run::{EffectState, Run, RunDetail},
 };
 
 use crate::{
+    args::reason,
     client::Client,
-    error::{EXIT_CODES, Result},
+    error::{Result, help},
     jobs::why,
-    output::{Column, Output, dash, moment, printable_lines, word},
+    output::{Column, Output, dash, moment, printable_lines, say, word},
     resolve,
 };
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// The runs of a job.
-    #[command(after_help = EXIT_CODES)]
-    List { job: String },
+    #[command(after_help = help!("runs list 01a2225e -o wide"))]
+    List {
+        /// Its id or the beginning of it; `rackhand jobs list` shows it.
+        job: String,
+    },
     /// A run with its phases and the changes it made on the way.
-    #[command(after_help = EXIT_CODES)]
-    Show { run: RunId },
+    #[command(after_help = help!("runs show 01a2225f"))]
+    Show {
+        /// Its id or the beginning of it; `rackhand runs list JOB -o wide` shows it.
+        run: String,
+    },
+    /// Close a run that no executor works on and that cannot be finished. Its slots are freed; nothing is done to the
+    /// server. It ends `unknown` if it had announced a change, else `cancelled`.
+    #[command(after_help = help!("runs close 01a2225f --reason \"the executor is gone\""))]
+    Close {
+        /// Its id or the beginning of it.
+        run: String,
+        /// Why, at least 3 characters; kept in the audit.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
 }
 
 const COLUMNS: [Column<Run>; 9] = [
@@ -39,13 +56,21 @@ const COLUMNS: [Column<Run>; 9] = [
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
         Verb::List { job } => {
-            let id = resolve::job(&job)?.to_string();
+            let id = resolve::job(client, &job).await?.to_string();
             let runs: Vec<Run> = client.all(&["v1", "jobs", &id, "runs"], &[], None).await?;
             out.list(&runs, &COLUMNS, |run| run.id.to_string())
         }
         Verb::Show { run } => {
+            let run = resolve::run(client, &run).await?;
             let run: RunDetail = client.get(&["v1", "runs", &run.to_string()]).send().await?;
             out.one(&run, &run.run.id.to_string(), || render(&run, out))
+        }
+        Verb::Close { run, reason } => {
+            let run = resolve::run(client, &run).await?;
+            let call = client.post(&["v1", "runs", &run.to_string(), "close"]).body(&Reason { reason })?;
+            let run: Run = call.send().await?;
+            say(format!("run {} is closed: {}", run.id, word(&run.state)));
+            Ok(())
         }
     }
 }

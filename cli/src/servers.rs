@@ -1,65 +1,94 @@
 //! `rackhand servers …`
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use rackhand_schema::{
-    id::SiteId,
-    server::{BulkUpsert, BulkUpsertResult, Credential, Server, ServerSummary},
+    id::{CredentialId, SiteId},
+    server::{BulkUpsert, BulkUpsertResult, Credential, LastFailure, Server, ServerSummary},
 };
 use serde_json::{Value, json};
 
 use crate::{
     client::Client,
     credentials,
-    error::{EXIT_CODES, Failure, Result},
+    error::{Failure, Result, help},
     output::{Column, Output, dash, moment, printable, printable_lines, say, word},
     resolve,
+    secret::confirm,
 };
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// The fleet, filtered.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("servers list --health critical", "servers list --model \"PowerEdge R750\" -o csv"))]
     List {
         #[command(flatten)]
         filter: Filter,
-        /// At most so many.
+        /// Maximum number of servers.
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
     /// One server with its firmware.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("servers show bmc-01"))]
     Show {
         /// Name, service tag or id.
         server: String,
+        /// Name or id of the site; not needed where there is only one.
         #[arg(long)]
         site: Option<String>,
     },
     /// Register a server, or change how its BMC is reached.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("servers add bmc-01 --bmc https://10.0.0.1 --pin HEX --credential root", "servers add bmc-02 --bmc ipmi://10.0.0.2 --credential ipmi --tag rack:7"))]
     Add(Add),
-    /// Register servers from a JSON list of objects with name, bmc_url, ipmi, spki_sha256, tags. A bmc_url is
-    /// `https://host[:port]`, `https://host[:port]/redfish/v1/Systems/<id>` or `ipmi://host[:port]`, ipmi is
-    /// `host[:port]`; each BMC is registered once.
-    #[command(after_help = EXIT_CODES)]
+    /// Register servers from a JSON list of objects with name, bmc_url, ipmi, spki_sha256, credential (its name), tags.
+    /// A bmc_url is `https://host[:port]`, `https://host[:port]/redfish/v1/Systems/<id>` or `ipmi://host[:port]`, ipmi
+    /// is `host[:port]`. One server per BMC: where a Redfish service has several systems, one of them.
+    #[command(after_help = help!("servers import servers.json --credential root"))]
     Import {
+        /// The file; `rackhand-executor pins` makes one.
         file: PathBuf,
+        /// Name or id of the site; not needed where there is only one.
         #[arg(long)]
         site: Option<String>,
         /// The credential of every server that names none.
         #[arg(long, value_name = "NAME")]
         credential: Option<String>,
+        /// Servers that are registered already and have another BMC address in the file have moved there, and an IPMI
+        /// address that the file leaves out is removed. Otherwise they are refused, and the others are registered.
+        #[arg(long)]
+        replace: bool,
     },
-    /// Take a server out of the fleet; nothing is done to the machine.
-    #[command(after_help = EXIT_CODES)]
-    Remove {
+    /// Let executors present the credential to the BMC of a server again, after it was refused or not answered.
+    #[command(after_help = help!("servers try-again bmc-01"))]
+    TryAgain {
         /// Name, service tag or id.
         server: String,
+        /// Name or id of the site; not needed where there is only one.
         #[arg(long)]
         site: Option<String>,
     },
+    /// Take a server out of the fleet; nothing is done to the machine.
+    #[command(after_help = help!("servers remove bmc-01 --yes"))]
+    Remove {
+        /// Name, service tag or id.
+        server: String,
+        /// Name or id of the site; not needed where there is only one.
+        #[arg(long)]
+        site: Option<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
+
+/// The words of the API for [`PowerState`](rackhand_schema::server::PowerState).
+const POWER: [&str; 5] = ["on", "off", "powering_on", "powering_off", "unknown"];
+/// The words of the API for [`Health`](rackhand_schema::server::Health).
+const HEALTH: [&str; 4] = ["ok", "warning", "critical", "unknown"];
 
 /// The filters of the fleet list, also used to choose the targets of a job.
 #[derive(Clone, Debug, Default, Args)]
@@ -71,10 +100,10 @@ pub struct Filter {
     #[arg(short, long, value_name = "TEXT")]
     query: Option<String>,
     /// Only servers in this power state.
-    #[arg(long, value_name = "on|off|…")]
+    #[arg(long, value_name = "STATE", value_parser = POWER)]
     power: Option<String>,
     /// Only servers of this health.
-    #[arg(long, value_name = "ok|warning|critical|unknown")]
+    #[arg(long, value_name = "HEALTH", value_parser = HEALTH)]
     health: Option<String>,
     /// Only servers whose BMC is an `idrac8`, `idrac9`, `idrac10`, …
     #[arg(long)]
@@ -88,11 +117,19 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether anything but the site is asked for.
+    /// Whether it says more than the site.
     pub fn is_narrow(&self) -> bool {
         [&self.query, &self.power, &self.health, &self.generation, &self.model, &self.tag]
             .into_iter()
             .any(Option::is_some)
+    }
+
+    /// What to say where no filter was given and there is no server.
+    fn none(&self) -> String {
+        match &self.site {
+            Some(site) => none_in(site),
+            None => format!("there are no servers; {REGISTER}"),
+        }
     }
 
     pub async fn list(&self, client: &Client, limit: Option<usize>) -> Result<Vec<ServerSummary>> {
@@ -113,17 +150,26 @@ impl Filter {
     }
 }
 
+const REGISTER: &str = "`rackhand servers import FILE` registers them";
+
+/// What to say of a site without servers.
+pub fn none_in(site: &str) -> String {
+    format!("site {site} has no servers; {REGISTER}")
+}
+
 #[derive(Debug, Args)]
 pub struct Add {
+    /// Name of the server.
     name: String,
     /// `https://host[:port]`; where the BMC has several systems, `https://host[:port]/redfish/v1/Systems/<id>`;
     /// where it has no Redfish, `ipmi://host[:port]`
     #[arg(long, value_name = "URL")]
     bmc: String,
-    /// The same BMC's address for IPMI: what Redfish cannot do or does not answer is then tried that way. The
+    /// The same BMC's address for IPMI, used when Redfish is unreachable or does not support the operation. The
     /// credential must name `ipmi://host[:port]`, too.
     #[arg(long, value_name = "HOST[:PORT]")]
     ipmi: Option<String>,
+    /// Name or id of the site; not needed where there is only one.
     #[arg(long)]
     site: Option<String>,
     /// Name of the credential.
@@ -132,11 +178,51 @@ pub struct Add {
     /// Key the BMC must show; `rackhand bmc inspect` prints it.
     #[arg(long, value_name = "HEX")]
     pin: Option<String>,
+    /// A tag; repeat for more.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// The server of this name has moved to another BMC address.
+    #[arg(long)]
+    replace: bool,
 }
 
-const COLUMNS: [Column<ServerSummary>; 14] = [
+impl Add {
+    /// What a new address means for the credential.
+    fn moved(&self) -> Option<String> {
+        let name = self.credential.as_ref().filter(|_| self.replace)?;
+        Some(format!(
+            "executors present {name} only to addresses that it was sealed for. If {} is not one of them, seal it \
+             again with `rackhand credentials set {name}`",
+            self.bmc
+        ))
+    }
+
+    /// What a plan will block this server for, and the way out.
+    fn incomplete(&self) -> Option<String> {
+        let mut missing = Vec::new();
+        let mut first = Vec::new();
+        if self.pin.is_none() && !self.bmc.starts_with("ipmi://") {
+            missing.push(("TLS key", "--pin HEX"));
+            first.push(format!("`rackhand-executor pins {}` at the site prints the key", self.bmc));
+        }
+        if self.credential.is_none() {
+            missing.push(("credential", "--credential NAME"));
+            first.push("`rackhand credentials set NAME` makes a credential".to_owned());
+        }
+        let (what, flags): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+        (!what.is_empty()).then(|| {
+            format!(
+                "{} has no {}: every plan leaves it blocked. {}; then run this command again with {}",
+                self.name,
+                what.join(" and no "),
+                first.join(", "),
+                flags.join(" ")
+            )
+        })
+    }
+}
+
+const COLUMNS: [Column<ServerSummary>; 15] = [
     Column::new("NAME", |server: &ServerSummary| server.name.clone()),
     Column::new("MODEL", |server| dash(server.model.as_deref())),
     Column::new("SERVICE TAG", |server| dash(server.service_tag.as_deref())),
@@ -150,6 +236,7 @@ const COLUMNS: [Column<ServerSummary>; 14] = [
     Column::wide("SITE", |server| server.site.clone()),
     Column::wide("TAGS", |server| server.tags.join(" ")),
     Column::wide("JOB", |server| dash(server.active_job)),
+    Column::wide("LAST FAILURE", |server| dash(server.last_failure.as_ref().map(|last| &last.code))),
     Column::wide("ID", |server| server.id.to_string()),
 ];
 
@@ -157,7 +244,10 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
         Verb::List { filter, limit } => {
             let servers = filter.list(client, limit).await?;
-            out.list(&servers, &COLUMNS, |server| server.name.clone())
+            match filter.is_narrow() {
+                true => out.list_matching("server", &servers, &COLUMNS, |server| server.name.clone()),
+                false => out.list_or(&filter.none(), &servers, &COLUMNS, |server| server.name.clone()),
+            }
         }
         Verb::Show { server, site } => {
             let site = resolve::site_id(client, site.as_deref()).await?;
@@ -168,29 +258,34 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::Add(add) => {
             let site = resolve::site(client, add.site.as_deref()).await?.id;
             let credential = credential_id(client, site, add.credential.as_deref()).await?;
+            let notes = [add.incomplete(), add.moved()];
             let row = json!({
                 "name": add.name, "bmc_url": add.bmc, "ipmi": add.ipmi, "spki_sha256": add.pin, "tags": add.tags,
                 "credential_id": credential,
             });
-            upsert(client, site, vec![row], out).await
+            upsert(client, site, vec![row], add.replace, out).await?;
+            notes.into_iter().flatten().for_each(say);
+            Ok(())
         }
-        Verb::Import { file, site, credential } => {
+        Verb::Import { file, site, credential, replace } => {
             let text = fs::read_to_string(&file)
                 .map_err(|source| Failure::file(format!("cannot read {}", file.display()), source))?;
-            let mut rows: Vec<Value> = serde_json::from_str(&text)
-                .map_err(|error| Failure::Usage(format!("{}: not a JSON list: {error}", file.display())))?;
+            let mut rows = rows_of(&file, &text)?;
             let site = resolve::site(client, site.as_deref()).await?.id;
-            let credential = credential_id(client, site, credential.as_deref()).await?;
-            if let Some(id) = credential {
-                for row in rows.iter_mut().filter_map(Value::as_object_mut) {
-                    row.entry("credential_id").or_insert_with(|| json!(id));
-                }
-            }
-            upsert(client, site, rows, out).await
+            name_credentials(client, site, &mut rows, credential.as_deref()).await?;
+            upsert(client, site, rows, replace, out).await
         }
-        Verb::Remove { server, site } => {
+        Verb::TryAgain { server, site } => {
             let site = resolve::site_id(client, site.as_deref()).await?;
             let id = resolve::server(client, &server, site).await?;
+            client.post(&["v1", "servers", &id.to_string(), "credential", "try-again"]).done().await?;
+            say(format!("the credential of {server} may be presented again"));
+            Ok(())
+        }
+        Verb::Remove { server, site, yes } => {
+            let site = resolve::site_id(client, site.as_deref()).await?;
+            let id = resolve::server(client, &server, site).await?;
+            confirm(yes, &format!("{server} leaves the fleet; the machine itself stays as it is."))?;
             client.delete(&["v1", "servers", &id.to_string()]).done().await?;
             say(format!("removed {server}"));
             Ok(())
@@ -198,21 +293,98 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     }
 }
 
-async fn credential_id(
-    client: &Client,
-    site: SiteId,
-    name: Option<&str>,
-) -> Result<Option<rackhand_schema::id::CredentialId>> {
+/// The entries of a servers file.
+fn rows_of(file: &Path, text: &str) -> Result<Vec<Value>> {
+    let file = file.display();
+    match serde_json::from_str(text) {
+        Ok(Value::Array(rows)) if rows.is_empty() => {
+            Err(Failure::Usage(format!("{file}: the list is empty; nothing was registered")))
+        }
+        Ok(Value::Array(rows)) => Ok(rows),
+        Ok(_) => Err(Failure::Usage(format!(
+            "{file}: a JSON list of servers is required, such as [{{\"name\": \"bmc-01\", \"bmc_url\": \
+             \"https://10.0.0.1\"}}]; nothing was registered"
+        ))),
+        Err(error) => {
+            Err(Failure::Usage(format!("{file} is not valid JSON: {error}; nothing was registered")))
+        }
+    }
+}
+
+async fn credential_id(client: &Client, site: SiteId, name: Option<&str>) -> Result<Option<CredentialId>> {
     let Some(name) = name else { return Ok(None) };
-    let all: Vec<Credential> = credentials::list(client, &[("site", site.to_string())]).await?;
-    let found = all.into_iter().find(|credential| credential.name == name);
+    Ok(Some(named(&credentials_of(client, site).await?, name)?))
+}
+
+async fn credentials_of(client: &Client, site: SiteId) -> Result<Vec<Credential>> {
+    credentials::list(client, &[("site", site.to_string())]).await
+}
+
+fn named(credentials: &[Credential], name: &str) -> Result<CredentialId> {
+    let found = credentials.iter().find(|credential| credential.name == name);
     found
-        .map(|credential| Some(credential.id))
+        .map(|credential| credential.id)
         .ok_or_else(|| Failure::NotFound { what: "credential", name: name.to_owned() })
 }
 
+/// In each row the id of the credential that it names, else of `common`. Nothing is stored if one is not there.
+async fn name_credentials(
+    client: &Client,
+    site: SiteId,
+    rows: &mut [Value],
+    common: Option<&str>,
+) -> Result<()> {
+    if common.is_none() && !rows.iter().any(|row| row.get("credential").is_some()) {
+        return Ok(());
+    }
+    let known = credentials_of(client, site).await?;
+    let mut wrong = Vec::new();
+    for index in 0..rows.len() {
+        let place = entry(rows, index);
+        let Some(row) = rows.get_mut(index).and_then(Value::as_object_mut) else { continue };
+        let own = row.remove("credential");
+        if own.is_some() && row.contains_key("credential_id") {
+            wrong.push(format!("{place}: give either credential or credential_id"));
+            continue;
+        }
+        let name = match &own {
+            Some(Value::String(name)) => Some(name.as_str()),
+            Some(Value::Null) => None,
+            Some(_) => {
+                wrong.push(format!("{place}: credential is a name"));
+                continue;
+            }
+            None => common,
+        };
+        if let Some(name) = name.filter(|_| !row.contains_key("credential_id")) {
+            match named(&known, name) {
+                Ok(id) => drop(row.insert("credential_id".to_owned(), json!(id))),
+                Err(failure) => wrong.push(format!("{place}: {failure}")),
+            }
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Usage(format!("nothing was registered:\n  {}", wrong.join("\n  ")))),
+    }
+}
+
+/// An entry of the file as people find it: counted from 1, with its name.
+fn entry(rows: &[Value], index: usize) -> String {
+    match rows.get(index).and_then(|row| row.get("name")).and_then(Value::as_str) {
+        Some(name) => format!("entry {} ({name})", index + 1),
+        None => format!("entry {}", index + 1),
+    }
+}
+
 /// Stores rows in portions; one bad row does not keep the others out.
-async fn upsert(client: &Client, site_id: SiteId, rows: Vec<Value>, out: Output) -> Result<()> {
+async fn upsert(
+    client: &Client,
+    site_id: SiteId,
+    rows: Vec<Value>,
+    replace: bool,
+    out: Output,
+) -> Result<()> {
     const PORTION: usize = 500;
     let count = rows.len();
     let mut sum = BulkUpsertResult {
@@ -223,7 +395,7 @@ async fn upsert(client: &Client, site_id: SiteId, rows: Vec<Value>, out: Output)
         ids: std::collections::BTreeMap::new(),
     };
     for (portion, servers) in rows.chunks(PORTION).enumerate() {
-        let body = BulkUpsert { site_id, servers: servers.to_vec() };
+        let body = BulkUpsert { site_id, servers: servers.to_vec(), replace };
         let call = client.post(&["v1", "servers", "bulk"]).idempotent();
         let mut result: BulkUpsertResult = call.body(&body)?.send().await?;
         for refused in &mut result.refused {
@@ -236,7 +408,7 @@ async fn upsert(client: &Client, site_id: SiteId, rows: Vec<Value>, out: Output)
         sum.ids.append(&mut result.ids);
     }
     for refused in &sum.refused {
-        say(format!("refused: item {}: {}", refused.index, refused.detail));
+        say(format!("refused: {}: {}", entry(&rows, refused.index), refused.detail));
     }
     let names: Vec<&str> = sum.ids.keys().map(String::as_str).collect();
     out.one(&sum, &names.join("\n"), || {
@@ -255,13 +427,23 @@ async fn upsert(client: &Client, site_id: SiteId, rows: Vec<Value>, out: Output)
     }
 }
 
+/// When, what, and the words of who noticed.
+fn failure(last: &LastFailure) -> String {
+    format!("{} {}: {}", moment(&last.at), last.code, last.detail)
+}
+
+/// The version of a piece of firmware, with the state in which it does not run.
+pub fn version(version: Option<&str>, inactive: Option<&str>) -> String {
+    inactive.map_or_else(|| dash(version), |state| format!("{} ({state})", dash(version)))
+}
+
 fn render(server: &Server, out: Output) -> String {
     let summary = &server.summary;
     let mut text = format!(
         "server        {}\nid            {}\nsite          {}\nvendor        {}\nmodel         {}\n\
          service tag   {}\ngeneration    {}\npower         {}\nhealth        {}\nBMC           {}\n\
-         IPMI          {}\nBMC version   {}\nBMC key       {}\nowner         {}\ntags          {}\nlast read     {}\n\
-         active job    {}\ncapabilities  {}\n",
+         IPMI          {}\nBMC version   {}\nBMC key       {}\ncredential    {}\nowner         {}\ntags          {}\n\
+         last read     {}\nlast failure  {}\nactive job    {}\ncapabilities  {}\n",
         summary.name,
         summary.id,
         summary.site,
@@ -275,9 +457,11 @@ fn render(server: &Server, out: Output) -> String {
         dash(server.bmc.ipmi.as_deref()),
         dash(summary.bmc_version.as_deref()),
         dash(server.bmc.spki_sha256.as_deref()),
-        dash(server.bmc.owner),
+        dash(server.bmc.credential.as_deref()),
+        dash(server.bmc.owner_name.as_deref()),
         if summary.tags.is_empty() { "-".to_owned() } else { summary.tags.join(" ") },
         summary.seen_at.as_deref().map_or_else(|| "never".to_owned(), moment),
+        dash(summary.last_failure.as_ref().map(failure)),
         dash(summary.active_job),
         if server.capabilities.is_empty() { "-".to_owned() } else { server.capabilities.join(" ") },
     );
@@ -288,7 +472,12 @@ fn render(server: &Server, out: Output) -> String {
             .iter()
             .map(|part| {
                 let updateable = if part.updateable { "yes" } else { "no" };
-                vec![part.key.clone(), part.version.clone(), updateable.to_owned(), part.name.clone()]
+                vec![
+                    part.key.clone(),
+                    version(Some(&part.version), part.inactive.as_deref()),
+                    updateable.to_owned(),
+                    part.name.clone(),
+                ]
             })
             .collect();
         text.push('\n');
@@ -316,8 +505,13 @@ mod tests {
             "service_tag": "ABC1234", "generation": "idrac9", "bios_version": "1.8.2",
             "bmc_version": "6.00.30.00", "power": "on", "health": "warning", "tags": ["rack:7"],
             "seen_at": "2026-01-02T03:04:05.678901Z", "active_job": null,
+            "last_failure": {"run_id": "01920000-0000-7000-8000-000000000008",
+                "job_id": "01920000-0000-7000-8000-000000000007", "at": "2026-01-03T03:04:05Z",
+                "code": "bmc-unreachable", "detail": "bmc-01: no answer for 60 s"},
             "bmc": {"id": "01920000-0000-7000-8000-000000000003", "url": "https://10.0.0.1", "ipmi": "10.0.0.1",
-                    "credential_id": null, "spki_sha256": null, "owner": null, "owner_epoch": 0},
+                    "credential_id": "01920000-0000-7000-8000-000000000004", "credential": "root",
+                    "spki_sha256": null, "owner": "01920000-0000-7000-8000-000000000005",
+                    "owner_name": "executor-1", "owner_epoch": 1},
             "components": [{"key": "BIOS.Setup.1-1", "name": "BIOS", "software_id": "159",
                             "version": "1.8.2", "updateable": true}],
             "capabilities": ["job_queue", "simple_update"],
@@ -330,6 +524,17 @@ mod tests {
     #[test]
     fn a_server_is_shown_with_what_could_not_be_read() {
         insta::assert_snapshot!(render(&sample(), Output::plain(Format::Table)));
+    }
+
+    #[test]
+    fn filters_take_the_words_of_the_api() {
+        use rackhand_schema::server::{Health, PowerState};
+        let power = POWER.map(|word| serde_json::from_value::<PowerState>(word.into()).unwrap());
+        let health = HEALTH.map(|word| serde_json::from_value::<Health>(word.into()).unwrap());
+        assert_eq!(
+            (power.map(|state| word(&state)), health.map(|health| word(&health))),
+            (POWER.map(str::to_owned), HEALTH.map(str::to_owned),)
+        );
     }
 
     #[test]
@@ -348,11 +553,15 @@ mod tests {
         let one = sample().summary;
         let mut other = one.clone();
         other.site = "dc2".into();
-        assert!(resolve::pick(std::slice::from_ref(&one), "bmc-01").is_ok());
-        assert!(resolve::pick(std::slice::from_ref(&one), "ABC1234").is_ok());
-        assert_eq!(resolve::pick(std::slice::from_ref(&one), "bmc-0").unwrap_err().exit_code(), 3);
-        let error = resolve::pick(&[one, other], "bmc-01").unwrap_err();
+        other.site_id = "01920000-0000-7000-8000-000000000009".parse().unwrap();
+        let chosen = Some(other.site_id);
+        assert!(resolve::pick(std::slice::from_ref(&one), "bmc-01", None).is_ok());
+        assert!(resolve::pick(std::slice::from_ref(&one), "ABC1234", None).is_ok());
+        assert_eq!(resolve::pick(std::slice::from_ref(&one), "bmc-0", None).unwrap_err().exit_code(), 3);
+        let both = [one, other];
+        assert_eq!(resolve::pick(&both, "bmc-01", chosen).unwrap(), 1, "the chosen site decides");
+        let error = resolve::pick(&both, "bmc-01", None).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("sites lab, dc2"), "{error}");
+        assert!(error.to_string().contains("sites dc2, lab"), "{error}");
     }
 }

@@ -6,29 +6,51 @@ use rackhand_schema::site::{NewSite, Site, SiteConfig, SiteUpdate};
 use crate::{
     client::Client,
     credentials::key_fingerprint,
-    error::{EXIT_CODES, Failure, Result},
-    output::{Column, Output, moment},
+    doctor::quoted,
+    error::{Failure, Result, help},
+    output::{Column, Output, moment, say},
     resolve,
 };
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// All sites you may see.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("sites list"))]
     List,
     /// One site with its settings and key.
-    #[command(after_help = EXIT_CODES)]
-    Show { site: String },
+    #[command(after_help = help!("sites show lab"))]
+    Show {
+        /// Name or id of the site.
+        site: String,
+    },
     /// Add a site.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("sites create lab --max-mutating-runs 4"))]
     Create {
+        /// Name of the new site.
         name: String,
         #[command(flatten)]
         settings: Settings,
     },
+    /// Remove a site in which nothing ever was.
+    #[command(after_help = help!("sites remove my-closet"))]
+    Remove {
+        /// Name or id of the site.
+        site: String,
+    },
+    /// Choose the site that is meant where none is named.
+    #[command(after_help = help!("sites use lab", "sites use --none"))]
+    Use {
+        /// Name or id of the site.
+        #[arg(required_unless_present = "none")]
+        site: Option<String>,
+        /// Choose none.
+        #[arg(long, conflicts_with = "site")]
+        none: bool,
+    },
     /// Change settings of a site; what is not named stays.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("sites set lab --hardware-paused true"))]
     Set {
+        /// Name or id of the site.
         site: String,
         #[command(flatten)]
         settings: Settings,
@@ -37,16 +59,16 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Settings {
-    /// How long an executor's lease lasts without renewal, milliseconds.
+    /// How long an executor keeps a run without contact to the control plane, milliseconds.
     #[arg(long, value_name = "MS")]
     lease_ttl_ms: Option<u32>,
-    /// At most so many mutating runs at once.
+    /// Maximum number of concurrent runs that change something.
     #[arg(long, value_name = "N")]
     max_mutating_runs: Option<u32>,
-    /// Start no mutating run ("pause hardware operations").
+    /// Start no run that changes something ("pause hardware operations").
     #[arg(long, value_name = "true|false")]
     hardware_paused: Option<bool>,
-    /// Whoever approves a job must not have created it.
+    /// A second person must approve each job.
     #[arg(long, value_name = "true|false")]
     second_person: Option<bool>,
 }
@@ -86,7 +108,33 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::Create { name, settings } => {
             let body = NewSite { name, config: settings.over(SiteConfig::default()) };
             let site: Site = client.post(&["v1", "sites"]).idempotent().body(&body)?.send().await?;
-            out.one(&site, &site.name, || render(&site))
+            out.one(&site, &site.name, || render(&site))?;
+            say(format!(
+                "Next: an executor in its network. `rackhand executors enrol-token --site {}` prints the token with \
+                 which it joins",
+                quoted(&site.name)
+            ));
+            Ok(())
+        }
+        Verb::Remove { site } => {
+            let site = resolve::site(client, Some(&site)).await?;
+            client.delete(&["v1", "sites", &site.id.to_string()]).done().await?;
+            if client.chosen_site()? == Some(site.id) {
+                client.choose_site(None)?;
+            }
+            say(format!("removed {}", site.name));
+            Ok(())
+        }
+        Verb::Use { site, none: _ } => {
+            let Some(named) = site else {
+                client.choose_site(None)?;
+                say("no site is chosen");
+                return Ok(());
+            };
+            let site = resolve::site(client, Some(&named)).await?;
+            client.choose_site(Some(site.id))?;
+            say(format!("{} is the site where none is named", site.name));
+            Ok(())
         }
         Verb::Set { site, settings } => {
             let before = resolve::site(client, Some(&site)).await?;
@@ -108,7 +156,8 @@ fn render(site: &Site) -> String {
     };
     format!(
         "site              {}\nid                {}\nservers           {}\nexecutors online  {}\n\
-         lease             {} ms\nmutating runs     at most {}\nhardware          {}\nsecond person     {}\n\
+         lease             {} ms: how long an executor keeps a run without contact to the control plane\n\
+         changing runs     at most {} at once\nhardware          {}\nsecond person     {}\n\
          key               {key}\ncreated           {}\nversion           {}\n",
         site.name,
         site.id,

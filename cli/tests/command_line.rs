@@ -86,17 +86,27 @@ fn serve(
         None => (404, problem("not-found", 404, "nothing here").to_string()),
     };
     *turn += 1;
-    write!(
+    // A command that was interrupted no longer listens.
+    let _ = write!(
         stream,
         "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
         text.len()
-    )
-    .unwrap();
+    );
 }
 
 fn problem(code: &str, status: u16, detail: &str) -> Value {
     let title = rackhand_schema::ErrorCode::parse(code).unwrap().title();
     json!({"type": format!("/errors/{code}"), "title": title, "status": status, "code": code, "detail": detail})
+}
+
+/// What the control plane says of an item of a bulk request: its own check.
+fn refusal(item: &Value) -> String {
+    rackhand_schema::server::ServerUpsert::from_item(item.clone()).unwrap_err()
+}
+
+fn site(id: &str, name: &str) -> Value {
+    json!({"id": id, "name": name, "config": rackhand_schema::site::SiteConfig::default(), "public_key": null,
+           "servers": 0, "executors_online": 0, "created_at": "2026-01-01T00:00:00Z", "version": 1})
 }
 
 fn me() -> Value {
@@ -121,6 +131,7 @@ impl Home {
             .args(arguments)
             .env("XDG_CONFIG_HOME", self.0.path())
             .env_remove("RACKHAND_API")
+            .env_remove("RACKHAND_CA_FILE")
             .env("COLUMNS", "110")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -175,6 +186,12 @@ fn wrong_usage_ends_2() {
         &["bmc", "inspect", "http://10.0.0.1", "--user", "root", "--password-stdin"],
         &["bmc", "inspect", "https://127.0.0.1", "--user", "root", "--password-stdin", "--pin", "xyz"],
         &["servers", "list", "--json", "-o", "csv"],
+        &["servers", "list", "--power", "onn"],
+        &["servers", "list", "--health", "fine"],
+        &["jobs", "list", "--state", "gone"],
+        &["jobs", "apply", "01920000-0000-7000-8000-000000000009", "--digest", "abcd"],
+        &["jobs", "pause", "01920000-0000-7000-8000-000000000009", "--reason", "x"],
+        &["jobs", "plan", "power", "--action", "power-off", "--all", "--reason", "a test"],
     ] {
         let output = home.run(arguments, "secret\n");
         assert_eq!(
@@ -207,7 +224,8 @@ fn an_absent_server_ends_1_and_is_named() {
     exit 1
     --- stdout
     --- stderr
-    error: cannot reach http://127.0.0.1:1: Connection refused (os error 111)
+    error: cannot reach http://127.0.0.1:1: connection refused
+    hint: check that it is running, and that host and port are right
     ");
 }
 
@@ -233,8 +251,35 @@ fn a_refused_password_ends_4() {
     exit 4
     --- stdout
     --- stderr
-    error: E-mail or password is wrong [invalid-credentials]: E-mail or password is wrong.
+    error: E-mail or password is wrong [invalid-credentials]
     ");
+}
+
+#[test]
+fn a_bmc_that_refuses_the_login_hears_the_password_once() {
+    let sessions = "/redfish/v1/SessionService/Sessions";
+    let root = json!({"@odata.id": "/redfish/v1/", "RedfishVersion": "1.6.0",
+        "Systems": {"@odata.id": "/redfish/v1/Systems"}, "Links": {"Sessions": {"@odata.id": sessions}}});
+    let (login, refusal) = (format!("POST {sessions}"), json!({"error": {"code": "Base.1.8.AccessDenied"}}));
+    let bmc = Canned::start(&[
+        ("GET /redfish/v1", 200, root.clone()),
+        ("GET /redfish/v1/", 200, root),
+        (&login, 401, refusal),
+    ]);
+    let inspect = ["bmc", "inspect", &bmc.url, "--user", "root", "--password-stdin", "--no-ipmi"];
+    let output = Home::new().run(&inspect, "wrong\n");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("status 401") && said.contains("; check user and password. They were sent once"),
+        "{said}"
+    );
+    let sent: Vec<_> = bmc
+        .seen()
+        .into_iter()
+        .filter(|line| line.contains("wrong") || line.contains("[authorization"))
+        .collect();
+    assert_eq!(sent.len(), 1, "{sent:?}");
 }
 
 #[test]
@@ -257,14 +302,14 @@ fn an_expired_token_is_refreshed_once_and_rotated() {
 
 #[test]
 fn a_missing_role_ends_5_and_a_stale_plan_6() {
-    let mut refusal = problem("forbidden-role", 403, "Approving needs operator.");
+    let mut refusal = problem("forbidden-role", 403, "This needs the role operator for the site.");
     refusal["needs_role"] = json!("operator");
     let job = "01920000-0000-7000-8000-000000000009";
     let approve = format!("POST /v1/jobs/{job}/approve");
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),
         (&approve, 403, refusal),
-        (&approve, 409, problem("plan-stale", 409, "bmc-03 has BIOS 1.9.0 now.")),
+        (&approve, 409, problem("plan-stale", 409, &format!("The plan has the digest {}.", "b".repeat(64)))),
     ]);
     let home = Home::new();
     home.login(&server);
@@ -277,6 +322,7 @@ fn a_missing_role_ends_5_and_a_stale_plan_6() {
 #[test]
 fn one_bad_server_of_two_ends_7() {
     let site = "01920000-0000-7000-8000-000000000004";
+    let bad = json!({"name": "bmc-02", "bmc_url": "http://10.0.0.2"});
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),
         (
@@ -290,17 +336,14 @@ fn one_bad_server_of_two_ends_7() {
             "POST /v1/servers/bulk",
             200,
             json!({"created": 1, "changed": 0, "unchanged": 0, "ids": {"bmc-01": site},
-                   "refused": [{"index": 1, "detail": "bmc_url: a BMC address starts with https://"}]}),
+                   "refused": [{"index": 1, "detail": refusal(&bad)}]}),
         ),
     ]);
     let home = Home::new();
     home.login(&server);
     let file = home.0.path().join("servers.json");
-    std::fs::write(
-        &file,
-        json!([{"name": "bmc-01", "bmc_url": "https://10.0.0.1"}, {"name": "x"}]).to_string(),
-    )
-    .unwrap();
+    std::fs::write(&file, json!([{"name": "bmc-01", "bmc_url": "https://10.0.0.1"}, bad]).to_string())
+        .unwrap();
     insta::assert_snapshot!(story(
         &home.run(&["servers", "import", file.to_str().unwrap()], ""),
         Some(&server)
@@ -338,6 +381,39 @@ fn another_site_key_than_expected_seals_nothing() {
     let right = home.run(&[&set[..], &["--site-key", key]].concat(), "planted-password\n");
     assert_eq!(right.status.code(), Some(0), "{}", String::from_utf8_lossy(&right.stderr));
     assert!(!server.seen().iter().any(|line| line.contains("planted")), "the password left sealed only");
+    let sent = server.seen().pop().unwrap();
+    let body: Value = serde_json::from_str(&sent[sent.find('{').unwrap()..]).unwrap();
+    assert_eq!(body["sealed_for"], json!([{"url": "https://10.0.0.1", "spki_sha256": "0".repeat(64)}]));
+}
+
+#[test]
+fn a_credential_shows_the_addresses_it_is_sealed_for() {
+    let credential = |name: &str, address_count: Value, addresses: Value| {
+        json!({"id": CLOSET, "site_id": LAB, "name": name, "version": 2, "suspended": false, "refused_at": null,
+            "address_count": address_count, "addresses": addresses, "created_at": "2026-01-01T00:00:00Z"})
+    };
+    let two = json!(["https://10.0.0.1", "ipmi://10.0.0.1"]);
+    let known = [
+        credential("root", json!(2), two.clone()),
+        credential("hall", json!(1250), two),
+        credential("former", json!(null), json!(null)),
+    ];
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+        ("GET /v1/credentials", 200, json!({"items": known})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let said = |arguments: &[&str]| {
+        let output = home.run(&[&["credentials"], arguments].concat(), "");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    insta::assert_snapshot!(
+        ["list", "show root", "show hall", "show former", "show nobody"]
+            .map(|line| said(&line.split(' ').collect::<Vec<_>>()))
+            .join("\n")
+    );
 }
 
 #[test]
@@ -345,4 +421,304 @@ fn completions_name_the_nouns() {
     let output = Home::new().run(&["completions", "bash"], "");
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains("executors"));
+}
+
+#[test]
+fn power_off_is_answered_with_the_gentle_way_first() {
+    let plan = ["jobs", "plan", "power", "--action", "power-off", "--all", "--reason", "a test"];
+    let said = String::from_utf8(Home::new().run(&plan, "").stderr).unwrap();
+    let (gentle, forced) = (said.find("graceful-shutdown").unwrap(), said.find("force-off").unwrap());
+    assert!(gentle < forced, "{said}");
+}
+
+const LAB: &str = "01920000-0000-7000-8000-000000000004";
+const CLOSET: &str = "01920000-0000-7000-8000-000000000005";
+
+fn server(last: u8, name: &str, site_id: &str, site: &str) -> Value {
+    json!({"id": format!("01930000-0000-7000-8000-0000000000{last:02}"), "site_id": site_id, "site": site, "name": name,
+           "vendor": null, "model": null, "service_tag": null, "generation": null, "bios_version": null,
+           "bmc_version": null, "power": "unknown", "health": "unknown", "tags": [], "seen_at": null,
+           "active_job": null, "last_failure": null})
+}
+
+#[test]
+fn credentials_are_named_in_import_files_and_a_wrong_name_stores_nothing() {
+    let credential = json!({"id": CLOSET, "site_id": LAB, "name": "root", "version": 1, "suspended": false,
+        "created_at": "2026-01-01T00:00:00Z"});
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+        ("GET /v1/credentials", 200, json!({"items": [credential]})),
+        (
+            "POST /v1/servers/bulk",
+            200,
+            json!({"created": 2, "changed": 0, "unchanged": 0, "ids": {}, "refused": []}),
+        ),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let file = home.0.path().join("servers.json");
+    let import_text = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        home.run(&["servers", "import", file.to_str().unwrap()], "")
+    };
+    let import = |first: Value, second: Value| {
+        let row =
+            |name, credential| json!({"name": name, "bmc_url": "https://10.0.0.1", "credential": credential});
+        import_text(&json!([row("bmc-01", first), row("bmc-02", second)]).to_string())
+    };
+    let wrong = import(json!(7), json!("rot"));
+    assert_eq!(wrong.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(wrong.stderr).unwrap(),
+        "error: nothing was registered:\n  entry 1 (bmc-01): credential is a name\n  entry 2 (bmc-02): there is no \
+         credential `rot`\n"
+    );
+    for (text, cause) in [
+        ("{}", "a JSON list of servers is required"),
+        ("[]", "the list is empty"),
+        ("[", "is not valid JSON"),
+    ] {
+        let output = import_text(text);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains(cause) && said.ends_with("; nothing was registered\n"), "{said}");
+    }
+    assert!(!server.seen().iter().any(|line| line.starts_with("POST /v1/servers/bulk")));
+    let right = import(json!("root"), json!("root"));
+    assert_eq!(right.status.code(), Some(0), "{}", String::from_utf8_lossy(&right.stderr));
+    let sent = server.seen().pop().unwrap();
+    assert!(
+        sent.contains(&format!("\"credential_id\":\"{CLOSET}\"")) && !sent.contains("\"credential\""),
+        "{sent}"
+    );
+}
+
+#[test]
+fn removing_a_server_wants_a_yes() {
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/servers", 200, json!({"items": [server(1, "bmc-01", LAB, "lab")]})),
+        ("DELETE /v1/servers/01930000-0000-7000-8000-000000000001", 204, json!(null)),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let asked = home.run(&["servers", "remove", "bmc-01"], "");
+    assert_eq!(asked.status.code(), Some(2), "{}", String::from_utf8_lossy(&asked.stderr));
+    assert!(!server.seen().iter().any(|line| line.starts_with("DELETE")));
+    assert_eq!(home.run(&["servers", "remove", "bmc-01", "--yes"], "").status.code(), Some(0));
+    assert!(server.seen().iter().any(|line| line.starts_with("DELETE")));
+}
+
+/// The site of a plan is that of its servers; where nothing tells it, the chosen one.
+#[test]
+fn a_site_is_asked_for_only_where_nothing_tells_it() {
+    let two = json!({"items": [site(LAB, "lab"), site(CLOSET, "closet")]});
+    let both = json!({"items": [server(1, "bmc-01", LAB, "lab"), server(2, "bmc-02", CLOSET, "closet")]});
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, two),
+        ("GET /v1/servers", 200, both),
+        ("POST /v1/jobs", 409, problem("plan-empty", 409, "Nothing to do.")),
+        (
+            "POST /v1/sites/01920000-0000-7000-8000-000000000005/enrolment-tokens",
+            403,
+            problem("forbidden-role", 403, "This needs the role admin for the site."),
+        ),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let plan = |servers: &str| {
+        home.run(&["jobs", "plan", "inventory", "--reason", "a test", "--servers", servers], "")
+    };
+    plan("bmc-02");
+    let sent = server.seen().pop().unwrap();
+    assert!(
+        sent.starts_with("POST /v1/jobs") && sent.contains(&format!("\"site_id\":\"{CLOSET}\"")),
+        "{sent}"
+    );
+    let apart = plan("bmc-01,bmc-02");
+    assert_eq!(apart.status.code(), Some(2));
+    let said = String::from_utf8(apart.stderr).unwrap();
+    assert!(said.contains("a job belongs to one site; these servers are in lab, closet"), "{said}");
+    let token = || home.run(&["executors", "enrol-token"], "");
+    let said = String::from_utf8(token().stderr).unwrap();
+    assert!(said.contains("rackhand sites use NAME"), "{said}");
+    assert_eq!(home.run(&["sites", "use", "closet"], "").status.code(), Some(0));
+    assert_eq!(token().status.code(), Some(5), "the chosen site was asked for");
+    assert_eq!(home.run(&["sites", "use", "--none"], "").status.code(), Some(0));
+    assert_eq!(token().status.code(), Some(2));
+}
+
+#[test]
+fn a_plan_for_an_empty_site_says_how_servers_come() {
+    let site = json!({"id": "01920000-0000-7000-8000-000000000004", "name": "closet", "config": {}, "public_key": null,
+        "servers": 0, "executors_online": 0, "created_at": "2026-11-28T19:00:00Z", "version": 1});
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site]})),
+        ("GET /v1/servers", 200, json!({"items": []})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let plan = |choice: &[&str]| {
+        let output =
+            home.run(&[&["jobs", "plan", "inventory", "--reason", "First look"], choice].concat(), "");
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = plan(&["--all"]);
+    assert!(said.contains("site closet has no servers; `rackhand servers import FILE`"), "{said}");
+    let said = plan(&["--power", "off"]);
+    assert!(said.contains("no server of site closet matches the filter"), "{said}");
+}
+
+#[test]
+fn an_empty_list_says_so_to_people_only() {
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/servers", 200, json!({"items": []})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let output = home.run(&["servers", "list", "--power", "off"], "");
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b""[..], &b"no server matches\n"[..]));
+    let output = home.run(&["servers", "list", "--power", "off", "-o", "csv"], "");
+    assert!(output.stdout.starts_with(b"NAME,") && output.stderr.is_empty());
+    let none = |arguments: &[&str]| String::from_utf8(home.run(arguments, "").stderr).unwrap();
+    assert_eq!(
+        none(&["servers", "list", "--site", LAB]),
+        format!("site {LAB} has no servers; `rackhand servers import FILE` registers them\n")
+    );
+    assert_eq!(
+        none(&["servers", "list"]),
+        "there are no servers; `rackhand servers import FILE` registers them\n"
+    );
+}
+
+#[test]
+fn a_server_that_no_plan_will_take_is_stored_with_a_warning() {
+    let stored = json!({"created": 1, "changed": 0, "unchanged": 0, "ids": {}, "refused": []});
+    let credential = json!({"id": CLOSET, "site_id": LAB, "name": "root", "version": 1, "suspended": false,
+        "created_at": "2026-01-01T00:00:00Z"});
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+        ("GET /v1/credentials", 200, json!({"items": [credential]})),
+        ("POST /v1/servers/bulk", 200, stored),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let add = |address: &str, more: &[&str]| {
+        let output = home.run(&[&["servers", "add", "bmc-01", "--bmc", address], more].concat(), "");
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        add("https://10.0.0.1", &[]),
+        "bmc-01 has no TLS key and no credential: every plan leaves it blocked. `rackhand-executor pins \
+         https://10.0.0.1` at the site prints the key, `rackhand credentials set NAME` makes a credential; then run \
+         this command again with --pin HEX --credential NAME\n"
+    );
+    let said = add("ipmi://10.0.0.1", &[]);
+    assert!(
+        said.starts_with("bmc-01 has no credential: ") && said.ends_with(" with --credential NAME\n"),
+        "{said}"
+    );
+    assert_eq!(add("ipmi://10.0.0.1", &["--credential", "root"]), "");
+    assert_eq!(add("https://10.0.0.1", &["--credential", "root", "--pin", &"a".repeat(64)]), "");
+}
+
+#[test]
+fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
+    let detail = "Server bmc-01 has its BMC at https://10.0.0.1, not at https://10.0.0.9.";
+    let done = |changed: u32, refused: Value| json!({"created": 0, "changed": changed, "unchanged": 0, "ids": {}, "refused": refused});
+    let ask = |answer: Value| {
+        let credential = json!({"id": CLOSET, "site_id": LAB, "name": "root", "version": 1, "suspended": false,
+            "created_at": "2026-01-01T00:00:00Z"});
+        let canned = Canned::start(&[
+            ("POST /v1/auth/login", 200, signed_in(1)),
+            ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+            ("GET /v1/credentials", 200, json!({"items": [credential]})),
+            ("POST /v1/servers/bulk", 200, answer),
+        ]);
+        let home = Home::new();
+        home.login(&canned);
+        let file = home.0.path().join("servers.json");
+        std::fs::write(&file, r#"[{"name": "bmc-01", "bmc_url": "https://10.0.0.9"}]"#).unwrap();
+        (canned, home, file)
+    };
+    let add = ["servers", "add", "bmc-01", "--bmc", "https://10.0.0.9", "--credential", "root"];
+
+    let (canned, home, file) = ask(done(0, json!([{"index": 0, "detail": detail}])));
+    for command in [&add[..], &["servers", "import", file.to_str().unwrap()]] {
+        let output = home.run(command, "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said.contains(&format!("refused: entry 1 (bmc-01): {detail}")), "{said}");
+        let sent = canned.seen().pop().unwrap();
+        assert!(!sent.contains("replace"), "not to a control plane that knows no such field either: {sent}");
+    }
+
+    let (canned, home, file) = ask(done(1, json!([])));
+    for command in [&add[..], &["servers", "import", file.to_str().unwrap()]] {
+        let output = home.run(&[command, &["--replace"]].concat(), "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let presented = said.contains("sealed for. If https://10.0.0.9 is not one of them");
+        assert_eq!(presented, command[1] == "add", "{said}");
+        let sent = canned.seen().pop().unwrap();
+        assert!(sent.contains("\"replace\":true"), "{sent}");
+    }
+}
+
+#[test]
+fn a_new_site_names_the_way_to_its_first_executor() {
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("POST /v1/sites", 200, site(LAB, "lab")),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let said = String::from_utf8(home.run(&["sites", "create", "lab"], "").stderr).unwrap();
+    assert!(said.contains("`rackhand executors enrol-token --site lab`"), "{said}");
+}
+
+/// Nobody draws bars for runs that do not exist yet; Ctrl-C leaves the job alone and says so.
+#[test]
+fn watching_says_what_is_waited_for_and_what_goes_on() {
+    let id = "01920000-0000-7000-8000-000000000009";
+    let digest = "a".repeat(64);
+    let job = json!({"id": id, "site_id": LAB, "site": "lab", "kind": "inventory", "params": {},
+        "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "a test", "state": "planned",
+        "state_reason": "", "since": "2026-01-02T03:04:05Z", "created_at": "2026-01-02T03:04:05Z",
+        "created_by": null, "created_by_name": "Ada", "trace_id": id, "targets": 1, "runs": {},
+        "plan": {"digest": digest, "estimated_minutes": 1, "approved_by_name": null, "approved_at": null,
+            "targets": []}});
+    let (one, runs) = (format!("GET /v1/jobs/{id}"), format!("GET /v1/jobs/{id}/runs"));
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1"})),
+        (&one, 200, job),
+        (&runs, 200, json!({"items": []})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rackhand"));
+    command.args(["jobs", "watch", id]).env("XDG_CONFIG_HOME", home.0.path());
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    let process = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(
+        said.contains(&format!("waits for approval: rackhand jobs apply {id} --digest {digest}")),
+        "{said}"
+    );
+    assert_eq!(said.matches("waits for approval").count(), 1, "{said}");
+    assert!(said.ends_with(&format!("error: interrupted; job {id} goes on\n")), "{said}");
 }

@@ -6,7 +6,10 @@
 //! `Bmc` itself but a [`crate::broker::Line`], which chooses the transport and adds the rate, the priorities and the
 //! permits. Errors carry the one decision handlers take ([`BmcErrorKind`]) and a text for people.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -23,8 +26,12 @@ pub enum BmcErrorKind {
     Unreachable,
     /// It answers, but is not ready or has too much to do; it asked to come back.
     NotReady { retry_after: Option<Duration> },
+    /// Somebody else's work in the device is in the way; nothing was sent.
+    ForeignJob,
     /// It shows another TLS key than the pinned one. Nothing was sent.
     KeyChanged,
+    /// It belongs to another machine than the plan names. Nothing but that question was sent.
+    AnotherMachine,
     /// It refuses the credential.
     Auth,
     /// The password may not be presented: budget spent, or the control plane cannot be asked.
@@ -69,11 +76,11 @@ pub enum JobPhase {
     /// Paused, or behind another job.
     Waiting,
     Completed,
-    /// Done, and taken over at the next reboot (FAILURE-MODES D16).
+    /// Done, and taken over at the next reboot.
     RebootPending,
     Failed,
     Cancelled,
-    /// No queue, task or log knows it any more (D14).
+    /// No queue, task or log knows it any more.
     Vanished,
     /// A word this executor does not know.
     Other(String),
@@ -134,6 +141,8 @@ impl JobRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     pub ready: bool,
+    /// Why a restart of the host would hit something in the act, where the device tells.
+    pub host_at_work: Option<String>,
     /// The device's own words.
     pub detail: String,
 }
@@ -151,6 +160,25 @@ pub struct UpdateSupport {
     pub reboots_by_itself: bool,
     /// Power actions the device declares; empty: not said.
     pub resets: BTreeSet<String>,
+}
+
+/// Who a machine says it is. Placeholders of its maker are as good as nothing and are sorted out when compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Service tag, or the product's serial number.
+    pub tag: Option<String>,
+    /// Other serial numbers; one that is the expected tag proves the machine, another one proves nothing.
+    pub serials: Vec<String>,
+    pub uuid: Option<String>,
+}
+
+/// Records of a log, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSince {
+    /// Id and text.
+    pub records: Vec<(String, String)>,
+    /// Nothing is missing between the mark and now: the log was not cleared, and was read whole.
+    pub whole: bool,
 }
 
 /// How a package is handed over.
@@ -173,7 +201,9 @@ pub struct StageRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Staged {
     Started(JobRef),
-    /// The device says that it has this version already (D22).
+    /// Taken, but the answer names no job: the queue must tell which one it is.
+    Unnamed,
+    /// The device says that it has this version already.
     UpToDate(String),
 }
 
@@ -201,6 +231,11 @@ pub trait Power: Send + Sync {
     fn state(&self) -> Answer<'_, PowerState>;
     /// Whether the device knows the action; asked before an intent.
     fn supports(&self, action: PowerAction) -> Answer<'_, bool>;
+    /// When the host was last reset, in the device's words: good for "has changed" only, as its clock may lie. None
+    /// where it does not tell.
+    fn last_reset(&self) -> Answer<'_, Option<String>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
     fn switch(&self, action: PowerAction, limit: Duration) -> Answer<'_, ()>;
 }
 
@@ -263,9 +298,18 @@ pub struct SensorReading {
     pub health: Health,
 }
 
+/// What the sensors of a server show.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SensorReport {
+    /// In the device's order.
+    pub readings: Vec<SensorReading>,
+    /// Part → why it could not be read.
+    pub unreadable: BTreeMap<String, String>,
+}
+
 pub trait Sensors: Send + Sync {
-    /// Every sensor once, in the device's order.
-    fn sensors(&self) -> Answer<'_, Vec<SensorReading>>;
+    /// Every sensor once.
+    fn sensors(&self) -> Answer<'_, SensorReport>;
 }
 
 /// The host's serial console: bytes both ways, for one reader at a time.
@@ -283,8 +327,8 @@ pub trait Firmware: Send + Sync {
     fn jobs(&self) -> Answer<'_, Vec<DeviceJob>>;
     /// Number of the newest record of the lifecycle log; none where there is no such log.
     fn log_mark(&self) -> Answer<'_, Option<u64>>;
-    /// Messages recorded after `mark`, newest first: id and text.
-    fn log_since(&self, mark: Option<u64>) -> Answer<'_, Vec<(String, String)>>;
+    /// Messages recorded after `mark`.
+    fn log_since(&self, mark: u64) -> Answer<'_, LogSince>;
     fn readiness(&self) -> Answer<'_, Readiness>;
     fn update_support(&self) -> Answer<'_, UpdateSupport>;
     fn follow<'a>(&'a self, job: &'a JobRef) -> Answer<'a, JobProgress>;
@@ -297,6 +341,8 @@ pub trait Firmware: Send + Sync {
 /// as [`BmcErrorKind::Unsupported`] when it is asked.
 pub trait Bmc: Send + Sync {
     fn via(&self) -> Via;
+    /// Who the machine says it is.
+    fn machine(&self) -> Answer<'_, Shown>;
     fn inventory(&self) -> Answer<'_, Inventory>;
 
     fn power(&self) -> Option<&dyn Power> {
@@ -322,6 +368,14 @@ pub trait Bmc: Send + Sync {
     fn firmware(&self) -> Option<&dyn Firmware> {
         None
     }
+
+    /// Whether it pays the BMC's rate for each request by itself; otherwise each call is paid for once.
+    fn paces_itself(&self) -> bool {
+        false
+    }
+
+    /// The device has been away or has been updated: where its parts stand may have changed.
+    fn forget(&self) {}
 
     /// Ends the session at the BMC.
     fn close(&self) -> BoxFuture<'_, ()>;

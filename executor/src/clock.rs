@@ -1,16 +1,44 @@
 //! The clock that leases and deadlines are counted on.
 //!
 //! A lease goes on while a machine sleeps or a process is stopped, so production counts `CLOCK_BOOTTIME`
-//! (clock_gettime(2): monotonic, includes suspend). Simulations count tokio's paused time. Nothing here knows
-//! the time of day; nothing in the executor decides by it.
+//! (clock_gettime(2): monotonic, includes suspend). It does not count while a hypervisor holds the machine; the time of
+//! day, which most guests set right afterwards, shows that. So a lease ends by whichever of the two comes first
+//! ([`Moment`]); nothing else in the executor decides by the time of day, which may jump at any time. Simulations count
+//! tokio's paused time.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moment {
+    pub now: Duration,
+    pub wall: Duration,
+}
+
+impl Moment {
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self { now: self.now + time, wall: self.wall + time }
+    }
+
+    /// How long it is until this moment comes, by the clock that says so first.
+    pub fn left(self, present: Self) -> Duration {
+        self.now.saturating_sub(present.now).min(self.wall.saturating_sub(present.wall))
+    }
+}
+
 /// Time since an arbitrary start, never going back.
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Duration;
+
+    /// The time of day, since 1970. It jumps.
+    fn wall(&self) -> Duration;
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.now(), wall: self.wall() }
+    }
 
     /// Ends once `now()` has advanced by `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
@@ -23,10 +51,18 @@ pub struct BootClock;
 /// Timers count `CLOCK_MONOTONIC`, which stands still in suspend: sleeping in slices bounds how late one ends.
 const SLICE: Duration = Duration::from_secs(1);
 
+fn read(clock: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 impl Clock for BootClock {
     fn now(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+        read(rustix::time::ClockId::Boottime)
+    }
+
+    fn wall(&self) -> Duration {
+        read(rustix::time::ClockId::Realtime)
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -58,6 +94,10 @@ impl TokioClock {
 impl Clock for TokioClock {
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    fn wall(&self) -> Duration {
+        self.now()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

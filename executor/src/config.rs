@@ -18,11 +18,13 @@ pub struct Config {
     pub device_time_scale: f64,
     /// Where packages are kept; `packages` in the data directory unless set.
     pub cache_dir: Option<PathBuf>,
+    /// Most GiB of packages that are kept; those used longest ago go first.
+    pub cache_gib: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { capacity: 64, ca_file: None, device_time_scale: 1.0, cache_dir: None }
+        Self { capacity: 64, ca_file: None, device_time_scale: 1.0, cache_dir: None, cache_gib: 16 }
     }
 }
 

@@ -2,19 +2,28 @@
 //!
 //! The plaintext inside the box says for which site, version, address and TLS key it is meant
 //! ([`SealedCredential`]); the control plane, which stores the ciphertext, can therefore neither read it nor
-//! point it at another machine (DESIGN §3 invariant 8). An address for IPMI counts as one of its own: a BMC whose sealed
-//! text names its https address only is not spoken to over IPMI.
+//! point it at another machine. An address for IPMI counts as one of its own: a BMC whose sealed text names its https
+//! address only is not spoken to over IPMI, and one that it names for another BMC is not used either. An older version than
+//! one that a BMC has accepted before is refused: it may be a text that somebody has kept. What no BMC has accepted does
+//! not count, since the box does not tell who sealed it: a control plane that was taken over can seal one of its own, and
+//! must not bar those of people with it.
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crypto_box::SecretKey;
 use rackhand_schema::{
     id::SiteId,
     protocol::{GrantCredential, GrantTarget},
-    server::SealedCredential,
+    server::{Coverage, NotCovered, SealedCredential},
 };
+use tokio::sync::Mutex;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::broker::Service;
+use crate::{
+    broker::Service,
+    journal::{Journal, JournalError, Write},
+};
 
 /// The site's private key. Lives in memory only; wiped on drop.
 pub struct SiteSecret(SecretKey);
@@ -64,6 +73,11 @@ pub enum CredentialRefused {
     Site,
     #[error("it is sealed as another name or version than the control plane says")]
     Version,
+    #[error(
+        "version {used} was used here before, and this is version {0}; seal it anew, with a version above that",
+        used = .1
+    )]
+    Replayed(u32, u32),
     #[error("it is not sealed for the address {0}")]
     Address(String),
     #[error("it is not sealed for the TLS key that the control plane names")]
@@ -71,7 +85,9 @@ pub enum CredentialRefused {
 }
 
 /// What a credential may be used for.
-pub struct Opened {
+pub struct Opened<'a> {
+    /// As it was granted.
+    pub granted: &'a GrantCredential,
     pub credential: OpenCredential,
     /// The service and the TLS key it must show.
     pub redfish: Option<Service>,
@@ -84,13 +100,17 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`CredentialRefused`]: it must not be used there.
-pub fn open(secret: &SiteSecret, site: SiteId, target: &GrantTarget) -> Result<Opened, CredentialRefused> {
-    let credential: &GrantCredential = target.credential.as_ref().ok_or(CredentialRefused::Missing)?;
-    let sealed = STANDARD.decode(credential.sealed.trim()).map_err(|_| CredentialRefused::Sealed)?;
+pub fn open<'a>(
+    secret: &SiteSecret,
+    site: SiteId,
+    target: &'a GrantTarget,
+) -> Result<Opened<'a>, CredentialRefused> {
+    let granted = target.credential.as_ref().ok_or(CredentialRefused::Missing)?;
+    let sealed = STANDARD.decode(granted.sealed.trim()).map_err(|_| CredentialRefused::Sealed)?;
     let plain = Zeroizing::new(secret.0.unseal(&sealed).map_err(|_| CredentialRefused::Sealed)?);
     let mut inside: SealedCredential =
         serde_json::from_slice(&plain).map_err(|_| CredentialRefused::Content)?;
-    let checked = check(&inside, credential, site, target);
+    let checked = check(&inside, granted, site, target);
     let password = Zeroizing::new(std::mem::take(&mut inside.password));
     let username = std::mem::take(&mut inside.username);
     let (redfish, ipmi) = match checked {
@@ -100,7 +120,8 @@ pub fn open(secret: &SiteSecret, site: SiteId, target: &GrantTarget) -> Result<O
             return Err(refused);
         }
     };
-    Ok(Opened { credential: OpenCredential { version: inside.version, username, password }, redfish, ipmi })
+    let credential = OpenCredential { version: inside.version, username, password };
+    Ok(Opened { granted, credential, redfish, ipmi })
 }
 
 fn check(
@@ -115,52 +136,142 @@ fn check(
     if inside.version != credential.version || inside.name != credential.name {
         return Err(CredentialRefused::Version);
     }
-    let names = |url: &str| inside.targets.iter().any(|allowed| same_origin(&allowed.url, url));
-    if !names(&target.url) {
-        return Err(CredentialRefused::Address(crate::text::clean(&target.url)));
-    }
-    if let Some(address) = target.url.strip_prefix("ipmi://") {
-        return Ok((None, Some(address.to_owned())));
-    }
-    let mut pins = inside
-        .targets
-        .iter()
-        .filter(|allowed| same_origin(&allowed.url, &target.url))
-        .filter_map(|allowed| allowed.spki_sha256.as_ref());
-    let pin = match &target.spki_sha256 {
-        Some(named) => pins.find(|pin| *pin == named),
-        None => pins.next(),
+    let coverage = Coverage::of(&inside.targets);
+    let covered = coverage.at(&target.url, target.spki_sha256.as_deref(), target.ipmi.as_deref());
+    let covered = covered.map_err(|refused| match refused {
+        NotCovered::Address => CredentialRefused::Address(crate::text::clean(&target.url)),
+        NotCovered::Pin => CredentialRefused::Pin,
+    })?;
+    let Some(pin) = covered.spki_sha256 else {
+        return Ok((None, target.url.strip_prefix("ipmi://").map(str::to_owned)));
     };
-    let spki_sha256 = pin.ok_or(CredentialRefused::Pin)?.clone();
     let ipmi = target.ipmi.clone().filter(|address| {
-        let sealed = names(&format!("ipmi://{address}"));
-        if !sealed {
+        if !covered.ipmi {
             tracing::info!(
                 address,
                 "the credential is not sealed for this IPMI address; it is not used there"
             );
         }
-        sealed
+        covered.ipmi
     });
-    Ok((Some(Service { url: target.url.clone(), spki_sha256 }), ipmi))
+    Ok((Some(Service { url: target.url.clone(), spki_sha256: pin.to_owned() }), ipmi))
 }
 
-/// The same `https://host[:port]` or `ipmi://host[:port]`, whatever the case of the host, a path or a written-out
-/// default port.
-fn same_origin(a: &str, b: &str) -> bool {
-    let normal = |url: &str| {
-        let host = url.find("://").map_or(0, |scheme| scheme + 3);
-        let origin = url.get(host..).and_then(|rest| rest.find('/')).and_then(|path| url.get(..host + path));
-        let url = origin.unwrap_or(url).to_ascii_lowercase();
-        let usual = if url.starts_with("ipmi://") { ":623" } else { ":443" };
-        url.strip_suffix(usual).map_or_else(|| url.clone(), str::to_owned)
-    };
-    normal(a) == normal(b)
+/// The journal's name for the highest version of a credential that a BMC has accepted.
+fn used_key(name: &str) -> String {
+    format!("credential_version:{name}")
+}
+
+/// And for the version that was forgotten by [`forget_version`], until that is reported.
+fn forgotten_key(name: &str) -> String {
+    format!("credential_version_forgotten:{name}")
+}
+
+async fn noted(journal: &dyn Journal, key: &str) -> Result<Option<u32>, JournalError> {
+    Ok(journal.meta(key).await?.and_then(|text| text.parse().ok()))
+}
+
+/// The highest version of each credential that a BMC has accepted from here, in the journal. One process holds it, so what it has
+/// found there is not read again for each run.
+pub struct Versions {
+    journal: Arc<dyn Journal>,
+    /// As in the journal, of credentials of which nothing is to be reported; held while the journal is read and
+    /// written, so that of two runs with different versions the higher one stays.
+    known: Mutex<BTreeMap<String, u32>>,
+}
+
+/// Credentials whose version is remembered.
+const MAX_KNOWN: usize = 10_000;
+
+impl Versions {
+    pub fn new(journal: Arc<dyn Journal>) -> Self {
+        Self { journal, known: Mutex::default() }
+    }
+
+    /// Whether `version` of the credential `name` may be used. The version that a person made this executor forget
+    /// before, if that is still to be reported.
+    ///
+    /// # Errors
+    /// When the journal fails. `Ok(Err)`: a BMC has accepted a higher version.
+    pub async fn check(
+        &self,
+        name: &str,
+        version: u32,
+    ) -> Result<Result<Option<u32>, CredentialRefused>, JournalError> {
+        let known = self.known.lock().await;
+        if known.get(name) == Some(&version) {
+            return Ok(Ok(None));
+        }
+        let used = noted(&*self.journal, &used_key(name)).await?.unwrap_or(0);
+        if version < used {
+            return Ok(Err(CredentialRefused::Replayed(version, used)));
+        }
+        Ok(Ok(noted(&*self.journal, &forgotten_key(name)).await?))
+    }
+
+    /// Notes that a BMC has accepted `version` of the credential `name`.
+    ///
+    /// # Errors
+    /// When the journal fails.
+    pub async fn accepted(&self, name: &str, version: u32) -> Result<(), JournalError> {
+        let mut known = self.known.lock().await;
+        if known.get(name) == Some(&version) {
+            return Ok(());
+        }
+        let (journal, key) = (&*self.journal, used_key(name));
+        let used = noted(journal, &key).await?.unwrap_or(0);
+        if version > used {
+            journal.write(Write::Meta { key, value: Some(version.to_string()) }).await?;
+        }
+        if version >= used && noted(journal, &forgotten_key(name)).await?.is_none() {
+            known.insert(name.to_owned(), version);
+            if known.len() > MAX_KNOWN {
+                known.pop_first();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The use of one version of a credential at a BMC.
+#[derive(Clone)]
+pub struct Use {
+    pub versions: Arc<Versions>,
+    pub name: String,
+    pub version: u32,
+}
+
+impl Use {
+    /// The BMC has accepted it.
+    pub async fn accepted(&self) {
+        // A journal that fails is noticed by the runs, which depend on it.
+        let _ = self.versions.accepted(&self.name, self.version).await;
+    }
+}
+
+/// Forgets which version of the credential `name` was used here: any is taken next. That version, if there is one.
+///
+/// # Errors
+/// When the journal fails.
+pub async fn forget_version(journal: &dyn Journal, name: &str) -> Result<Option<u32>, JournalError> {
+    let Some(used) = noted(journal, &used_key(name)).await? else { return Ok(None) };
+    let forgotten = Write::Meta { key: forgotten_key(name), value: Some(used.to_string()) };
+    journal.commit(vec![forgotten, Write::Meta { key: used_key(name), value: None }]).await?;
+    Ok(Some(used))
+}
+
+/// It is reported that a version was forgotten.
+///
+/// # Errors
+/// When the journal fails.
+pub async fn forgetting_reported(journal: &dyn Journal, name: &str) -> Result<(), JournalError> {
+    journal.write(Write::Meta { key: forgotten_key(name), value: None }).await
 }
 
 #[cfg(test)]
 mod tests {
     use crypto_box::aead::OsRng;
+    use futures::future::BoxFuture;
     use rackhand_schema::{
         id::{BmcId, CredentialId, ServerId},
         server::CredentialTarget,
@@ -168,6 +279,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::journal::Pending;
 
     const PIN: &str = "aa11";
 
@@ -209,7 +321,8 @@ mod tests {
     fn a_credential_opens_for_what_it_names_and_for_nothing_else() {
         let secret = SiteSecret::generate().unwrap();
         let refusal = |target: &GrantTarget| open(&secret, site(1), target).map(|_| ()).unwrap_err();
-        let Opened { credential, redfish, ipmi } = open(&secret, site(1), &target(&secret, |_| {})).unwrap();
+        let named = target(&secret, |_| {});
+        let Opened { credential, redfish, ipmi, .. } = open(&secret, site(1), &named).unwrap();
         assert_eq!((credential.username.as_str(), credential.password.as_str()), ("root", "hunter2"));
         assert_eq!((redfish.unwrap().spki_sha256.as_str(), ipmi), (PIN, None));
 
@@ -231,6 +344,89 @@ mod tests {
         assert_eq!(refusal(&unpinned), CredentialRefused::Pin);
     }
 
+    #[tokio::test]
+    async fn an_older_version_than_one_that_was_used_is_refused() {
+        let journal = Arc::new(crate::journal::memory::MemoryJournal::default());
+        let versions = Versions::new(Arc::clone(&journal) as Arc<_>);
+        let used = async |name: &str, version| {
+            let checked = versions.check(name, version).await.unwrap();
+            if checked.is_ok() {
+                versions.accepted(name, version).await.unwrap();
+            }
+            checked
+        };
+        for version in [1, 3, 3] {
+            assert_eq!(used("bmc", version).await, Ok(None));
+        }
+        assert_eq!(used("bmc", 2).await, Err(CredentialRefused::Replayed(2, 3)));
+        assert_eq!(used("other", 2).await, Ok(None));
+        assert!(CredentialRefused::Replayed(2, 3).to_string().starts_with("version 3 was used"));
+
+        // A person may have it forgotten. That is told until it is reported, and what is used next counts again.
+        assert_eq!(forget_version(&*journal, "never").await.unwrap(), None);
+        assert_eq!(forget_version(&*journal, "bmc").await.unwrap(), Some(3));
+        assert_eq!(used("bmc", 2).await, Ok(Some(3)));
+        assert_eq!(used("bmc", 2).await, Ok(Some(3)));
+        forgetting_reported(&*journal, "bmc").await.unwrap();
+        assert_eq!(used("bmc", 2).await, Ok(None));
+        assert_eq!(used("bmc", 1).await, Err(CredentialRefused::Replayed(1, 2)));
+        // One that no BMC has accepted bars no other.
+        assert_eq!(versions.check("bmc", u32::MAX).await.unwrap(), Ok(None));
+        assert_eq!(used("bmc", 3).await, Ok(None));
+        assert_eq!(used("other", 1).await, Err(CredentialRefused::Replayed(1, 2)));
+    }
+
+    /// Counts what is read, and lets others go first at each step.
+    #[derive(Default)]
+    struct Slow {
+        journal: crate::journal::memory::MemoryJournal,
+        reads: std::sync::atomic::AtomicU32,
+    }
+
+    impl Journal for Slow {
+        fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), JournalError>> {
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                self.journal.commit(writes).await
+            })
+        }
+
+        fn pending(&self) -> BoxFuture<'_, Result<Vec<Pending>, JournalError>> {
+            self.journal.pending()
+        }
+
+        fn meta<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, JournalError>> {
+            self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                self.journal.meta(key).await
+            })
+        }
+
+        fn metas<'a>(
+            &'a self,
+            prefix: &'a str,
+        ) -> BoxFuture<'a, Result<Vec<(String, String)>, JournalError>> {
+            self.journal.metas(prefix)
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_versions_at_once_the_higher_one_stays_and_a_known_one_is_not_read_again() {
+        let journal = Arc::new(Slow::default());
+        let versions = Versions::new(Arc::clone(&journal) as Arc<_>);
+        let (higher, lower) = tokio::join!(versions.accepted("bmc", 2), versions.accepted("bmc", 1));
+        higher.and(lower).unwrap();
+        assert_eq!(versions.check("bmc", 1).await.unwrap(), Err(CredentialRefused::Replayed(1, 2)));
+        let reads = journal.reads.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(versions.check("bmc", 2).await.unwrap(), Ok(None));
+        versions.accepted("bmc", 2).await.unwrap();
+        assert_eq!(journal.reads.load(std::sync::atomic::Ordering::Relaxed), reads);
+        // Another process finds it in the journal.
+        let again = Versions::new(Arc::clone(&journal) as Arc<_>);
+        assert_eq!(again.check("bmc", 1).await.unwrap(), Err(CredentialRefused::Replayed(1, 2)));
+    }
+
     #[test]
     fn an_ipmi_address_is_used_only_when_the_sealed_text_names_it() {
         let secret = SiteSecret::generate().unwrap();
@@ -238,13 +434,21 @@ mod tests {
         let opened = |sealed: Option<&str>, address: &str| {
             let mut target = target(&secret, |inside| inside.targets.extend(sealed.map(ipmi)));
             target.ipmi = Some(address.into());
-            open(&secret, site(1), &target).unwrap()
+            let Opened { redfish, ipmi, .. } = open(&secret, site(1), &target).unwrap();
+            (redfish, ipmi)
         };
-        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.1:623").ipmi.as_deref(), Some("10.0.0.1:623"));
-        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.2").ipmi, None);
-        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.1:624").ipmi, None);
-        assert_eq!(opened(None, "10.0.0.1").ipmi, None);
-        assert!(opened(None, "10.0.0.1").redfish.is_some());
+        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.1:623").1.as_deref(), Some("10.0.0.1:623"));
+        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.2").1, None);
+        assert_eq!(opened(Some("ipmi://10.0.0.1"), "10.0.0.1:624").1, None);
+        assert_eq!(opened(None, "10.0.0.1").1, None);
+        // Named for another BMC: whoever answers for the grant may not mix them.
+        let mut mixed = target(&secret, |inside| {
+            let other = CredentialTarget { url: "https://10.0.0.9".into(), spki_sha256: Some(PIN.into()) };
+            inside.targets.extend([other, ipmi("ipmi://10.0.0.9")]);
+        });
+        mixed.ipmi = Some("10.0.0.9".into());
+        assert_eq!(open(&secret, site(1), &mixed).unwrap().ipmi, None);
+        assert!(opened(None, "10.0.0.1").0.is_some());
 
         let mut alone = target(&secret, |inside| inside.targets.push(ipmi("ipmi://bmc")));
         (alone.url, alone.spki_sha256) = ("ipmi://bmc".into(), None);

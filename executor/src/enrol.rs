@@ -12,12 +12,18 @@ use rackhand_schema::executor::Enrol;
 use crate::{
     cloud::{CloudError, http::Http},
     identity::{self, Identity, IdentityError, Keys, Membership, plain_fingerprint},
+    journal::JournalError,
     policy,
-    site_key::encode_key,
+    site_key::{self, encode_key},
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
+    #[error(
+        "the token on standard input is empty or cut off, so nothing was sent: `rackhand executors enrol-token --site \
+         SITE` prints one"
+    )]
+    NoToken,
     #[error("{0} is enrolled already (identity.json is there); use another directory")]
     Already(String),
     #[error(transparent)]
@@ -28,9 +34,24 @@ pub enum EnrolError {
     Fingerprint { theirs: String, ours: String },
     #[error("a fingerprint is 64 hex digits, with or without blanks")]
     NotAFingerprint,
+    #[error(
+        "executor {0} does not hold the site key, so it cannot share it; nothing was confirmed: do it on an executor \
+         that is active, `rackhand executors list` shows which"
+    )]
+    NoSiteKey(String),
+    #[error(
+        "this is the fingerprint of executor {0} itself, which holds the site key already; nothing was confirmed: give \
+         the one that the joining machine shows"
+    )]
+    Own(String),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("{0}")]
     File(#[from] std::io::Error),
 }
+
+/// The API takes no shorter one.
+const SHORTEST_TOKEN: usize = 16;
 
 /// Makes keys in `directory`, exchanges `token` for a membership and leaves a commented policy behind.
 ///
@@ -46,6 +67,9 @@ pub async fn enrol(
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     if directory.join("identity.json").exists() {
         return Err(EnrolError::Already(directory.display().to_string()));
+    }
+    if token.trim().len() < SHORTEST_TOKEN {
+        return Err(EnrolError::NoToken);
     }
     let keys = if directory.join("signing.key").exists() {
         Keys::load(directory)?
@@ -86,15 +110,90 @@ pub async fn enrol(
 /// Notes that a person has compared `fingerprint` with the one the joining executor shows.
 ///
 /// # Errors
-/// When it is not a fingerprint or cannot be written.
-pub fn confirm(directory: &Path, fingerprint: &str) -> Result<(), EnrolError> {
+/// When it is not a fingerprint or is this executor's own, when this executor holds no key to share, and when the
+/// directory cannot be read or written.
+pub async fn confirm(directory: &Path, fingerprint: &str) -> Result<(), EnrolError> {
     let plain = plain_fingerprint(fingerprint);
     if plain.len() != 64 {
         return Err(EnrolError::NotAFingerprint);
+    }
+    let identity = Identity::load(directory)?;
+    let name = || identity.membership.name.clone();
+    if !site_key::was_held(directory).await? {
+        return Err(EnrolError::NoSiteKey(name()));
+    }
+    if plain == plain_fingerprint(&identity.fingerprint()) {
+        return Err(EnrolError::Own(name()));
     }
     let path = directory.join("confirmed");
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     writeln!(file, "{plain}")?;
     file.sync_all()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rackhand_schema::id::{ExecutorId, SiteId};
+
+    use super::*;
+    use crate::journal::{Journal as _, Write as Note, sqlite::SqliteJournal};
+
+    /// No keys are made for it, and nothing listens at this address.
+    #[tokio::test]
+    async fn a_token_that_was_cut_off_is_not_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("one");
+        let http = Http::new("http://127.0.0.1:1", crate::cloud::http::tls().unwrap()).unwrap();
+        let error = enrol(&http, "http://127.0.0.1:1", &data, "one", " short\n").await.err().unwrap();
+        assert!(matches!(error, EnrolError::NoToken), "{error}");
+        assert!(!data.join("signing.key").exists());
+        let long = "x".repeat(SHORTEST_TOKEN);
+        let error = enrol(&http, "http://127.0.0.1:1", &data, "one", &long).await.err().unwrap().to_string();
+        assert!(error.contains("does not answer: http://127.0.0.1:1: "), "{error}");
+    }
+
+    /// Two that enrol before either runs are told the same, and both can be true.
+    #[test]
+    fn nobody_is_told_to_be_the_first() {
+        let mut membership = membership();
+        let said = membership.next_step();
+        assert!(said.contains("The first of its executors to run makes it; every other one waits"), "{said}");
+        membership.site_public_key = Some("key".into());
+        assert!(membership.next_step().contains("rackhand-executor confirm"));
+    }
+
+    fn membership() -> Membership {
+        Membership {
+            server: "https://rackhand.example".into(),
+            name: "executor-2".into(),
+            executor_id: ExecutorId::generate(),
+            site_id: SiteId::generate(),
+            site: "lab".into(),
+            site_public_key: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_who_holds_the_site_key_confirms_and_not_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::generate().unwrap();
+        keys.save(folder.path()).unwrap();
+        let identity = Identity::new(membership(), keys);
+        identity.save(folder.path()).unwrap();
+        let (own, other) = (identity.fingerprint(), "ab".repeat(32));
+        let refused = async |fingerprint: &str| confirm(folder.path(), fingerprint).await.unwrap_err();
+        assert!(matches!(refused(&other).await, EnrolError::NoSiteKey(name) if name == "executor-2"));
+        let journal = SqliteJournal::open(folder.path()).await.unwrap();
+        assert!(matches!(refused(&other).await, EnrolError::NoSiteKey(_)), "it runs, and waits");
+        journal
+            .write(Note::Meta { key: site_key::PINNED.to_owned(), value: Some("key".to_owned()) })
+            .await
+            .unwrap();
+        assert!(matches!(refused(&own).await, EnrolError::Own(_)));
+        assert!(matches!(refused("abcd").await, EnrolError::NotAFingerprint));
+        assert!(!folder.path().join("confirmed").exists());
+        confirm(folder.path(), &other).await.unwrap();
+        assert_eq!(std::fs::read_to_string(folder.path().join("confirmed")).unwrap(), format!("{other}\n"));
+    }
 }

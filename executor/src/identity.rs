@@ -117,9 +117,29 @@ pub fn decode_key(text: &str) -> Option<[u8; 32]> {
     <[u8; 32]>::try_from(bytes.as_slice()).ok()
 }
 
+impl Membership {
+    /// What a person has to know after the enrolment. Which of several executors makes the key is decided when they run.
+    pub fn next_step(&self) -> &'static str {
+        match self.site_public_key {
+            None => {
+                "The site has no key yet. The first of its executors to run makes it; every other one waits until an \
+                 executor that holds the key confirms it."
+            }
+            Some(_) => {
+                "Compare it with what `rackhand-executor site-key` prints on an executor that runs already, and confirm \
+                 this one there: rackhand-executor confirm --data DIR FINGERPRINT"
+            }
+        }
+    }
+}
+
 /// SHA-256 over both public keys, hex in groups of four: what people compare.
 pub fn fingerprint(signing: &[u8; 32], sealing: &[u8; 32]) -> String {
-    let hex = sha256_hex(&[signing.as_slice(), sealing].concat());
+    grouped(&sha256_hex(&[signing.as_slice(), sealing].concat()))
+}
+
+/// In groups of four.
+pub fn grouped(hex: &str) -> String {
     let digits: Vec<char> = hex.chars().collect();
     digits.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join(" ")
 }
@@ -160,9 +180,9 @@ impl Identity {
         fingerprint(&self.keys.signing_public(), &self.keys.sealing_public())
     }
 
-    /// Base64 of the signature that proves `nonce` for one session.
-    pub fn sign(&self, nonce: &str, session: ExecutorSessionId) -> String {
-        let message = token_message(nonce, self.membership.executor_id, session);
+    /// Base64 of the signature that proves `nonce` for one session with the control plane `audience`.
+    pub fn sign(&self, audience: &str, nonce: &str, session: ExecutorSessionId) -> String {
+        let message = token_message(audience, nonce, self.membership.executor_id, session);
         STANDARD.encode(self.keys.signing.sign(message.as_bytes()).to_bytes())
     }
 

@@ -5,7 +5,9 @@
 //! mutation still needs, hardware is not paused, and its intent has been acknowledged. [`MutationPermit`] is the
 //! only key to the mutating calls of [`crate::broker::Line`]; the broker asks it immediately before the request
 //! leaves, and [`Guard`] cuts the request off when the deadline comes — also when the process was stopped
-//! meanwhile, because it looks at the clock before every step.
+//! meanwhile, because it looks at the clock before every step. What a transport writes in a task of its own is broken off
+//! there by [`fence`]. Both count the boot clock and the time of day ([`Moment`]): a machine that a hypervisor has held is
+//! told by the second one.
 
 use std::{
     collections::BTreeMap,
@@ -16,14 +18,24 @@ use std::{
     time::Duration,
 };
 
+use rackhand_redfish::Fence;
 use rackhand_schema::{id::RunId, protocol::HeldRun};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
+
+tokio::task_local! {
+    static FENCE: Fence;
+}
+
+/// Of the mutation that the caller's future belongs to: whether more of it may leave. None for reads.
+pub fn fence() -> Option<Fence> {
+    FENCE.try_with(Arc::clone).ok()
+}
 
 /// Why no mutation may start now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Hold {
-    #[error("the lease would end before the request")]
+    #[error("not enough time is left on the lease; the executor renews it first")]
     LeaseTooShort,
     #[error("hardware operations are paused")]
     Paused,
@@ -50,7 +62,7 @@ struct Inner {
 #[derive(Clone, Copy)]
 struct Lease {
     epoch: u64,
-    deadline: Duration,
+    deadline: Moment,
 }
 
 /// Taken off every lease: a tenth of it, for clock rates that differ and for the request's own way.
@@ -68,22 +80,25 @@ impl LeaseTable {
     }
 
     /// A grant from the answer to a request sent at `sent`.
-    pub fn granted(&self, run: RunId, epoch: u64, sent: Duration, ttl: Duration) {
-        let deadline = sent + ttl.saturating_sub(margin(ttl));
+    pub fn granted(&self, run: RunId, epoch: u64, sent: Moment, ttl: Duration) {
+        let deadline = sent.after(ttl.saturating_sub(margin(ttl)));
         let mut inner = self.lock();
         inner.ttl = ttl;
         inner.runs.insert(run, Lease { epoch, deadline });
     }
 
     /// The answer to a request, sent at `sent`, that listed `held`: all but `lost` are leased anew.
-    pub fn renewed(&self, held: &[HeldRun], lost: &[HeldRun], sent: Duration, ttl: Duration) {
-        let deadline = sent + ttl.saturating_sub(margin(ttl));
+    pub fn renewed(&self, held: &[HeldRun], lost: &[HeldRun], sent: Moment, ttl: Duration) {
+        let deadline = sent.after(ttl.saturating_sub(margin(ttl)));
         let mut inner = self.lock();
         inner.ttl = ttl;
-        inner.session = inner.session.max(deadline);
+        inner.session = inner.session.max(deadline.now);
         for run in held.iter().filter(|run| !lost.contains(run)) {
             if let Some(lease) = inner.runs.get_mut(&run.run_id).filter(|lease| lease.epoch == run.epoch) {
-                lease.deadline = lease.deadline.max(deadline);
+                // The time of day may have been set back in between: the later request counts.
+                if deadline.now >= lease.deadline.now {
+                    lease.deadline = deadline;
+                }
             }
         }
         for run in lost {
@@ -124,12 +139,9 @@ impl LeaseTable {
 
     /// How long `(run, epoch)` is still leased; zero when it is not.
     pub fn remaining(&self, run: RunId, epoch: u64) -> Duration {
-        let deadline = self.deadline(run, epoch).unwrap_or_default();
-        deadline.saturating_sub(self.clock.now())
-    }
-
-    fn deadline(&self, run: RunId, epoch: u64) -> Option<Duration> {
-        self.lock().runs.get(&run).filter(|lease| lease.epoch == epoch).map(|lease| lease.deadline)
+        let deadline =
+            self.lock().runs.get(&run).filter(|lease| lease.epoch == epoch).map(|lease| lease.deadline);
+        deadline.map_or(Duration::ZERO, |deadline| deadline.left(self.clock.moment()))
     }
 
     /// Whether a mutation that needs `needs` of lease may start now.
@@ -209,8 +221,13 @@ pub struct CutOff;
 
 impl Guard {
     fn left(&self) -> Duration {
-        let lease = self.table.deadline(self.intent.run, self.intent.epoch).unwrap_or_default();
-        lease.min(self.end).saturating_sub(self.table.clock.now())
+        self.table.remaining(self.intent.run, self.intent.epoch).min(self.limit())
+    }
+
+    fn fence(&self) -> Fence {
+        let (table, end) = (Arc::clone(&self.table), self.end);
+        let (run, epoch) = (self.intent.run, self.intent.epoch);
+        Arc::new(move || table.clock.now() < end && !table.remaining(run, epoch).is_zero())
     }
 
     /// When the request ends at the latest if the lease is renewed in time.
@@ -223,7 +240,7 @@ impl Guard {
     /// # Errors
     /// [`CutOff`] when the deadline came first.
     pub async fn run<T>(self, request: impl Future<Output = T> + Send) -> Result<T, CutOff> {
-        let mut request = pin!(request);
+        let mut request = pin!(FENCE.scope(self.fence(), request));
         let mut timer = self.table.clock.sleep(self.left());
         std::future::poll_fn(move |context| {
             loop {
@@ -252,6 +269,58 @@ mod tests {
     const RUN: RunId = RunId::from_uuid(uuid::Uuid::from_u128(1));
     const S: fn(u64) -> Duration = Duration::from_secs;
 
+    fn at(seconds: u64) -> Moment {
+        Moment { now: S(seconds), wall: S(seconds) }
+    }
+
+    /// A machine that a hypervisor holds: the boot clock stands still meanwhile, the time of day is set right afterwards.
+    struct Held {
+        clock: TokioClock,
+        lost: std::sync::atomic::AtomicU64,
+    }
+
+    impl Clock for Held {
+        fn now(&self) -> Duration {
+            self.clock.now()
+        }
+
+        fn wall(&self) -> Duration {
+            self.clock.now() + S(self.lost.load(std::sync::atomic::Ordering::Relaxed))
+        }
+
+        fn sleep(&self, duration: Duration) -> futures::future::BoxFuture<'static, ()> {
+            self.clock.sleep(duration)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_machine_sends_nothing_before_a_lease_request_has_been_answered_again() {
+        let clock = Arc::new(Held { clock: TokioClock::start(), lost: 0.into() });
+        let table = LeaseTable::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        table.granted(RUN, 1, at(0), S(30));
+        let upload = permit(&table, S(10)).begin().unwrap();
+        let fence = upload.fence();
+        assert!(fence());
+        clock.lost.store(60, std::sync::atomic::Ordering::Relaxed);
+        assert!(!fence(), "the writing task stops by itself");
+        assert_eq!(upload.run(tokio::time::sleep(S(1))).await, Err(CutOff));
+        assert_eq!(permit(&table, S(10)).begin().err(), Some(Hold::LeaseTooShort));
+        let held = [HeldRun { run_id: RUN, epoch: 1 }];
+        table.renewed(&held, &[], clock.moment(), S(30));
+        assert!(permit(&table, S(10)).begin().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mutation_carries_its_fence_and_a_read_has_none() {
+        let table = table();
+        table.granted(RUN, 1, at(0), S(30));
+        let guard = permit(&table, S(10)).begin().unwrap();
+        let inside = guard.run(async { fence() }).await.unwrap().unwrap();
+        assert!(inside() && fence().is_none());
+        tokio::time::sleep(S(11)).await;
+        assert!(!inside(), "the request's own limit counts, too");
+    }
+
     fn table() -> Arc<LeaseTable> {
         LeaseTable::new(Arc::new(TokioClock::start()))
     }
@@ -264,7 +333,7 @@ mod tests {
     async fn a_lease_counts_from_the_send_time_less_a_margin() {
         let table = table();
         tokio::time::sleep(S(5)).await;
-        table.granted(RUN, 1, S(2), S(30));
+        table.granted(RUN, 1, at(2), S(30));
         assert_eq!(table.remaining(RUN, 1), S(24), "2 + 30 - 3 - 5");
         assert_eq!(table.remaining(RUN, 2), Duration::ZERO, "another epoch is not ours");
     }
@@ -272,7 +341,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_mutation_starts_that_the_lease_would_not_outlast() {
         let table = table();
-        table.granted(RUN, 1, S(0), S(30));
+        table.granted(RUN, 1, at(0), S(30));
         tokio::time::sleep(S(17)).await;
         assert_eq!(permit(&table, S(10)).begin().err(), Some(Hold::LeaseTooShort));
         assert!(permit(&table, S(9)).begin().is_ok());
@@ -283,7 +352,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_is_cut_off_at_the_lease_deadline_and_carried_by_renewals() {
         let table = table();
-        table.granted(RUN, 1, S(0), S(30));
+        table.granted(RUN, 1, at(0), S(30));
         let held = [HeldRun { run_id: RUN, epoch: 1 }];
         let upload = |needs| {
             MutationPermit::upload(&table, AcknowledgedIntent::new(RUN, 1), S(600), needs).begin().unwrap()
@@ -291,12 +360,12 @@ mod tests {
         let cut = upload(S(5)).run(tokio::time::sleep(S(40))).await;
         assert_eq!(cut, Err(CutOff));
         assert_eq!(table.clock.now(), S(27));
-        table.renewed(&held, &[], S(27), S(30));
+        table.renewed(&held, &[], at(27), S(30));
         let renewing = Arc::clone(&table);
         tokio::spawn(async move {
             for _ in 0..10 {
                 tokio::time::sleep(S(10)).await;
-                renewing.renewed(&held, &[], renewing.clock.now(), S(30));
+                renewing.renewed(&held, &[], renewing.clock.moment(), S(30));
             }
         });
         assert_eq!(upload(S(5)).run(tokio::time::sleep(S(80))).await, Ok(()));

@@ -25,6 +25,7 @@ pub mod journal;
 pub mod lease;
 pub mod outbox;
 pub mod package;
+pub mod pins;
 pub mod policy;
 pub mod service;
 pub mod site_key;

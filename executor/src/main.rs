@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -12,23 +13,25 @@ use rackhand_executor::{
     broker::{
         connect::Transports,
         ipmi::{IpmiConnector, link::Udp},
-        redfish::{Https, RedfishConnector, delete_leftovers},
+        redfish::{Https, Leftovers, RedfishConnector},
     },
     clock::BootClock,
     cloud::http::{Http, HttpCloud},
     config::Config,
+    credential::forget_version,
     enrol,
     identity::Identity,
     journal::{Journal, Write, sqlite},
     package::{Packages, Publisher, cache::DiskCache, listener::Listener},
+    pins,
     policy::Policy,
     service::{Ended, Executor, Parts, Settings},
-    site_key::ConfirmedFile,
+    site_key::{ConfirmedFile, PINNED, site_fingerprint},
 };
 use rackhand_schema::id::ExecutorSessionId;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Leases work for one site from a Rackhand control plane and carries it out on its BMCs.
+/// Leases work for one site from a Rackhand control plane and works on its BMCs.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -43,34 +46,77 @@ enum Command {
         /// Address of the control plane, https://…
         #[arg(long)]
         server: String,
-        /// Data directory; made if need be.
+        /// Data directory; created if it does not exist.
         #[arg(long)]
         data: PathBuf,
-        /// How people will call this executor.
+        /// Display name of this executor.
         #[arg(long)]
         name: String,
+        /// Certificates (PEM) to trust for the control plane instead of the operating system's, for a private CA.
+        /// `run` takes the same, and so does `ca_file` in executor.toml.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
         /// Read the token from standard input: it does not belong on a command line.
         #[arg(long, required = true)]
         token_stdin: bool,
     },
-    /// Run until SIGTERM or SIGINT, then finish up.
+    /// Run until SIGTERM or SIGINT; runs are then given back at their next safe point.
     Run {
+        /// Data directory, as given to `enrol`.
         #[arg(long)]
         data: PathBuf,
         /// Another address of the control plane than at enrolment.
         #[arg(long)]
         server: Option<String>,
+        /// As for `enrol`; for the package repository, too.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
     },
-    /// Let an executor join the site: its fingerprint as that machine shows it.
+    /// Admit an executor. Pass the fingerprint shown on that machine.
     Confirm {
+        /// Data directory, as given to `enrol`.
         #[arg(long)]
         data: PathBuf,
         /// 64 hex digits, with or without blanks.
         #[arg(num_args = 1.., required = true)]
         fingerprint: Vec<String>,
     },
+    /// Print the site's public key and its fingerprint, to compare with what people seal credentials to.
+    SiteKey {
+        /// Data directory, as given to `enrol`.
+        #[arg(long)]
+        data: PathBuf,
+    },
+    /// Print the TLS keys that BMCs show from here, as a servers file; no password is sent.
+    ///
+    /// The file goes to standard output, the fingerprints to compare to standard error.
+    Pins {
+        /// `[NAME=]https://host[:port]`, `[NAME=]ipmi://host[:port]` or just `[NAME=]host`.
+        #[arg(value_name = "[NAME=]ADDRESS", num_args = 1.., required = true)]
+        bmcs: Vec<String>,
+        /// Seconds for each BMC.
+        #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+        timeout: u64,
+    },
+    /// Take older versions of a credential again, after the control plane was restored from a backup. The executor must
+    /// be stopped.
+    ///
+    /// An executor refuses a version of a credential below one that it has used: it may be an old text with a password
+    /// that is no longer valid, which someone has kept. This makes it forget what it has used. The next run with the
+    /// credential reports it.
+    ForgetCredential {
+        /// Data directory, as given to `enrol`.
+        #[arg(long)]
+        data: PathBuf,
+        /// Name of the credential.
+        credential: String,
+        /// Do it. Without this, only what would happen is printed.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print what this executor meant to do, did, and has still to report.
     Journal {
+        /// Data directory, as given to `enrol`.
         #[arg(long)]
         data: PathBuf,
     },
@@ -83,13 +129,21 @@ async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RACKHAND_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    close_memory();
     let result = match Arguments::parse().command {
-        Command::Enrol { server, data, name, token_stdin: _ } => join(&server, &data, &name).await,
-        Command::Run { data, server } => run(&data, server).await,
+        Command::Enrol { server, data, name, ca_file, token_stdin: _ } => {
+            join(&server, &data, &name, ca_file).await
+        }
+        Command::Run { data, server, ca_file } => run(&data, server, ca_file).await,
         Command::Confirm { data, fingerprint } => {
-            enrol::confirm(&data, &fingerprint.concat()).map_err(Failure::from).and_then(|()| {
+            enrol::confirm(&data, &fingerprint.concat()).await.map_err(Failure::from).and_then(|()| {
                 say("Confirmed. The running executor shares the site key within its next lease request.")
             })
+        }
+        Command::SiteKey { data } => show_site_key(&data).await,
+        Command::Pins { bmcs, timeout } => show_pins(&bmcs, Duration::from_secs(timeout)).await,
+        Command::ForgetCredential { data, credential, yes } => {
+            forget_credential(&data, &credential, yes).await
         }
         Command::Journal { data } => print(&data).await,
     };
@@ -108,26 +162,41 @@ async fn main() -> ExitCode {
     }
 }
 
+/// No other process of this user may read the memory, where passwords and keys are, and no core dump holds it (prctl(2),
+/// `PR_SET_DUMPABLE`). A debugger or a profiler has to be run by root.
+fn close_memory() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+    }
+}
+
 fn say(text: &str) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
-async fn join(server: &str, data: &Path, name: &str) -> Result<(), Failure> {
+/// The configuration, with what the command line says instead.
+fn configured(data: &Path, ca_file: Option<PathBuf>) -> Result<Config, Failure> {
+    let config = Config::load(data)?;
+    Ok(Config { ca_file: ca_file.or(config.ca_file), ..config })
+}
+
+async fn join(server: &str, data: &Path, name: &str, ca_file: Option<PathBuf>) -> Result<(), Failure> {
     let mut token = zeroize::Zeroizing::new(String::new());
     std::io::stdin().take(1024).read_to_string(&mut token)?;
-    let http = Http::new(server, Config::load(data)?.tls()?)?;
+    let http = Http::new(server, configured(data, ca_file)?.tls()?)?;
     let identity = enrol::enrol(&http, server, data, name, &token).await?;
     let membership = &identity.membership;
     say(&format!("Enrolled as {} in {}.", membership.name, membership.site))?;
     say(&format!("Fingerprint: {}", identity.fingerprint()))?;
-    match membership.site_public_key {
-        None => say("This is the site's first executor: it makes the site key when it runs."),
-        Some(_) => say("On an executor that runs already: rackhand-executor confirm --data DIR FINGERPRINT"),
+    if let Some(key) = &membership.site_public_key {
+        say(&format!("Site key fingerprint: {}", site_fingerprint(key)))?;
     }
+    say(membership.next_step())
 }
 
-async fn run(data: &Path, server: Option<String>) -> Result<(), Failure> {
-    let (config, policy) = (Config::load(data)?, Policy::load(data)?);
+async fn run(data: &Path, server: Option<String>, ca_file: Option<PathBuf>) -> Result<(), Failure> {
+    let (config, policy) = (configured(data, ca_file)?, Policy::load(data)?);
     let identity = Arc::new(Identity::load(data)?);
     // The lock: from here on the former process of this directory is known to be dead.
     let journal: Arc<dyn Journal> = Arc::new(sqlite::SqliteJournal::open(data).await?);
@@ -142,19 +211,22 @@ async fn run(data: &Path, server: Option<String>) -> Result<(), Failure> {
         identity: Arc::clone(&identity),
         transports: Arc::new(Https),
     });
-    delete_leftovers(&redfish).await;
+    let leftovers = tokio::spawn(Leftovers::read(Arc::clone(&redfish)).await?.delete());
     let connector = Arc::new(Transports {
         cloud: Arc::clone(&cloud) as Arc<_>,
         redfish,
         ipmi: IpmiConnector { journal: Arc::clone(&journal), links: Arc::new(Udp::new()?) },
     });
     let cache = config.cache_dir.clone().unwrap_or_else(|| data.join("packages"));
+    let limit = u64::from(config.cache_gib) * 1024 * 1024 * 1024;
     let publisher: Option<Arc<dyn Publisher>> = match policy.package_listen {
         Some(address) => Some(Arc::new(Listener::bind(address, policy.package_url.as_deref()).await?)),
         None => None,
     };
-    let packages =
-        Packages { repository: Arc::new(DiskCache::open(&cache, policy.clone(), config.tls()?)?), publisher };
+    let packages = Packages {
+        repository: Arc::new(DiskCache::open(&cache, limit, policy.clone(), config.tls()?)?),
+        publisher,
+    };
     let settings = Settings { timing: config.timing(), policy, capacity: config.capacity };
     let name = identity.membership.name.clone();
     let handle = Executor::start(
@@ -177,6 +249,7 @@ async fn run(data: &Path, server: Option<String>) -> Result<(), Failure> {
         _ = terminate.recv() => drained(&handle).await,
         _ = interrupt.recv() => drained(&handle).await,
     };
+    leftovers.abort();
     match ended {
         Ended::Drained => Ok(()),
         other => Err(other.into()),
@@ -187,6 +260,50 @@ async fn drained(handle: &rackhand_executor::service::Handle) -> Ended {
     tracing::info!("draining: runs are given back at their next safe point");
     handle.drain();
     handle.ended().await
+}
+
+async fn show_site_key(data: &Path) -> Result<(), Failure> {
+    let enrolled = Identity::load(data)?.membership;
+    // Not before the first run is there a journal.
+    let held = sqlite::read_meta(data, PINNED).await?;
+    let Some(key) = held.or(enrolled.site_public_key) else {
+        return Err(
+            format!("{} has no key yet: its first executor makes it when it runs", enrolled.site).into()
+        );
+    };
+    say(&format!("Key of site {}: {key}", enrolled.site))?;
+    say(&format!("Fingerprint: {}", site_fingerprint(&key)))
+}
+
+async fn forget_credential(data: &Path, name: &str, yes: bool) -> Result<(), Failure> {
+    Identity::load(data)?;
+    if !yes {
+        return Err(format!(
+            "Warning: after this, whoever controls the control plane can give this executor any earlier text of the \
+             credential {name} that was sealed for this site. Seal the credential anew instead, if you can: `rackhand \
+             credentials set`, until its version is higher. Nothing was changed; add --yes to go on"
+        )
+        .into());
+    }
+    let journal = sqlite::SqliteJournal::open(data).await?;
+    match forget_version(&journal, name).await? {
+        Some(version) => say(&format!(
+            "Forgot that version {version} of {name} was used. The next run with it reports this to the control plane."
+        )),
+        None => Err(format!("no credential {name} was used here; nothing was changed").into()),
+    }
+}
+
+async fn show_pins(bmcs: &[String], patience: Duration) -> Result<(), Failure> {
+    let bmcs = bmcs.iter().map(|text| pins::Named::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let found = pins::collect(&bmcs, patience).await;
+    write!(std::io::stderr(), "{}", pins::summary(&bmcs, &found))?;
+    write!(std::io::stdout(), "{}", pins::servers_file(&bmcs, &found))?;
+    let failed = found.iter().filter(|found| matches!(found, pins::Found::Failed(_))).count();
+    if failed > 0 {
+        return Err(format!("{failed} of {} BMCs showed no key; they are not in the list", bmcs.len()).into());
+    }
+    Ok(())
 }
 
 async fn print(data: &Path) -> Result<(), Failure> {

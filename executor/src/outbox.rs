@@ -2,7 +2,8 @@
 //! kept until it is acknowledged.
 //!
 //! One request is in flight at a time. A failed one is repeated (the control plane answers `duplicate`); a gap
-//! is filled from the number it names. A long outage cannot fill memory: an unsent checkpoint is replaced by the
+//! is filled from the number it names. A number is used up when the control plane has taken its item; one that it
+//! refuses leaves its number to the next. A long outage cannot fill memory: an unsent checkpoint is replaced by the
 //! next one under its number, and beyond [`MAX_EVENTS`] unsent items log lines are counted instead of kept.
 
 use std::{
@@ -12,12 +13,14 @@ use std::{
 };
 
 use rackhand_schema::{
+    event::Level,
     id::RunId,
     protocol::{
         ItemStatus, MAX_ITEM_BYTES, MAX_REPORT_ITEMS, Report, ReportBody, ReportItem, ReportResponse,
     },
+    server::Inventory,
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -53,6 +56,10 @@ struct Lane {
     refused: BTreeMap<u64, String>,
     /// The control plane does not take state from this lease any more.
     passed_on: bool,
+    /// The control plane has taken what ends this lease: the run's end, or that it is given back.
+    over: bool,
+    /// Nobody works under this lease any more: what is left is delivered, and then the lane goes.
+    closed: bool,
     left_out: u64,
 }
 
@@ -60,6 +67,8 @@ struct Queued {
     seq: u64,
     item: String,
     sent: bool,
+    /// It ends the lease.
+    last: bool,
     /// Phase of a checkpoint, which a later one of the same phase may replace.
     checkpoint: Option<String>,
 }
@@ -71,6 +80,14 @@ pub enum Answer {
     /// The lease has passed on.
     PassedOn,
     Refused(String),
+}
+
+fn is_log_line(body: &ReportBody) -> bool {
+    matches!(body, ReportBody::Event { .. })
+}
+
+fn ends_lease(body: &ReportBody) -> bool {
+    matches!(body, ReportBody::Finish(_) | ReportBody::Yield { .. })
 }
 
 impl Outbox {
@@ -94,7 +111,8 @@ impl Outbox {
         for Pending { run, epoch, seq, item } in pending {
             let lane = lanes.entry((run, epoch)).or_default();
             lane.last_seq = lane.last_seq.max(seq);
-            lane.queue.push_back(Queued { seq, item, sent: true, checkpoint: None });
+            lane.closed = true;
+            lane.queue.push_back(Queued { seq, item, sent: true, last: false, checkpoint: None });
         }
         drop(lanes);
         self.work.notify_one();
@@ -108,7 +126,7 @@ impl Outbox {
         let lane = lanes.entry((run, epoch)).or_default();
         lane.last_seq = lane.last_seq.max(last_seq.unwrap_or(0));
         lane.answered = lane.answered.max(last_seq.unwrap_or(0));
-        lane.passed_on = false;
+        (lane.passed_on, lane.over, lane.closed) = (false, false, false);
         lane.opening = opening;
     }
 
@@ -124,7 +142,7 @@ impl Outbox {
     /// When the journal fails.
     pub async fn push(&self, run: RunId, epoch: u64, body: ReportBody) -> Result<u64, JournalError> {
         let replaced = match &body {
-            ReportBody::Event { .. } => {
+            body if is_log_line(body) => {
                 let mut lanes = self.lock();
                 let lane = lanes.entry((run, epoch)).or_default();
                 if lane.queue.len() >= MAX_EVENTS {
@@ -143,7 +161,8 @@ impl Outbox {
     }
 
     /// Journals `notes` and then `bodies` in one commit, and queues the bodies for one report; the answer is the
-    /// number of the last one.
+    /// number of the last one. Log lines that were only counted are told of before the next one that has room, and
+    /// before what ends the lease.
     ///
     /// # Errors
     /// When the journal fails.
@@ -154,27 +173,41 @@ impl Outbox {
         notes: Vec<Write>,
         bodies: Vec<ReportBody>,
     ) -> Result<u64, JournalError> {
-        let (mut seq, opening) = {
+        let (mut seq, opening, left_out) = {
             let mut lanes = self.lock();
             let lane = lanes.entry((run, epoch)).or_default();
-            let before = lane.last_seq;
-            lane.last_seq += bodies.len() as u64;
-            (before, lane.opening.take())
+            let room = lane.queue.len() < MAX_EVENTS / 2;
+            let told = bodies.iter().any(|body| ends_lease(body) || (room && is_log_line(body)));
+            let left_out = if told { std::mem::take(&mut lane.left_out) } else { 0 };
+            (lane.last_seq, lane.opening.take(), left_out)
         };
         let mut writes: Vec<Write> = opening.into_iter().chain(notes).collect();
-        let mut queued = Vec::with_capacity(bodies.len());
-        for body in bodies {
+        let mut queued = Vec::with_capacity(bodies.len() + 1);
+        let left_out = (left_out > 0).then(|| ReportBody::Event {
+            level: Level::Warn,
+            message: format!("{left_out} log lines were dropped while the control plane was unreachable."),
+            data: Value::Null,
+        });
+        for body in left_out.into_iter().chain(bodies) {
             seq += 1;
             let checkpoint = match &body {
                 ReportBody::Checkpoint { phase, .. } => Some(phase.clone()),
                 _ => None,
             };
+            let last = ends_lease(&body);
             let item = encode(run, epoch, seq, body)?;
             writes.push(Write::Outbox { run, epoch, seq, item: item.clone() });
-            queued.push(Queued { seq, item, sent: false, checkpoint });
+            queued.push(Queued { seq, item, sent: false, last, checkpoint });
         }
         self.journal.commit(writes).await?;
-        self.lock().entry((run, epoch)).or_default().queue.extend(queued);
+        {
+            let mut lanes = self.lock();
+            let lane = lanes.entry((run, epoch)).or_default();
+            lane.last_seq = seq;
+            // A number that a refused item has left.
+            lane.refused.retain(|refused, _| queued.iter().all(|item| item.seq != *refused));
+            lane.queue.extend(queued);
+        }
         self.work.notify_one();
         Ok(seq)
     }
@@ -232,32 +265,46 @@ impl Outbox {
         self.lock().get(&(run, epoch)).is_some_and(|lane| lane.passed_on)
     }
 
-    /// How many log lines were only counted since the last call.
-    pub fn take_left_out(&self, run: RunId, epoch: u64) -> u64 {
-        let mut lanes = self.lock();
-        match lanes.get_mut(&(run, epoch)) {
-            Some(lane) if lane.queue.len() < MAX_EVENTS / 2 => std::mem::take(&mut lane.left_out),
-            _ => 0,
-        }
+    /// Whether the control plane has taken what ends this lease.
+    pub fn is_over(&self, run: RunId, epoch: u64) -> bool {
+        self.lock().get(&(run, epoch)).is_some_and(|lane| lane.over)
+    }
+
+    /// Whether something of this lease is still to be delivered.
+    pub fn is_delivering(&self, run: RunId, epoch: u64) -> bool {
+        self.lock().get(&(run, epoch)).is_some_and(|lane| !lane.queue.is_empty())
     }
 
     /// The lease is over: what is queued is still delivered, nobody waits any more.
     pub fn close(&self, run: RunId, epoch: u64) {
         let mut lanes = self.lock();
         if let Some(lane) = lanes.get_mut(&(run, epoch)) {
-            lane.passed_on = true;
-            let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-            closed.insert((run, epoch), lane.last_seq);
-            if closed.len() > MAX_CLOSED {
-                // Run ids are ordered by time: the oldest goes.
-                closed.pop_first();
-            }
-            if lane.queue.is_empty() {
-                lanes.remove(&(run, epoch));
-            }
+            (lane.passed_on, lane.closed) = (true, true);
         }
+        self.remove_finished(&mut lanes);
         drop(lanes);
         self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Takes out the lanes under which nobody works and of which everything is delivered.
+    fn remove_finished(&self, lanes: &mut BTreeMap<(RunId, u64), Lane>) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|key, lane| {
+            let finished = lane.closed && lane.queue.is_empty();
+            if finished {
+                closed.insert(*key, lane.last_seq);
+            }
+            !finished
+        });
+        while closed.len() > MAX_CLOSED {
+            // Run ids are ordered by time: the oldest goes.
+            closed.pop_first();
+        }
+    }
+
+    /// How many leases something is kept of, for tests of what grows.
+    pub fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// Whether everything has been delivered.
@@ -334,7 +381,8 @@ impl Outbox {
         keys: &[(RunId, u64, u64)],
         response: ReportResponse,
     ) -> Result<bool, JournalError> {
-        let mut done = Vec::new();
+        // Answered for; of these, `unused` are numbers that the next item gets.
+        let (mut done, mut unused) = (Vec::new(), Vec::new());
         {
             let mut lanes = self.lock();
             for result in response.results {
@@ -348,57 +396,90 @@ impl Outbox {
                         tracing::error!(%run, epoch, expected, "items before this one are gone; the run is given up");
                         lane.passed_on = true;
                         lane.refused.insert(seq, code);
-                        done.push((run, epoch, seq));
+                        lane.last_seq = expected.saturating_sub(1);
+                        unused.push((run, epoch, seq));
                     }
                     continue;
                 }
                 match result.status {
-                    ItemStatus::Accepted | ItemStatus::Duplicate | ItemStatus::Late => {}
+                    ItemStatus::Accepted | ItemStatus::Duplicate | ItemStatus::Late => {
+                        lane.over |= lane.queue.iter().any(|item| item.seq == seq && item.last);
+                    }
                     ItemStatus::Quarantined => {
                         tracing::error!(%run, epoch, seq, "the control plane did not understand an item");
                         lane.refused.insert(seq, "quarantined".to_owned());
                     }
                     ItemStatus::Refused => {
                         tracing::warn!(%run, epoch, seq, code, "the control plane refused an item");
-                        lane.passed_on |= matches!(code.as_str(), "stale-epoch" | "run-finished");
+                        let gone = matches!(code.as_str(), "stale-epoch" | "run-finished");
+                        lane.passed_on |= gone;
                         lane.refused.insert(seq, code);
+                        if !gone && lane.last_seq == seq {
+                            lane.last_seq -= 1;
+                            unused.push((run, epoch, seq));
+                            continue;
+                        }
                     }
                 }
                 done.push((run, epoch, seq));
             }
         }
-        if !done.is_empty() {
+        let all = || done.iter().chain(&unused);
+        if all().next().is_some() {
             let acknowledged = |&(run, epoch, seq): &_| Write::Acknowledged { run, epoch, seq };
-            self.journal.commit(done.iter().map(acknowledged).collect()).await?;
+            self.journal.commit(all().map(acknowledged).collect()).await?;
         }
         {
             let mut lanes = self.lock();
-            for (run, epoch, seq) in &done {
+            for (run, epoch, seq) in all() {
                 let Some(lane) = lanes.get_mut(&(*run, *epoch)) else { continue };
                 lane.queue.retain(|queued| queued.seq != *seq);
+            }
+            for (run, epoch, seq) in &done {
+                let Some(lane) = lanes.get_mut(&(*run, *epoch)) else { continue };
                 lane.answered = lane.answered.max(*seq);
             }
+            self.remove_finished(&mut lanes);
         }
         self.changed.send_modify(|version| *version += 1);
-        Ok(!done.is_empty())
+        Ok(all().next().is_some())
     }
 }
 
-/// Bounded JSON of one item. What is too large is reported as a log line that says so.
+/// Bounded JSON of one item. An inventory that is too large loses components, and names that; anything else is reported as
+/// a log line that says so.
 fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<String, JournalError> {
     let json = |body: ReportBody| {
         serde_json::to_string(&ReportItem { run_id, epoch, seq, body })
             .map_err(|error| JournalError(format!("an item does not serialise: {error}")))
     };
-    let item = json(body)?;
+    let mut body = body;
+    let mut item = json(body.clone())?;
+    while item.len() > MAX_ITEM_BYTES
+        && let ReportBody::Inventory(inventory) = &mut body
+        && !inventory.components.is_empty()
+    {
+        shorten(inventory, item.len());
+        item = json(body.clone())?;
+    }
     if item.len() <= MAX_ITEM_BYTES {
         return Ok(item);
     }
     json(ReportBody::Event {
-        level: rackhand_schema::event::Level::Error,
-        message: format!("An item of {} bytes was too large to report and was left out", item.len()),
-        data: serde_json::Value::Null,
+        level: Level::Error,
+        message: format!("An item of {} bytes was too large to report and was dropped", item.len()),
+        data: Value::Null,
     })
+}
+
+/// Takes components out of an inventory of `bytes` bytes, so that it may fit. What is left out counts as not read, and so as
+/// neither new nor removed.
+fn shorten(inventory: &mut Inventory, bytes: usize) {
+    let all = inventory.components.len();
+    let fitting = all * MAX_ITEM_BYTES / bytes * 9 / 10;
+    inventory.components.truncate(fitting.min(all - 1));
+    let why = "the list of components is too large to report; the last ones are omitted";
+    inventory.unreadable.insert("firmware".to_owned(), why.to_owned());
 }
 
 /// Closed leases whose last number is remembered.
@@ -407,3 +488,62 @@ const MAX_CLOSED: usize = 10_000;
 const LEASE_POLL: Duration = Duration::from_millis(100);
 /// How long a drain waits between two looks at the outbox.
 pub const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use rackhand_schema::server::{FirmwareComponent, Health, PowerState};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn dropped_log_lines_are_told_of_before_the_end() {
+        let outbox = Outbox::new(Arc::new(crate::journal::memory::MemoryJournal::default()));
+        let (run, line) = (RunId::generate(), || ReportBody::Event {
+            level: Level::Info,
+            message: "a line".into(),
+            data: Value::Null,
+        });
+        for _ in 0..MAX_EVENTS + 3 {
+            outbox.push(run, 1, line()).await.unwrap();
+        }
+        let end = ReportBody::Yield { reason: "r".into(), detail: "d".into(), resume_after_ms: 1 };
+        outbox.push(run, 1, end).await.unwrap();
+        let items: Vec<String> =
+            outbox.lock()[&(run, 1)].queue.iter().map(|queued| queued.item.clone()).collect();
+        assert_eq!(items.len(), MAX_EVENTS + 2);
+        assert!(items[MAX_EVENTS].contains("3 log lines were dropped"), "{}", items[MAX_EVENTS]);
+        assert!(items[MAX_EVENTS + 1].contains("yield"), "{}", items[MAX_EVENTS + 1]);
+    }
+
+    #[test]
+    fn a_large_inventory_is_shortened_and_says_so() {
+        let component = |n: usize| FirmwareComponent {
+            key: format!("component-{n}"),
+            name: "x".repeat(200),
+            software_id: None,
+            version: "1".into(),
+            updateable: true,
+            inactive: None,
+            of_bmc: false,
+        };
+        let inventory = Inventory {
+            vendor: None,
+            model: None,
+            service_tag: Some("ABC1234".into()),
+            uuid: None,
+            generation: None,
+            bmc_version: None,
+            power: PowerState::On,
+            health: Health::Ok,
+            components: (0..1000).map(component).collect(),
+            capabilities: vec![],
+            unreadable: BTreeMap::new(),
+        };
+        let item = encode(RunId::generate(), 1, 1, ReportBody::Inventory(inventory)).unwrap();
+        assert!(item.len() <= MAX_ITEM_BYTES);
+        let item: ReportItem = serde_json::from_str(&item).unwrap();
+        let ReportBody::Inventory(inventory) = item.body else { panic!("{item:?}") };
+        assert!(inventory.components.len() > 150, "{}", inventory.components.len());
+        assert!(inventory.unreadable.contains_key("firmware") && inventory.service_tag.is_some());
+    }
+}

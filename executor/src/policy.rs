@@ -5,26 +5,35 @@
 //! fetched from any host (they are used only if their size and SHA-256 are the approved ones). `enrol` writes
 //! a commented file to start from. A refusal ends the run with `policy-refused` and names the key.
 
-use std::path::Path;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use rackhand_schema::{job::JobSpec, protocol::RunGrant};
 use serde::Deserialize;
 
 /// The file `enrol` leaves behind.
-pub const TEMPLATE: &str = r#"# What this executor may do, whatever the control plane asks for.
-# A key that is left out allows everything, as shown.
+pub const TEMPLATE: &str = r#"# What this executor may do, whatever the control plane requests.
+# A key that is not set allows everything, as shown.
 
 # Job kinds: "inventory", "power", "boot_override", "firmware_update".
 #kinds = ["inventory", "power", "boot_override", "firmware_update"]
 
-# Names of servers and addresses of BMCs it may touch; * stands for any text.
+# Names of servers and addresses of BMCs it may touch; * stands for any text, but https://10.0.0.* for IP addresses
+# only. Names are given by the control plane, and an operator there may register any machine under any name: what
+# must not be touched is kept out by its address. List the networks of your BMCs: a control plane that was taken over
+# can seal credentials of its own, and have any address probed that this machine reaches and `urls` does not exclude.
 #servers = ["*"]
 #urls = ["https://*", "ipmi://*"]
 
 # Most runs at once that change something.
 #max_mutating_runs = 16
 
-# Hosts (host or host:port) from which packages are fetched; * stands for any text.
+# Hosts (host or host:port) from which packages are fetched; * as in `urls`. List your repository here and nothing
+# else, such as ["firmware.example.net"]: with "*", whoever writes a firmware job can make this machine send a
+# request to any host that it reaches, itself at its own address included. Loopback and link-local addresses and those
+# at which clouds tell machines their secrets are asked only if they are named here in full.
 #package_hosts = ["*"]
 
 # Restart a host that does not react to a polite request while a staged update waits. Without it such a run fails.
@@ -111,14 +120,85 @@ impl Policy {
 
     /// Whether a BMC at this address may be spoken to.
     pub fn allows_url(&self, url: &str) -> bool {
-        matches_any(&self.urls, url)
+        self.urls.iter().any(|pattern| matches_address(pattern, url))
     }
 
     /// Whether packages may be fetched from `host` (`host:port` where the address names a port).
     pub fn allows_package_host(&self, host: &str) -> bool {
         let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-        matches_any(&self.package_hosts, host) || matches_any(&self.package_hosts, bare)
+        let matches = |pattern: &String| matches_address(pattern, host) || matches_address(pattern, bare);
+        self.package_hosts.iter().any(matches)
     }
+
+    /// Whether packages may be fetched from `ip`, an address of the host `host` that is allowed otherwise.
+    pub fn allows_package_address(&self, host: &str, ip: IpAddr) -> bool {
+        let named = |pattern: &String| {
+            pattern == host
+                || pattern.rsplit_once(':').is_some_and(|(bare, _)| bare == host && !bare.is_empty())
+        };
+        !is_own_or_metadata(ip) || self.package_hosts.iter().any(named)
+    }
+}
+
+/// Addresses at which clouds tell machines their secrets and which are not link-local, as that of most clouds is
+/// (169.254.169.254): Alibaba's, Azure's, Oracle's; and over IPv6 Amazon's, for machines and for pods, and Google's.
+const METADATA: [IpAddr; 6] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Loopback, unspecified and link-local addresses, and [`METADATA`].
+fn is_own_or_metadata(ip: IpAddr) -> bool {
+    let ip = canonical(ip);
+    METADATA.contains(&ip)
+        || match ip {
+            IpAddr::V4(ip) => {
+                ip.is_loopback() || ip.is_unspecified() || ip.is_link_local() || ip.is_broadcast()
+            }
+            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local(),
+        }
+}
+
+/// The IPv4 address that an IPv6 one leads to, mapped or through NAT64 (RFC 6052, section 2.1).
+fn canonical(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) if v6.to_bits() >> 32 == 0x0064_ff9b << 64 => {
+            let [.., a, b, c, d] = v6.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
+        other => other,
+    }
+}
+
+/// `matches`, for where a request goes. What follows the host is compared apart from it, so that a path cannot end like
+/// an allowed host; a pattern without a path allows them all. A pattern of numbers is for IP addresses only, whatever
+/// names begin like them.
+fn matches_address(pattern: &str, address: &str) -> bool {
+    let (origin_pattern, path_pattern) = cut_path(pattern);
+    let (origin, path) = cut_path(address);
+    let of_numbers = |host: &str| {
+        host.bytes().all(|byte| byte.is_ascii_digit() || b".*".contains(&byte))
+            && host.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    matches(origin_pattern, origin)
+        && (path_pattern.is_empty() || matches(path_pattern, path))
+        && (!of_numbers(host_of(origin_pattern)) || host_of(origin).parse::<Ipv4Addr>().is_ok())
+}
+
+/// `[scheme://]host[:port]` and what follows it.
+fn cut_path(address: &str) -> (&str, &str) {
+    let host = address.find("://").map_or(0, |at| at + "://".len());
+    let path = address.get(host..).and_then(|rest| rest.find(['/', '?', '#'])).map(|at| host + at);
+    address.split_at_checked(path.unwrap_or(address.len())).unwrap_or((address, ""))
+}
+
+fn host_of(origin: &str) -> &str {
+    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+    authority.split_once(':').map_or(authority, |(host, _)| host)
 }
 
 fn matches_any(patterns: &[String], text: &str) -> bool {
@@ -156,6 +236,71 @@ mod tests {
             ("ab*ba", "aba", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_not_taken_for_an_address_of_an_allowed_network() {
+        for (pattern, address, allowed) in [
+            ("https://10.20.*", "https://10.20.0.1", true),
+            ("https://10.20.*", "https://10.20.0.1:8443", true),
+            ("https://10.20.*", "https://10.20.0.1/redfish/v1/Systems/1", true),
+            ("https://10.20.*", "https://10.20.prod-bmc.attacker.example", false),
+            ("https://10.20.*", "https://10.20.0.1.attacker.example", false),
+            ("https://10.20.*", "https://10.20.0.1@attacker.example", false),
+            ("https://10.20.*", "https://10.20.1", false),
+            ("https://10*", "https://10gbe.attacker.example", false),
+            ("https://10.20.*:443", "https://10.20.prod-bmc.attacker.example:443", false),
+            ("ipmi://10.20.*", "ipmi://10.20.0.1:6230", true),
+            ("ipmi://10.20.*", "ipmi://10.20.prod-bmc.attacker.example", false),
+            ("10.20.*", "10.20.0.1:443", true),
+            ("10.20.*", "10.20.attacker.example:443", false),
+            ("https://[fd00:*", "https://[fd00::7]", true),
+            ("https://[fd00:*", "https://fd00.attacker.example", false),
+            ("https://10.*.lab.example", "https://10.bmc.lab.example", true),
+            ("https://*.lab.example", "https://bmc-7.lab.example/redfish/v1/Systems/1", true),
+            ("https://*.lab.example", "https://attacker.example/redfish/v1/Systems/.lab.example", false),
+            ("https://*.lab.example", "https://attacker.example?.lab.example", false),
+            ("https://a/redfish/v1/Systems/1", "https://a/redfish/v1/Systems/1", true),
+            ("https://a/redfish/v1/Systems/1", "https://a/redfish/v1/Systems/2", false),
+            ("https://a/redfish/v1/Systems/1", "https://a", false),
+            ("https://*", "https://bmc.example", true),
+            ("*", "ipmi://bmc.example", true),
+        ] {
+            let policy = Policy {
+                urls: vec![pattern.to_owned()],
+                package_hosts: vec![pattern.to_owned()],
+                ..Policy::default()
+            };
+            assert_eq!(policy.allows_url(address), allowed, "{pattern} {address}");
+            if !address.contains("://") {
+                assert_eq!(policy.allows_package_host(address), allowed, "{pattern} {address}");
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_at_which_clouds_tell_secrets_are_asked_only_if_they_are_named() {
+        let policy = Policy::default();
+        for ip in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "::ffff:168.63.129.16",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b::7f00:1",
+        ] {
+            assert!(!policy.allows_package_address("evil.example", ip.parse().unwrap()), "{ip}");
+            let named = Policy { package_hosts: vec![ip.to_owned()], ..Policy::default() };
+            assert!(named.allows_package_address(ip, ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["10.0.0.5", "168.63.129.17", "fd00:ec2::1", "64:ff9b::808:808", "2001:db8::1"] {
+            assert!(policy.allows_package_address("repository.example", ip.parse().unwrap()), "{ip}");
         }
     }
 

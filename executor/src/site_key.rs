@@ -3,13 +3,19 @@
 //! Credentials are sealed to the public half. The private half is in memory while this process runs; the control
 //! plane stores it sealed to each executor. A joining executor is shown with both its public keys; its
 //! fingerprint is computed here from them, so a control plane that swaps a key shows another fingerprint than
-//! the one that was confirmed. The public key seen first is pinned in the journal; another one is refused.
+//! the one that was confirmed. The public key seen first is pinned in the journal; another one is refused, and while the
+//! control plane shows another one to anybody, every run says so. People compare its fingerprint with what they seal
+//! to: the executor prints it when it comes to hold the key, and `rackhand-executor site-key` at any time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crypto_box::SecretKey;
 use rackhand_schema::{
+    digest::sha256_hex,
     executor::{SiteKey, SiteKeyShare},
     id::ExecutorId,
     protocol::{JoiningExecutor, LeaseResponse},
@@ -20,10 +26,19 @@ use crate::{
     cloud::{Cloud, CloudError},
     credential::SiteSecret,
     identity::{self, Identity, decode_key, plain_fingerprint},
-    journal::{Journal, JournalError, Write},
+    journal::{Journal, JournalError, Write, sqlite},
 };
 
-const PINNED: &str = "site_public_key";
+/// Key of the site's public key in the journal's meta values.
+pub const PINNED: &str = "site_public_key";
+
+/// Whether the executor of this data directory has held the site key, running now or not.
+///
+/// # Errors
+/// When its journal cannot be read.
+pub async fn was_held(directory: &Path) -> Result<bool, JournalError> {
+    Ok(sqlite::read_meta(directory, PINNED).await?.is_some())
+}
 
 /// The fingerprints that were confirmed on this machine.
 pub trait Confirmed: Send + Sync + 'static {
@@ -46,6 +61,8 @@ pub struct SiteKeys {
     journal: Arc<dyn Journal>,
     confirmed: Arc<dyn Confirmed>,
     secret: Mutex<Option<Arc<SiteSecret>>>,
+    /// Another public key than ours, as the control plane shows it at present.
+    other: Mutex<Option<String>>,
     shared: Mutex<std::collections::BTreeSet<ExecutorId>>,
     /// Said to be waiting, once each.
     announced: Mutex<std::collections::BTreeSet<ExecutorId>>,
@@ -58,6 +75,7 @@ impl SiteKeys {
             journal,
             confirmed,
             secret: Mutex::default(),
+            other: Mutex::default(),
             shared: Mutex::default(),
             announced: Mutex::default(),
         }
@@ -68,15 +86,37 @@ impl SiteKeys {
         self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Does what an answer of the control plane asks for about the key.
+    /// Compares the key that the control plane shows with the one held.
+    pub fn compare(&self, shown: Option<&str>) {
+        let Some(secret) = self.secret() else { return };
+        let other = shown.filter(|shown| *shown != secret.public_key()).map(str::to_owned);
+        let mut noted = self.other.lock().unwrap_or_else(PoisonError::into_inner);
+        if other.is_some() && *noted != other {
+            tracing::error!(
+                shown = other,
+                "the control plane shows another site key than this executor holds"
+            );
+        }
+        *noted = other;
+    }
+
+    /// What people must hear while the control plane shows another key.
+    pub fn warning(&self) -> Option<String> {
+        let other = self.other.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let ours = self.secret()?.public_key();
+        Some(format!(
+            "The control plane shows another site key (fingerprint {}) than this executor holds (fingerprint {}). Seal \
+             no credential before it is known why: whoever holds that key could read it.",
+            site_fingerprint(&other),
+            site_fingerprint(&ours)
+        ))
+    }
+
+    /// Gets the key, as far as an answer of the control plane allows: makes the first one of a site, or opens its share.
     ///
     /// # Errors
     /// When the journal fails. A control plane that does not take the key is asked again next time.
     pub async fn attend(&self, cloud: &dyn Cloud, answer: &LeaseResponse) -> Result<(), JournalError> {
-        if let Some(secret) = self.secret() {
-            self.share(cloud, &secret, &answer.joining).await;
-            return Ok(());
-        }
         let pinned = match self.journal.meta(PINNED).await? {
             Some(pinned) => Some(pinned),
             None => self.identity.membership.site_public_key.clone(),
@@ -84,13 +124,33 @@ impl SiteKeys {
         match (&answer.site_key, &answer.site_public_key) {
             (Some(sealed), Some(public)) => self.receive(sealed, public, pinned).await,
             (None, None) if pinned.is_none() => self.make(cloud).await,
+            (None, Some(_)) => {
+                if let Some(text) = self.waiting() {
+                    tracing::warn!("{text}");
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
+    /// What people must do before this executor gets any work; said once.
+    fn waiting(&self) -> Option<String> {
+        let own = self.identity.membership.executor_id;
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).insert(own).then(|| {
+            format!(
+                "This executor waits to be confirmed and takes no work until then. Run `rackhand-executor confirm \
+                 --data DIR {}` on an active executor of the site {}.",
+                plain_fingerprint(&self.identity.fingerprint()),
+                self.identity.membership.site
+            )
+        })
+    }
+
     async fn hold(&self, secret: SiteSecret) -> Result<(), JournalError> {
-        let value = Some(secret.public_key());
-        self.journal.write(Write::Meta { key: PINNED.to_owned(), value }).await?;
+        let public = secret.public_key();
+        tracing::info!(key = public, fingerprint = site_fingerprint(&public), "holds the site key");
+        self.journal.write(Write::Meta { key: PINNED.to_owned(), value: Some(public) }).await?;
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(secret));
         Ok(())
     }
@@ -113,7 +173,6 @@ impl SiteKeys {
             tracing::error!("the private and the public site key do not belong together; both are refused");
             return Ok(());
         }
-        tracing::info!("holds the site key");
         self.hold(secret).await
     }
 
@@ -142,9 +201,11 @@ impl SiteKeys {
         }
     }
 
-    async fn share(&self, cloud: &dyn Cloud, secret: &SiteSecret, joining: &[JoiningExecutor]) {
+    /// Gives the key to those of `joining` whose fingerprint was confirmed here.
+    pub async fn share(&self, cloud: &dyn Cloud, joining: &[JoiningExecutor]) {
+        let Some(secret) = self.secret() else { return };
         let shares: Vec<SiteKeyShare> =
-            joining.iter().filter_map(|joining| self.share_for(secret, joining)).collect();
+            joining.iter().filter_map(|joining| self.share_for(&secret, joining)).collect();
         if shares.is_empty() {
             return;
         }
@@ -177,7 +238,120 @@ impl SiteKeys {
     }
 }
 
+/// What people compare of a site's public key (base64): the first half of the SHA-256 of its 32 bytes, hex in groups of
+/// four, as `rackhand credentials set` shows it. Of the text, where it is no key.
+pub fn site_fingerprint(public: &str) -> String {
+    let hex = decode_key(public).map_or_else(|| sha256_hex(public.as_bytes()), |key| sha256_hex(&key));
+    identity::grouped(hex.get(..32).unwrap_or(&hex))
+}
+
 /// Base64 of 32 bytes.
 pub fn encode_key(key: &[u8; 32]) -> String {
     STANDARD.encode(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::{Keys, Membership},
+        journal::memory::MemoryJournal,
+    };
+    use futures::future::BoxFuture;
+    use rackhand_schema::{
+        id::SiteId,
+        protocol::{AttemptAnswer, CredentialAttempt, LeaseRequest, Report, ReportResponse},
+    };
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    struct Nobody;
+
+    impl Confirmed for Nobody {
+        fn is_confirmed(&self, _fingerprint: &str) -> bool {
+            false
+        }
+    }
+
+    /// Never answers.
+    struct Away;
+
+    impl Cloud for Away {
+        fn lease<'a>(
+            &'a self,
+            _: &'a LeaseRequest,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<LeaseResponse, CloudError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn report<'a>(&'a self, _: &'a Report) -> BoxFuture<'a, Result<ReportResponse, CloudError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn credential_attempt<'a>(
+            &'a self,
+            _: &'a CredentialAttempt,
+        ) -> BoxFuture<'a, Result<AttemptAnswer, CloudError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn site_key<'a>(&'a self, _: &'a SiteKey) -> BoxFuture<'a, Result<(), CloudError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn keys(pinned: Option<String>) -> SiteKeys {
+        let membership = Membership {
+            server: "https://plane".into(),
+            name: "one".into(),
+            executor_id: ExecutorId::from_uuid(Uuid::from_u128(1)),
+            site_id: SiteId::from_uuid(Uuid::from_u128(2)),
+            site: "lab".into(),
+            site_public_key: pinned,
+        };
+        let identity = Arc::new(Identity::new(membership, Keys::generate().unwrap()));
+        SiteKeys::new(identity, Arc::new(MemoryJournal::default()), Arc::new(Nobody))
+    }
+
+    #[tokio::test]
+    async fn another_key_is_noticed_while_ours_is_held_and_said_with_both_fingerprints() {
+        let (ours, theirs) = (SiteSecret::generate().unwrap(), SiteSecret::generate().unwrap().public_key());
+        let public = ours.public_key();
+        let keys = keys(Some(public.clone()));
+        let sealed = keys.identity.seal_to_self(&*ours.bytes()).unwrap();
+        keys.receive(&sealed, &theirs, Some(public.clone())).await.unwrap();
+        assert!(keys.secret().is_none(), "another one than at enrolment is refused");
+        keys.receive(&sealed, &public, Some(public.clone())).await.unwrap();
+        assert!(keys.secret().is_some());
+        assert_eq!(keys.journal.meta(PINNED).await.unwrap(), Some(public.clone()));
+        keys.compare(Some(&public));
+        assert_eq!(keys.warning(), None);
+        keys.compare(Some(&theirs));
+        let warning = keys.warning().unwrap();
+        assert!(warning.contains(&site_fingerprint(&theirs)) && warning.contains(&site_fingerprint(&public)));
+        keys.compare(Some(&public));
+        assert_eq!(keys.warning(), None);
+    }
+
+    #[tokio::test]
+    async fn an_executor_without_a_share_says_once_that_it_waits() {
+        let said = keys(None).waiting().unwrap();
+        assert!(said.contains("waits to be confirmed") && said.contains("of the site lab"), "{said}");
+        let public = SiteSecret::generate().unwrap().public_key();
+        let keys = keys(Some(public.clone()));
+        let answer = serde_json::from_value(serde_json::json!({
+            "ttl_ms": 5000, "server_time": "2026-01-01T00:00:00Z", "grants": [], "lost": [], "cancel": [],
+            "hardware_paused": false, "joining": [], "site_key": null, "site_public_key": public,
+        }));
+        keys.attend(&Away, &answer.unwrap()).await.unwrap();
+        assert_eq!(keys.waiting(), None, "it was said");
+    }
+
+    #[test]
+    fn a_fingerprint_is_what_the_command_line_shows() {
+        // SHA-256 of 32 zero bytes, its first half.
+        let zeros = encode_key(&[0; 32]);
+        assert_eq!(site_fingerprint(&zeros), "6668 7aad f862 bd77 6c8f c18b 8e9f 8e20");
+    }
 }

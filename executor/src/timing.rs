@@ -22,11 +22,13 @@ pub struct Timing {
     pub settle: Duration,
     /// How long an accepted job may stay invisible in every queue.
     pub job_visibility: Duration,
+    /// How long a job may stay invisible after its package was handed over: large ones are unpacked first.
+    pub upload_visibility: Duration,
     /// A BMC may stay away for so long before the run gives up on it.
     pub bmc_outage: Duration,
     /// From a reset to the staged job's start.
     pub host_boot: Duration,
-    /// Without any progress of a device job it counts as stalled (FAILURE-MODES D36).
+    /// Without any progress of a device job it counts as stalled.
     pub stall: Duration,
     /// A Lifecycle Controller may stay busy for so long.
     pub ready_wait: Duration,
@@ -48,6 +50,9 @@ pub struct Timing {
     /// Requests to one BMC: so many at once in a burst, then one in each `bmc_interval`.
     pub bmc_burst: u32,
     pub bmc_interval: Duration,
+    /// After a refused login a BMC is not tried again for so long. Longer than the minute within which BMCs count
+    /// failures.
+    pub auth_pause: Duration,
     /// Runs under way at a drain get so long to reach a safe point.
     pub drain: Duration,
 }
@@ -66,6 +71,7 @@ impl Default for Timing {
             upload: seconds(600),
             settle: seconds(60),
             job_visibility: seconds(60),
+            upload_visibility: seconds(5 * 60),
             bmc_outage: seconds(15 * 60),
             host_boot: seconds(20 * 60),
             stall: seconds(45 * 60),
@@ -80,6 +86,7 @@ impl Default for Timing {
             lease_wait: seconds(20),
             bmc_burst: 20,
             bmc_interval: Duration::from_millis(250),
+            auth_pause: seconds(5 * 60),
             drain: seconds(60),
         }
     }
@@ -102,6 +109,7 @@ impl Timing {
             upload: scale(self.upload, 10_000),
             settle: scale(self.settle, 500),
             job_visibility: scale(self.job_visibility, 500),
+            upload_visibility: scale(self.upload_visibility, 2_000),
             bmc_outage: scale(self.bmc_outage, 10_000),
             host_boot: scale(self.host_boot, 5_000),
             stall: scale(self.stall, 10_000),
@@ -112,6 +120,7 @@ impl Timing {
             verify: scale(self.verify, 10_000),
             heartbeat: scale(self.heartbeat, 1_000),
             bmc_interval: scale(self.bmc_interval, 5),
+            auth_pause: scale(self.auth_pause, 5_000),
             ..self.clone()
         }
     }

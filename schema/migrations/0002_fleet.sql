@@ -8,7 +8,15 @@ create table rackhand.credential (
     version int not null,
     -- A sealed box; nothing here can open it.
     sealed text not null,
+    -- [CredentialTarget] for which it is sealed, as whoever sealed it says; null where nothing was said. For plans only:
+    -- an executor goes by what is in the box.
+    sealed_for jsonb,
+    -- How many these are and the first of them, beside what is large to read.
+    address_count int generated always as (jsonb_array_length(sealed_for)) stored,
+    addresses jsonb generated always as (jsonb_path_query_array(sealed_for, '$[0 to 19].url')) stored,
     suspended_at timestamptz,
+    -- When a BMC last refused this version.
+    refused_at timestamptz,
     created_at timestamptz not null default now(),
     unique (site_id, name)
 );
@@ -21,6 +29,7 @@ create table rackhand.server (
     vendor text,
     model text,
     service_tag text,
+    uuid text,
     generation text,
     bios_version text,
     bmc_version text,
@@ -40,7 +49,8 @@ create index server_by_site_name on rackhand.server (site_id, name, id);
 create index server_counts on rackhand.server (site_id, power, health, generation) where removed_at is null;
 create index server_by_service_tag on rackhand.server (service_tag);
 
--- `https://host[:port]` or `ipmi://host[:port]` of an address, in one spelling; what marks a removed one stays.
+-- `https://host[:port]` or `ipmi://host[:port]` of an address, in one spelling; what marks a removed one
+-- stays.
 create function rackhand.bmc_origin(url text) returns text
 language sql immutable parallel safe as $$
     select lower(regexp_replace(regexp_replace(url, '^(https://[^/#]+?)(:443)?(/[^#]*)?(#.*)?$', '\1\4'),
@@ -77,6 +87,8 @@ create table rackhand.firmware (
     software_id text,
     version text not null,
     updateable boolean not null,
+    inactive text,
+    of_bmc boolean not null,
     primary key (server_id, key)
 );
 
@@ -86,9 +98,15 @@ create table rackhand.credential_use (
     credential_id uuid not null references rackhand.credential on delete cascade,
     version int not null,
     proven_at timestamptz,
+    -- Refusals, and when the last one came.
     failures int not null default 0,
-    -- An attempt under way; if its executor dies it stays and counts as failed.
+    rejected_at timestamptz,
+    -- Attempts that nobody reported on, as counted at that time; one of them is forgotten every ten minutes.
+    unanswered int not null default 0,
+    unanswered_at timestamptz,
+    -- An attempt under way, and whose. If that executor dies it stays, and counts as unanswered.
     reserved_at timestamptz,
+    reserved_by uuid references rackhand.executor,
     primary key (bmc_id, credential_id, version)
 );
 
@@ -104,15 +122,21 @@ create table rackhand.job (
     state_reason text not null default '',
     since timestamptz not null default now(),
     cancel_requested boolean not null default false,
+    -- By whom and why, for people; what the job ends with.
+    cancel_reason text,
     -- Runs that have not ended, and runs that failed or are unknown.
     open_runs int not null default 0,
     bad_runs int not null default 0,
+    -- How many of the latter whoever last resumed the job had seen: they do not pause it again.
+    bad_runs_seen int not null default 0,
     trace_id uuid not null,
     created_by uuid references rackhand.users,
     created_by_name text not null,
     created_at timestamptz not null default now(),
     plan_digest text not null,
     plan_targets jsonb not null,
+    -- How many, beside what is large to read.
+    target_count int not null generated always as (jsonb_array_length(plan_targets)) stored,
     estimated_minutes int not null,
     approved_by uuid references rackhand.users,
     approved_by_name text,
@@ -121,9 +145,11 @@ create table rackhand.job (
 create index job_by_site on rackhand.job (site_id, id desc);
 create index job_newest on rackhand.job (id desc);
 create index job_running on rackhand.job (site_id, id) where state = 'running';
+create index job_paused on rackhand.job (site_id, id) where state = 'paused';
+create index job_planned on rackhand.job (site_id, id) where state = 'planned';
 
--- Room on its pages keeps a claim and a report away from the indexes. Executors are never deleted, and a claim has
--- just read its own: `executor_id` without a foreign key saves the look.
+-- Room on its pages keeps a claim and a report away from the indexes. Executors are never deleted, and a
+-- claim has just read its own: `executor_id` without a foreign key saves the look.
 create table rackhand.run (
     id uuid primary key default rackhand.uuid_v7(),
     job_id uuid not null references rackhand.job,
@@ -134,6 +160,8 @@ create table rackhand.run (
     mutating boolean not null,
     position int not null,
     plan jsonb not null,
+    -- The keys of `capacity` that it takes when it is admitted and frees when it ends.
+    slots text[] not null,
     trace_id uuid not null,
     state text not null check (state in ('queued', 'leased', 'running', 'waiting', 'settling',
         'succeeded', 'no_change', 'failed', 'cancelled', 'unknown')),
@@ -144,22 +172,30 @@ create table rackhand.run (
     expected_by timestamptz,
     phase text not null default '',
     percent smallint,
-    -- Of an ended run only: it keeps its slots, because its outcome is unknown. Before the end a run holds slots
-    -- while it is in `ready` or `lease`.
+    -- Of an ended run only: it keeps its slots, because its outcome is unknown. Before the end a run holds
+    -- slots while it is in `ready` or `lease`.
     admitted boolean not null default false,
     epoch bigint not null default 0,
     last_seq bigint not null default 0,
-    -- Tip of the chain of its events.
-    head bytea not null default '\x',
+    -- How many events it has in each tree.
+    events bigint not null default 0,
+    lines bigint not null default 0,
+    -- How many that are kept for good its executors have caused, which is bounded.
+    said bigint not null default 0,
     executor_id uuid,
     checkpoint jsonb,
     -- Announced and not resolved.
     intent jsonb,
+    -- Whether a change was ever announced. As long as none was, nothing has been done to the server.
+    acted boolean not null default false,
     -- How it will end once its effects are undone.
     settle jsonb,
     finish jsonb,
     cancel_requested boolean not null default false,
+    -- When the last lease ended; while an intent is open, the one under which it was announced.
     lease_ended_at timestamptz,
+    -- Until when an executor whose lease was taken away may act by its own clock.
+    acts_until timestamptz,
     created_at timestamptz not null default now(),
     finished_at timestamptz
 ) with (fillfactor = 50);
@@ -194,9 +230,9 @@ create index effect_by_run on rackhand.effect (run_id);
 create index effect_open on rackhand.effect (site_id) where state in ('intended', 'applied', 'settling');
 
 -- ── The queue: no policy for rackhand_api, only functions touch it ─────────────────────────────────────
--- A run goes from `waiting` to `ready` to `lease` and back to `ready` when its lease ends before it does. Runs and
--- executors are never deleted, and these rows are made from rows that are locked or just read: a foreign key would
--- only look each of them up once more.
+-- A run goes from `waiting` to `ready` to `lease` and back to `ready` when its lease ends before it does.
+-- Runs and executors are never deleted, and these rows are made from rows that are locked or just read: a
+-- foreign key would only look each of them up once more.
 
 -- Runs that have no slots yet.
 create table rackhand.waiting (
@@ -208,12 +244,13 @@ create table rackhand.waiting (
     bmc_id uuid not null,
     kind text not null,
     mutating boolean not null,
+    slots text[] not null,
     since timestamptz not null default now(),
     primary key (job_id, position)
 );
 
--- Admitted runs that wait for an executor. They are found by the owner of their BMC, so that nobody walks through
--- what others have to do. Only `bmc` says for certain who owns one.
+-- Admitted runs that wait for an executor. They are found by the owner of their BMC, so that nobody walks
+-- through what others have to do. Only `bmc` says for certain who owns one.
 create table rackhand.ready (
     run_id uuid primary key,
     site_id uuid not null,
@@ -266,6 +303,7 @@ alter policy visible on rackhand.server
     using (site_id = any ((select rackhand.allowed_sites())::uuid[]) and removed_at is null);
 grant select on rackhand.server, rackhand.bmc, rackhand.firmware, rackhand.job, rackhand.run,
     rackhand.run_phase, rackhand.effect to rackhand_api;
-grant select (id, site_id, name, version, suspended_at, created_at) on rackhand.credential to rackhand_api;
+grant select (id, site_id, name, version, address_count, addresses, suspended_at, refused_at, created_at)
+    on rackhand.credential to rackhand_api;
 
 reset role;

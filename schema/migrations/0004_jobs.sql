@@ -1,9 +1,10 @@
 -- What people and sync agents write: sites, executors, credentials, servers, jobs. Each function checks the
 -- caller's role first; each takes and gives one JSON document.
 --
--- Lock order, kept by every function here and in 0005: executor_session, run (by id), bmc (by id), waiting,
--- ready, lease, capacity (by key), job (by id), stream. A run's rows in `ready` and `lease` are deleted by whoever
--- has locked the run. Admission takes capacity first; the claim after it waits for nothing but `bmc`.
+-- Lock order, kept by every function here and in 0005: executor_session, run (by id), server (by id), bmc (by
+-- id), waiting, ready, lease, capacity (by key), job (by id), stream. A run's rows in `ready` and `lease` are
+-- deleted by whoever has locked the run. Admission takes capacity first; the claim after it waits for nothing
+-- but `bmc`.
 set role rackhand_owner;
 
 -- Site of rackhand-schema.
@@ -17,22 +18,84 @@ language sql stable as $$
         'created_at', rackhand.ts(s.created_at), 'version', s.version)
 $$;
 
--- Job of rackhand-schema.
-create function rackhand.job_json(j rackhand.job) returns jsonb
-language sql stable as $$
-    select jsonb_build_object(
+-- What a list shows of a job. The targets of a large job's plan are megabytes, and Postgres reads every
+-- column of a row that is passed as a whole.
+create view rackhand.job_head with (security_invoker = true) as
+    select id, site_id, kind, params, policy, reason, state, state_reason, since, created_at, created_by,
+        created_by_name, trace_id, target_count, plan_digest, estimated_minutes, approved_by_name, approved_at
+    from rackhand.job;
+grant select on rackhand.job_head to rackhand_api;
+
+-- Job of rackhand-schema, its plan without targets. Here and below in PL/pgSQL, which keeps its plans.
+create function rackhand.job_head_json(j rackhand.job_head) returns jsonb
+language plpgsql stable as $$
+begin
+    return jsonb_build_object(
         'id', j.id, 'site_id', j.site_id, 'site', (select s.name from rackhand.site s where s.id = j.site_id),
         'kind', j.kind, 'params', j.params, 'policy', j.policy, 'reason', j.reason,
         'state', j.state, 'state_reason', j.state_reason, 'since', rackhand.ts(j.since),
         'created_at', rackhand.ts(j.created_at), 'created_by', j.created_by,
         'created_by_name', j.created_by_name, 'trace_id', j.trace_id,
-        'targets', jsonb_array_length(j.plan_targets),
+        'targets', j.target_count,
         'runs', (select coalesce(jsonb_object_agg(c.state, c.n), '{}') from (
             select r.state, count(*) as n from rackhand.run r where r.job_id = j.id group by r.state) c),
         'plan', jsonb_build_object(
-            'digest', j.plan_digest, 'targets', j.plan_targets, 'estimated_minutes', j.estimated_minutes,
+            'digest', j.plan_digest, 'targets', '[]'::jsonb, 'estimated_minutes', j.estimated_minutes,
             'approved_by_name', j.approved_by_name,
-            'approved_at', case when j.approved_at is not null then rackhand.ts(j.approved_at) end))
+            'approved_at', case when j.approved_at is not null then rackhand.ts(j.approved_at) end));
+end
+$$;
+
+-- Job of rackhand-schema.
+create function rackhand.job_json(j rackhand.job) returns jsonb
+language plpgsql stable as $$
+begin
+    return (select jsonb_set(rackhand.job_head_json(h), '{plan,targets}', j.plan_targets)
+        from rackhand.job_head h where h.id = j.id);
+end
+$$;
+
+-- Machine of rackhand-schema: what a plan is made for, and approved with it.
+create function rackhand.machine_json(b rackhand.bmc) returns jsonb
+language sql stable as $$
+    select jsonb_strip_nulls(jsonb_build_object('url', b.url, 'ipmi', b.ipmi, 'spki_sha256', b.spki_sha256,
+        'service_tag', v.service_tag, 'uuid', v.uuid))
+    from rackhand.server v where v.id = b.server_id
+$$;
+
+-- A service tag or UUID as it is compared; null when it identifies nothing: what makers leave in a field that
+-- nobody has filled in, and zeros, which a BMC shows while its host resets. The same as `telling` of the
+-- executor's `broker::machine`.
+create function rackhand.telling(shown text) returns text
+language plpgsql immutable parallel safe as $$
+declare
+    told text := lower(btrim(shown, E' \t\r\n'));
+begin
+    return case when told !~ '^[0fx. -]*$' and told <> all (array['none', 'n/a', 'na', 'unknown', 'not specified',
+        'not available', 'default string', 'system serial number', 'to be filled by o.e.m.', 'to be filled by oem'])
+        then told end;
+end
+$$;
+
+-- Whether what is registered now is still the machine that the target of a plan names. What it says it is
+-- counts where both say something.
+create function rackhand.same_machine(target jsonb, b rackhand.bmc, v rackhand.server) returns boolean
+language sql immutable as $$
+    select coalesce(target -> 'machine' ->> 'url' = b.url, false)
+        and (target -> 'machine' ->> 'ipmi') is not distinct from b.ipmi
+        and (target -> 'machine' ->> 'spki_sha256') is not distinct from b.spki_sha256
+        and coalesce(rackhand.telling(target -> 'machine' ->> 'service_tag') = rackhand.telling(v.service_tag), true)
+        and coalesce(rackhand.telling(target -> 'machine' ->> 'uuid') = rackhand.telling(v.uuid), true)
+$$;
+
+-- LastFailure of rackhand-schema, of the latest run that has ended on a server; null if that went well.
+create function rackhand.last_failure_json(which uuid) returns jsonb
+language sql stable as $$
+    select case when r.state in ('failed', 'unknown') then jsonb_build_object(
+        'run_id', r.id, 'job_id', r.job_id, 'at', rackhand.ts(r.finished_at), 'code', r.reason, 'detail', r.detail) end
+    from rackhand.run r
+    where r.server_id = which and r.finished_at is not null
+    order by r.id desc limit 1
 $$;
 
 -- Run of rackhand-schema.
@@ -40,12 +103,17 @@ create function rackhand.run_json(r rackhand.run) returns jsonb
 language sql stable as $$
     select jsonb_build_object(
         'id', r.id, 'job_id', r.job_id, 'site_id', r.site_id, 'server_id', r.server_id,
-        'server', r.plan ->> 'server', 'state', r.state, 'reason', r.reason, 'detail', r.detail,
+        'server', r.plan ->> 'server', 'state', r.state,
+        'reason', case when idle then 'no_executor' else r.reason end,
+        'detail', case when idle then 'No executor of the site is online.' else r.detail end,
         'since', rackhand.ts(r.since), 'phase', r.phase, 'percent', r.percent, 'epoch', r.epoch,
         'executor', r.executor_id,
         'executor_name', (select e.name from rackhand.executor e where e.id = r.executor_id),
         'cancel_requested', r.cancel_requested, 'created_at', rackhand.ts(r.created_at),
         'finished_at', case when r.finished_at is not null then rackhand.ts(r.finished_at) end)
+    from (select r.state = 'queued' and r.reason in ('', 'lease_expired') and not exists (
+        select from rackhand.executor_session s where s.site_id = r.site_id and s.superseded_at is null
+            and s.expires_at > clock_timestamp()) as idle) waits
 $$;
 
 -- ── Sites and executors ──────────────────────────────────────────────────────────────────────────────
@@ -91,6 +159,39 @@ begin
 end
 $$;
 
+-- {id} → {}. Only where nothing ever was: servers, credentials, executors and jobs keep their history in
+-- their site.
+create function rackhand.site_delete(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    gone rackhand.site;
+    held text;
+begin
+    perform rackhand.require_fleet('admin');
+    select * into gone from rackhand.site where id = (args ->> 'id')::uuid for update;
+    if gone.id is null then
+        perform rackhand.fail('not-found', 'There is no such site, or you may not see it.');
+    end if;
+    select string_agg(format('%s (%s)', c.what, c.n), ', ' order by c.place) into held
+        from (
+            select 1, count(*), 'servers' from rackhand.server where site_id = gone.id union all
+            select 2, count(*), 'credentials' from rackhand.credential where site_id = gone.id union all
+            select 3, count(*), 'executors' from rackhand.executor where site_id = gone.id union all
+            select 4, count(*), 'jobs' from rackhand.job where site_id = gone.id) as c (place, n, what)
+        where c.n > 0;
+    if held is not null then
+        perform rackhand.fail('site-in-use',
+            format('Site %s holds %s; those that were removed count. It keeps their history and stays. To stop all '
+                'work there, pause its hardware operations.', gone.name, held));
+    end if;
+    delete from rackhand.enrolment_token where site_id = gone.id;
+    delete from rackhand.site where id = gone.id;
+    perform rackhand.append_event('site.removed', 'info', format('Site %s removed', gone.name),
+        jsonb_build_object('site', gone.id), jsonb_build_object('config', gone.config));
+    return '{}';
+end
+$$;
+
 -- {site_id, token_hash: hex, ttl_s} → {}
 create function rackhand.enrolment_token_create(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -107,7 +208,8 @@ begin
 end
 $$;
 
--- {token_hash: hex, name, signing_key, sealing_key, fingerprint} → Enrolled. Anonymous: the token is the proof.
+-- {token_hash: hex, name, signing_key, sealing_key, fingerprint} → Enrolled. Anonymous: the token is the
+-- proof, for as long as whoever made it is an admin of the site.
 create function rackhand.executor_enrol(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -117,10 +219,11 @@ begin
     update rackhand.enrolment_token t set used_at = now()
         from rackhand.site s
         where t.hash = decode(args ->> 'token_hash', 'hex') and t.used_at is null and t.expires_at > now()
-            and s.id = t.site_id
+            and s.id = t.site_id and rackhand.is_admin(t.created_by, s.id)
         returning s.* into home;
     if home.id is null then
-        perform rackhand.fail('enrolment-refused', 'The token is unknown, used or expired. Make a new one.');
+        perform rackhand.fail('enrolment-refused',
+            'The token is unknown, used, expired or withdrawn. Make a new one.');
     end if;
     insert into rackhand.executor (site_id, name, signing_key, sealing_key, fingerprint)
         values (home.id, args ->> 'name', args ->> 'signing_key', args ->> 'sealing_key',
@@ -139,61 +242,48 @@ begin
 end
 $$;
 
--- {id} → {}
+-- {id} → {}. Its session ends now, and what it holds passes on. It may act on that until its own clock ends
+-- the lease, so nobody else is given it before.
 create function rackhand.executor_revoke(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     found_one rackhand.executor;
+    sessions uuid[];
 begin
     select * into found_one from rackhand.executor where id = (args ->> 'id')::uuid;
     perform rackhand.require(found_one.site_id, 'admin', 'executor');
+    sessions := array(select s.id from rackhand.executor_session s where s.executor_id = found_one.id
+        and (s.superseded_at is null or exists (select from rackhand.lease l where l.session_id = s.id))
+        order by s.id for update);
+    update rackhand.executor_session s set superseded_at = coalesce(s.superseded_at, now())
+        where s.id = any (sessions);
     update rackhand.executor set state = 'revoked', site_key = null where id = found_one.id;
+    perform rackhand.take_back(sessions, 'was revoked');
     perform rackhand.append_event('executor.revoked', 'warn', format('Executor %s revoked', found_one.name),
         jsonb_build_object('site', found_one.site_id));
+    perform rackhand.wake(found_one.site_id::text);
     return '{}';
 end
 $$;
 
--- {executor_id, nonce} → {}. Anonymous. A minute to use it; at most 20 open ones for an executor.
-create function rackhand.executor_nonce(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    who uuid := (args ->> 'executor_id')::uuid;
-begin
-    if not exists (select from rackhand.executor where id = who and state <> 'revoked') then
-        perform rackhand.fail('executor-revoked', 'This executor is not enrolled here, or was revoked.');
-    end if;
-    delete from rackhand.executor_nonce n where n.executor_id = who and (n.expires_at < now() or n.nonce in (
-        select o.nonce from rackhand.executor_nonce o where o.executor_id = who
-        order by o.expires_at desc offset 19));
-    insert into rackhand.executor_nonce values (args ->> 'nonce', who, now() + interval '1 minute');
-    return '{}';
-end
-$$;
-
--- {executor_id, nonce} → {signing_key, site_id, name}. Anonymous. Uses the nonce up; the caller verifies the
--- signature with the key before it starts a session.
+-- {executor_id} → {signing_key, site_id, name}. Anonymous. The caller verifies the signature with the key
+-- before it starts a session.
 create function rackhand.executor_challenge(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     who rackhand.executor;
 begin
-    delete from rackhand.executor_nonce n
-        where n.nonce = args ->> 'nonce' and n.executor_id = (args ->> 'executor_id')::uuid
-            and n.expires_at > now();
-    if not found then
-        perform rackhand.fail('nonce-invalid', 'The nonce is used, expired or not for this executor.');
-    end if;
     select * into who from rackhand.executor where id = (args ->> 'executor_id')::uuid;
-    if who.state = 'revoked' then
-        perform rackhand.fail('executor-revoked', format('Executor %s was revoked.', who.name));
+    if not found or who.state = 'revoked' then
+        perform rackhand.fail('executor-revoked', 'This executor is not enrolled here, or was revoked.');
     end if;
     return jsonb_build_object('signing_key', who.signing_key, 'site_id', who.site_id, 'name', who.name);
 end
 $$;
 
--- {executor_id, session_id, resumes?} → {site_id}. Anonymous; only after the signature was verified.
--- A new session supersedes the former one. The former's leases go on to their expiry, unless its process is
+-- {executor_id, session_id, resumes?, nonce} → {site_id}. Anonymous; only after the signature was verified.
+-- Only now is the nonce written down as used: who cannot sign leaves nothing behind and takes nothing away. A
+-- new session supersedes the former one. The former's leases go on to their expiry, unless its process is
 -- known to be dead (`resumes`): then they end now.
 create function rackhand.executor_session_start(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -202,6 +292,12 @@ declare
     session uuid := (args ->> 'session_id')::uuid;
     present rackhand.executor_session;
 begin
+    insert into rackhand.executor_nonce
+        values (args ->> 'nonce', (args ->> 'executor_id')::uuid, now() + interval '10 minutes')
+        on conflict do nothing;
+    if not found then
+        perform rackhand.fail('nonce-invalid', 'The nonce was used before.');
+    end if;
     select * into who from rackhand.executor where id = (args ->> 'executor_id')::uuid for update;
     select * into present from rackhand.executor_session where id = session;
     if found and present.executor_id <> who.id then
@@ -214,9 +310,12 @@ begin
                 expires_at = case when s.id = (args ->> 'resumes')::uuid
                     then least(s.expires_at, now()) else s.expires_at end
             where s.executor_id = who.id and s.superseded_at is null;
-        insert into rackhand.executor_session (id, executor_id, site_id) values (session, who.id, who.site_id);
+        insert into rackhand.executor_session (id, executor_id, site_id)
+            values (session, who.id, who.site_id);
         perform rackhand.append_event('executor.started', 'info', format('Executor %s signed in', who.name),
-            jsonb_build_object('site', who.site_id), jsonb_build_object('session', session));
+            jsonb_build_object('site', who.site_id,
+                'actor', jsonb_build_object('kind', 'executor', 'id', who.id, 'session', session)),
+            jsonb_build_object('session', session));
     end if;
     return jsonb_build_object('site_id', who.site_id);
 end
@@ -260,6 +359,14 @@ $$;
 
 -- ── Credentials ──────────────────────────────────────────────────────────────────────────────────────
 
+-- Credential of rackhand-schema.
+create function rackhand.credential_json(c rackhand.credential) returns jsonb
+language sql stable as $$
+    select jsonb_build_object('id', c.id, 'site_id', c.site_id, 'name', c.name, 'version', c.version,
+        'suspended', c.suspended_at is not null, 'created_at', rackhand.ts(c.created_at),
+        'refused_at', rackhand.ts(c.refused_at), 'address_count', c.address_count, 'addresses', c.addresses)
+$$;
+
 -- NewCredential → Credential
 create function rackhand.credential_put(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -270,16 +377,21 @@ declare
 begin
     perform rackhand.require(site, 'operator', 'site');
     if wanted = 1 then
-        insert into rackhand.credential (site_id, name, version, sealed)
-            values (site, args ->> 'name', 1, args ->> 'sealed')
+        insert into rackhand.credential (site_id, name, version, sealed, sealed_for)
+            values (site, args ->> 'name', 1, args ->> 'sealed', args -> 'sealed_for')
             on conflict (site_id, name) do nothing returning * into stored;
     else
-        update rackhand.credential c set version = wanted, sealed = args ->> 'sealed', suspended_at = null
+        update rackhand.credential c set version = wanted, sealed = args ->> 'sealed',
+                sealed_for = args -> 'sealed_for', suspended_at = null, refused_at = null
             where c.site_id = site and c.name = args ->> 'name' and c.version = wanted - 1
             returning * into stored;
     end if;
     if stored.id is null then
         select * into stored from rackhand.credential c where c.site_id = site and c.name = args ->> 'name';
+        -- The same text again: the answer to the first request was lost.
+        if stored.version = wanted and stored.sealed = args ->> 'sealed' then
+            return rackhand.credential_json(stored);
+        end if;
         perform rackhand.fail('credential-version', case when stored.id is null
             then format('There is no credential %s yet: seal it as version 1.', args ->> 'name')
             else format('Credential %s is at version %s: seal it as version %s.', stored.name, stored.version,
@@ -288,69 +400,139 @@ begin
     perform rackhand.append_event('credential.set', 'info',
         format('Credential %s stored as version %s', stored.name, stored.version),
         jsonb_build_object('site', site));
-    return jsonb_build_object('id', stored.id, 'site_id', site, 'name', stored.name,
-        'version', stored.version, 'suspended', false, 'created_at', rackhand.ts(stored.created_at));
+    return rackhand.credential_json(stored);
 end
 $$;
 
--- CredentialAttempt → AttemptAnswer. By an executor. A BMC locks an address out after a few wrong logins, so
--- every unproven attempt is counted here before it is made, over all executors, and a version that was
--- refused twice is never tried again.
+-- {server_id} → {}. A person lets executors present the credential of one BMC again: its refused and
+-- unanswered attempts are forgotten, and the version is suspended no more if no two other BMCs have refused
+-- it.
+create function rackhand.credential_try_again(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    home uuid := (select v.site_id from rackhand.server v
+        where v.id = (args ->> 'server_id')::uuid and v.removed_at is null);
+    endpoint rackhand.bmc;
+    cred rackhand.credential;
+begin
+    perform rackhand.require(home, 'operator', 'server');
+    select * into endpoint from rackhand.bmc b where b.server_id = (args ->> 'server_id')::uuid;
+    select * into cred from rackhand.credential c where c.id = endpoint.credential_id for no key update;
+    if not found then
+        perform rackhand.fail('invalid-request', 'No credential is set for the BMC of this server.');
+    end if;
+    delete from rackhand.credential_use u where u.bmc_id = endpoint.id and u.credential_id = cred.id;
+    update rackhand.credential c set refused_at = left_over.at,
+            suspended_at = case when left_over.failures >= 2 then c.suspended_at end
+        from (select max(u.rejected_at) as at, coalesce(sum(u.failures), 0) as failures
+            from rackhand.credential_use u
+            where u.credential_id = cred.id and u.version = cred.version) left_over
+        where c.id = cred.id;
+    perform rackhand.append_event('credential.try_again', 'warn',
+        format('Credential %s version %s may be presented to %s again', cred.name, cred.version, endpoint.url),
+        jsonb_build_object('site', home, 'server', endpoint.server_id));
+    perform rackhand.wake(home::text);
+    return '{}';
+end
+$$;
+
+-- A moment for people.
+create function rackhand.on_at(moment timestamptz) returns text
+language sql stable as $$
+    select to_char(moment at time zone 'UTC', 'YYYY-MM-DD "at" HH24:MI "UTC"')
+$$;
+
+-- CredentialAttempt → AttemptAnswer. By the executor that owns the BMC. A BMC locks an address out after a
+-- few wrong logins, so every unproven attempt is counted here before it is made, over all executors. Two
+-- refusals end a version until a person says otherwise; attempts that nobody reported on count as much, but
+-- are forgotten with time.
 create function rackhand.credential_attempt(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    me rackhand.executor := rackhand.calling_executor();
+    forget constant interval := interval '10 minutes';
+    me rackhand.executor := rackhand.active_executor();
+    moment timestamptz := clock_timestamp();
     cred rackhand.credential;
     usage rackhand.credential_use;
     endpoint rackhand.bmc;
     refused int;
+    open_ones int;
+    forgotten int;
+    since timestamptz;
 begin
     select * into cred from rackhand.credential c
-        where c.id = (args ->> 'credential_id')::uuid and c.site_id = me.site_id for update;
+        where c.id = (args ->> 'credential_id')::uuid and c.site_id = me.site_id for no key update;
     select * into endpoint from rackhand.bmc b
-        where b.id = (args ->> 'bmc_id')::uuid and b.site_id = me.site_id;
+        where b.id = (args ->> 'bmc_id')::uuid and b.site_id = me.site_id for key share;
     if cred.id is null or endpoint.id is null then
         perform rackhand.fail('not-found', 'There is no such credential or BMC in this site.');
     end if;
-    insert into rackhand.credential_use (bmc_id, credential_id, version)
-        values (endpoint.id, cred.id, (args ->> 'version')::int) on conflict do nothing;
+    -- One caller at a time, who has locked the credential. What is refused leaves no row.
     select * into usage from rackhand.credential_use u
-        where u.bmc_id = endpoint.id and u.credential_id = cred.id and u.version = (args ->> 'version')::int
-        for update;
+        where u.bmc_id = endpoint.id and u.credential_id = cred.id and u.version = (args ->> 'version')::int;
+    -- How it went is for whoever reserved the attempt to say; a proven version is presented without asking,
+    -- and its refusal is for the owner of the BMC to tell.
+    if (case args ->> 'step'
+        when 'reserve' then endpoint.owner_executor is distinct from me.id
+        when 'rejected' then usage.reserved_by is distinct from me.id
+            and (usage.proven_at is null or endpoint.owner_executor is distinct from me.id)
+        else usage.reserved_by is distinct from me.id end)
+    then
+        return jsonb_build_object('allowed', false, 'detail', case args ->> 'step'
+            when 'reserve' then 'Another executor speaks to this BMC.'
+            else 'This executor has no attempt under way on this BMC.' end);
+    end if;
 
     case args ->> 'step'
     when 'accepted' then
-        update rackhand.credential_use u set proven_at = now(), failures = 0, reserved_at = null
-            where u.bmc_id = usage.bmc_id and u.credential_id = cred.id and u.version = usage.version;
+        usage.proven_at := moment;
+        usage.failures := 0;
+        usage.rejected_at := null;
+        usage.unanswered := 0;
+        usage.reserved_at := null;
+        usage.reserved_by := null;
     when 'not_sent' then
-        update rackhand.credential_use u set reserved_at = null
-            where u.bmc_id = usage.bmc_id and u.credential_id = cred.id and u.version = usage.version;
+        usage.reserved_at := null;
+        usage.reserved_by := null;
     when 'rejected' then
-        update rackhand.credential_use u set proven_at = null, failures = u.failures + 1, reserved_at = null
-            where u.bmc_id = usage.bmc_id and u.credential_id = cred.id and u.version = usage.version;
-        select sum(u.failures) into refused from rackhand.credential_use u
-            where u.credential_id = cred.id and u.version = usage.version;
-        perform rackhand.append_event('credential.rejected', 'warn',
-            format('%s refused credential %s version %s', endpoint.url, cred.name, usage.version),
-            jsonb_build_object('site', me.site_id, 'server', endpoint.server_id));
-        if refused >= 2 and cred.version = usage.version and cred.suspended_at is null then
-            update rackhand.credential set suspended_at = now() where id = cred.id;
-            perform rackhand.append_event('credential.suspended', 'error',
-                format('Credential %s version %s suspended after %s refusals', cred.name, cred.version, refused),
-                jsonb_build_object('site', me.site_id));
-        end if;
+        usage.proven_at := null;
+        usage.failures := usage.failures + 1;
+        usage.rejected_at := moment;
+        usage.reserved_at := null;
+        usage.reserved_by := null;
     when 'reserve' then
-        if cred.version <> usage.version then
+        if cred.version <> (args ->> 'version')::int then
             return jsonb_build_object('allowed', false, 'detail',
                 format('Credential %s has moved on to version %s.', cred.name, cred.version));
         elsif cred.suspended_at is not null then
-            return jsonb_build_object('allowed', false, 'detail',
-                format('Credential %s version %s is suspended after refusals.', cred.name, cred.version));
-        elsif usage.failures + (usage.reserved_at is not null)::int >= 2 then
-            return jsonb_build_object('allowed', false, 'detail',
-                format('Credential %s version %s has used up its attempts on this BMC.', cred.name, cred.version));
+            return jsonb_build_object('allowed', false, 'detail', format(
+                'Credential %s version %s is suspended: BMCs refused it twice, last on %s. Nothing was sent since.',
+                cred.name, cred.version, rackhand.on_at(cred.refused_at)));
+        elsif usage.failures >= 2 then
+            return jsonb_build_object('allowed', false, 'detail', format(
+                'This BMC refused credential %s version %s twice, last on %s. Nothing was sent since.',
+                cred.name, cred.version, rackhand.on_at(usage.rejected_at)));
+        end if;
+        if usage.bmc_id is null then
+            usage.bmc_id := endpoint.id;
+            usage.credential_id := cred.id;
+            usage.version := cred.version;
+            usage.failures := 0;
+            usage.unanswered := 0;
         end if;
         if usage.proven_at is null then
+            -- A reservation that still stands is an earlier attempt that nobody reported on.
+            since := case when usage.unanswered > 0 then usage.unanswered_at else usage.reserved_at end;
+            forgotten := coalesce(floor(extract(epoch from moment - since) / extract(epoch from forget)), 0);
+            open_ones := greatest(0, usage.unanswered + (usage.reserved_at is not null)::int - forgotten);
+            usage.unanswered := open_ones;
+            usage.unanswered_at := since + forgotten * forget;
+            if usage.failures + open_ones >= 2 then
+                return jsonb_build_object('allowed', false, 'retry_after_ms', 60000, 'detail', format(
+                    'Credential %s version %s has used up its attempts on this BMC for now: %s refused, %s without '
+                    'an answer. An attempt without an answer is forgotten after ten minutes.',
+                    cred.name, cred.version, usage.failures, open_ones));
+            end if;
             -- While no BMC has accepted this version, it is tried on one BMC at a time, so that a wrong
             -- password costs two refusals in the whole site.
             if usage.reserved_at is null
@@ -358,28 +540,108 @@ begin
                     and u.version = usage.version and u.proven_at is not null)
                 and exists (select from rackhand.credential_use u where u.credential_id = cred.id
                     and u.version = usage.version and u.bmc_id <> usage.bmc_id
-                    and u.reserved_at > now() - interval '2 minutes')
+                    and u.reserved_at > moment - interval '2 minutes')
             then
                 return jsonb_build_object('allowed', false, 'retry_after_ms', 200, 'detail',
                     format('Credential %s version %s is being tried on another BMC.', cred.name, cred.version));
             end if;
-            if usage.reserved_at is not null then
-                -- An earlier attempt never reported back: it counts.
-                update rackhand.credential_use u set failures = u.failures + 1, reserved_at = now()
-                    where u.bmc_id = usage.bmc_id and u.credential_id = cred.id and u.version = usage.version;
-            else
-                update rackhand.credential_use u set reserved_at = now()
-                    where u.bmc_id = usage.bmc_id and u.credential_id = cred.id and u.version = usage.version;
-            end if;
+            usage.reserved_at := moment;
+            usage.reserved_by := me.id;
         end if;
     end case;
+    insert into rackhand.credential_use values (usage.*)
+        on conflict (bmc_id, credential_id, version) do update set proven_at = excluded.proven_at,
+            failures = excluded.failures, rejected_at = excluded.rejected_at, unanswered = excluded.unanswered,
+            unanswered_at = excluded.unanswered_at, reserved_at = excluded.reserved_at,
+            reserved_by = excluded.reserved_by;
+    if args ->> 'step' = 'rejected' then
+        select sum(u.failures) into refused from rackhand.credential_use u
+            where u.credential_id = cred.id and u.version = usage.version;
+        perform rackhand.append_event('credential.rejected', 'warn',
+            format('%s refused credential %s version %s', endpoint.url, cred.name, usage.version),
+            jsonb_build_object('site', me.site_id, 'server', endpoint.server_id));
+        update rackhand.credential set refused_at = moment where id = cred.id and version = usage.version;
+        if refused >= 2 and cred.version = usage.version and cred.suspended_at is null then
+            update rackhand.credential set suspended_at = moment where id = cred.id;
+            perform rackhand.append_event('credential.suspended', 'error',
+                format('Credential %s version %s suspended after %s refusals', cred.name, cred.version, refused),
+                jsonb_build_object('site', me.site_id));
+        end if;
+    end if;
     return '{"allowed": true, "detail": ""}';
 end
 $$;
 
 -- ── Servers ──────────────────────────────────────────────────────────────────────────────────────────
 
--- {site_id, servers: [{index, name, bmc_url, ipmi, credential_id, spki_sha256, tags}]} → BulkUpsertResult.
+-- Servers of a site for which a plan waits to be approved.
+create function rackhand.promised(site uuid) returns uuid[]
+language sql stable as $$
+    select array(select distinct (t.value ->> 'server_id')::uuid
+        from rackhand.job j, jsonb_array_elements(j.plan_targets) t
+        where j.site_id = site and j.state = 'planned' and t.value -> 'blockers' = '[]')
+$$;
+
+-- Refuses to change what says which machine a server is (its addresses, its TLS key) while people have
+-- approved or are about to approve something for it.
+create function rackhand.keep_machine(known rackhand.server, promised uuid[]) returns void
+language plpgsql as $$
+begin
+    if exists (select from rackhand.run r where r.server_id = known.id
+        and (r.finished_at is null or r.admitted)) then
+        perform rackhand.fail('job-state', format('A job works on server %s. Its addresses and TLS key can be '
+            'changed once that job has ended or its run is closed.', known.name));
+    elsif known.id = any (promised) then
+        perform rackhand.fail('job-state', format('A plan for server %s waits for approval. Its addresses and TLS '
+            'key can be changed once that job is cancelled or has ended.', known.name));
+    end if;
+end
+$$;
+
+-- What people say about a server: as it is stored, and as an item of an upsert has it.
+create function rackhand.registration(b rackhand.bmc, v rackhand.server) returns jsonb
+language sql immutable as $$
+    select jsonb_build_object('bmc_url', b.url, 'ipmi', b.ipmi, 'credential_id', b.credential_id,
+        'spki_sha256', b.spki_sha256, 'tags', v.tags)
+$$;
+
+create function rackhand.registration_of(item jsonb) returns jsonb
+language sql immutable as $$
+    select jsonb_build_object('bmc_url', item ->> 'bmc_url', 'ipmi', item ->> 'ipmi',
+        'credential_id', (item ->> 'credential_id')::uuid, 'spki_sha256', item ->> 'spki_sha256',
+        'tags', array(select t from jsonb_array_elements_text(coalesce(item -> 'tags', '[]')) t order by t))
+$$;
+
+-- Refuses an item that would have a server's traffic go elsewhere: to another service, another system of it, or
+-- another address for IPMI, or none, in place of one: the next one would then be the first.
+create function rackhand.keep_address(known rackhand.server, b rackhand.bmc, item jsonb) returns void
+language plpgsql as $$
+declare
+    here text := b.url;
+    there text := item ->> 'bmc_url';
+    system text := '^https://[^/]+(/.*)$';
+begin
+    -- Where a service has several systems, an address that named none may name one.
+    if rackhand.bmc_origin(here) is not distinct from rackhand.bmc_origin(there)
+        and coalesce(substring(here from system) = substring(there from system), substring(here from system) is null)
+    then
+        here := 'ipmi://' || b.ipmi;
+        there := 'ipmi://' || (item ->> 'ipmi');
+        if here is null or rackhand.bmc_origin(here) = rackhand.bmc_origin(there) then
+            return;
+        elsif there is null then
+            perform rackhand.fail('name-taken', format('Server %s has its BMC at %s, too, and `ipmi` is missing. It '
+                'was not changed. To remove that address, register the server with `replace` (`--replace` on the '
+                'command line).', known.name, here));
+        end if;
+    end if;
+    perform rackhand.fail('name-taken', format('Server %s has its BMC at %s, not at %s. It was not changed. If the '
+        'same server is now there, register it with `replace` (`--replace` on the command line); else give another '
+        'name.', known.name, here, there));
+end
+$$;
+
+-- {site_id, servers: [{index, name, bmc_url, ipmi, credential_id, spki_sha256, tags}], replace} → BulkUpsertResult.
 -- Each server stands alone: one that cannot be stored is refused by its index.
 create function rackhand.servers_upsert(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -390,7 +652,13 @@ declare
     endpoint rackhand.bmc;
     holder text;
     taken text;
+    trouble text;
     item_tags text[];
+    -- What differs from its registration, and whether any of it would be another machine.
+    locked uuid[];
+    moved boolean;
+    -- Servers in plans that wait for approval; looked for once it matters.
+    promised uuid[];
     created int := 0;
     changed int := 0;
     unchanged int := 0;
@@ -398,6 +666,21 @@ declare
     ids jsonb := '{}';
 begin
     perform rackhand.require(site, 'operator', 'site');
+    -- All that is to be changed is locked at once, in the order that every writer keeps; what stays as it is,
+    -- is not. Who makes a run holds `for key share`, and only another machine has to wait for that.
+    select coalesce(array_agg(v.id), '{}'), coalesce(bool_or((b.url, b.ipmi, b.spki_sha256)
+            is distinct from (i.value ->> 'bmc_url', i.value ->> 'ipmi', i.value ->> 'spki_sha256')), false)
+        into locked, moved
+        from jsonb_array_elements(args -> 'servers') i
+        join rackhand.server v on v.site_id = site and v.name = i.value ->> 'name'
+        join rackhand.bmc b on b.server_id = v.id
+        where rackhand.registration(b, v) is distinct from rackhand.registration_of(i.value);
+    perform from rackhand.server v where v.id = any (locked) order by v.id for no key update;
+    if moved then
+        perform from rackhand.bmc b where b.server_id = any (locked) order by b.id for update;
+    else
+        perform from rackhand.bmc b where b.server_id = any (locked) order by b.id for no key update;
+    end if;
     for item in select value from jsonb_array_elements(args -> 'servers') order by value ->> 'name' loop
         begin
             if item ->> 'credential_id' is not null and not exists (select from rackhand.credential c
@@ -405,10 +688,8 @@ begin
             then
                 perform rackhand.fail('invalid-request', 'The site has no such credential.');
             end if;
-            select coalesce(array_agg(t order by t), '{}') into item_tags
-                from jsonb_array_elements_text(coalesce(item -> 'tags', '[]')) t;
-            select * into known from rackhand.server v
-                where v.site_id = site and v.name = item ->> 'name' for update;
+            item_tags := array(select jsonb_array_elements_text(rackhand.registration_of(item) -> 'tags'));
+            select * into known from rackhand.server v where v.site_id = site and v.name = item ->> 'name';
             if not found then
                 insert into rackhand.server (site_id, name, tags)
                     values (site, item ->> 'name', item_tags) returning * into known;
@@ -419,14 +700,27 @@ begin
                     format('Server %s registered at %s', known.name, item ->> 'bmc_url'),
                     jsonb_build_object('site', site, 'server', known.id));
                 created := created + 1;
+                locked := locked || known.id;
             else
-                select * into endpoint from rackhand.bmc b where b.server_id = known.id for update;
-                if (endpoint.url, endpoint.ipmi, endpoint.credential_id, endpoint.spki_sha256, known.tags)
-                    is not distinct from (item ->> 'bmc_url', item ->> 'ipmi', (item ->> 'credential_id')::uuid,
-                        item ->> 'spki_sha256', item_tags)
-                then
+                select * into endpoint from rackhand.bmc b where b.server_id = known.id;
+                if rackhand.registration(endpoint, known) = rackhand.registration_of(item) then
                     unchanged := unchanged + 1;
                 else
+                    if known.id <> all (locked) then
+                        perform rackhand.fail('job-state', format('Server %s was registered or changed by another '
+                            'request at the same moment. Send it again.', known.name));
+                    end if;
+                    if not coalesce((args ->> 'replace')::boolean, false) then
+                        perform rackhand.keep_address(known, endpoint, item);
+                    end if;
+                    if (endpoint.url, endpoint.ipmi, endpoint.spki_sha256)
+                        is distinct from (item ->> 'bmc_url', item ->> 'ipmi', item ->> 'spki_sha256')
+                    then
+                        promised := coalesce(promised, rackhand.promised(site));
+                        perform rackhand.keep_machine(known, promised);
+                        -- What answers there has accepted and refused nothing yet.
+                        delete from rackhand.credential_use u where u.bmc_id = endpoint.id;
+                    end if;
                     update rackhand.server set tags = item_tags, version = version + 1 where id = known.id;
                     update rackhand.bmc set url = item ->> 'bmc_url', ipmi = item ->> 'ipmi',
                             credential_id = (item ->> 'credential_id')::uuid,
@@ -436,9 +730,7 @@ begin
                         format('Registration of server %s changed', known.name),
                         jsonb_build_object('site', site, 'server', known.id),
                         jsonb_build_object(
-                            'before', jsonb_build_object('bmc_url', endpoint.url, 'ipmi', endpoint.ipmi,
-                                'tags', known.tags, 'spki_sha256', endpoint.spki_sha256),
-                            'after', item - 'index'));
+                            'before', rackhand.registration(endpoint, known), 'after', item - 'index'));
                     changed := changed + 1;
                 end if;
             end if;
@@ -455,8 +747,8 @@ begin
                     'The BMC at %s is the one of server %s. A BMC is registered once, also where it has several systems.',
                     rackhand.bmc_origin(item ->> 'bmc_url'), coalesce(holder, 'another name')));
             when sqlstate 'RH000' then
-                refused := refused || jsonb_build_object('index', item -> 'index', 'detail',
-                    'The site has no such credential.');
+                get stacked diagnostics trouble = pg_exception_detail;
+                refused := refused || jsonb_build_object('index', item -> 'index', 'detail', trouble);
         end;
     end loop;
     return jsonb_build_object('created', created, 'changed', changed, 'unchanged', unchanged,
@@ -470,9 +762,12 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     gone rackhand.server;
 begin
-    select * into gone from rackhand.server where id = (args ->> 'id')::uuid and removed_at is null for update;
-    perform rackhand.require(gone.site_id, 'operator', 'server');
-    if exists (select from rackhand.run r where r.server_id = gone.id
+    perform rackhand.require((select v.site_id from rackhand.server v
+        where v.id = (args ->> 'id')::uuid and v.removed_at is null), 'operator', 'server');
+    select * into gone from rackhand.server where id = (args ->> 'id')::uuid for update;
+    if gone.removed_at is not null then
+        perform rackhand.fail('not-found', 'There is no such server, or you may not see it.');
+    elsif exists (select from rackhand.run r where r.server_id = gone.id
         and (r.finished_at is null or r.admitted))
     then
         perform rackhand.fail('job-state', format('Server %s is being worked on by a job.', gone.name));
@@ -488,15 +783,40 @@ $$;
 
 -- ── Jobs ─────────────────────────────────────────────────────────────────────────────────────────────
 
--- {site_id, targets: [id]} → {site_id, servers: [{id, name, generation, model, bmc_version, power,
--- inventoried, has_credential, has_pin, components: [FirmwareComponent]}], missing: [id]}: what a plan is
--- made from.
+-- The job that an earlier request with the same `{key, request_hash}` made, if there was one.
+create function rackhand.job_replayed(once jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+    earlier rackhand.idempotency;
+begin
+    select * into earlier from rackhand.idempotency i
+        where i.user_id = rackhand.scope_uuid('user') and i.key = once ->> 'key';
+    if not found then
+        return null;
+    elsif earlier.request_hash <> once ->> 'request_hash' then
+        perform rackhand.fail('idempotency-mismatch', 'This key was used for another request.');
+    end if;
+    return (select rackhand.job_json(j) from rackhand.job j where j.id = earlier.job_id);
+end
+$$;
+
+-- {site_id, targets: [id], idempotency?} → {site_id, servers: [{id, name, generation, model, bmc_version,
+-- power, inventoried, capabilities, credential_id, has_pin, refused_at, machine: Machine, components:
+-- [FirmwareComponent]}], credentials: {id: {name, sealed_for: [CredentialTarget]?}}, missing: [id],
+-- executors_online}: what a plan is made from. Or {replayed: Job}.
+-- The lists are large: those of the first credentials by id are given, up to 50,000 targets in all, and null for the
+-- others. A plan does not look at those; the executor refuses the servers that they do not name.
 create function rackhand.job_context(args jsonb) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
     site uuid := (args ->> 'site_id')::uuid;
+    replayed jsonb;
 begin
     perform rackhand.require(site, 'operator', 'site');
+    replayed := rackhand.job_replayed(args -> 'idempotency');
+    if replayed is not null then
+        return jsonb_build_object('replayed', replayed);
+    end if;
     return (
         with wanted as (
             select value::uuid as id, ordinality as place
@@ -504,14 +824,33 @@ begin
         )
         select jsonb_build_object(
             'site_id', site,
+            'executors_online', array_length(rackhand.living(site), 1) is not null,
             'missing', coalesce(jsonb_agg(w.id order by w.place) filter (where v.id is null), '[]'),
+            'credentials', (select coalesce(jsonb_object_agg(c.id,
+                    jsonb_build_object('name', c.name, 'sealed_for',
+                        case when c.targets_so_far <= 50000 then c.sealed_for end)), '{}')
+                from (
+                    select k.id, k.name, k.sealed_for,
+                        sum(k.address_count) over (order by k.id) as targets_so_far
+                    from rackhand.credential k
+                    where k.id in (
+                        select b.credential_id from rackhand.bmc b join wanted on wanted.id = b.server_id)) c),
             'servers', coalesce(jsonb_agg(jsonb_build_object(
                 'id', v.id, 'name', v.name, 'generation', v.generation, 'model', v.model,
                 'bmc_version', v.bmc_version, 'power', v.power, 'inventoried', v.seen_at is not null,
-                'has_credential', b.credential_id is not null, 'has_pin', b.spki_sha256 is not null or b.url like 'ipmi://%',
+                'capabilities', v.capabilities, 'machine', rackhand.machine_json(b),
+                'credential_id', b.credential_id,
+                'has_pin', b.spki_sha256 is not null or b.url like 'ipmi://%',
+                'refused_at', (select rackhand.on_at(case when c.suspended_at is null then u.rejected_at
+                        else c.refused_at end)
+                    from rackhand.credential c
+                    left join rackhand.credential_use u
+                        on u.bmc_id = b.id and u.credential_id = c.id and u.version = c.version
+                    where c.id = b.credential_id),
                 'components', (
                     select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'name', f.name,
-                        'software_id', f.software_id, 'version', f.version, 'updateable', f.updateable)
+                        'software_id', f.software_id, 'version', f.version, 'updateable', f.updateable,
+                        'inactive', f.inactive, 'of_bmc', f.of_bmc)
                         order by f.key), '[]')
                     from rackhand.firmware f where f.server_id = v.id))
                 order by w.place) filter (where v.id is not null), '[]'))
@@ -524,10 +863,18 @@ $$;
 -- Makes the runs of an approved (or harmless) job and lets it run.
 create function rackhand.job_start(this rackhand.job) returns void
 language plpgsql as $$
+declare
+    servers uuid[] := array(select (value ->> 'server_id')::uuid from jsonb_array_elements(this.plan_targets)
+        where value -> 'blockers' = '[]');
+    unfinished int;
 begin
-    insert into rackhand.run (job_id, site_id, server_id, bmc_id, kind, mutating, position, plan, trace_id,
+    -- What the rows of the runs refer to, in the order that every writer keeps.
+    perform from rackhand.server v where v.id = any (servers) order by v.id for key share;
+    perform from rackhand.bmc b where b.server_id = any (servers) order by b.id for key share;
+    insert into rackhand.run (job_id, site_id, server_id, bmc_id, kind, mutating, position, plan, slots, trace_id,
             state, detail, finished_at)
-        select this.id, this.site_id, b.server_id, b.id, this.kind, this.mutating, t.place, t.plan, this.trace_id,
+        select this.id, this.site_id, b.server_id, b.id, this.kind, this.mutating, t.place, t.plan,
+            rackhand.slot_keys(this.mutating, this.id, b.server_id, this.site_id), this.trace_id,
             case when t.idle then 'no_change' else 'queued' end,
             case when t.idle then 'The wanted version is installed already.' else '' end,
             case when t.idle then now() end
@@ -541,24 +888,29 @@ begin
     if not found then
         perform rackhand.fail('plan-empty', 'Every target of the plan has a blocker. Read them in the plan.');
     end if;
-    insert into rackhand.waiting (job_id, position, run_id, site_id, server_id, bmc_id, kind, mutating)
-        select r.job_id, r.position, r.id, r.site_id, r.server_id, r.bmc_id, r.kind, r.mutating
+    insert into rackhand.waiting (job_id, position, run_id, site_id, server_id, bmc_id, kind, mutating, slots)
+        select r.job_id, r.position, r.id, r.site_id, r.server_id, r.bmc_id, r.kind, r.mutating, r.slots
         from rackhand.run r where r.job_id = this.id and r.state = 'queued';
     update rackhand.job j set state = 'running', since = now(), state_reason = '',
-            open_runs = (select count(*) from rackhand.run r where r.job_id = this.id and r.finished_at is null)
-        where j.id = this.id;
-    perform rackhand.job_settle(this.id, 0, 0);
+            open_runs = (select count(*) from rackhand.run r where r.job_id = this.id
+                and r.finished_at is null)
+        where j.id = this.id
+        returning j.open_runs into unfinished;
+    if unfinished = 0 then
+        perform rackhand.job_settle(this.id, 0, 0);
+    end if;
     perform rackhand.wake(this.site_id::text);
 end
 $$;
 
--- Counts ended runs of a job, and ends or pauses it as it then stands. Called with the runs' locks held, never
--- before them.
+-- Counts ended runs of a job, and ends or pauses it as it then stands. Called with the runs' locks held,
+-- never before them.
 create function rackhand.job_settle(which uuid, ended int, bad int) returns void
 language plpgsql as $$
 declare
     this rackhand.job;
     outcome text;
+    fresh int;
 begin
     update rackhand.job j set open_runs = j.open_runs - ended, bad_runs = j.bad_runs + bad
         where j.id = which returning * into this;
@@ -572,21 +924,23 @@ begin
                 and r.state not in ('succeeded', 'no_change')) then 'failed'
             else 'succeeded' end;
         update rackhand.job set state = outcome, since = now(),
-                state_reason = case when this.bad_runs > 0
-                    then format('%s of its servers failed', this.bad_runs) else '' end
+                state_reason = concat_ws('. ', this.cancel_reason,
+                    case when this.bad_runs > 0 then format('%s of its servers failed', this.bad_runs) end)
             where id = which;
         perform rackhand.append_event('job.' || outcome,
             case outcome when 'failed' then 'error' else 'info' end, format('Job %s', outcome),
             jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id));
-    elsif this.state = 'running' and (this.policy ->> 'pause_after_failures')::int > 0
-        and this.bad_runs >= (this.policy ->> 'pause_after_failures')::int
-    then
+        return;
+    end if;
+    fresh := this.bad_runs - this.bad_runs_seen;
+    if this.state = 'running' and (this.policy ->> 'pause_after_failures')::int between 1 and fresh then
         update rackhand.job set state = 'paused', since = now(),
-                state_reason = format('Paused by itself after %s failures', this.bad_runs)
+                state_reason = format('Paused automatically after %s failures', fresh)
             where id = which;
         perform rackhand.append_event('job.paused', 'warn',
-            format('Job paused by itself after %s failures', this.bad_runs),
-            jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id));
+            format('Job paused automatically after %s failures', fresh),
+            jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id),
+            jsonb_build_object('failures', this.bad_runs, 'seen_at_resume', this.bad_runs_seen));
     end if;
 end
 $$;
@@ -600,18 +954,14 @@ declare
     me uuid := rackhand.scope_uuid('user');
     once jsonb := args -> 'idempotency';
     made rackhand.job;
-    earlier rackhand.idempotency;
+    replayed jsonb;
 begin
     perform rackhand.require(site, 'operator', 'site');
     if once ->> 'key' is not null then
         perform pg_advisory_xact_lock(hashtextextended(me::text || (once ->> 'key'), 1));
-        select * into earlier from rackhand.idempotency i where i.user_id = me and i.key = once ->> 'key';
-        if found then
-            if earlier.request_hash <> once ->> 'request_hash' then
-                perform rackhand.fail('idempotency-mismatch', 'This key was used for another request.');
-            end if;
-            select * into made from rackhand.job where id = earlier.job_id;
-            return rackhand.job_json(made);
+        replayed := rackhand.job_replayed(once);
+        if replayed is not null then
+            return replayed;
         end if;
     end if;
     insert into rackhand.job (site_id, kind, params, mutating, policy, reason, state, trace_id, created_by,
@@ -625,7 +975,7 @@ begin
         insert into rackhand.idempotency values (me, once ->> 'key', once ->> 'request_hash', made.id);
     end if;
     perform rackhand.append_event('job.created', 'info',
-        format('Job %s over %s servers created: %s', made.kind, jsonb_array_length(made.plan_targets), made.reason),
+        format('Job %s over %s servers created: %s', made.kind, made.target_count, made.reason),
         jsonb_build_object('site', site, 'job', made.id), jsonb_build_object('digest', made.plan_digest));
     if not made.mutating then
         perform rackhand.job_start(made);
@@ -641,9 +991,11 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     this rackhand.job;
     me uuid := rackhand.scope_uuid('user');
+    changed text;
 begin
+    perform rackhand.require((select j.site_id from rackhand.job j where j.id = (args ->> 'id')::uuid),
+        'operator', 'job');
     select * into this from rackhand.job where id = (args ->> 'id')::uuid for update;
-    perform rackhand.require(this.site_id, 'operator', 'job');
     if this.state <> 'planned' then
         perform rackhand.fail('job-state', format('The job is %s, not waiting for approval.', this.state));
     elsif this.plan_digest <> args ->> 'digest' then
@@ -651,7 +1003,17 @@ begin
     elsif this.created_by = me
         and (select (s.config ->> 'second_person')::boolean from rackhand.site s where s.id = this.site_id)
     then
-        perform rackhand.fail('second-person-required', 'The site asks that somebody else approves this this.');
+        perform rackhand.fail('second-person-required', 'This site requires a second person to approve the job.');
+    end if;
+    select t.value ->> 'server' into changed
+        from jsonb_array_elements(this.plan_targets) t
+        join rackhand.bmc b on b.server_id = (t.value ->> 'server_id')::uuid
+        join rackhand.server v on v.id = b.server_id
+        where t.value -> 'blockers' = '[]'
+            and not rackhand.same_machine(t.value, b, v) limit 1;
+    if found then
+        perform rackhand.fail('plan-stale', format('Server %s is another machine than in the plan: its '
+            'addresses, TLS key, service tag or UUID have changed. Cancel this job and plan it anew.', changed));
     end if;
     update rackhand.job set approved_by = me, approved_by_name = rackhand.scope_text('actor'),
         approved_at = now() where id = this.id;
@@ -664,21 +1026,28 @@ begin
 end
 $$;
 
--- {id, action: cancel|pause|resume, reason} → Job. Cancel ends what was never leased at once; a leased run
--- ends at its next safe point; an `unknown` run is closed and its slots are freed.
+-- {id, action: cancel|pause|resume, reason} → Job. Cancel ends at once what nobody holds and what has changed
+-- nothing yet; any other run ends at its next safe point; an `unknown` run is closed and its slots are freed.
 create function rackhand.job_control(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     this rackhand.job;
     freed text[];
     dropped int;
+    note jsonb := '{}';
 begin
+    perform rackhand.require((select j.site_id from rackhand.job j where j.id = (args ->> 'id')::uuid),
+        'operator', 'job');
     perform from rackhand.run r where r.job_id = (args ->> 'id')::uuid order by r.id for update;
     select * into this from rackhand.job where id = (args ->> 'id')::uuid for update;
-    perform rackhand.require(this.site_id, 'operator', 'job');
+    if args ->> 'action' = 'resume' then
+        note := jsonb_build_object('failures', this.bad_runs,
+            'seen_at_resume', jsonb_build_object('before', this.bad_runs_seen, 'after', this.bad_runs),
+            'pause_after_failures', this.policy -> 'pause_after_failures');
+    end if;
     perform rackhand.append_event('job.' || (args ->> 'action'), 'info',
-        format('%s asked for: %s', initcap(args ->> 'action'), args ->> 'reason'),
-        jsonb_build_object('site', this.site_id, 'job', this.id, 'trace', this.trace_id));
+        format('%s requested: %s', initcap(args ->> 'action'), args ->> 'reason'),
+        jsonb_build_object('site', this.site_id, 'job', this.id, 'trace', this.trace_id), note);
     case args ->> 'action'
     when 'pause' then
         if this.state <> 'running' then
@@ -690,9 +1059,8 @@ begin
         if this.state <> 'paused' then
             perform rackhand.fail('job-state', format('The job is %s, not paused.', this.state));
         end if;
-        -- The failures so far were seen by whoever resumes.
-        update rackhand.job set state = 'running', since = now(), state_reason = '',
-                policy = jsonb_set(policy, '{pause_after_failures}', '0')
+        -- The failures so far were seen by whoever resumes; the policy is what was approved, and stays.
+        update rackhand.job set state = 'running', since = now(), state_reason = '', bad_runs_seen = bad_runs
             where id = this.id;
     when 'cancel' then
         if this.state in ('succeeded', 'cancelled')
@@ -706,8 +1074,10 @@ begin
         with untouched as (
             update rackhand.run r set state = 'cancelled', reason = 'cancelled', since = now(),
                     finished_at = now(), cancel_requested = true,
-                    detail = 'Cancelled before an executor took it.'
-                where r.job_id = this.id and r.finished_at is null and r.epoch = 0
+                    detail = case when r.epoch = 0 then 'Cancelled before an executor took it.'
+                        else 'Cancelled before anything was changed.' end
+                where r.job_id = this.id and r.finished_at is null and not r.acted and r.settle is null
+                    and not exists (select from rackhand.lease l where l.run_id = r.id)
                 returning r.*
         ), unready as (
             delete from rackhand.ready d using untouched u where d.run_id = u.id returning d.run_id
@@ -717,20 +1087,22 @@ begin
                 returning r.*
         )
         select (select count(*) from untouched), array(
-                select unnest(rackhand.slot_keys(u.mutating, u.job_id, u.server_id, u.site_id))
-                from untouched u where u.id in (select run_id from unready)
+                select unnest(u.slots) from untouched u where u.id in (select run_id from unready)
                 union all
-                select unnest(rackhand.slot_keys(c.mutating, c.job_id, c.server_id, c.site_id)) from closed c)
+                select unnest(c.slots) from closed c)
             into dropped, freed;
         update rackhand.run r set cancel_requested = true
             where r.job_id = this.id and r.finished_at is null;
         perform rackhand.release(freed);
+        update rackhand.job j set cancel_requested = true, cancel_reason = coalesce(j.cancel_reason,
+                format('Cancelled by %s: %s', rackhand.scope_text('actor'), args ->> 'reason'))
+            where j.id = this.id returning * into this;
         if this.state = 'planned' then
-            update rackhand.job set state = 'cancelled', since = now(), cancel_requested = true,
-                state_reason = args ->> 'reason' where id = this.id;
+            update rackhand.job set state = 'cancelled', since = now(), state_reason = this.cancel_reason
+                where id = this.id;
         elsif this.state in ('running', 'paused') then
-            update rackhand.job set cancel_requested = true, state_reason = 'Being cancelled: '
-                || (args ->> 'reason') where id = this.id;
+            update rackhand.job set state_reason = 'Being cancelled. ' || this.cancel_reason
+                where id = this.id;
             perform rackhand.job_settle(this.id, dropped, 0);
         end if;
     end case;
@@ -740,16 +1112,82 @@ begin
 end
 $$;
 
--- {id} → {site_id, kind, params, policy, targets: [id]}: what to plan anew for the targets that did not
--- succeed.
+-- {id, reason} → Run. By a person, for a run that nobody works on and that nobody can finish: it ends, its
+-- slots are freed, and what it had changed and not restored is left for people to see. A run that had
+-- announced a change ends `unknown`, any other `cancelled`. One that has ended `unknown` only gives its slots
+-- back.
+create function rackhand.run_close(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    r rackhand.run;
+    home uuid := (select o.site_id from rackhand.run o where o.id = (args ->> 'id')::uuid);
+    outcome text;
+    held boolean;
+    left_open jsonb;
+    words text;
+begin
+    perform rackhand.require(home, 'operator', 'run');
+    perform rackhand.expire(home);
+    select * into r from rackhand.run o where o.id = (args ->> 'id')::uuid for update;
+    if exists (select from rackhand.lease l where l.run_id = r.id) then
+        perform rackhand.fail('run-state', format('Executor %s works on this run. Cancel its job: the executor ends '
+            'it at the next safe point.', (select e.name from rackhand.executor e where e.id = r.executor_id)));
+    elsif r.acts_until > clock_timestamp() then
+        -- Its slots would go to another run, and so to another executor, beside what is still being sent.
+        perform rackhand.fail('run-state', format('Executor %s has lost this run and may act on the server for up to '
+            'another %s s. Close the run after that.',
+            (select e.name from rackhand.executor e where e.id = r.executor_id),
+            ceil(extract(epoch from r.acts_until - clock_timestamp()))));
+    elsif r.finished_at is not null and not r.admitted then
+        perform rackhand.fail('run-state', format('The run has ended already: %s.', replace(r.state, '_', ' ')));
+    end if;
+    outcome := case when r.finished_at is not null then r.state when r.acted then 'unknown' else 'cancelled' end;
+    words := format('Closed by %s: %s', rackhand.scope_text('actor'), args ->> 'reason');
+    with conflicts as (
+        update rackhand.effect e set state = 'conflict', changed_at = now()
+            where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')
+            returning e.object, e.property, e.prior
+    )
+    select coalesce(jsonb_agg(to_jsonb(c)), '[]') into left_open from conflicts c;
+    delete from rackhand.waiting w where w.job_id = r.job_id and w.position = r.position;
+    delete from rackhand.ready d where d.run_id = r.id;
+    held := found or r.admitted;
+    update rackhand.run o set state = outcome, settle = null, since = now(),
+            finished_at = coalesce(o.finished_at, clock_timestamp()), admitted = false, percent = null,
+            reason = case outcome when 'unknown' then 'outcome-unknown' else 'cancelled' end,
+            detail = case when o.finished_at is null then words else concat_ws(' ', o.detail, words || '.') end,
+            expected_by = null, cancel_requested = true
+        where o.id = r.id;
+    perform rackhand.append_event('run.closed', 'warn', words,
+        jsonb_build_object('site', r.site_id, 'job', r.job_id, 'run', r.id, 'server', r.server_id,
+            'trace', r.trace_id),
+        jsonb_build_object('before', r.state, 'after', outcome, 'intent', r.intent, 'not_restored', left_open));
+    if held then
+        perform rackhand.release(r.slots);
+    end if;
+    if r.finished_at is null then
+        perform rackhand.job_settle(r.job_id, 1, (outcome = 'unknown')::int);
+    end if;
+    perform rackhand.wake(r.site_id::text);
+    return (select rackhand.run_json(o) from rackhand.run o where o.id = r.id);
+end
+$$;
+
+-- {id, idempotency?} → {site_id, kind, params, policy, targets: [id], context}: what to plan anew for the
+-- targets that did not succeed. Or {replayed: Job}.
 create function rackhand.job_retry_context(args jsonb) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
     this rackhand.job;
     targets jsonb;
+    replayed jsonb;
 begin
     select * into this from rackhand.job where id = (args ->> 'id')::uuid;
     perform rackhand.require(this.site_id, 'operator', 'job');
+    replayed := rackhand.job_replayed(args -> 'idempotency');
+    if replayed is not null then
+        return jsonb_build_object('replayed', replayed);
+    end if;
     if this.state not in ('failed', 'cancelled') then
         perform rackhand.fail('job-state', format('The job is %s: only an ended one is retried.', this.state));
     end if;

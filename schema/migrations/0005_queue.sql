@@ -4,11 +4,12 @@
 -- a claim pops it into `lease`. Liveness is one row for each executor session. Whoever polls expires the
 -- dead sessions of the site first, so no cron is needed for that.
 --
--- Everything works on sets: a call costs a few statements however many runs it moves. A run's own row is written
--- when it is claimed and when it is reported on, not when it is admitted.
+-- Everything works on sets: a call costs a few statements however many runs it moves. A run's own row is
+-- written when it is claimed and when it is reported on, not when it is admitted.
 set role rackhand_owner;
 
--- The slots a run holds from its admission on.
+-- The slots a run holds from its admission on. Kept on the run, so that it frees what it took, whatever
+-- stands here by then.
 create function rackhand.slot_keys(mutating boolean, job uuid, server uuid, site uuid) returns text[]
 language sql immutable parallel safe as $$
     select case when mutating
@@ -28,13 +29,15 @@ $$;
 
 -- Whether the time before which a job does not start has come.
 create function rackhand.has_begun(j rackhand.job) returns boolean
-language sql stable as $$
-    select coalesce((j.policy ->> 'start_after')::timestamptz <= clock_timestamp(), true)
+language plpgsql stable as $$
+begin
+    return coalesce((j.policy ->> 'start_after')::timestamptz <= clock_timestamp(), true);
+end
 $$;
 
--- Moves waiting runs of a site to `ready`, the oldest job's first, as far as capacity allows; the number moved, 1000
--- at most (whoever admits more than it claims has others look again). Only one caller at a time works on a site, the
--- others leave it to that one.
+-- Moves waiting runs of a site to `ready`, the oldest job's first, as far as capacity allows; the number
+-- moved, 1000 at most (whoever admits more than it claims has others look again). Only one caller at a time
+-- works on a site, the others leave it to that one.
 create function rackhand.admit(site uuid) returns int
 language plpgsql as $$
 declare
@@ -60,7 +63,8 @@ begin
         select j.id, j.mutating, (j.policy ->> 'max_parallel')::int - coalesce((
                 select c.used from rackhand.capacity c where c.key = 'job:' || j.id), 0) as free
             from rackhand.job j
-            where j.site_id = site and j.state = 'running' and not j.cancel_requested and rackhand.has_begun(j)
+            where j.site_id = site and j.state = 'running' and not j.cancel_requested
+                and rackhand.has_begun(j)
                 and exists (select from rackhand.waiting w where w.job_id = j.id)
             order by j.since, j.id
     loop
@@ -80,15 +84,15 @@ begin
                 select g.run_id, g.site_id, g.bmc_id, g.kind, b.owner_executor
                 from gone g join rackhand.bmc b on b.id = g.bmc_id order by g.position
         )
-        select count(*)::int as n, array_agg(g.server_id) as servers, array_agg('server:' || g.server_id) as server_keys
+        select count(*)::int as n, array_agg(g.server_id) as servers,
+                array(select unnest(o.slots) from gone o) as slots
             into taken from gone g;
         if taken.n > 0 then
             moved := moved + taken.n;
-            keys := keys || array_fill('job:' || job.id, array[taken.n]);
+            keys := keys || taken.slots;
             if job.mutating then
                 room := room - taken.n;
                 servers := servers || taken.servers;
-                keys := keys || taken.server_keys || array_fill('site:' || site, array[taken.n]);
             end if;
         end if;
         exit when moved >= 1000;
@@ -103,41 +107,67 @@ begin
 end
 $$;
 
--- Ends the leases of dead sessions of a site. A session that renews itself at this moment is left alone: both
--- sides lock its row first.
-create function rackhand.expire(site uuid) returns void
+-- Gives back to `waiting` what was admitted of jobs that are paused, as far as nothing has been done to the
+-- server yet. A run that is locked at this moment is being claimed or reported on.
+create function rackhand.hold_back(site uuid) returns void
 language plpgsql as $$
 declare
-    dead uuid[];
-    item record;
+    freed text[];
 begin
-    select array_agg(s.id) into dead from (
-        select s.id from rackhand.executor_session s
-        where s.site_id = site and s.expires_at <= clock_timestamp()
-            and exists (select from rackhand.lease l where l.session_id = s.id)
-        order by s.id for update skip locked) s;
-    if dead is null then
+    if not exists (select from rackhand.job j join rackhand.capacity c on c.key = 'job:' || j.id
+        and c.used > 0
+        where j.site_id = hold_back.site and j.state = 'paused')
+    then
         return;
     end if;
+    with held as (
+        select r.* from rackhand.job j
+        join rackhand.run r on r.job_id = j.id and r.finished_at is null and not r.acted and r.settle is null
+        join rackhand.ready d on d.run_id = r.id
+        where j.site_id = hold_back.site and j.state = 'paused'
+        order by r.id for update of r skip locked
+    ), gone as (
+        delete from rackhand.ready d using held h where d.run_id = h.id returning d.run_id
+    ), back as (
+        insert into rackhand.waiting (job_id, position, run_id, site_id, server_id, bmc_id, kind, mutating, slots)
+            select h.job_id, h.position, h.id, h.site_id, h.server_id, h.bmc_id, h.kind, h.mutating, h.slots
+            from held h join gone g on g.run_id = h.id
+            returning waiting.slots
+    )
+    select array(select unnest(b.slots) from back b) into freed;
+    perform rackhand.release(freed);
+end
+$$;
+
+-- Takes the leases of these sessions away, whose rows the caller has locked. Whoever held them may act until
+-- its own clock ends the lease: nobody is given a run before.
+create function rackhand.take_back(sessions uuid[], why text) returns void
+language plpgsql as $$
+declare
+    item record;
+begin
     for item in
         select r.*, l.session_id, s.expires_at as ended, e.name as executor_name
         from rackhand.lease l
         join rackhand.run r on r.id = l.run_id
         join rackhand.executor_session s on s.id = l.session_id
         join rackhand.executor e on e.id = l.executor_id
-        where l.session_id = any (dead)
+        where l.session_id = any (sessions)
         order by r.id for update of r
     loop
         delete from rackhand.lease l where l.run_id = item.id;
         update rackhand.run r set
                 state = case when r.settle is null then 'queued' else 'settling' end,
-                reason = 'lease_expired', since = now(), expected_by = null, lease_ended_at = item.ended,
-                detail = format('Executor %s went silent; another one goes on.', item.executor_name)
+                reason = 'lease_expired', since = now(), expected_by = null,
+                lease_ended_at = coalesce(case when r.intent is not null then r.lease_ended_at end, item.ended),
+                acts_until = item.ended,
+                detail = format('Executor %s %s; another one goes on.', item.executor_name, why)
             where r.id = item.id;
-        insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner)
-            values (item.id, item.site_id, item.bmc_id, item.kind, item.executor_id);
+        insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner, ready_at)
+            values (item.id, item.site_id, item.bmc_id, item.kind, item.executor_id,
+                greatest(clock_timestamp(), item.ended));
         perform rackhand.append_event('run.lease_expired', 'warn',
-            format('Executor %s went silent in phase %s; the run waits for another one', item.executor_name,
+            format('Executor %s %s in phase %s; the run waits for another one', item.executor_name, why,
                 coalesce(nullif(item.phase, ''), 'start')),
             jsonb_build_object('site', item.site_id, 'job', item.job_id, 'run', item.id,
                 'server', item.server_id, 'trace', item.trace_id));
@@ -145,24 +175,44 @@ begin
 end
 $$;
 
--- [RunGrant] of rackhand-schema, in the order of their jobs. Here and below in PL/pgSQL, which keeps its plans.
-create function rackhand.run_grants_json(runs uuid[]) returns jsonb
+-- Ends the leases of dead sessions of a site. A session that renews itself at this moment is left alone: both
+-- sides lock its row first.
+create function rackhand.expire(site uuid) returns void
+language plpgsql as $$
+declare
+    dead uuid[];
+begin
+    select array_agg(s.id) into dead from (
+        select s.id from rackhand.executor_session s
+        where s.site_id = site and s.expires_at <= clock_timestamp()
+            and exists (select from rackhand.lease l where l.session_id = s.id)
+        order by s.id for update skip locked) s;
+    if dead is not null then
+        perform rackhand.take_back(dead, 'went silent');
+    end if;
+end
+$$;
+
+-- [RunGrant] of rackhand-schema, in the order of their jobs. Here and below in PL/pgSQL, which keeps its
+-- plans.
+create function rackhand.run_grants_json(runs uuid[]) returns json
 language plpgsql stable as $$
 begin
-    return (select coalesce(jsonb_agg(jsonb_build_object(
+    return (select coalesce(json_agg(json_build_object(
         'run_id', r.id, 'epoch', r.epoch, 'job_id', r.job_id, 'site_id', r.site_id, 'trace_id', r.trace_id,
-        'spec', jsonb_build_object('kind', j.kind, 'params', j.params),
+        'spec', json_build_object('kind', j.kind, 'params', j.params),
         'plan', r.plan, 'phase', r.phase, 'checkpoint', r.checkpoint, 'intent', r.intent,
         'cancel_requested', r.cancel_requested, 'settle', r.settle,
         'predecessor_ended_ms', coalesce(
             greatest(0, extract(epoch from clock_timestamp() - r.lease_ended_at) * 1000)::bigint, 0),
-        'effects', coalesce((select jsonb_agg(jsonb_build_object('id', e.id, 'object', e.object,
+        'effects', coalesce((select json_agg(json_build_object('id', e.id, 'object', e.object,
                 'property', e.property, 'prior', e.prior, 'wanted', e.wanted, 'state', e.state) order by e.id)
-            from rackhand.effect e where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')), '[]'),
-        'target', jsonb_build_object(
+            from rackhand.effect e where e.run_id = r.id
+                and e.state in ('intended', 'applied', 'settling')), '[]'),
+        'target', json_build_object(
             'server_id', r.server_id, 'name', v.name, 'bmc_id', b.id, 'url', b.url, 'ipmi', b.ipmi,
             'spki_sha256', b.spki_sha256, 'owner_epoch', b.owner_epoch,
-            'credential', case when c.id is not null then jsonb_build_object(
+            'credential', case when c.id is not null then json_build_object(
                 'id', c.id, 'name', c.name, 'version', c.version, 'sealed', c.sealed,
                 'proven', exists (select from rackhand.credential_use u where u.bmc_id = b.id
                     and u.credential_id = c.id and u.version = c.version and u.proven_at is not null)) end)
@@ -213,7 +263,7 @@ declare
     orphans uuid[];
     popped uuid[];
     taken uuid[];
-    moment timestamptz;
+    drifted uuid[];
 begin
     -- A BMC has one owner; it changes only when the owner is not alive. BMCs without a living owner are
     -- shared out: each poll takes at most one part in as many as there are executors, each in an order of
@@ -226,12 +276,35 @@ begin
         and (b.owner_executor is null or b.owner_executor = me.id or b.owner_executor <> all (living))
         order by md5(b.id::text || me.id::text));
     orphans := orphans[1:ceil(array_length(orphans, 1)::numeric / greatest(1, array_length(living, 1)))];
-    -- Candidates are found without a lock, then locked in the order that every writer keeps, then looked at again.
+    -- Candidates are found without a lock, then locked in the order that every writer keeps, then looked at
+    -- again.
     popped := rackhand.claimable(me.id, me.site_id, orphans, kinds, wanted);
+    if popped = '{}' then
+        return 0;
+    end if;
     popped := array(select r.id from rackhand.run r where r.id = any (popped) order by r.id
         for update skip locked);
     perform from rackhand.bmc b where b.id in (
-        select d.bmc_id from rackhand.ready d where d.run_id = any (popped)) order by b.id for update;
+        select d.bmc_id from rackhand.ready d where d.run_id = any (popped)) order by b.id for no key update;
+    -- A machine that is not the approved one any more is left alone until a person has looked. What a run has
+    -- done to it already must come to an end, and the executor looks which machine it is before it does more.
+    drifted := array(select r.id from rackhand.run r
+        join rackhand.bmc b on b.id = r.bmc_id join rackhand.server v on v.id = r.server_id
+        where r.id = any (popped)
+            and not r.acted and r.settle is null and not rackhand.same_machine(r.plan, b, v));
+    if drifted <> '{}' then
+        update rackhand.ready d set ready_at = clock_timestamp() + interval '1 minute'
+            where d.run_id = any (drifted);
+        update rackhand.run r set reason = 'another-machine', detail = 'This server is another machine than in '
+                'the plan: its addresses, TLS key, service tag or UUID have changed. Cancel the job, or close the run.'
+            where r.id = any (drifted) and r.reason <> 'another-machine';
+        -- Others come behind them.
+        perform rackhand.wake(me.site_id::text);
+    end if;
+    popped := array(select r.id from rackhand.run r join rackhand.job j on j.id = r.job_id
+        where r.id = any (popped) and r.id <> all (drifted)
+            -- Paused after it was admitted: see hold_back.
+            and (j.state <> 'paused' or r.acted or r.settle is not null));
     living := rackhand.living(me.site_id);
     with gone as (
         delete from rackhand.ready d using rackhand.bmc b
@@ -255,76 +328,104 @@ begin
         update rackhand.ready d set owner = me.id where d.run_id in (
             select o.run_id from rackhand.ready o where o.bmc_id = any (taken) for update skip locked);
     end if;
-    moment := clock_timestamp();
-    with claimed as (
+    with before as materialized (
+        select o.id, o.last_seq from rackhand.run o where o.id = any (popped)
+    ), claimed as (
         update rackhand.run r set epoch = r.epoch + 1, last_seq = 0, executor_id = me.id, since = now(),
                 state = case when r.settle is null then 'leased' else 'settling' end,
-                reason = '', detail = '', expected_by = null,
-                head = rackhand.link(r.head, moment, 'run.leased', 'info', me.name,
-                    format('Executor %s took the run', me.name), jsonb_build_object('epoch', r.epoch + 1))
-            where r.id = any (popped)
-            returning r.id, r.site_id, r.job_id, r.server_id, r.trace_id, r.epoch, r.head
+                reason = '', detail = '', expected_by = null, events = r.events + 1
+            from before b where r.id = b.id
+            returning r.id, r.site_id, r.job_id, r.server_id, r.trace_id, r.epoch, r.events, b.last_seq as former_seq
     ), leased as (
         insert into rackhand.lease (run_id, site_id, session_id, executor_id, epoch)
             select c.id, c.site_id, session, me.id, c.epoch from claimed c
     )
-    insert into rackhand.event (at, kind, level, message, actor, site_id, job_id, run_id, server_id,
-            trace_id, data, stream, hash)
-        select moment, 'run.leased', 'info', format('Executor %s took the run', me.name), me.name, c.site_id,
-            c.job_id, c.id, c.server_id, c.trace_id, jsonb_build_object('epoch', c.epoch), c.id, c.head
+    insert into rackhand.event (tree, at, kind, level, message, actor_kind, actor_id, actor_session, site_id, job_id,
+            run_id, server_id, trace_id, epoch, data, stream, n)
+        select 'audit', clock_timestamp(), 'run.leased', 'info', format('Executor %s took the run', me.name),
+            'executor', me.id, session, c.site_id, c.job_id, c.id, c.server_id, c.trace_id,
+            c.epoch, jsonb_build_object('epoch', c.epoch, 'former_seq', c.former_seq), c.id, c.events
         from claimed c;
-    perform rackhand.wake('events');
+    perform rackhand.wake_events(me.site_id);
     return array_length(popped, 1);
 end
 $$;
 
 -- LeaseRequest → LeaseResponse, with `wake_in_ms` beside it: when something becomes due by itself (a session
 -- of the site expires, a run's pause ends); a caller that waits should look again then.
-create function rackhand.executor_lease(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+--
+-- To plan its larger statements takes as long as to run them, and a poll comes all the time: plans are kept. They
+-- must be right however much a table has grown since, so they read indexes.
+create function rackhand.executor_lease(args jsonb) returns json
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
     me rackhand.executor := rackhand.calling_executor();
     session uuid := rackhand.scope_uuid('session');
     home rackhand.site;
     ttl int;
-    wanted int := (args ->> 'capacity')::int;
-    now_allowed text[] := array(select jsonb_array_elements_text(args -> 'kinds'));
+    able text[] := array(select jsonb_array_elements_text(args -> 'kinds'));
+    -- What it may be granted now, as the API works it out: `LeaseRequest::claim`.
+    claim jsonb := coalesce(args -> 'claim',
+        jsonb_build_object('kinds', args -> 'kinds', 'most', args -> 'capacity'));
+    wanted int := (claim ->> 'most')::int;
+    living uuid[];
     fresh uuid[];
-    answer jsonb;
+    lost jsonb;
+    answer json;
 begin
     select * into home from rackhand.site s where s.id = me.site_id;
     ttl := (home.config ->> 'lease_ttl_ms')::int;
     update rackhand.executor_session s set seen_at = clock_timestamp(),
-            expires_at = clock_timestamp() + make_interval(secs => ttl / 1000.0)
+            expires_at = case
+                when (args ->> 'leaving')::boolean
+                    and not exists (select from rackhand.lease l where l.session_id = session)
+                then clock_timestamp()
+                -- What was promised stays: the executor that never sees this answer counts on the one before.
+                else greatest(s.expires_at, clock_timestamp() + make_interval(secs => ttl / 1000.0)) end
         where s.id = session and s.superseded_at is null;
     if not found then
         perform rackhand.fail('session-superseded', format('A newer process has signed in as %s.', me.name));
     end if;
-    if (me.version, me.kinds) is distinct from (args ->> 'version', now_allowed) then
-        update rackhand.executor e set version = args ->> 'version', kinds = now_allowed
+    if (me.version, me.kinds) is distinct from (args ->> 'version', able) then
+        update rackhand.executor e set version = args ->> 'version', kinds = able
             where e.id = me.id;
     end if;
 
     perform rackhand.expire(me.site_id);
+    perform rackhand.hold_back(me.site_id);
 
+    if wanted > 0 then
+        -- What an answer told of that was lost is told again below, and fills the room.
+        wanted := wanted - (select count(*) from rackhand.lease o
+            where o.session_id = session and not exists (select
+                from jsonb_to_recordset(args -> 'held') as i (run_id uuid, epoch bigint)
+                where i.run_id = o.run_id and i.epoch = o.epoch));
+    end if;
     if wanted > 0 and me.state = 'active'
-        and rackhand.admit(me.site_id) > rackhand.claim(me, session, now_allowed, wanted)
+        and (select t.held_until <= clock_timestamp() from rackhand.trail t)
+        and rackhand.admit(me.site_id) > rackhand.claim(me, session,
+            array(select jsonb_array_elements_text(claim -> 'kinds')), wanted)
     then
         -- What was admitted is for others too, and they may have looked too early.
         perform rackhand.wake(me.site_id::text);
     end if;
 
-    fresh := array(select l.run_id from rackhand.lease l where l.session_id = session and not exists (
-        select from jsonb_array_elements(args -> 'held') h
-        where (h.value ->> 'run_id')::uuid = l.run_id and (h.value ->> 'epoch')::bigint = l.epoch));
-    select jsonb_build_object(
+    -- Both ways by hash: an executor may hold thousands.
+    select coalesce(array_agg(l.run_id) filter (where h.run_id is null), '{}'),
+            coalesce(jsonb_agg(jsonb_build_object('run_id', h.run_id, 'epoch', h.epoch))
+                filter (where l.run_id is null), '[]')
+        into fresh, lost
+        from (select o.run_id, o.epoch from rackhand.lease o where o.session_id = session) l
+        full join (select distinct i.run_id, i.epoch
+            from jsonb_to_recordset(args -> 'held') as i (run_id uuid, epoch bigint)) h
+            on h.run_id = l.run_id and h.epoch = l.epoch;
+    living := rackhand.living(me.site_id);
+    select json_build_object(
         'ttl_ms', ttl,
         'server_time', rackhand.ts(clock_timestamp()),
         'grants', rackhand.run_grants_json(fresh),
-        'lost', (select coalesce(jsonb_agg(h.value), '[]')
-            from jsonb_array_elements(args -> 'held') h where not exists (
-                select from rackhand.lease l where l.session_id = session
-                    and l.run_id = (h.value ->> 'run_id')::uuid and l.epoch = (h.value ->> 'epoch')::bigint)),
+        'lost', lost,
         'cancel', (select coalesce(jsonb_agg(r.id), '[]')
             from rackhand.lease l join rackhand.run r on r.id = l.run_id
             where l.session_id = session and r.cancel_requested),
@@ -351,14 +452,16 @@ begin
                 union all
                 select d.ready_at from rackhand.executor e
                 join rackhand.ready d on d.site_id = e.site_id and d.owner = e.id
-                where e.site_id = me.site_id and (e.id = me.id or e.id <> all (rackhand.living(me.site_id)))
+                where e.site_id = me.site_id and (e.id = me.id or e.id <> all (living))
                     and d.ready_at > clock_timestamp()
                 union all
                 select d.ready_at from rackhand.ready d
                 where d.site_id = me.site_id and d.owner is null and d.ready_at > clock_timestamp()
                 union all
                 select (j.policy ->> 'start_after')::timestamptz from rackhand.job j
-                where j.site_id = me.site_id and j.state = 'running' and not rackhand.has_begun(j)) dues
+                where j.site_id = me.site_id and j.state = 'running' and not rackhand.has_begun(j)
+                union all
+                select t.held_until from rackhand.trail t where t.held_until > clock_timestamp()) dues
             where fresh = '{}'))
         into answer;
     return answer;
@@ -366,27 +469,32 @@ end
 $$;
 
 -- What was read from a server; an event for each version or state that changed.
-create function rackhand.server_observed(which uuid, inventory jsonb, about jsonb) returns void
+create function rackhand.server_observed(which uuid, inventory jsonb, about jsonb, told boolean) returns void
 language plpgsql as $$
 declare
     before rackhand.server;
     bios text;
     changes jsonb;
 begin
-    select * into before from rackhand.server v where v.id = which for update;
+    select * into before from rackhand.server v where v.id = which for no key update;
     select value ->> 'version' into bios from jsonb_array_elements(inventory -> 'components')
         where value ->> 'key' like 'BIOS%' or upper(value ->> 'name') = 'BIOS' limit 1;
     with listed as (
         select * from jsonb_to_recordset(inventory -> 'components')
-            as f (key text, name text, software_id text, version text, updateable boolean)
+            as f (key text, name text, software_id text, version text, updateable boolean, inactive text,
+                of_bmc boolean)
     ), changed as (
-        insert into rackhand.firmware as f (server_id, site_id, key, name, software_id, version, updateable)
-            select distinct on (l.key) which, before.site_id, l.key, l.name, l.software_id, l.version, l.updateable
+        insert into rackhand.firmware as f (server_id, site_id, key, name, software_id, version, updateable,
+                inactive, of_bmc)
+            select distinct on (l.key) which, before.site_id, l.key, l.name, l.software_id, l.version, l.updateable,
+                l.inactive, coalesce(l.of_bmc, false)
             from listed l
             on conflict (server_id, key) do update set name = excluded.name, version = excluded.version,
-                software_id = excluded.software_id, updateable = excluded.updateable
-                where (f.name, f.software_id, f.version, f.updateable) is distinct from
-                    (excluded.name, excluded.software_id, excluded.version, excluded.updateable)
+                software_id = excluded.software_id, updateable = excluded.updateable, inactive = excluded.inactive,
+                of_bmc = excluded.of_bmc
+                where (f.name, f.software_id, f.version, f.updateable, f.inactive, f.of_bmc) is distinct from
+                    (excluded.name, excluded.software_id, excluded.version, excluded.updateable, excluded.inactive,
+                        excluded.of_bmc)
             returning f.key, f.version
     )
     select coalesce(jsonb_object_agg(key, version), '{}') into changes from changed;
@@ -398,7 +506,10 @@ begin
     update rackhand.server v set
             vendor = coalesce(inventory ->> 'vendor', v.vendor),
             model = coalesce(inventory ->> 'model', v.model),
-            service_tag = coalesce(inventory ->> 'service_tag', v.service_tag),
+            service_tag = case when rackhand.telling(inventory ->> 'service_tag') is null then v.service_tag
+                else btrim(inventory ->> 'service_tag') end,
+            uuid = case when rackhand.telling(inventory ->> 'uuid') is null then v.uuid
+                else btrim(inventory ->> 'uuid') end,
             generation = coalesce(inventory ->> 'generation', v.generation),
             bmc_version = coalesce(inventory ->> 'bmc_version', v.bmc_version),
             bios_version = coalesce(bios, v.bios_version),
@@ -406,7 +517,9 @@ begin
             capabilities = array(select jsonb_array_elements_text(inventory -> 'capabilities') order by 1),
             unreadable = inventory -> 'unreadable', seen_at = clock_timestamp(), version = v.version + 1
         where v.id = which;
-    if changes <> '{}' or before.power <> inventory ->> 'power' or before.health <> inventory ->> 'health' then
+    if told and (changes <> '{}' or before.power <> inventory ->> 'power'
+        or before.health <> inventory ->> 'health')
+    then
         perform rackhand.append_event('server.observed', 'info', format('%s read', before.name),
             about || jsonb_build_object('run', null, 'job', null, 'epoch', null, 'seq', null),
             jsonb_build_object('versions', changes, 'power', inventory -> 'power', 'health', inventory -> 'health',
@@ -415,7 +528,64 @@ begin
 end
 $$;
 
--- One item of a report: {status, code?, expected_seq?, job?, bad?, freed?: [key]}. The run's row is locked already.
+-- How many lines of a run are kept.
+create function rackhand.lines_kept() returns bigint
+language sql immutable parallel safe as $$ select 20000 $$;
+
+-- Keeps a line that an executor says about a run, or an item that was not understood. The last one that is
+-- kept says that no more are.
+create function rackhand.append_line(r rackhand.run, item jsonb, about jsonb) returns void
+language plpgsql as $$
+declare
+    body jsonb := item -> 'body';
+begin
+    if r.lines >= rackhand.lines_kept() then
+        return;
+    elsif r.lines = rackhand.lines_kept() - 1 then
+        perform rackhand.append_event('run.log', 'warn',
+            format('This run has reported %s lines, the maximum. Further lines are not kept.', r.lines), about, 'null');
+    elsif item ? 'quarantine' then
+        perform rackhand.append_event('report.quarantined', 'warn', 'A report item was not understood', about,
+            item -> 'quarantine');
+    else
+        perform rackhand.append_event('run.log', body ->> 'level', body ->> 'message', about,
+            coalesce(body -> 'data', 'null'));
+    end if;
+end
+$$;
+
+-- How many events a run's executors may cause that are kept for good; leases and the end of the run aside.
+create function rackhand.events_kept() returns bigint
+language sql immutable parallel safe as $$ select 10000 $$;
+
+-- Twice what executors keep as evidence, which is written here with spaces.
+create function rackhand.bounded(data jsonb) returns jsonb
+language sql immutable parallel safe as $$
+    select case when octet_length(data::text) <= 32768 then data
+        else jsonb_build_object('left_out', 'too large', 'bytes', octet_length(data::text)) end
+$$;
+
+-- Keeps for good what an executor says about the state of a run; how many events that is for `run.said`. The last one
+-- that is kept says that no more are. The state itself is kept by the caller, so the run goes on.
+create function rackhand.append_state(
+    r rackhand.run, kind text, level text, message text, about jsonb, data jsonb) returns int
+language plpgsql as $$
+begin
+    if r.said >= rackhand.events_kept() then
+        perform rackhand.wake_events(r.site_id);
+        return 0;
+    elsif r.said = rackhand.events_kept() - 1 then
+        perform rackhand.append_event('run.quarantined', 'warn', format('This run has caused %s events, the maximum. '
+            'Its state is still kept, but further events are not.', r.said), about, 'null');
+    else
+        perform rackhand.append_event(kind, level, left(message, 2000), about, rackhand.bounded(data));
+    end if;
+    return 1;
+end
+$$;
+
+-- One item of a report: {status, code?, expected_seq?, job?, bad?, freed?: [key]}. The run's row is locked
+-- already.
 create function rackhand.report_item(item jsonb, me rackhand.executor, session uuid, live boolean) returns jsonb
 language plpgsql as $$
 declare
@@ -427,6 +597,10 @@ declare
     about jsonb;
     outcome text;
     effects_open boolean;
+    machine text;
+    spent boolean;
+    former text;
+    made int := 0;
 begin
     select * into r from rackhand.run where id = (item ->> 'run_id')::uuid;
     if not found or r.site_id <> me.site_id or sent_epoch > r.epoch then
@@ -445,43 +619,58 @@ begin
             return jsonb_build_object('status', 'refused', 'code',
                 case when r.finished_at is not null and sent_epoch = r.epoch then 'run-finished'
                     else 'stale-epoch' end);
+        elsif not exists (select from rackhand.event e
+            where e.run_id = r.id and e.kind = 'run.leased' and e.epoch = sent_epoch and e.actor_id = me.id)
+        then
+            -- Only who held that lease has anything to add.
+            return '{"status": "refused", "code": "not-found"}';
         elsif exists (select from rackhand.event e
-            where e.run_id = r.id and e.epoch = sent_epoch and e.seq = sent_seq)
+                where e.run_id = r.id and e.kind = 'run.leased' and e.epoch = sent_epoch + 1
+                    and (e.data ->> 'former_seq')::bigint >= sent_seq)
+            or exists (select from rackhand.event e
+                where e.run_id = r.id and e.epoch = sent_epoch and e.seq = sent_seq and e.late)
         then
             return '{"status": "duplicate"}';
         end if;
-        perform rackhand.append_event(
-            case kind when 'event' then 'run.log' else 'report.quarantined' end,
-            coalesce(body ->> 'level', 'warn'), coalesce(body ->> 'message', 'A report item was not understood'),
-            about || '{"late": true}', coalesce(body -> 'data', item -> 'quarantine', 'null'));
+        perform rackhand.append_line(r, item, about || '{"late": true}');
         return '{"status": "late"}';
     end if;
     if sent_seq <> r.last_seq + 1 then
         return jsonb_build_object('status', 'refused', 'code', 'sequence-gap', 'expected_seq', r.last_seq + 1);
     end if;
 
+    spent := r.said >= rackhand.events_kept();
+    if kind in ('phase', 'effect', 'intent', 'intent_resolved') then
+        select v.name into machine from rackhand.server v where v.id = r.server_id;
+    end if;
     case kind
-    when 'event' then
-        perform rackhand.append_event('run.log', body ->> 'level', body ->> 'message', about,
-            coalesce(body -> 'data', 'null'));
-    when 'quarantine' then
-        perform rackhand.append_event('report.quarantined', 'warn', 'A report item was not understood', about,
-            item -> 'quarantine');
+    when 'event', 'quarantine' then
+        perform rackhand.append_line(r, item, about);
     when 'phase' then
+        select p.state into former from rackhand.run_phase p where p.run_id = r.id and p.phase = body ->> 'phase';
         insert into rackhand.run_phase as p (run_id, site_id, phase, state, started_at, finished_at, evidence)
-            values (r.id, r.site_id, body ->> 'phase', body ->> 'state', clock_timestamp(),
+            select r.id, r.site_id, body ->> 'phase', body ->> 'state', clock_timestamp(),
                 case when body ->> 'state' <> 'running' then clock_timestamp() end,
-                coalesce(body -> 'evidence', 'null'))
+                rackhand.bounded(coalesce(body -> 'evidence', 'null'))
+            where former is not null or not spent
             on conflict (run_id, phase) do update set state = excluded.state, finished_at = excluded.finished_at,
                 evidence = case when excluded.evidence = 'null' then p.evidence else excluded.evidence end;
         update rackhand.run set phase = body ->> 'phase', percent = null, reason = '', detail = '',
                 state = case when state = 'settling' then state else 'running' end,
                 since = case when state in ('running', 'settling') then since else now() end, expected_by = null
             where id = r.id;
-        perform rackhand.append_event('run.phase', 'info',
-            format('Phase %s: %s', body ->> 'phase', body ->> 'state'), about,
-            jsonb_build_object('phase', body -> 'phase', 'state', body -> 'state',
-                'evidence', coalesce(body -> 'evidence', 'null')));
+        if r.phase = body ->> 'phase' and former = body ->> 'state' then
+            perform rackhand.wake_events(r.site_id);
+        else
+            made := rackhand.append_state(r, 'run.phase', 'info',
+                format('%s: phase %s %s', machine, replace(body ->> 'phase', '_', ' '),
+                    case body ->> 'state' when 'running' then 'has begun' when 'done' then 'is complete'
+                        when 'failed' then 'has failed' when 'skipped' then 'was skipped'
+                        else body ->> 'state' end),
+                about,
+                jsonb_build_object('phase', body -> 'phase', 'state', body -> 'state',
+                    'evidence', rackhand.bounded(coalesce(body -> 'evidence', 'null'))));
+        end if;
     when 'checkpoint' then
         update rackhand.run set checkpoint = body -> 'state', phase = body ->> 'phase',
                 percent = (body ->> 'percent')::smallint,
@@ -494,40 +683,63 @@ begin
                     else now() + make_interval(secs => (body -> 'waiting' ->> 'within_ms')::bigint / 1000.0) end
             where id = r.id;
         if coalesce(body -> 'waiting' ->> 'reason', '') <> r.reason and body ->> 'waiting' is not null then
-            perform rackhand.append_event('run.waiting', 'info', body -> 'waiting' ->> 'detail', about,
+            made := rackhand.append_state(r, 'run.waiting', 'info', body -> 'waiting' ->> 'detail', about,
                 body -> 'waiting');
         else
-            perform rackhand.wake('events');
+            perform rackhand.wake_events(r.site_id);
         end if;
     when 'intent' then
         if r.intent is not null then
             return '{"status": "refused", "code": "invalid-request"}';
         end if;
-        update rackhand.run set intent = body - 'type' where id = r.id;
-        perform rackhand.append_event('run.intent', 'info', format('About to %s', body ->> 'action'), about,
-            body - 'type');
+        update rackhand.run set intent = body - 'type', acted = true, lease_ended_at = null where id = r.id;
+        made := rackhand.append_state(r, 'run.intent', 'info',
+            format('%s: about to %s', machine, replace(body ->> 'action', '_', ' ')), about, body - 'type');
     when 'intent_resolved' then
         update rackhand.run set intent = null where id = r.id;
-        perform rackhand.append_event('run.intent_resolved', 'info',
-            format('%s: %s', coalesce(r.intent ->> 'action', 'nothing open'), replace(body ->> 'resolution', '_', ' ')),
+        made := rackhand.append_state(r, 'run.intent_resolved', 'info',
+            format('%s: outcome of %s: %s', machine, replace(coalesce(r.intent ->> 'action', 'nothing'), '_', ' '),
+                replace(body ->> 'resolution', '_', ' ')),
             about, body - 'type');
     when 'effect' then
+        -- A new one is written before anything is changed, so it can be refused.
+        if spent and not exists (select from rackhand.effect e
+            where e.id = (body ->> 'id')::uuid and e.run_id = r.id)
+        then
+            return '{"status": "refused", "code": "invalid-request"}';
+        end if;
         insert into rackhand.effect as e (id, run_id, site_id, server_id, object, property, prior, wanted, state)
             values ((body ->> 'id')::uuid, r.id, r.site_id, r.server_id, body ->> 'object', body ->> 'property',
                 body -> 'prior', body -> 'wanted', body ->> 'state')
             on conflict (id) do update set state = excluded.state, changed_at = now(), property = excluded.property,
                 wanted = excluded.wanted
                 where e.run_id = r.id;
-        perform rackhand.append_event('run.effect',
+        update rackhand.run set acted = true where id = r.id and not acted;
+        made := rackhand.append_state(r, 'run.effect',
             case body ->> 'state' when 'conflict' then 'warn' else 'info' end,
-            format('%s %s: %s', body ->> 'object', body ->> 'property', replace(body ->> 'state', '_', ' ')),
+            case body ->> 'object'
+                when 'bmc_job' then format('%s: update job for %s: %s', machine, body ->> 'property',
+                    case body ->> 'state' when 'intended' then 'about to be queued'
+                        when 'applied' then 'in the queue of the BMC'
+                        when 'not_applied' then 'not in the queue of the BMC'
+                        when 'settling' then 'being taken out of the queue' when 'settled' then 'over'
+                        when 'conflict' then 'left as it is; look at the queue of the BMC'
+                        else body ->> 'state' end)
+                else format('%s: %s %s: %s', machine, replace(body ->> 'object', '_', ' '), body ->> 'property',
+                    case body ->> 'state' when 'intended' then 'about to be changed' when 'applied' then 'changed'
+                        when 'not_applied' then 'not changed' when 'settling' then 'being restored'
+                        when 'settled' then 'restored' when 'conflict' then 'not restored; look at the server'
+                        else body ->> 'state' end)
+            end,
             about, body - 'type');
     when 'inventory' then
-        perform rackhand.server_observed(r.server_id, body - 'type', about);
+        -- An event of the server, which counts for the run as well.
+        perform rackhand.server_observed(r.server_id, body - 'type', about, not spent);
+        made := (not spent)::int;
     when 'finish' then
         outcome := body ->> 'outcome';
         if r.intent is not null and outcome <> 'unknown' then
-            return '{"status": "refused", "code": "effects-open"}';
+            return '{"status": "refused", "code": "intent-open"}';
         end if;
         effects_open := exists (select from rackhand.effect e
             where e.run_id = r.id and e.state in ('intended', 'applied', 'settling'));
@@ -557,28 +769,33 @@ begin
             coalesce(nullif(body ->> 'detail', ''), 'Run ' || replace(outcome, '_', ' ')), about, body - 'type');
         return jsonb_build_object('status', 'accepted', 'job', r.job_id,
             'bad', outcome in ('failed', 'unknown'), 'freed', case when outcome = 'unknown'
-            then '[]' else to_jsonb(rackhand.slot_keys(r.mutating, r.job_id, r.server_id, r.site_id)) end);
+            then '[]' else to_jsonb(r.slots) end);
     when 'yield' then
         delete from rackhand.lease l where l.run_id = r.id;
         update rackhand.run set state = case when settle is null then 'queued' else 'settling' end, since = now(),
-                reason = body ->> 'reason', detail = body ->> 'detail', lease_ended_at = clock_timestamp(),
-                last_seq = sent_seq
+                reason = body ->> 'reason', detail = body ->> 'detail', last_seq = sent_seq,
+                lease_ended_at = coalesce(case when r.intent is not null then r.lease_ended_at end,
+                    clock_timestamp())
             where id = r.id;
         insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner, ready_at)
             values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id,
-                clock_timestamp() + make_interval(secs => (body ->> 'resume_after_ms')::bigint / 1000.0));
-        perform rackhand.append_event('run.yielded', 'info', body ->> 'detail', about, body - 'type');
+                -- Each lease is an event too.
+                clock_timestamp() + make_interval(secs => greatest((body ->> 'resume_after_ms')::bigint,
+                    case when spent then 60000 else 0 end) / 1000.0));
+        made := rackhand.append_state(r, 'run.yielded', 'info', body ->> 'detail', about, body - 'type');
+        update rackhand.run set said = r.said + made where id = r.id;
         perform rackhand.wake(r.site_id::text);
         return '{"status": "accepted"}';
     end case;
-    update rackhand.run set last_seq = sent_seq where id = r.id;
+    update rackhand.run set last_seq = sent_seq, said = r.said + made where id = r.id;
     return '{"status": "accepted"}';
 end
 $$;
 
--- The plain part of a report, all at once: runs whose items all come under their lease, each with the next number,
--- and say no more than log lines and an end that leaves nothing open. What `report_item` would do, in three writes.
--- One row for each item taken: its index, and for an end its job, whether it failed, and the slots it frees.
+-- The plain part of a report, all at once: runs whose items all come under their lease, each with the next
+-- number, and say no more than log lines and an end that leaves nothing open. What `report_item` would do, in
+-- three writes. One row for each item taken: its index, and for an end its job, whether it failed, and the
+-- slots it frees.
 create function rackhand.report_plain(items jsonb, me rackhand.executor, session uuid)
 returns table (index int, ended boolean, job uuid, bad boolean, freed text[])
 language plpgsql as $$
@@ -593,7 +810,7 @@ begin
         from rows from (jsonb_to_recordset(items) as (index int, run_id uuid, epoch bigint, seq bigint, body jsonb))
             with ordinality as i (index, run_id, epoch, seq, body, place)
     ), plain as materialized (
-        select r.id, r.site_id, r.job_id, r.server_id, r.trace_id, r.mutating, r.head
+        select r.id, r.site_id, r.job_id, r.server_id, r.trace_id, r.slots, r.events, r.lines
         from item i
         join rackhand.run r on r.id = i.run_id and r.site_id = me.site_id
         join rackhand.lease l on l.run_id = r.id and l.session_id = session and l.epoch = r.epoch
@@ -604,8 +821,9 @@ begin
                 and r.intent is null
                 and not exists (select from rackhand.effect e
                     where e.run_id = r.id and e.state in ('intended', 'applied', 'settling')))), false))
+            and r.lines + count(*) < rackhand.lines_kept()
     ), said as (
-        select i.index, i.epoch, i.seq, i.nth = i.n as last, i.type = 'finish' as ended, i.outcome, i.body, p.*,
+        select i.index, i.epoch, i.seq, i.nth, i.nth = i.n as last, i.type = 'finish' as ended, i.outcome, i.body, p.*,
             case i.type when 'event' then 'run.log' else 'run.finished' end as kind,
             case i.type when 'event' then i.body ->> 'level'
                 else case i.outcome when 'failed' then 'error' else 'info' end end as level,
@@ -613,43 +831,45 @@ begin
                 else coalesce(nullif(i.body ->> 'detail', ''), 'Run ' || replace(i.outcome, '_', ' ')) end as message,
             case i.type when 'event' then coalesce(i.body -> 'data', 'null') else i.body - 'type' end as data
         from item i join plain p on p.id = i.run_id
-    ), chained as materialized (
-        select s.*, rackhand.chain(s.head, moment, s.kind, s.level, me.name, s.message, s.data)
-            over (partition by s.id order by s.seq) as hash
+    ), placed as materialized (
+        -- An end is the last item and the only one of its tree.
+        select s.*, rackhand.tree_of(s.kind, 'executor') as tree, s.lines + s.nth - s.ended::int as lines_then
         from said s
     ), appended as (
-        insert into rackhand.event (at, kind, level, message, actor, site_id, job_id, run_id, server_id, trace_id,
-                epoch, seq, data, stream, hash)
-            select moment, c.kind, c.level, c.message, me.name, c.site_id, c.job_id, c.id, c.server_id, c.trace_id,
-                c.epoch, c.seq, c.data, c.id, c.hash
-            from chained c order by c.index
+        insert into rackhand.event (tree, at, kind, level, message, actor_kind, actor_id, actor_session, site_id,
+                job_id, run_id, server_id, trace_id, epoch, seq, data, stream, n)
+            select c.tree, moment, c.kind, c.level, c.message, 'executor', me.id, session, c.site_id, c.job_id, c.id,
+                c.server_id, c.trace_id, c.epoch, c.seq, c.data, c.id,
+                case when c.ended then c.events + 1 else c.lines_then end
+            from placed c order by c.index
     ), noted as (
-        update rackhand.run r set last_seq = c.seq, head = c.hash
-            from chained c where r.id = c.id and c.last and not c.ended
+        update rackhand.run r set last_seq = c.seq, lines = c.lines_then
+            from placed c where r.id = c.id and c.last and not c.ended
     ), closed as (
-        update rackhand.run r set last_seq = c.seq, head = c.hash, state = c.outcome, finish = c.data, settle = null,
-                since = now(), finished_at = moment, reason = c.body ->> 'code', detail = c.body ->> 'detail',
+        update rackhand.run r set last_seq = c.seq, lines = c.lines_then, events = c.events + 1, state = c.outcome,
+                finish = c.data, settle = null, since = now(), finished_at = moment,
+                reason = c.body ->> 'code', detail = c.body ->> 'detail',
                 percent = null, expected_by = null, admitted = false
-            from chained c where r.id = c.id and c.ended
+            from placed c where r.id = c.id and c.ended
     ), unleased as (
-        delete from rackhand.lease l using chained c where c.ended and l.run_id = c.id
+        delete from rackhand.lease l using placed c where c.ended and l.run_id = c.id
     )
-    select c.index, c.ended, c.job_id, c.outcome = 'failed',
-        rackhand.slot_keys(c.mutating, c.job_id, c.server_id, c.site_id)
-    from chained c;
+    select c.index, c.ended, c.job_id, c.outcome = 'failed', c.slots
+    from placed c;
     if found then
-        perform rackhand.wake('events');
+        perform rackhand.wake_events(me.site_id);
     end if;
 end
 $$;
 
 -- {items: [{index, run_id, epoch, seq, body} | {index, run_id, epoch, seq, quarantine: {reason, text}}]}
--- → ReportResponse, in the order of the indexes. An item that makes trouble is quarantined under its number; its
--- neighbours go on.
+-- → ReportResponse, in the order of the indexes. One report of an executor at a time: others would wait for
+-- the same runs, each on a connection that the executors of all sites share. An item that makes trouble is
+-- quarantined under its number; its neighbours go on.
 create function rackhand.executor_report(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    me rackhand.executor := rackhand.calling_executor();
+    me rackhand.executor := rackhand.active_executor();
     session uuid := rackhand.scope_uuid('session');
     live boolean;
     item jsonb;
@@ -661,12 +881,29 @@ declare
     ended record;
     trouble text;
 begin
+    if not pg_try_advisory_xact_lock(hashtextextended(me.id::text, 4)) then
+        perform rackhand.fail('report-busy', format('A report of executor %s is being taken. Send the next one when '
+            'it has been answered.', me.name));
+    end if;
+    -- An expiry waits for this, or this for it; a renewal that is under way does not matter to a session that
+    -- lives.
     select s.expires_at > clock_timestamp() and s.superseded_at is null into live
-        from rackhand.executor_session s where s.id = session for share;
+        from rackhand.executor_session s where s.id = session for key share;
+    if not live then
+        select s.expires_at > clock_timestamp() and s.superseded_at is null into live
+            from rackhand.executor_session s where s.id = session for share;
+    end if;
     perform from rackhand.run r where r.id in (
             select (value ->> 'run_id')::uuid from jsonb_array_elements(args -> 'items'))
+            and r.site_id = me.site_id
         order by r.id for update;
-    if live then
+    perform from rackhand.server v where v.id in (select r.server_id
+            from jsonb_array_elements(args -> 'items') i join rackhand.run r on r.id = (i ->> 'run_id')::uuid
+            where i -> 'body' ->> 'type' = 'inventory' and r.site_id = me.site_id)
+        order by v.id for no key update;
+    if live and exists (select from jsonb_array_elements(args -> 'items') i
+        where i -> 'body' ->> 'type' in ('event', 'finish'))
+    then
         begin
             select coalesce(array_agg(p.index), '{}'),
                     coalesce(jsonb_agg(jsonb_build_object('index', p.index, 'status', 'accepted')
@@ -724,77 +961,132 @@ begin
         perform rackhand.wake(me.site_id::text);
     end if;
     if others <> '{}' then
-        results := (select jsonb_agg(value order by (value ->> 'index')::int) from jsonb_array_elements(results));
+        results := (select jsonb_agg(value order by (value ->> 'index')::int)
+            from jsonb_array_elements(results));
     end if;
     return jsonb_build_object('results', results);
 end
 $$;
 
--- Event of rackhand-schema.
-create function rackhand.event_json(e rackhand.event) returns jsonb
+-- Event of rackhand-schema; `names` as `rackhand.names` gives them.
+create function rackhand.event_json(e rackhand.event, names jsonb) returns jsonb
 language sql stable as $$
-    select jsonb_build_object('cursor', e.xid || '.' || e.id, 'at', rackhand.ts(e.at), 'kind', e.kind,
+    select jsonb_build_object('cursor', e.era || '.' || e.xid || '.' || e.id, 'at', rackhand.ts(e.at), 'kind', e.kind,
         'level', e.level, 'message', e.message, 'site_id', e.site_id, 'job_id', e.job_id, 'run_id', e.run_id,
-        'server_id', e.server_id, 'trace_id', e.trace_id, 'actor', e.actor, 'late', e.late, 'data', e.data,
-        'hash', encode(e.hash, 'hex'))
+        'server_id', e.server_id, 'user_id', e.user_id, 'user', names ->> e.user_id::text, 'trace_id', e.trace_id,
+        'actor', coalesce(names ->> e.actor_id::text,
+            case e.actor_kind when 'system' then 'rackhand' when 'anonymous' then 'anonymous' else '' end),
+        'actor_kind', e.actor_kind, 'actor_id', e.actor_id, 'late', e.late, 'data', e.data)
 $$;
 
--- {after?: cursor | "latest", before?: cursor | "latest", site?, job?, run?, server?, limit} → EventPage. As the
--- caller, so under its policy. Only rows below the oldest running transaction: nothing that commits later can sort
--- before them. With `before` the newest first.
+-- The site of a site, server, job or run.
+create function rackhand.site_of(object text, key uuid) returns uuid
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return case object
+        when 'site' then key
+        when 'server' then (select v.site_id from rackhand.server v where v.id = key)
+        when 'job' then (select j.site_id from rackhand.job j where j.id = key)
+        when 'run' then (select r.site_id from rackhand.run r where r.id = key) end;
+end
+$$;
+
+-- {after?: cursor | "latest", before?: cursor | "latest", site?, job?, run?, server?, limit}
+-- → {items: [Event], cursor, held, sites}. As the caller, so under its policy. With `before` the newest
+-- first.
+--
+-- Only rows below the oldest running transaction are shown: nothing that commits later can sort before them.
+-- `held`: there are more, which wait for that transaction. `cursor` of a page that is not full is that
+-- horizon, so that the next look begins there. `sites`: whose events may come; null for the whole fleet's.
 create function rackhand.events_after(args jsonb) returns jsonb
 language plpgsql stable
 -- Each page is the beginning of an index in its order; no estimate makes reading all and sorting better.
 set enable_sort = off set enable_bitmapscan = off
 as $$
 declare
-    horizon xid8 := pg_snapshot_xmin(pg_current_snapshot());
     newest_first boolean := args ->> 'before' is not null;
     given text := coalesce(args ->> 'before', args ->> 'after', '');
+    wanted int := (args ->> 'limit')::int;
+    now_in int := (select t.era from rackhand.trail t);
+    horizon xid8 := pg_snapshot_xmin(pg_current_snapshot());
+    from_era int := 0;
     from_xid xid8 := '0';
     from_id bigint := 0;
     object text := case
         when args ->> 'run' is not null then 'run' when args ->> 'job' is not null then 'job'
         when args ->> 'server' is not null then 'server' when args ->> 'site' is not null then 'site' end;
-    answer jsonb;
+    key uuid := args ->> object;
+    sites uuid[] := rackhand.allowed_sites();
+    source text;
+    found_ones rackhand.event[];
+    shown int;
+    names jsonb;
+    items jsonb;
+    next text;
 begin
     if given = 'latest' then
+        from_era := now_in;
         from_xid := horizon;
-    elsif given ~ '^[0-9]{1,19}\.[0-9]{1,18}$' then
-        from_xid := split_part(given, '.', 1)::xid8;
-        from_id := split_part(given, '.', 2)::bigint;
+    elsif given ~ '^[0-9]{1,9}\.[0-9]{1,19}\.[0-9]{1,18}$' then
+        from_era := split_part(given, '.', 1)::int;
+        from_xid := split_part(given, '.', 2)::xid8;
+        from_id := split_part(given, '.', 3)::bigint;
+        -- What of this era its reader has seen is not known: it is told all of it again, rather than nothing.
+        if not newest_first and rackhand.cursor_is_ahead(from_era, from_xid) then
+            from_era := now_in;
+            from_xid := '0';
+            from_id := 0;
+        end if;
     elsif given <> '' or newest_first then
         perform rackhand.fail('invalid-request', 'The cursor is not one of ours.');
     end if;
-    if given = 'latest' and not newest_first then
-        return jsonb_build_object('items', '[]'::jsonb, 'cursor', horizon || '.0');
+    -- What the caller may not see is not searched: the policy would pass by each of its events.
+    if object is not null then
+        sites := array(select unnest(sites) intersect select rackhand.site_of(object, key));
+    elsif rackhand.sees_fleet() then
+        sites := null;
     end if;
-    execute format($query$
-        select coalesce(jsonb_agg(rackhand.event_json(p) order by p.xid %2$s, p.id %2$s), '[]') from (
-            select * from rackhand.event e
-            where %1$s and e.xid < $3
-            order by e.xid %2$s, e.id %2$s limit $4) p
-        $query$,
-        -- With the object in the comparison too, no statistics make the index over all events look as good.
-        format(case when object is not null then '(e.%1$I, e.xid, e.id) %2$s ($5, $1, $2) and e.%1$I = $5'
-            else '(e.xid, e.id) %2$s ($1, $2)' end, object || '_id', case when newest_first then '<' else '>' end),
-        case when newest_first then 'desc' else 'asc' end)
-        into answer
-        using from_xid, from_id, horizon, (args ->> 'limit')::int, (args ->> object)::uuid;
-    return jsonb_build_object('items', answer,
-        'cursor', coalesce(answer -> -1 ->> 'cursor', from_xid || '.' || from_id));
+    -- With the object in the comparison too, no statistics make the index over all events look as good. Who
+    -- sees some sites only is served from the index of each of them, not from that of all with the others
+    -- passed by.
+    source := case
+        when object is not null and sites <> '{}' then format('rackhand.event e
+            where (e.%1$I, e.era, e.xid, e.id) %%1$s ($5, $1, $2, $3) and e.%1$I = $5', object || '_id')
+        when sites is null then 'rackhand.event e where (e.era, e.xid, e.id) %1$s ($1, $2, $3)'
+        else 'unnest($6) as s (id) cross join lateral (select e.* from rackhand.event e
+            where (e.site_id, e.era, e.xid, e.id) %1$s (s.id, $1, $2, $3) and e.site_id = s.id
+            order by e.era %2$s, e.xid %2$s, e.id %2$s limit $4) e' end;
+    execute format('select coalesce(array_agg(p.e order by (p.e).era %2$s, (p.e).xid %2$s, (p.e).id %2$s), ''{}'')
+            from (select row(e.*)::rackhand.event as e from ' || source
+            || ' order by e.era %2$s, e.xid %2$s, e.id %2$s limit $4) p',
+            case when newest_first then '<' else '>' end, case when newest_first then 'desc' else 'asc' end)
+        into found_ones using from_era, from_xid, from_id, wanted, key, sites;
+    select rackhand.names(array_agg(distinct e.actor_id) || array_agg(distinct e.user_id)) into names
+        from unnest(found_ones) e;
+    select count(*), coalesce(jsonb_agg(rackhand.event_json(found_ones[i], names) order by i), '[]') into shown, items
+        from generate_subscripts(found_ones, 1) as i
+        where (found_ones[i].era, found_ones[i].xid) < (now_in, horizon);
+    next := case
+        when shown = wanted or (newest_first and shown > 0) then items -> -1 ->> 'cursor'
+        when newest_first or (from_era, from_xid) > (now_in, horizon) then from_era || '.' || from_xid || '.' || from_id
+        else now_in || '.' || horizon || '.0' end;
+    return jsonb_build_object('items', items, 'cursor', next, 'held', shown < cardinality(found_ones),
+        'sites', to_jsonb(sites), 'people', rackhand.sees_people());
 end
 $$;
 
 -- Postgres lets everybody execute a new function; here nobody may unless told.
 revoke execute on all functions in schema rackhand from public;
 grant execute on function
-    rackhand.site_json, rackhand.job_json, rackhand.run_json, rackhand.event_json, rackhand.events_after,
-    rackhand.site_create, rackhand.site_update, rackhand.enrolment_token_create, rackhand.executor_enrol,
-    rackhand.executor_revoke, rackhand.executor_nonce, rackhand.executor_challenge,
+    rackhand.site_json, rackhand.site_of, rackhand.job_head_json, rackhand.job_json, rackhand.run_json,
+    rackhand.event_json, rackhand.events_after, rackhand.last_failure_json,
+    rackhand.site_create, rackhand.site_update, rackhand.site_delete, rackhand.enrolment_token_create,
+    rackhand.executor_enrol,
+    rackhand.executor_revoke, rackhand.executor_challenge,
     rackhand.executor_session_start, rackhand.site_key_set, rackhand.credential_put,
-    rackhand.credential_attempt, rackhand.servers_upsert, rackhand.server_delete, rackhand.job_context,
-    rackhand.job_create, rackhand.job_approve, rackhand.job_control, rackhand.job_retry_context,
+    rackhand.credential_attempt, rackhand.credential_try_again, rackhand.servers_upsert, rackhand.server_delete,
+    rackhand.job_context, rackhand.job_create, rackhand.job_approve, rackhand.job_control, rackhand.run_close,
+    rackhand.job_retry_context,
     rackhand.executor_lease, rackhand.executor_report
     to rackhand_api;
 

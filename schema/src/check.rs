@@ -1,7 +1,10 @@
 //! Rules for text fields, for garde's `custom`. Without regular expressions: their engine would be a quarter of
 //! what a Wasm host loads.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use garde::Error;
 
@@ -103,6 +106,164 @@ pub(crate) fn email(text: &str, _: &()) -> garde::Result {
         !mailbox.is_empty() && mailbox.chars().all(mailbox_fits) && labels > 1 && host.split('.').all(label)
     });
     if sound { Ok(()) } else { Err(Error::new("is not an e-mail address")) }
+}
+
+/// A name that people read: nothing that hides, reverses or imitates (control and format characters of Unicode, spaces
+/// at the ends), and not our own, under which the system acts.
+///
+/// Letters of other scripts that look alike are taken, and so is an accent that stands as a character of its own: to
+/// refuse what is not in Unicode's form NFC takes tables that add 67 kB, compressed, to a Worker of at most 1 MB.
+pub(crate) fn name(text: &str, _: &()) -> garde::Result {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
+                | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+    };
+    if text.chars().any(hides) {
+        return Err(Error::new("contains a character that cannot be seen"));
+    }
+    if text.trim() != text {
+        return Err(Error::new("begins or ends with a space"));
+    }
+    if text.eq_ignore_ascii_case("rackhand") || text.eq_ignore_ascii_case("anonymous") {
+        return Err(Error::new("is a name under which Rackhand itself acts"));
+    }
+    Ok(())
+}
+
+/// Characters of a password, at most.
+pub(crate) const LONGEST_PASSWORD: usize = 1024;
+
+/// What the passwords that everybody tries first are made of; digits and signs around them change nothing.
+const COMMON: &[&str] = &[
+    "abcd",
+    "access",
+    "admin",
+    "administrator",
+    "baseball",
+    "calvin",
+    "changeme",
+    "changeit",
+    "charlie",
+    "computer",
+    "correcthorsebatterystaple",
+    "daniel",
+    "default",
+    "dragon",
+    "football",
+    "freedom",
+    "guest",
+    "hello",
+    "iloveyou",
+    "internet",
+    "jennifer",
+    "jordan",
+    "letmein",
+    "liverpool",
+    "login",
+    "master",
+    "michael",
+    "michelle",
+    "monkey",
+    "mustang",
+    "operator",
+    "passphrase",
+    "password",
+    "passwort",
+    "pokemon",
+    "princess",
+    "qazwsx",
+    "qazwsxedc",
+    "qwerty",
+    "qwertyuiop",
+    "qwertyuiopasdfghjkl",
+    "qwertz",
+    "qwertzuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "rackhand",
+    "root",
+    "samsung",
+    "secret",
+    "server",
+    "shadow",
+    "soccer",
+    "spring",
+    "starwars",
+    "summer",
+    "sunshine",
+    "superman",
+    "supervisor",
+    "system",
+    "test",
+    "thomas",
+    "trustno",
+    "user",
+    "welcome",
+    "whatever",
+    "winter",
+    "autumn",
+];
+
+/// A password that is not among the first that are tried: made of a common word with digits and signs around it, of such
+/// words one after the other, of one short piece repeated, or of a row of neighbours.
+pub(crate) fn password(text: &str, _: &()) -> garde::Result {
+    // garde calls every rule of a field, also when another one has failed.
+    if text.chars().nth(LONGEST_PASSWORD).is_some() {
+        return Err(Error::new("is too long"));
+    }
+    let lower = text.to_lowercase();
+    let plain: String = lower
+        .trim_matches(|c: char| !c.is_alphabetic())
+        .chars()
+        .map(|c| match c {
+            '0' => 'o',
+            '1' | '!' => 'i',
+            '3' => 'e',
+            '4' | '@' => 'a',
+            '5' | '$' => 's',
+            '7' => 't',
+            c => c,
+        })
+        .collect();
+    let letters = |text: &str| text.chars().filter(|c| c.is_alphabetic()).collect::<String>();
+    let words = [letters(&lower), letters(&plain)];
+    let common = words.iter().any(|word| !word.is_empty() && made_of_common(word))
+        || (letters(&lower).is_empty() && lower.chars().count() < 20);
+    if common || repeats(&lower) || is_row(&lower) {
+        return Err(Error::new("is one of the passwords that are tried first; choose another one"));
+    }
+    Ok(())
+}
+
+/// Whether `word` can be cut into common words. Each place where one of them may begin is looked at once: strangers
+/// choose the text.
+fn made_of_common(word: &str) -> bool {
+    let mut places = BTreeSet::from([0]);
+    while let Some(place) = places.pop_first() {
+        let rest = word.get(place..).unwrap_or_default();
+        if rest.is_empty() {
+            return true;
+        }
+        let first_words = COMMON.iter().filter(|common| rest.starts_with(**common));
+        places.extend(first_words.map(|common| place + common.len()));
+    }
+    false
+}
+
+/// One piece of up to four characters, again and again.
+fn repeats(text: &str) -> bool {
+    let all: Vec<char> = text.chars().collect();
+    (1..=4).any(|length| all.iter().zip(all.iter().skip(length)).all(|(a, b)| a == b))
+}
+
+/// Each character follows the one before it, up or down.
+fn is_row(text: &str) -> bool {
+    let steps = || {
+        text.chars().zip(text.chars().skip(1)).map(|(a, b)| i64::from(u32::from(b)) - i64::from(u32::from(a)))
+    };
+    steps().all(|step| step == 1) || steps().all(|step| step == -1)
 }
 
 /// A moment as RFC 3339 writes it, in UTC and to the second: `2026-12-01T22:00:00Z`.
@@ -246,6 +407,76 @@ mod tests {
             ["", "a", "@b.c", "a@", "a@b", "a@b..c", "a b@c.d", "a@b@c.d", "a@-b.c", "<a@b.c>", "a@b.c\n"]
         {
             assert!(email(wrong, &()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_passwords_that_are_tried_first_are_refused() {
+        for common in [
+            "password1234",
+            "Password2026!",
+            "P@ssw0rd1234",
+            "123456789012",
+            "000000000000",
+            "qwertyuiop12",
+            "abcdefghijkl",
+            "adminadmin12",
+            "changeme2026",
+            "Welcome12345",
+            "rackhand-2026",
+            "calvincalvin",
+            "abcabcabcabc",
+            "letmein!letmein",
+            "CorrectHorseBatteryStaple",
+        ] {
+            assert!(password(common, &()).is_err(), "{common}");
+        }
+        for good in [
+            "correct horse battery",
+            "a password of Ada's own",
+            "long enough for this",
+            "xK9!mmQ2vvT4",
+            "Tür an der Ecke",
+        ] {
+            assert!(password(good, &()).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_password_takes_neither_time_nor_stack_by_its_length() {
+        let (give, take) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let refused = |text: &str| password(text, &()).is_err();
+            let many_ways = "qwertyuiopasdfghjkl".repeat(53);
+            let answers = [
+                refused(&many_ways),
+                refused(&format!("{many_ways}zz")),
+                refused(&"test".repeat(400_000)),
+                refused(&"x".repeat(400_000)),
+                made_of_common(&"test".repeat(400_000)),
+            ];
+            let _ = give.send(answers);
+        });
+        let answers = take.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer");
+        assert_eq!(answers, [true, false, true, true, true]);
+    }
+
+    #[test]
+    fn names_hide_nothing_and_are_nobody_elses() {
+        for bad in [
+            "executor\u{202e}1",
+            "ada\u{200b}",
+            "a\nb",
+            " ada",
+            "Rackhand",
+            "anonymous",
+            "\u{1b}[31m",
+            "tag\u{e0041}",
+        ] {
+            assert!(name(bad, &()).is_err(), "{bad:?}");
+        }
+        for good in ["Ada Admin", "Zoë", "node-0001", "高橋"] {
+            assert!(name(good, &()).is_ok(), "{good}");
         }
     }
 }

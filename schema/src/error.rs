@@ -43,44 +43,55 @@ macro_rules! codes {
 codes! {
     // Requests.
     MalformedJson = "malformed-json", 400, "The body is not valid JSON";
-    InvalidRequest = "invalid-request", 422, "The request does not fit";
+    InvalidRequest = "invalid-request", 422, "The request is not valid";
     BodyTooLarge = "body-too-large", 413, "The body is too large";
+    RequestTimeout = "request-timeout", 408, "The request took too long to arrive";
     UnsupportedMediaType = "unsupported-media-type", 415, "The body is not JSON";
-    NotFound = "not-found", 404, "There is nothing here that you may see";
-    MethodNotAllowed = "method-not-allowed", 405, "This address does not take that method";
+    NotFound = "not-found", 404, "Not found, or not visible to you";
+    MethodNotAllowed = "method-not-allowed", 405, "Method not supported at this address";
     IdempotencyMismatch = "idempotency-mismatch", 409, "The idempotency key was used for another request";
-    VersionConflict = "version-conflict", 412, "Somebody changed it meanwhile";
+    VersionConflict = "version-conflict", 412, "It has changed since you read it";
     NameTaken = "name-taken", 409, "The name is taken";
+    SiteInUse = "site-in-use", 409, "The site is in use";
     // People.
     InvalidCredentials = "invalid-credentials", 401, "E-mail or password is wrong";
     LoginLimited = "login-limited", 429, "Too many sign-in attempts";
+    LoginBusy = "login-busy", 503, "Too many people sign in at once";
+    ResetRefused = "reset-refused", 401, "The link for a new password is not valid";
+    PasswordWrong = "password-wrong", 403, "The present password is wrong";
     NotSignedIn = "not-signed-in", 401, "Sign in first";
     SessionEnded = "session-ended", 401, "The session has ended";
     RefreshReused = "refresh-reused", 401, "A refresh token was used twice";
     OriginRefused = "origin-refused", 403, "The request came from another site";
     ForbiddenRole = "forbidden-role", 403, "This needs another role";
+    TooManyStreams = "too-many-streams", 429, "Too many event streams are open";
     SecondPersonRequired = "second-person-required", 403, "A second person must approve";
     // Jobs.
-    PlanStale = "plan-stale", 409, "The plan is not the one you read";
+    PlanStale = "plan-stale", 409, "The digest does not match this plan";
     PlanEmpty = "plan-empty", 409, "Every target of the plan is blocked";
-    JobState = "job-state", 409, "The job is not in a state for that";
+    JobState = "job-state", 409, "The job's state does not allow this";
+    RunState = "run-state", 409, "The run's state does not allow this";
     // Executors.
     EnrolmentRefused = "enrolment-refused", 401, "The enrolment token is not valid";
     ExecutorRevoked = "executor-revoked", 401, "This executor may not sign in";
+    ExecutorJoining = "executor-joining", 403, "This executor is not confirmed yet";
     NonceInvalid = "nonce-invalid", 401, "The sign-in nonce is used or expired";
-    SignatureInvalid = "signature-invalid", 401, "The signature does not fit the executor's key";
+    SignatureInvalid = "signature-invalid", 401, "The signature does not match the executor's key";
     SessionSuperseded = "session-superseded", 409, "A newer process of this executor has signed in";
     SiteKeyConflict = "site-key-conflict", 409, "The site has another key";
-    CredentialVersion = "credential-version", 409, "The credential has moved on to another version";
-    StaleEpoch = "stale-epoch", 409, "The lease has passed on";
+    CredentialVersion = "credential-version", 409, "The credential has a newer version";
+    StaleEpoch = "stale-epoch", 409, "The lease has passed to another executor";
     SequenceGap = "sequence-gap", 409, "Report items are missing";
+    ReportBusy = "report-busy", 429, "Another report of this executor is being taken";
     RunFinished = "run-finished", 409, "The run has ended";
     EffectsOpen = "effects-open", 409, "Changes are not undone yet";
+    IntentOpen = "intent-open", 409, "It is not known yet whether a change was made";
     // The service.
-    DatabaseUnavailable = "database-unavailable", 503, "The database does not answer";
-    Internal = "internal", 500, "A fault of Rackhand";
+    DatabaseUnavailable = "database-unavailable", 503, "The database is not responding";
+    ServerBusy = "server-busy", 503, "Too many requests are arriving at once";
+    Internal = "internal", 500, "Internal error";
     // Why a run ended.
-    BmcUnreachable = "bmc-unreachable", 200, "The BMC does not answer";
+    BmcUnreachable = "bmc-unreachable", 200, "The BMC is not responding";
     BmcKeyChanged = "bmc-key-changed", 200, "The BMC shows another TLS key than approved";
     BmcAuthFailed = "bmc-auth-failed", 200, "The BMC refuses the credential";
     CredentialSuspended = "credential-suspended", 200, "The credential is suspended";
@@ -88,18 +99,19 @@ codes! {
     PolicyRefused = "policy-refused", 200, "The executor's policy forbids it";
     PackageUnreachable = "package-unreachable", 200, "The package cannot be fetched";
     PackageMismatch = "package-mismatch", 200, "The package is not the approved one";
+    AnotherMachine = "another-machine", 200, "The BMC is not that of the planned machine";
     VersionDrift = "version-drift", 200, "The installed version is not the one in the plan";
     ComponentMissing = "component-missing", 200, "The server has no such component";
     ForeignDeviceJob = "foreign-device-job", 200, "The device has work that is not ours";
     DeviceBusy = "device-busy", 200, "The device stayed busy";
     DeviceRefused = "device-refused", 200, "The device refused";
     DeviceFailed = "device-failed", 200, "The device reports a failure";
-    DeviceStalled = "device-stalled", 200, "The device does not get on with its job";
-    DeviceUnsupported = "device-unsupported", 200, "The device cannot do this";
+    DeviceStalled = "device-stalled", 200, "The device's job has stalled";
+    DeviceUnsupported = "device-unsupported", 200, "Not supported by the device";
     VersionNotReached = "version-not-reached", 200, "Another version was read back";
     PowerNotReached = "power-not-reached", 200, "Another power state was read back";
     SettingNotReached = "setting-not-reached", 200, "Another setting was read back";
-    OutcomeUnknown = "outcome-unknown", 200, "What happened could not be found out";
+    OutcomeUnknown = "outcome-unknown", 200, "The outcome is unknown";
     CancelledByPerson = "cancelled", 200, "Cancelled";
 }
 

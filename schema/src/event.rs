@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Timestamp,
-    id::{JobId, RunId, ServerId, SiteId, TraceId},
+    id::{JobId, RunId, ServerId, SiteId, TraceId, UserId},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -15,6 +15,18 @@ pub enum Level {
     Info,
     Warn,
     Error,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    User,
+    Executor,
+    /// Somebody who had not signed in.
+    Anonymous,
+    /// Rackhand itself.
+    #[default]
+    System,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -30,14 +42,20 @@ pub struct Event {
     pub job_id: Option<JobId>,
     pub run_id: Option<RunId>,
     pub server_id: Option<ServerId>,
+    /// Whom it is about, where that is a person.
+    #[serde(default)]
+    pub user_id: Option<UserId>,
+    /// Their name.
+    #[serde(default)]
+    pub user: Option<String>,
     pub trace_id: Option<TraceId>,
-    /// Who: a person's or an executor's name.
+    /// Who did it: a person's or an executor's name, as it is now.
     pub actor: String,
+    #[serde(default)]
+    pub actor_kind: ActorKind,
     /// Reported by an executor whose lease had passed on meanwhile: kept as an observation.
     pub late: bool,
     pub data: serde_json::Value,
-    /// Hash-chain link of its stream, hex: SHA-256 over the previous link and this event.
-    pub hash: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -48,7 +48,7 @@ pub struct EnrolmentToken {
 pub struct Enrol {
     #[garde(length(bytes, min = 16, max = 200))]
     pub token: String,
-    #[garde(length(chars, min = 1, max = 80))]
+    #[garde(length(chars, min = 1, max = 80), custom(crate::check::name))]
     pub name: String,
     /// Ed25519, base64 of 32 bytes: signs in.
     #[garde(length(bytes, min = 40, max = 48))]
@@ -99,9 +99,46 @@ pub struct TokenRequest {
     pub signature: String,
 }
 
-/// What an executor signs to get a token.
-pub fn token_message(nonce: &str, executor: ExecutorId, session: ExecutorSessionId) -> String {
-    format!("rackhand executor token v1\n{nonce}\n{executor}\n{session}")
+/// What an executor signs to get a token. `audience` ([`audience`]) is the control plane as the executor calls it: one that it
+/// was pointed at by mistake cannot pass the signature on to another.
+pub fn token_message(
+    audience: &str,
+    nonce: &str,
+    executor: ExecutorId,
+    session: ExecutorSessionId,
+) -> String {
+    format!("rackhand executor token v2\n{audience}\n{nonce}\n{executor}\n{session}")
+}
+
+/// `host[:port]` of a control plane's address, or of a `Host` header (RFC 9110 §7.2): in lower case, without the port that
+/// the scheme has anyway.
+pub fn audience(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let authority = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    let usual = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return authority,
+    };
+    authority.strip_suffix(usual).map_or_else(|| authority.clone(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_is_what_the_host_header_says() {
+        for (address, expected) in [
+            ("https://Rackhand.example", "rackhand.example"),
+            ("https://rackhand.example:443/", "rackhand.example"),
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("https://[::1]:8443/x", "[::1]:8443"),
+            ("rackhand.example:8443", "rackhand.example:8443"),
+        ] {
+            assert_eq!(audience(address), expected, "{address}");
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]

@@ -26,6 +26,60 @@ pub struct Refresh {
     pub refresh_token: Option<String>,
 }
 
+/// Ends a session by its refresh token, also when the access token has expired. A browser sends its cookies instead.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Logout {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub refresh_token: Option<String>,
+}
+
+/// Changes one's own password. There is no `Debug`: it holds two.
+#[derive(Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChange {
+    #[garde(length(bytes, min = 1, max = 1024))]
+    pub present: String,
+    #[garde(length(chars, min = 12, max = crate::check::LONGEST_PASSWORD), custom(crate::check::password))]
+    pub new: String,
+}
+
+/// A link with which a person chooses a password, once.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct PasswordLink {
+    pub token: String,
+    /// Seconds.
+    pub expires_in: u32,
+    /// The page for it, where the control plane knows its own address.
+    pub link: Option<String>,
+}
+
+/// Chooses a password with the token of a [`PasswordLink`]. There is no `Debug`: it holds both.
+#[derive(Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChoice {
+    #[garde(length(bytes, min = 16, max = 200))]
+    pub token: String,
+    #[garde(length(chars, min = 12, max = crate::check::LONGEST_PASSWORD), custom(crate::check::password))]
+    pub password: String,
+}
+
+/// Changes a user; what is absent stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserChange {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    #[garde(inner(length(chars, min = 1, max = 120), custom(crate::check::name)))]
+    pub name: Option<String>,
+    /// A disabled user cannot sign in; their sessions end at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    #[garde(skip)]
+    pub disabled: Option<bool>,
+}
+
 /// A signed-in session. A browser gets the tokens as cookies, not here.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct SignedIn {
@@ -79,10 +133,13 @@ pub struct User {
 pub struct NewUser {
     #[garde(length(bytes, max = 254), custom(crate::check::email))]
     pub email: String,
-    #[garde(length(chars, min = 1, max = 120))]
+    #[garde(length(chars, min = 1, max = 120), custom(crate::check::name))]
     pub name: String,
-    #[garde(length(chars, min = 12, max = 1024))]
-    pub password: String,
+    /// Absent: the person chooses one with a link ([`PasswordLink`]) and cannot sign in before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    #[garde(inner(length(chars, min = 12, max = crate::check::LONGEST_PASSWORD), custom(crate::check::password)))]
+    pub password: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -90,7 +147,11 @@ pub struct Session {
     pub id: SessionId,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+    /// When its tokens were last renewed.
+    pub seen_at: Timestamp,
     pub user_agent: String,
+    /// Network of the sign-in: an IPv4 address, or an IPv6 /64.
+    pub network: String,
     /// The session this request was made with.
     pub current: bool,
 }

@@ -42,6 +42,11 @@ impl JobSpec {
     pub const fn mutates(&self) -> bool {
         !matches!(self, Self::Inventory(_))
     }
+
+    /// [`JobSpec::mutates`] of every job of this kind; true for a kind that this version does not know.
+    pub fn kind_mutates(kind: &str) -> bool {
+        kind != "inventory"
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
@@ -62,6 +67,34 @@ pub enum PowerAction {
     ForceRestart,
     /// Off, then on.
     PowerCycle,
+}
+
+impl PowerAction {
+    pub const ALL: [Self; 6] = [
+        Self::On,
+        Self::ForceOff,
+        Self::GracefulShutdown,
+        Self::GracefulRestart,
+        Self::ForceRestart,
+        Self::PowerCycle,
+    ];
+
+    /// As it is written on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::ForceOff => "force_off",
+            Self::GracefulShutdown => "graceful_shutdown",
+            Self::GracefulRestart => "graceful_restart",
+            Self::ForceRestart => "force_restart",
+            Self::PowerCycle => "power_cycle",
+        }
+    }
+
+    /// Whether a host that is on is started anew.
+    pub const fn restarts(self) -> bool {
+        matches!(self, Self::GracefulRestart | Self::ForceRestart | Self::PowerCycle)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
@@ -274,6 +307,36 @@ pub struct PlanTarget {
     pub blockers: Vec<String>,
     pub warnings: Vec<String>,
     pub estimated_minutes: u32,
+    /// The machine that the plan is for. Absent: nothing was known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub machine: Option<Machine>,
+}
+
+/// A machine as the control plane knew it when the plan was made: where its BMC is and who it says it is. An
+/// executor compares it before it changes anything; what is absent was not known and is not compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Machine {
+    /// Address of the BMC as registered, [`crate::protocol::GrantTarget::url`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub url: Option<String>,
+    /// `host[:port]` for IPMI, as registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub ipmi: Option<String>,
+    /// SHA-256 of the BMC's approved SubjectPublicKeyInfo, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub spki_sha256: Option<String>,
+    /// As in [`crate::server::Inventory::service_tag`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub service_tag: Option<String>,
+    /// As in [`crate::server::Inventory::uuid`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub uuid: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -314,7 +377,7 @@ pub enum Reboot {
     Bmc,
     /// The host is restarted by the job.
     Host,
-    /// Old firmware: the BMC restarts the host by itself as soon as it has the package.
+    /// Old firmware: the BMC restarts the host automatically as soon as it has the package.
     HostAtOnce,
 }
 

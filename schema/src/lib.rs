@@ -4,6 +4,7 @@
 //! their parameters, the executors' protocol and the error codes. It knows no other crate of ours, does
 //! no I/O and reads no clock. `migrations/` beside it holds the database half of the same contract.
 
+pub mod audit;
 mod check;
 pub mod digest;
 pub mod error;
@@ -12,11 +13,13 @@ pub mod executor;
 pub mod id;
 pub mod identity;
 pub mod job;
+pub mod merkle;
 pub mod protocol;
 pub mod role;
 pub mod run;
 pub mod server;
 pub mod site;
+pub mod version;
 
 pub use error::{ErrorCode, Problem};
 pub use role::Role;

@@ -42,14 +42,42 @@ pub struct LeaseRequest {
     /// How many further runs it would take; 0 while draining.
     #[garde(range(max = 1000))]
     pub capacity: u32,
-    /// Job kinds its own policy allows.
-    #[garde(length(max = 64))]
+    /// Job kinds its own policy allows, whether it takes one now or not.
+    #[garde(length(max = 64), inner(length(chars, min = 1, max = 64)))]
     pub kinds: Vec<String>,
+    /// How many further runs that change something it would take; absent: as many as others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub changes: Option<u32>,
     /// Hold the answer for up to so long while there is nothing to say, milliseconds. The host may cut it.
     #[garde(range(max = 60_000))]
     pub wait_ms: u32,
     #[garde(length(chars, max = 60))]
     pub version: String,
+    /// This process ends and holds nothing: its session is over with this request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    #[garde(skip)]
+    pub leaving: bool,
+}
+
+/// What a lease request may be granted.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Claim<'a> {
+    pub kinds: Vec<&'a str>,
+    pub most: u32,
+}
+
+impl LeaseRequest {
+    /// What comes may all be changes; without room for one, only what looks is granted.
+    pub fn claim(&self) -> Claim<'_> {
+        let full = self.changes == Some(0);
+        let kinds = self.kinds.iter().map(String::as_str);
+        Claim {
+            kinds: kinds.filter(|kind| !full || !JobSpec::kind_mutates(kind)).collect(),
+            most: self.changes.filter(|_| !full).unwrap_or(u32::MAX).min(self.capacity),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -80,8 +108,10 @@ pub struct JoiningExecutor {
     pub sealing_key: String,
 }
 
+// An executor validates what it would follow blindly: where it connects to, and the packages that it fetches.
 /// One run, leased.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
+#[garde(allow_unvalidated)]
 pub struct RunGrant {
     pub run_id: RunId,
     /// Fences every write of this lease; grows with each grant of the run.
@@ -89,8 +119,10 @@ pub struct RunGrant {
     pub job_id: JobId,
     pub site_id: SiteId,
     pub trace_id: TraceId,
+    #[garde(dive)]
     pub spec: JobSpec,
     pub plan: PlanTarget,
+    #[garde(dive)]
     pub target: GrantTarget,
     /// Where the predecessor stood; empty for a first grant.
     pub phase: String,
@@ -103,19 +135,24 @@ pub struct RunGrant {
     pub cancel_requested: bool,
     /// Only undo the open effects, then finish with this outcome.
     pub settle: Option<Finish>,
-    /// Milliseconds since the predecessor's lease ended (0 if never leased before).
+    /// Milliseconds since the predecessor's lease ended (0 if never leased before); with an open intent, since the
+    /// lease ended under which it was announced. Whoever had the run since then has sent nothing.
     pub predecessor_ended_ms: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
+#[garde(allow_unvalidated)]
 pub struct GrantTarget {
     pub server_id: ServerId,
     pub name: String,
     pub bmc_id: BmcId,
+    #[garde(length(bytes, max = 300), custom(crate::check::bmc_address))]
     pub url: String,
     /// `host[:port]` for IPMI, where the BMC may be spoken to that way, too.
     #[serde(default)]
+    #[garde(length(bytes, max = 300), inner(custom(crate::check::ipmi_address)))]
     pub ipmi: Option<String>,
+    #[garde(inner(custom(crate::check::sha256_hex)))]
     pub spki_sha256: Option<String>,
     pub owner_epoch: u64,
     pub credential: Option<GrantCredential>,
@@ -257,7 +294,8 @@ pub struct ItemResult {
     /// Position in the request, from 0.
     pub index: usize,
     pub status: ItemStatus,
-    /// For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `effects-open` or `invalid-request`.
+    /// For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `effects-open`, `intent-open`,
+    /// `not-found` or `invalid-request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// With `sequence-gap`: send from here.
@@ -306,4 +344,48 @@ pub struct AttemptAnswer {
     /// many milliseconds. Absent with `allowed: false`: do not ask again for this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_bounded_by_capacity_and_by_changes() {
+        let claimed = |capacity: u32, changes: Option<u32>| {
+            let request = LeaseRequest {
+                held: vec![],
+                capacity,
+                kinds: ["inventory", "power", "of a newer executor"].map(str::to_owned).into(),
+                changes,
+                wait_ms: 0,
+                version: String::new(),
+                leaving: false,
+            };
+            let Claim { kinds, most } = request.claim();
+            (kinds.len(), most)
+        };
+        assert_eq!(claimed(8, None), (3, 8), "an older executor knows its capacity only");
+        assert_eq!(claimed(8, Some(2)), (3, 2));
+        assert_eq!(claimed(1, Some(2)), (3, 1));
+        assert_eq!(claimed(8, Some(0)), (1, 8), "what looks");
+    }
+
+    #[test]
+    fn a_granted_target_is_an_address_of_a_bmc_with_a_whole_key() {
+        let valid = |url: &str, ipmi: Option<&str>, pin: Option<&str>| {
+            let id = "01920000-0000-7000-8000-000000000001";
+            let target: GrantTarget = serde_json::from_value(serde_json::json!({"server_id": id, "bmc_id": id,
+                "name": "n", "url": url, "ipmi": ipmi, "spki_sha256": pin, "owner_epoch": 1, "credential": null}))
+            .unwrap();
+            target.validate().is_ok()
+        };
+        let pin = "ab".repeat(32);
+        assert!(valid("https://10.0.0.1:8443/redfish/v1/Systems/1", Some("10.0.0.1:6230"), Some(&pin)));
+        assert!(valid("ipmi://bmc-1", None, None));
+        assert!(!valid("https://10.0.0.1/redfish/v1/Managers/1", None, Some(&pin)));
+        assert!(!valid("http://10.0.0.1", None, None) && !valid("https://user@10.0.0.1", None, Some(&pin)));
+        assert!(!valid("https://10.0.0.1", Some("10.0.0.1/x"), Some(&pin)));
+        assert!(!valid("https://10.0.0.1", None, Some("/etc/passwd")));
+    }
 }

@@ -48,7 +48,7 @@ pub struct Site {
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSite {
-    #[garde(length(chars, min = 1, max = 80))]
+    #[garde(length(chars, min = 1, max = 80), custom(crate::check::name))]
     pub name: String,
     #[serde(default)]
     #[garde(dive)]

@@ -1,5 +1,5 @@
-//! The same requests on the three hosts: native, the Worker in workerd, the Spin component under jco. Each has a
-//! database of its own in the same cluster, with the same content.
+//! The same requests on the three hosts: native, the Worker in workerd, the Spin component under jco. Each
+//! has a database of its own in the same cluster, with the same content.
 
 use std::{
     sync::{
@@ -152,8 +152,8 @@ async fn ask(edge: Arc<Edge>, client: Arc<Client>, work: Work) -> Vec<Duration> 
     took
 }
 
-/// A statement over a connection that is held, and over one that must be made first: what a Worker that connects in
-/// each request would pay.
+/// A statement over a connection that is held, and over one that must be made first: what a Worker that
+/// connects in each request would pay.
 async fn connections() -> String {
     let edge = Edge::start(Kind::Worker).await;
     let health = || send(edge.request(Method::GET, "/v1/health", ""));

@@ -1,8 +1,8 @@
-//! From a job's creation to the first report of its run, with one idle executor: what waking instead of polling
-//! gives. All instants are the database's.
+//! From a job's creation to the first report of its run, with one idle executor: what waking instead of
+//! polling gives. All instants are the database's.
 //!
-//! The jobs go round several BMCs: each may be asked only so often, and a whole inventory uses that up, so that the
-//! next one of the same BMC would take its time (after it has started).
+//! The jobs go round several BMCs: each may be asked only so often, and a whole inventory uses that up, so
+//! that the next one of the same BMC would take its time (after it has started).
 
 use std::time::Duration;
 

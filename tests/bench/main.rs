@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: speed beside a peer, on one machine in one run.
 //!
-//! Prints Markdown on stdout and progress on stderr. Arguments: the directory of the peers (`tests/bench/peers`, with
-//! its npm modules installed), then the parts to measure: `queue`, `latency`, `redfish`, or `edge` alone, which is a table of its own.
+//! Prints Markdown on stdout and progress on stderr. Arguments: the directory of the peers
+//! (`tests/bench/peers`, with its npm modules installed), then the parts to measure: `queue`, `latency`,
+//! `redfish`, or `edge` alone, which is a table of its own.
 
 #![expect(
     clippy::unwrap_used,

@@ -136,13 +136,18 @@ async fn a_job_pauses_itself_after_so_many_failures_and_retries_only_those() {
     assert_eq!(site.database.value("select state from rackhand.job").await, "paused");
     assert_eq!(granted(&site.lease(&executor, &runs[1..], 10).await), vec![], "no new run starts");
     site.report(&executor, vec![item(&runs[1], 1, finish("succeeded"))]).await;
-    site.admin("job_control", json!({"id": job, "action": "resume", "reason": "seen"})).await;
-    for _ in 0..3 {
-        for run_key in granted(&site.lease(&executor, &[], 10).await) {
-            site.report(&executor, vec![item(&run_key, 1, finish("succeeded"))]).await;
-        }
-    }
+    let resumed = site.admin("job_control", json!({"id": job, "action": "resume", "reason": "seen"})).await;
+    assert_eq!(resumed["policy"]["pause_after_failures"], 1, "the policy is what was approved");
+    let told = site.database.value("select data from rackhand.event where kind = 'job.resume'").await;
+    assert_eq!(told["seen_at_resume"], json!({"before": 0, "after": 1}), "{told}");
+    // The brake holds for what fails from now on.
+    let runs = granted(&site.lease(&executor, &[], 10).await);
+    site.report(&executor, vec![item(&runs[0], 1, finish("failed"))]).await;
+    assert_eq!(site.database.value("select state from rackhand.job").await, "paused");
+    site.admin("job_control", json!({"id": job, "action": "resume", "reason": "seen again"})).await;
+    site.report(&executor, vec![item(&runs[1], 1, finish("succeeded"))]).await;
     assert_eq!(site.database.value("select state from rackhand.job").await, "failed");
     let retry = site.admin("job_retry_context", json!({"id": job})).await;
-    assert_eq!(retry["targets"].as_array().unwrap().len(), 1);
+    assert_eq!(retry["targets"].as_array().unwrap().len(), 2);
+    assert_eq!(retry["policy"]["pause_after_failures"], 1, "a retry is planned with the approved policy");
 }

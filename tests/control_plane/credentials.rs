@@ -1,9 +1,14 @@
 //! The login budget: two executors and a wrong password never reach a BMC's blocking threshold.
 
-use rackhand_tests::TestSite;
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rackhand_tests::{TestServer, TestSite, database::run as run_on};
 use serde_json::{Value, json};
 
+/// By the executor that owns the BMC.
 async fn attempt(site: &TestSite, executor: &Value, bmc: &Value, step: &str) -> Value {
+    own(site, executor, bmc).await;
     site.database
         .run(
             executor,
@@ -13,6 +18,12 @@ async fn attempt(site: &TestSite, executor: &Value, bmc: &Value, step: &str) -> 
         )
         .await
         .unwrap()
+}
+
+async fn own(site: &TestSite, executor: &Value, bmc: &Value) {
+    let (executor, bmc) = (executor["executor"].as_str().unwrap(), bmc.as_str().unwrap());
+    let own = "update rackhand.bmc set owner_executor = $1::text::uuid where id = $2::text::uuid";
+    site.database.owner.execute(own, &[&executor, &bmc]).await.unwrap();
 }
 
 #[tokio::test]
@@ -73,4 +84,306 @@ async fn a_proven_credential_is_not_held_back() {
         assert_eq!(attempt(&site, &one, &bmcs[0], "reserve").await["allowed"], true);
     }
     assert_eq!(attempt(&site, &one, &bmcs[1], "reserve").await["allowed"], true);
+}
+
+#[tokio::test]
+async fn a_bmc_at_another_address_has_accepted_and_refused_nothing() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    site.servers(2).await;
+    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
+    let names = site.database.value("select array_agg(name order by name) from rackhand.server").await;
+    let (bmcs, names) = (bmcs.as_array().unwrap(), names.as_array().unwrap());
+    let uses = "select count(*) from rackhand.credential_use";
+    let entry = |n: usize, url: &str, ipmi: Option<&str>, key: &str| {
+        let server = json!({"index": 0, "name": names[n], "bmc_url": url, "ipmi": ipmi,
+            "credential_id": site.credential, "spki_sha256": key.repeat(32), "tags": []});
+        json!({"site_id": site.id, "servers": [server], "replace": true})
+    };
+    attempt(&site, &one, &bmcs[1], "reserve").await;
+    attempt(&site, &one, &bmcs[1], "accepted").await;
+    for (url, ipmi, key) in [
+        ("https://10.9.9.9", None, "11"),
+        ("https://10.9.9.9", Some("10.9.9.9"), "11"),
+        ("https://10.9.9.9", Some("10.9.9.9"), "22"),
+    ] {
+        attempt(&site, &one, &bmcs[0], "reserve").await;
+        attempt(&site, &one, &bmcs[0], "rejected").await;
+        assert_eq!(site.database.value(uses).await, 2);
+        let changed = site.admin("servers_upsert", entry(0, url, ipmi, key)).await;
+        assert_eq!(changed["changed"], 1, "{changed}");
+        assert_eq!(
+            site.database.value(uses).await,
+            1,
+            "{url} {ipmi:?} {key}: that of the other server is left"
+        );
+    }
+
+    // A login that ends while the address changes is the former machine's.
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    let mut owner = site.database.connect_owner().await;
+    let moving = owner.transaction().await.unwrap();
+    let moved = entry(0, "https://10.9.9.8", None, "22");
+    let statement =
+        "select rackhand.run($1::text::jsonb, 'select rackhand.servers_upsert($1)', $2::text::jsonb)";
+    moving.execute(statement, &[&site.admin.to_string(), &moved.to_string()]).await.unwrap();
+    let connection = site.database.connect().await;
+    let step = json!({"bmc_id": bmcs[0], "credential_id": site.credential, "version": 1, "step": "accepted"});
+    let accepted = run_on(&connection, &one, "credential_attempt", step);
+    let changed = async {
+        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database()";
+        while site.database.value(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        moving.commit().await.unwrap();
+    };
+    let (accepted, ()) = tokio::join!(accepted, changed);
+    assert_eq!(accepted.unwrap()["allowed"], false);
+    assert_eq!(site.database.value(uses).await, 1);
+}
+
+#[tokio::test]
+async fn attempts_without_an_answer_are_forgotten_one_in_ten_minutes() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    site.servers(1).await;
+    let bmc = site.database.value("select id from rackhand.bmc").await;
+    let later = async || {
+        let passed = "update rackhand.credential_use set reserved_at = reserved_at - interval '10 minutes',
+            unanswered_at = unanswered_at - interval '10 minutes'";
+        site.database.owner.execute(passed, &[]).await.unwrap();
+    };
+    for allowed in [true, true, false] {
+        assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], allowed);
+    }
+    let barred = attempt(&site, &one, &bmc, "reserve").await;
+    assert!(barred["retry_after_ms"].as_u64().is_some(), "not for good: {barred}");
+    for _ in 0..3 {
+        later().await;
+        assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], true);
+        assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], false);
+    }
+    // A refusal is not forgotten.
+    attempt(&site, &one, &bmc, "rejected").await;
+    later().await;
+    later().await;
+    later().await;
+    assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], true);
+    assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], false);
+}
+
+#[tokio::test]
+async fn a_person_lets_one_bmc_be_tried_again_and_is_told_when_it_refused() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    let servers = site.servers(2).await;
+    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
+    let bmcs = bmcs.as_array().unwrap();
+    for _ in 0..2 {
+        attempt(&site, &one, &bmcs[0], "reserve").await;
+        attempt(&site, &one, &bmcs[0], "rejected").await;
+    }
+    let refused = attempt(&site, &one, &bmcs[0], "reserve").await;
+    let told = refused["detail"].as_str().unwrap();
+    assert!(told.contains(" UTC. Nothing was sent since."), "{told}");
+    let credential = site.database.value("select to_jsonb(c) from rackhand.credential c").await;
+    assert_ne!(credential["refused_at"], Value::Null);
+    let context = json!({"site_id": site.id, "targets": servers});
+    let context = site.admin("job_context", context).await;
+    assert!(context["servers"][0]["refused_at"].as_str().unwrap().ends_with(" UTC"), "{context}");
+
+    let first = json!({"server_id": servers[0]});
+    site.admin("credential_try_again", first).await;
+    assert_eq!(attempt(&site, &one, &bmcs[0], "reserve").await["allowed"], true);
+    let credential = site.database.value("select to_jsonb(c) from rackhand.credential c").await;
+    assert_eq!((&credential["refused_at"], &credential["suspended_at"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn only_who_speaks_to_a_bmc_may_say_how_a_login_went() {
+    let site = TestSite::new().await;
+    let (one, two) = (site.executor("one").await.scope, site.executor("two").await.scope);
+    site.servers(1).await;
+    let bmc = site.database.value("select id from rackhand.bmc").await;
+    let ask = async |executor: &Value, step: &str| {
+        let args = json!({"bmc_id": bmc, "credential_id": site.credential, "version": 1, "step": step});
+        site.database.run(executor, "credential_attempt", args).await
+    };
+    own(&site, &one, &bmc).await;
+    assert_eq!(ask(&two, "reserve").await.unwrap()["allowed"], false, "not the owner");
+    assert_eq!(ask(&one, "reserve").await.unwrap()["allowed"], true);
+    for step in ["accepted", "rejected", "not_sent"] {
+        assert_eq!(ask(&two, step).await.unwrap()["allowed"], false, "{step} by another executor");
+    }
+    let usage = site.database.value("select to_jsonb(u) from rackhand.credential_use u").await;
+    assert_eq!((&usage["failures"], &usage["proven_at"]), (&json!(0), &Value::Null));
+    assert_eq!(ask(&one, "rejected").await.unwrap()["allowed"], true);
+    assert_eq!(ask(&one, "rejected").await.unwrap()["allowed"], false, "one attempt is refused once");
+    site.database.owner.execute("update rackhand.executor set state = 'joining'", &[]).await.unwrap();
+    assert_eq!(ask(&one, "reserve").await.unwrap_err().code, "executor-joining");
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_refused_leaves_no_row() {
+    let site = TestSite::new().await;
+    let (one, two) = (site.executor("one").await.scope, site.executor("two").await.scope);
+    site.servers(1).await;
+    let bmc = site.database.value("select id from rackhand.bmc").await;
+    own(&site, &one, &bmc).await;
+    for (executor, version, step) in [
+        (&two, 1, "reserve"),
+        (&one, 2, "reserve"),
+        (&one, 99, "reserve"),
+        (&one, 1, "rejected"),
+        (&two, 7, "accepted"),
+    ] {
+        let args = json!({"bmc_id": bmc, "credential_id": site.credential, "version": version, "step": step});
+        let answer = site.database.run(executor, "credential_attempt", args).await.unwrap();
+        assert_eq!(answer["allowed"], false, "{step} of version {version}");
+    }
+    assert_eq!(site.database.value("select count(*) from rackhand.credential_use").await, 0);
+    assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], true);
+    assert_eq!(site.database.value("select count(*) from rackhand.credential_use").await, 1);
+}
+
+#[tokio::test]
+async fn a_plan_says_which_servers_the_credential_is_not_sealed_for() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let token = server.token(&site.admin);
+    let servers = site.servers(2).await;
+    let sealed = STANDARD.encode([7; 400]);
+    let set = async |version: u32, sealed_for: Value| {
+        let mut body = json!({"site_id": site.id, "name": "bmc", "version": version, "sealed": sealed});
+        if !sealed_for.is_null() {
+            body["sealed_for"] = sealed_for;
+        }
+        server.call("POST", "/v1/credentials", Some(&token), Some(&body)).await
+    };
+    let blocked = async || {
+        let job = json!({"site_id": site.id, "kind": "power", "params": {"action": "on"}, "targets": servers,
+            "reason": "a test"});
+        let planned = server.call("POST", "/v1/jobs", Some(&token), Some(&job)).await;
+        assert_eq!(planned.status, 201, "{planned:?}");
+        let targets = planned.body["plan"]["targets"].as_array().unwrap().clone();
+        targets.iter().map(|target| target["blockers"].clone()).collect::<Vec<_>>()
+    };
+    let shown = async || {
+        let path = format!("/v1/credentials?site={}", site.id);
+        let shown = server.call("GET", &path, Some(&token), None).await.body["items"][0].clone();
+        json!([shown["address_count"], shown["addresses"]])
+    };
+    let nothing = json!([null, null]);
+    assert_eq!(
+        (shown().await, blocked().await),
+        (nothing.clone(), vec![json!([]), json!([])]),
+        "nothing is said"
+    );
+
+    let first = json!([{"url": "https://10.0.0.1:1000", "spki_sha256": "00".repeat(32)}]);
+    let stored = set(2, first.clone()).await;
+    assert_eq!(stored.status, 201, "{stored:?}");
+    assert_eq!(
+        (&stored.body["address_count"], &stored.body["addresses"]),
+        (&json!(1), &json!(["https://10.0.0.1:1000"]))
+    );
+    assert_eq!(set(2, first).await.body, stored.body, "the same again");
+    assert_eq!(shown().await, json!([1, ["https://10.0.0.1:1000"]]));
+    let text = "Its credential bmc is not sealed for https://10.0.0.1:1001: seal it again for that address too, or \
+        register the server with another one.";
+    assert_eq!(blocked().await, [json!([]), json!([text])]);
+
+    for wrong in [
+        json!([]),
+        json!([{"url": "http://10.0.0.1", "spki_sha256": "00".repeat(32)}]),
+        json!([{"url": "https://10.0.0.1"}]),
+        json!([{"url": "https://10.0.0.1", "spki_sha256": "00".repeat(32), "password": "x"}]),
+    ] {
+        let refused = set(3, wrong.clone()).await;
+        assert_eq!(refused.body["code"], "invalid-request", "{wrong} {refused:?}");
+    }
+    // The next version says nothing again: what was said of the one before is gone.
+    assert_eq!(set(3, Value::Null).await.status, 201);
+    assert_eq!((shown().await, blocked().await), (nothing, vec![json!([]), json!([])]));
+}
+
+#[tokio::test]
+async fn a_list_is_not_longer_than_what_is_sealed() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let token = server.token(&site.admin);
+    let targets: Vec<_> = (0..100).map(|n| json!({"url": format!("ipmi://10.0.0.{n}")})).collect();
+    let bytes = json!(targets).to_string().len();
+    let put = async |text: usize| {
+        // Beside the text, a box has the sender's key and a tag.
+        let body = json!({"site_id": site.id, "name": "long", "version": 1,
+            "sealed": STANDARD.encode(vec![7; 48 + text]), "sealed_for": targets});
+        server.call("POST", "/v1/credentials", Some(&token), Some(&body)).await
+    };
+    let refused = put(bytes - 1).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (422, "invalid-request"), "{refused:?}");
+    assert_eq!(refused.body["fields"][0]["field"], "sealed_for", "{refused:?}");
+    let stored = put(bytes).await;
+    assert_eq!(stored.status, 201, "{stored:?}");
+    assert_eq!(stored.body["address_count"], 100);
+    assert_eq!(stored.body["addresses"].as_array().unwrap().len(), 20);
+    assert_eq!(stored.body["addresses"][19], "ipmi://10.0.0.19");
+}
+
+/// Credentials of the site beside its own, each with a list of `targets` that no server of the site is in.
+async fn with_long_lists(site: &TestSite, credentials: i32, targets: i32) {
+    let insert = "insert into rackhand.credential (site_id, name, version, sealed, sealed_for)
+        select $1::text::uuid, 'long-' || g, 1, 'c2VhbGVk',
+            (select jsonb_agg(jsonb_build_object('url', 'https://10.1.0.1:' || n, 'spki_sha256', repeat('00', 32)))
+             from generate_series(1, $3) n)
+        from generate_series(1, $2) g";
+    site.database.owner.execute(insert, &[&site.id, &credentials, &targets]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_of_credentials_with_long_lists_is_small() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    with_long_lists(&site, 50, 3000).await;
+    let page = server.call("GET", "/v1/credentials?limit=100", Some(&server.token(&site.admin)), None).await;
+    assert_eq!(page.status, 200, "{page:?}");
+    let items = page.body["items"].as_array().unwrap();
+    assert_eq!((items.len(), &items[50]["address_count"]), (51, &json!(3000)));
+    assert_eq!(items[50]["addresses"].as_array().unwrap().len(), 20);
+    let bytes = page.body.to_string().len();
+    assert!(bytes < 100_000, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn a_plan_looks_at_50_000_targets_of_credentials_at_most() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let servers = site.servers(5).await;
+    with_long_lists(&site, 5, 12_500).await;
+    let spread = "update rackhand.bmc b set credential_id = c.id
+        from (select id, row_number() over (order by id) as place from rackhand.credential where name <> 'bmc') c,
+            rackhand.server v
+        where v.id = b.server_id and v.name = 'node-000' || (c.place - 1)";
+    assert_eq!(site.database.owner.execute(spread, &[]).await.unwrap(), 5);
+    let context = site.admin("job_context", json!({"site_id": site.id, "targets": servers})).await;
+    let given: Vec<_> = context["credentials"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|credential| credential["sealed_for"].as_array().map_or(0, Vec::len))
+        .collect();
+    assert_eq!(given, [12_500, 12_500, 12_500, 12_500, 0]);
+
+    let job = json!({"site_id": site.id, "kind": "power", "params": {"action": "on"}, "targets": servers,
+        "reason": "a test"});
+    let planned = server.call("POST", "/v1/jobs", Some(&server.token(&site.admin)), Some(&job)).await;
+    assert_eq!(planned.status, 201, "{planned:?}");
+    let blockers: Vec<_> = planned.body["plan"]["targets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| target["blockers"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(blockers, [1, 1, 1, 1, 0], "the executor refuses the last");
 }

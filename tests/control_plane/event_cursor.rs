@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rackhand_tests::TestSite;
+use rackhand_tests::{TestSite, database::connect, site::person};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +73,7 @@ async fn a_reader_beside_fifty_interleaved_committers_misses_nothing() {
         })
         .collect();
     let missed: Vec<_> = expected.difference(&seen).collect();
-    let stored = "select jsonb_agg(xid || '.' || id || ' ' || message order by id) from rackhand.event where kind = 'test'";
+    let stored = "select jsonb_agg(era || '.' || xid || '.' || id || ' ' || message order by id) from rackhand.event where kind = 'test'";
     assert!(missed.is_empty(), "missed {missed:?} at cursor {cursor}: {}", site.database.value(stored).await);
     assert_eq!(seen.len(), expected.len(), "rolled-back events were shown");
 }
@@ -81,7 +81,9 @@ async fn a_reader_beside_fifty_interleaved_committers_misses_nothing() {
 #[tokio::test]
 async fn a_hostile_cursor_is_refused_by_code() {
     let site = TestSite::new().await;
-    for cursor in ["1", "x.y", "-1.2", "99999999999999999999999.1", "1.2.3", "1.1; drop table event"] {
+    for cursor in
+        ["1", "x.y", "1.2", "-1.2.3", "1.99999999999999999999999.1", "1.2.3.4", "1.1.1; drop table event"]
+    {
         for side in ["after", "before"] {
             let refused = site
                 .database
@@ -149,4 +151,69 @@ async fn newest_first_pages_back_to_the_first_event_and_its_top_is_where_followi
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(later, [10, 11]);
+}
+
+#[tokio::test]
+async fn an_empty_page_goes_on_from_the_horizon_and_says_what_waits_behind_it() {
+    let site = TestSite::new().await;
+    let other = site
+        .admin(
+            "site_create",
+            json!({"name": "other", "config": {"lease_ttl_ms": 1000,
+        "max_mutating_runs": 1, "hardware_paused": false, "second_person": false}}),
+        )
+        .await;
+    let viewer = person(&site.database, "Vera Viewer", "viewer", Some(&site.id)).await;
+    let ask = async |after: &serde_json::Value| {
+        site.database.run(&viewer, "events_after", json!({"after": after, "limit": 1000})).await.unwrap()
+    };
+    let append = |site: &str| {
+        format!("select rackhand.append_event('test', 'info', 'new', jsonb_build_object('site', '{site}'))")
+    };
+    site.database.shown().await;
+    let first = ask(&json!("latest")).await;
+    assert_eq!(first["sites"], json!([site.id]), "whose events it has to be woken for");
+    site.database.owner.batch_execute(&append(other["id"].as_str().unwrap())).await.unwrap();
+    let later = loop {
+        let page = ask(&first["cursor"]).await;
+        assert_eq!(page["items"], json!([]));
+        if page["cursor"] != first["cursor"] {
+            break page;
+        }
+    };
+    assert_eq!(later["held"], false, "events of other sites hold nobody up");
+    // An older transaction is still open when an event of this site is committed.
+    let older = connect(&site.database.owner_url()).await;
+    older.batch_execute("begin; select pg_current_xact_id()").await.unwrap();
+    site.database.owner.batch_execute(&append(&site.id)).await.unwrap();
+    let page = ask(&later["cursor"]).await;
+    assert_eq!((&page["items"], &page["held"]), (&json!([]), &json!(true)));
+    older.batch_execute("commit").await.unwrap();
+    loop {
+        let page = ask(&page["cursor"]).await;
+        if page["held"] == false {
+            assert_eq!(page["items"][0]["message"], "new");
+            break;
+        }
+    }
+}
+
+/// Where Postgres does not tell that it was set back, a cursor from then lies ahead of everything.
+#[tokio::test]
+async fn a_cursor_of_a_history_that_was_undone_is_told_everything_again() {
+    let site = TestSite::new().await;
+    let cursor = site
+        .database
+        .value("select to_jsonb('1.' || (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000) || '.9')")
+        .await;
+    site.servers(3).await;
+    site.database.shown().await;
+    let page = site.admin("events_after", json!({"after": cursor, "limit": 100})).await;
+    let told = page["items"].as_array().unwrap().iter().filter(|item| item["kind"] == "server.registered");
+    assert_eq!(told.count(), 3, "{page}");
+    let next = site.admin("events_after", json!({"after": page["cursor"], "limit": 100})).await;
+    assert_eq!(next["items"], json!([]), "and once only");
+    let export = json!({"tree": "audit", "after": cursor, "limit": 100});
+    let refused = site.database.run(&site.admin, "audit_records", export).await.unwrap_err();
+    assert_eq!(refused.code, "invalid-request");
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use rackhand_tests::{
-    TestSite,
-    site::{event, finish, granted, item},
+    TestServer, TestSite,
+    site::{event, finish, granted, item, lease_args},
 };
 use serde_json::json;
 
@@ -23,6 +23,59 @@ async fn a_lost_lease_answer_is_delivered_again() {
     let quiet = site.lease(&executor, &first, 0).await;
     assert_eq!(quiet["grants"], json!([]));
     assert_eq!(quiet["lost"], json!([]));
+}
+
+/// What an executor can do stays as it is while it has room for no further change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_executor_gets_as_many_changes_as_it_has_room_for() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(4).await;
+    let (power, look) = servers.split_at(3);
+    site.job("power", power, 10).await;
+    site.job("inventory", look, 10).await;
+    let params = r#"update rackhand.job set params = '{"action": "on"}' where kind = 'power'"#;
+    site.database.owner.batch_execute(params).await.unwrap();
+    let token = server.executor_token(&site, &executor);
+    let mut held = Vec::new();
+    for (changes, kinds) in [(Some(0), vec!["inventory"]), (Some(1), vec!["power"]), (None, vec!["power"; 2])]
+    {
+        let mut args = lease_args(&held, 8);
+        args["wait_ms"] = json!(0);
+        if let Some(changes) = changes {
+            args["changes"] = json!(changes);
+        }
+        let answer = server.call("POST", "/v1/executor/lease", Some(&token), Some(&args)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let grants = answer.body["grants"].as_array().unwrap().clone();
+        assert_eq!(
+            grants.iter().map(|grant| &grant["spec"]["kind"]).collect::<Vec<_>>(),
+            kinds,
+            "{changes:?}"
+        );
+        held.extend(granted(&answer.body));
+        let told = site.database.value("select to_jsonb(e.kinds) from rackhand.executor e").await;
+        assert_eq!(told, args["kinds"], "{changes:?}");
+    }
+}
+
+/// What it was granted by an answer that was lost is granted again, and fills the room.
+#[tokio::test]
+async fn lost_answers_make_no_executor_hold_more_than_it_has_room_for() {
+    let site = TestSite::new().await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(8).await;
+    site.job("inventory", &servers, 100).await;
+    let mut first = granted(&site.lease(&executor, &[], 2).await);
+    first.sort();
+    for _ in 0..3 {
+        let mut again = granted(&site.lease(&executor, &[], 2).await);
+        again.sort();
+        assert_eq!(again, first);
+    }
+    // What it lists is its own count.
+    assert_eq!(granted(&site.lease(&executor, &first, 2).await).len(), 2);
 }
 
 #[tokio::test]
@@ -94,6 +147,23 @@ async fn a_dead_executors_runs_go_to_another_with_a_new_epoch_and_its_writes_are
     assert_eq!(site.database.value("select count(*) from rackhand.event where late").await, 1);
     assert_eq!(site.database.value("select intent ->> 'action' from rackhand.run").await, "reset_host");
     assert_eq!(site.lease(&first, &held, 0).await["lost"], json!([{"run_id": held[0].0, "epoch": 1}]));
+}
+
+/// The answer to the renewal that shortened the lease is lost: the executor still counts on the longer one.
+#[tokio::test]
+async fn a_shorter_lease_time_does_not_take_back_what_was_promised() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 300_000})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("power", &servers, 10).await;
+    let held = granted(&site.lease(&executor, &[], 1).await);
+    let ends = "select extract(epoch from max(expires_at)) from rackhand.executor_session";
+    let promised = site.database.value(ends).await.as_f64().unwrap();
+    let config = json!({"lease_ttl_ms": 5_000, "max_mutating_runs": 16, "hardware_paused": false,
+        "second_person": false});
+    site.admin("site_update", json!({"id": site.id, "config": config})).await;
+    assert_eq!(site.lease(&executor, &held, 1).await["ttl_ms"], 5_000, "what is promised from now on");
+    assert!(site.database.value(ends).await.as_f64().unwrap() >= promised);
 }
 
 #[tokio::test]
@@ -237,10 +307,72 @@ async fn an_unknown_outcome_keeps_its_slots_until_a_person_closes_it() {
             ],
         )
         .await;
-    assert_eq!(answers[1]["status"], "refused", "no success with an unresolved intent");
+    assert_eq!(answers[1]["code"], "intent-open", "no success with an unresolved intent");
     assert_eq!(answers[2]["status"], "accepted");
     let next = site.job("power", &servers, 10).await;
     assert_eq!(granted(&site.lease(&executor, &[], 5).await), vec![], "nothing else mutates that server");
     site.admin("job_control", json!({"id": job, "action": "cancel", "reason": "looked at it"})).await;
     assert_eq!(granted(&site.lease(&executor, &[], 5).await).len(), 1, "job {next} goes on");
+}
+
+/// Whatever a lease looks at for each executor of the site is looked at once, not once for each of them.
+#[tokio::test]
+async fn a_lease_among_many_executors_asks_a_few_times_who_lives() {
+    let site = TestSite::new().await;
+    let servers = site.servers(20).await;
+    site.job("inventory", &servers, 1000).await;
+    let mut last = None;
+    for index in 0..20 {
+        let executor = site.executor(&format!("executor-{index}")).await;
+        let held = granted(&site.lease(&executor, &[], 1).await);
+        last = Some((executor, held));
+    }
+    let (executor, held) = last.unwrap();
+    let owner = &site.database.owner;
+    owner.batch_execute("begin; set local track_functions = 'pl'").await.unwrap();
+    let (scope, args) = (executor.scope.to_string(), lease_args(&held, 10).to_string());
+    let lease = "select rackhand.run($1::text::jsonb, 'select rackhand.executor_lease($1)', $2::text::jsonb)";
+    owner.query_one(lease, &[&scope, &args]).await.unwrap();
+    let calls =
+        "select coalesce(sum(calls), 0)::bigint from pg_stat_xact_user_functions where funcname = 'living'";
+    let calls: i64 = owner.query_one(calls, &[]).await.unwrap().get(0);
+    owner.batch_execute("rollback").await.unwrap();
+    assert!((1..=3).contains(&calls), "{calls}");
+}
+
+/// Plans are kept, also those that were made when there was next to nothing to read.
+#[tokio::test]
+async fn a_lease_reads_indexes_however_much_a_queue_has_grown() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 600_000})).await;
+    let executor = site.executor("one").await;
+    let first = site.servers(1).await;
+    site.job("inventory", &first, 1000).await;
+    let owner = &site.database.owner;
+    owner.batch_execute("vacuum analyze").await.unwrap();
+    let first_run = granted(&site.lease(&executor, &[], 1).await);
+    assert_eq!(first_run.len(), 1);
+    let servers = site.servers(2000).await;
+    for chunk in servers.chunks(500) {
+        site.job("inventory", chunk, 1000).await;
+    }
+    let before = rows_of_whole_tables(&site).await;
+    let mut held = first_run;
+    for _ in 0..3 {
+        let more = granted(&site.lease(&executor, &held, 1).await);
+        assert_eq!(more.len(), 1);
+        held.extend(more);
+    }
+    let read = rows_of_whole_tables(&site).await - before;
+    assert!(read < 200, "{read} rows");
+}
+
+/// Rows read by looking at all of a table, so far, of those that grow with fleet and queue.
+async fn rows_of_whole_tables(site: &TestSite) -> i64 {
+    for session in [&site.database.api, &site.database.owner] {
+        session.batch_execute("select pg_stat_force_next_flush()").await.unwrap();
+    }
+    let query = "select sum(seq_tup_read)::bigint from pg_stat_user_tables
+        where relname in ('bmc', 'capacity', 'job', 'lease', 'ready', 'run', 'server', 'waiting')";
+    site.database.owner.batch_execute("select pg_stat_clear_snapshot()").await.unwrap();
+    site.database.owner.query_one(query, &[]).await.unwrap().get(0)
 }

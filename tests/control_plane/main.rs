@@ -7,13 +7,22 @@
     reason = "a failed step ends the test"
 )]
 
+mod audit;
 mod authorization;
 mod capacity;
 mod credentials;
 mod event_cursor;
+mod identity;
 mod leases;
+mod locks;
+mod machine;
+mod people_decide;
 mod plans;
 mod report;
 mod servers;
+mod streams;
+mod texts;
+mod upgrade;
 mod upkeep;
+mod versions;
 mod visibility;

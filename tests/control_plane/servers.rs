@@ -1,6 +1,10 @@
 //! One row for each BMC: what has one owner has one session and one login budget.
 
-use rackhand_tests::TestSite;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rackhand_tests::{
+    TestServer, TestSite,
+    site::{granted, item},
+};
 use serde_json::{Value, json};
 
 async fn register(site: &TestSite, name: &str, url: &str) -> Value {
@@ -8,9 +12,13 @@ async fn register(site: &TestSite, name: &str, url: &str) -> Value {
 }
 
 async fn register_both(site: &TestSite, name: &str, url: &str, ipmi: Option<&str>) -> Value {
-    let server = json!({"index": 0, "name": name, "bmc_url": url, "ipmi": ipmi, "credential_id": site.credential,
-        "spki_sha256": null, "tags": []});
+    let server = entry(site, name, url, ipmi);
     site.admin("servers_upsert", json!({"site_id": site.id, "servers": [server]})).await
+}
+
+fn entry(site: &TestSite, name: &str, url: &str, ipmi: Option<&str>) -> Value {
+    json!({"index": 0, "name": name, "bmc_url": url, "ipmi": ipmi, "credential_id": site.credential,
+        "spki_sha256": null, "tags": []})
 }
 
 #[tokio::test]
@@ -42,10 +50,14 @@ async fn a_bmc_is_registered_once_whichever_system_the_address_names() {
         assert_eq!(register(&site, name, &url).await["created"], 1, "{url}");
     }
     // The same server may name another of its systems; another server may not move there.
-    let moved = register(&site, "node-1", &format!("https://chassis.example{system}")).await;
-    assert_eq!(moved["changed"], 1, "{moved}");
-    let moved = register(&site, "ipv6", "https://chassis.example").await;
-    assert_eq!((&moved["changed"], &moved["refused"][0]["index"]), (&json!(0), &json!(0)), "{moved}");
+    let moved = async |name: &str, url: &str| {
+        let servers = [entry(&site, name, url, None)];
+        site.admin("servers_upsert", json!({"site_id": site.id, "servers": servers, "replace": true})).await
+    };
+    let other_system = moved("node-1", &format!("https://chassis.example{system}")).await;
+    assert_eq!(other_system["changed"], 1, "{other_system}");
+    let taken = moved("ipv6", "https://chassis.example").await;
+    assert_eq!((&taken["changed"], &taken["refused"][0]["index"]), (&json!(0), &json!(0)), "{taken}");
 
     // A removed server's BMC is free again, as often as it is removed.
     for name in ["node-1", "node-2"] {
@@ -84,7 +96,9 @@ async fn a_bmc_is_registered_once_whichever_way_its_ipmi_is_named() {
     }
     let same = register_both(&site, "node-1", "https://10.0.0.1", Some("10.0.0.1")).await;
     assert_eq!(same["unchanged"], 1, "{same}");
-    let without = register_both(&site, "node-1", "https://10.0.0.1", None).await;
+    let servers = [entry(&site, "node-1", "https://10.0.0.1", None)];
+    let without = json!({"site_id": site.id, "servers": servers, "replace": true});
+    let without = site.admin("servers_upsert", without).await;
     assert_eq!(without["changed"], 1, "{without}");
     assert_eq!(register_both(&site, "node-2", "ipmi://10.0.0.1", None).await["created"], 1, "free again");
 
@@ -95,4 +109,189 @@ async fn a_bmc_is_registered_once_whichever_way_its_ipmi_is_named() {
         1,
         "free after removal"
     );
+}
+
+#[tokio::test]
+async fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
+    let site = TestSite::new().await;
+    let (url, system) = ("https://bmc.example", "https://bmc.example/redfish/v1/Systems/2");
+    register_both(&site, "node-1", url, Some("bmc.example")).await;
+    let stored = async || {
+        let query = "select jsonb_build_array(b.url, b.ipmi) from rackhand.bmc b join rackhand.server v
+            on v.id = b.server_id where v.name = 'node-1'";
+        site.database.value(query).await
+    };
+    for (count, (to, ipmi, said)) in [
+        ("https://10.0.0.9", Some("bmc.example"), (url, "https://10.0.0.9")),
+        ("https://bmc.example:8443", Some("bmc.example"), (url, "https://bmc.example:8443")),
+        ("ipmi://bmc.example", None, (url, "ipmi://bmc.example")),
+        (url, Some("10.0.0.9"), ("ipmi://bmc.example", "ipmi://10.0.0.9")),
+        (url, Some("bmc.example:6230"), ("ipmi://bmc.example", "ipmi://bmc.example:6230")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("neighbour-{count}");
+        let mut neighbour = entry(&site, &name, &format!("https://{name}"), None);
+        neighbour["index"] = json!(1);
+        let servers = json!([entry(&site, "node-1", to, ipmi), neighbour]);
+        let answer = site.admin("servers_upsert", json!({"site_id": site.id, "servers": servers})).await;
+        let wanted = format!(
+            "Server node-1 has its BMC at {}, not at {}. It was not changed. If the same server is now there, register \
+             it with `replace` (`--replace` on the command line); else give another name.",
+            said.0, said.1
+        );
+        assert_eq!(answer["refused"], json!([{"index": 0, "detail": wanted}]), "{answer}");
+        assert_eq!((&answer["created"], &answer["changed"]), (&json!(1), &json!(0)), "{answer}");
+        assert_eq!(stored().await, json!([url, "bmc.example"]));
+    }
+
+    // Left out and named again, it would be another one in two steps.
+    let without = register_both(&site, "node-1", url, None).await;
+    let wanted = "Server node-1 has its BMC at ipmi://bmc.example, too, and `ipmi` is missing. It was not changed. To \
+                  remove that address, register the server with `replace` (`--replace` on the command line).";
+    assert_eq!(without["refused"], json!([{"index": 0, "detail": wanted}]), "{without}");
+    assert_eq!(stored().await, json!([url, "bmc.example"]));
+
+    // Where there was none, one more is no other one.
+    register_both(&site, "node-2", "https://two.example", None).await;
+    let added = register_both(&site, "node-2", "https://two.example", Some("two.example")).await;
+    assert_eq!(added["changed"], 1, "{added}");
+
+    // Another spelling is the same address.
+    for ipmi in [Some("BMC.example:623"), Some("bmc.example")] {
+        let same = register_both(&site, "node-1", "https://BMC.example:443", ipmi).await;
+        assert_eq!(same["changed"], 1, "{ipmi:?} {same}");
+    }
+    let again = register_both(&site, "node-1", "https://BMC.example:443", Some("bmc.example")).await;
+    assert_eq!(again["unchanged"], 1, "{again}");
+
+    // One of the systems of the service that is registered already, and from then on no other one.
+    let exact = register_both(&site, "node-1", system, Some("bmc.example")).await;
+    assert_eq!(exact["changed"], 1, "{exact}");
+    for other in [url, "https://bmc.example/redfish/v1/Systems/3"] {
+        let other = register_both(&site, "node-1", other, Some("bmc.example")).await;
+        assert_eq!(other["refused"].as_array().unwrap().len(), 1, "{other}");
+        assert_eq!(stored().await, json!([system, "bmc.example"]));
+    }
+
+    let servers = [entry(&site, "node-1", "https://10.0.0.9", Some("10.0.0.9"))];
+    let moved = json!({"site_id": site.id, "servers": servers, "replace": true});
+    assert_eq!(site.admin("servers_upsert", moved.clone()).await["changed"], 1);
+    assert_eq!(stored().await, json!(["https://10.0.0.9", "10.0.0.9"]));
+    assert_eq!(site.admin("servers_upsert", moved).await["unchanged"], 1);
+}
+
+/// Why a server shows nothing stands on the server, and goes when it was read.
+/// Whoever reads a plan or approves it sees names; an approval is worth what they show.
+#[tokio::test]
+async fn names_hide_nothing() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let token = server.token(&site.admin);
+    let sealed = STANDARD.encode([7; 64]);
+    let hidden = ["lab-\u{202e}7-dorp", "lab\u{200b}-7", "lab-7\u{1b}[2K", "lab-7\n"];
+    for (name, sound) in hidden.into_iter().map(|name| (name, false)).chain([("Zo\u{eb}", true)]) {
+        let one = json!({"name": name, "bmc_url": "https://10.20.0.1", "credential_id": null,
+            "spki_sha256": null, "tags": []});
+        let bulk = json!({"site_id": site.id, "servers": [one]});
+        let bulk = server.call("POST", "/v1/servers/bulk", Some(&token), Some(&bulk)).await;
+        assert_eq!(bulk.body["created"], i32::from(sound), "{name:?} {bulk:?}");
+        assert_eq!(bulk.body["refused"].as_array().unwrap().len(), usize::from(!sound), "{name:?} {bulk:?}");
+        let credential = json!({"site_id": site.id, "name": name, "version": 1, "sealed": sealed});
+        for (path, body) in [("/v1/credentials", credential), ("/v1/sites", json!({"name": name}))] {
+            let answer = server.call("POST", path, Some(&token), Some(&body)).await;
+            assert_eq!(answer.status == 201, sound, "{path} {name:?} {answer:?}");
+            let field = if sound { Value::Null } else { json!("name") };
+            assert_eq!(answer.body["fields"][0]["field"], field, "{path} {name:?} {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_shows_its_last_failure_until_it_is_read() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    let shown = async || {
+        let statement = include_str!("../../functions/core/src/servers/read.sql");
+        site.database.run(&site.admin, statement, json!({"id": servers[0]})).await.unwrap()
+    };
+    assert_eq!(shown().await["last_failure"], Value::Null);
+    for (outcome, code) in [("failed", "bmc-unreachable"), ("unknown", "outcome-unknown"), ("succeeded", "")]
+    {
+        let job = site.job("inventory", &servers, 1).await;
+        let runs = granted(&site.lease(&executor, &[], 1).await);
+        let end = json!({"type": "finish", "outcome": outcome, "code": code, "detail": "no answer for 60 s",
+            "evidence": null});
+        let answers = site.report(&executor, vec![item(&runs[0], 1, end)]).await;
+        assert_eq!(answers[0]["status"], "accepted", "{answers:?}");
+        let last = shown().await["last_failure"].clone();
+        if outcome == "succeeded" {
+            assert_eq!(last, Value::Null);
+        } else {
+            assert_eq!((&last["run_id"], &last["job_id"]), (&json!(runs[0].0), &json!(job)));
+            assert_eq!((&last["code"], &last["detail"]), (&json!(code), &json!("no answer for 60 s")));
+        }
+    }
+    let shown = shown().await;
+    assert_eq!((&shown["bmc"]["owner_name"], &shown["bmc"]["credential"]), (&json!("one"), &json!("bmc")));
+}
+
+#[tokio::test]
+async fn only_a_site_in_which_nothing_was_is_removed() {
+    let site = TestSite::new().await;
+    site.servers(2).await;
+    site.executor("one").await;
+    let delete = async |id: &Value| site.database.run(&site.admin, "site_delete", json!({"id": id})).await;
+    let refused = delete(&json!(site.id)).await.unwrap_err();
+    assert_eq!(refused.code, "site-in-use");
+    assert_eq!(
+        refused.detail,
+        "Site lab holds servers (2), credentials (1), executors (1); those that were removed count. It keeps their \
+         history and stays. To stop all work there, pause its hardware operations."
+    );
+    let config = json!({"lease_ttl_ms": 60_000, "max_mutating_runs": 1, "hardware_paused": false,
+        "second_person": false});
+    let mistyped = site.admin("site_create", json!({"name": "my closet", "config": config})).await;
+    delete(&mistyped["id"]).await.unwrap();
+    assert_eq!(delete(&mistyped["id"]).await.unwrap_err().code, "not-found");
+    // Its name is free, and what was done is kept.
+    site.admin("site_create", json!({"name": "my closet", "config": config})).await;
+    let kept = "select message from rackhand.event where kind = 'site.removed'";
+    assert_eq!(site.database.value(kept).await, "Site my closet removed");
+}
+
+#[tokio::test]
+async fn the_audit_says_what_a_registration_was_before_and_what_it_is() {
+    let site = TestSite::new().await;
+    site.servers(1).await;
+    let changed = json!({"index": 0, "name": "node-0000", "bmc_url": "https://10.0.0.1:1000", "ipmi": null,
+        "credential_id": null, "spki_sha256": "00".repeat(32), "tags": []});
+    site.admin("servers_upsert", json!({"site_id": site.id, "servers": [changed]})).await;
+    let told = site.database.value("select data from rackhand.event where kind = 'server.changed'").await;
+    let mut wanted = told["after"].clone();
+    wanted["credential_id"] = json!(site.credential);
+    wanted.as_object_mut().unwrap().remove("name");
+    assert_eq!((&told["before"], &told["after"]["credential_id"]), (&wanted, &json!(null)), "{told}");
+}
+
+/// The version is stored with it, and goes when the BMC says that the version runs.
+#[tokio::test]
+async fn the_state_of_firmware_that_does_not_run_reaches_people_and_plans() {
+    let site = TestSite::new().await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("inventory", &servers, 10).await;
+    let held = granted(&site.lease(&executor, &[], 1).await);
+    for (seq, inactive, of_bmc) in [(1, json!("Updating"), true), (2, json!(null), false)] {
+        let part = json!({"key": "BIOS.Setup.1-1", "name": "BIOS", "software_id": "159", "version": "1.15.2",
+            "updateable": true, "inactive": inactive, "of_bmc": of_bmc});
+        let read = json!({"type": "inventory", "power": "on", "health": "ok", "components": [part],
+            "capabilities": [], "unreadable": {}});
+        site.report(&executor, vec![item(&held[0], seq, read)]).await;
+        let context = json!({"site_id": site.id, "targets": servers, "idempotency": null});
+        let context = site.admin("job_context", context).await;
+        assert_eq!(context["servers"][0]["components"], json!([part]));
+    }
 }

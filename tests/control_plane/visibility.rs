@@ -108,3 +108,41 @@ async fn roles_are_asked_of_the_database_at_each_request() {
     let refused = site.database.run(&viewer, "servers_upsert", args).await.unwrap_err();
     assert_eq!(refused.code, "session-ended");
 }
+
+/// Any login may make functions in `public` of a database from before Postgres 15. One that fits a call
+/// better than the function of Postgres would be run in its place, with the rights of whoever called.
+#[tokio::test]
+async fn the_owners_connection_runs_no_function_of_others() {
+    let site = TestSite::new().await;
+    let traps = [
+        "jsonb_build_object(text, uuid) returns jsonb",
+        "format(text, text) returns text",
+        "pg_advisory_xact_lock(int8) returns void",
+    ];
+    let open = "grant create on schema public to rackhand_api; create table public.loot (who text);
+        grant insert on public.loot to rackhand_api";
+    site.database.owner.batch_execute(open).await.unwrap();
+    for trap in traps {
+        let body = "begin reset role; insert into public.loot values (current_user); return null; end";
+        let body = if trap.ends_with("void") { body.replace("return null; ", "") } else { body.to_owned() };
+        let trap = format!("create function public.{trap} language plpgsql as $trap$ {body} $trap$");
+        site.database.api.batch_execute(&trap).await.unwrap();
+    }
+    // As it is where somebody has set it so.
+    let first = format!("alter database {} set search_path = public, pg_catalog", site.database.name);
+    site.database.owner.batch_execute(&first).await.unwrap();
+    let owner = site.database.owner_url();
+    rackhand_server::setup::create_admin(&owner, "eve@example.test", "Eve", "a password of Eve's own")
+        .await
+        .unwrap();
+    rackhand_server::setup::migrate(&owner).await.unwrap();
+    assert_eq!(site.database.value("select count(*) from public.loot").await, 0);
+
+    let api = site.database.connect().await;
+    let path: String = api.query_one("show search_path", &[]).await.unwrap().get(0);
+    assert_eq!(path, "pg_catalog, pg_temp", "nor do the hosts' connections");
+    let open = "select coalesce(jsonb_agg(p.proname), '[]') from pg_proc p
+        where p.pronamespace = 'rackhand'::regnamespace and p.prosecdef
+            and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)";
+    assert_eq!(site.database.value(open).await, json!([]), "nor does a function with its owner's rights");
+}

@@ -23,7 +23,8 @@ async fn the_cron_trigger_admits_and_seals() {
         if edge.site.database.value(done).await == json!(true) {
             return;
         }
-        // A transaction elsewhere in the cluster may hold events back for a moment; the next round seals them.
+        // A transaction elsewhere in the cluster may hold events back for a moment; the next round seals
+        // them.
         tokio::time::sleep(Duration::from_millis(100)).await;
         edge.host.signal_cron();
     }

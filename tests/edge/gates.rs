@@ -1,5 +1,5 @@
-//! Limits that the Wasm hosts must keep: size, start-up, CPU, connections; adapters stay thin, and the control plane
-//! names no host.
+//! Limits that the Wasm hosts must keep: size, start-up, CPU, connections; adapters stay thin, and the
+//! control plane names no host.
 
 use std::{
     collections::BTreeSet,
@@ -96,8 +96,9 @@ async fn few_connections_are_open_at_once() {
     assert!(edge.connections().await <= CONNECTIONS);
 }
 
-/// The runtime alone, with the module as it is deployed and with an empty one, in turns: CPU of the thread that
-/// answers, up to its first answer. A busy machine changes that little; other threads compile at the same time.
+/// The runtime alone, with the module as it is deployed and with an empty one, in turns: CPU of the thread
+/// that answers, up to its first answer. A busy machine changes that little; other threads compile at the
+/// same time.
 #[test]
 fn the_worker_starts_quickly() {
     let folder = tempfile::tempdir().unwrap();

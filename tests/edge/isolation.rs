@@ -1,8 +1,8 @@
-//! Requests of two sites, interleaved over the connections that a host keeps, never see each other's rows; also
-//! where some are refused, held open, or given up by the client in the middle.
+//! Requests of two sites, interleaved over the connections that a host keeps, never see each other's rows;
+//! also where some are refused, held open, or given up by the client in the middle.
 //!
-//! Whatever belongs to a site carries its id or name, so a leak is the other site's mark anywhere in an answer. That
-//! this finds one is shown by a database which keeps the first scope that a connection had.
+//! Whatever belongs to a site carries its id or name, so a leak is the other site's mark anywhere in an
+//! answer. That this finds one is shown by a database which keeps the first scope that a connection had.
 
 use std::{
     sync::{
@@ -210,7 +210,7 @@ impl SideOf for Edge {
         let made = database.owner.query(executor, &[&site, &name]).await.unwrap();
         let id: &str = made[0].get(0);
         let session = uuid::Uuid::now_v7();
-        let args = json!({"executor_id": id, "session_id": session});
+        let args = json!({"executor_id": id, "session_id": session, "nonce": session});
         database.run(&json!({"kind": "anonymous"}), "executor_session_start", args).await.unwrap();
         let ids = (id.parse().unwrap(), session.to_string().parse().unwrap(), site.parse().unwrap());
         let executor = self.host.keys.sign_executor(ids.0, ids.1, ids.2, now()).unwrap();

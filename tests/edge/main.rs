@@ -1,5 +1,5 @@
-//! The control plane on its three hosts: they answer alike, keep sites apart, and survive what happens to them.
-//! `cargo xtask edge build` first; `cargo xtask test edge` does both.
+//! The control plane on its three hosts: they answer alike, keep sites apart, and survive what happens to
+//! them. `cargo xtask edge build` first; `cargo xtask test edge` does both.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,3 +18,4 @@ mod isolation;
 mod memory;
 mod parity;
 mod sign_in;
+mod spin;

@@ -1,5 +1,5 @@
-//! The Worker's memory under load, also where callers go away in the middle: workerd alone, whose JavaScript heap may
-//! take 64 MiB, with the runtime itself and the WebAssembly memory.
+//! The Worker's memory under load, also where callers go away in the middle: workerd alone, whose JavaScript
+//! heap may take 64 MiB, with the runtime itself and the WebAssembly memory.
 
 use rackhand_tests::load;
 

@@ -1,4 +1,5 @@
-//! Sign-in at the edge: what it costs in workerd, and that its limit is one limit, whichever isolate or host counts.
+//! Sign-in at the edge: what it costs in workerd, and that its limit is one limit, whichever isolate or host
+//! counts.
 
 use rackhand_functions::auth::password;
 use rackhand_tests::{

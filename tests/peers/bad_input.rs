@@ -1,11 +1,11 @@
-//! Hostile requests against every operation of the OpenAPI document: always a 4xx problem with a known code and
-//! a trace id, never a 5xx, and the server goes on answering.
+//! Hostile requests against every operation of the OpenAPI document: always a 4xx problem with a known code
+//! and a trace id, never a 5xx, and the server goes on answering.
 
 mod samples;
 
 use std::time::Duration;
 
-use rackhand_functions::request::MAX_BODY_BYTES;
+use rackhand_functions::request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES};
 use rackhand_schema::ErrorCode;
 use rackhand_tests::{TestServer, TestSite, server::client, site::granted, site::person};
 use reqwest::{
@@ -141,10 +141,13 @@ async fn bodies_that_are_no_request_are_refused_by_every_operation() {
     for operation in operations(&target.ids).iter().filter(|operation| operation.body.is_some()) {
         covered += 1;
         let token = target.token(operation).await;
+        let most = if token.is_some() { MAX_BODY_BYTES } else { MAX_ANONYMOUS_BODY_BYTES };
         for (name, body, wanted) in &bodies {
             let what = format!("{} {}: {name}", operation.method, operation.path);
             let request = target.request(operation, &operation.path, token.as_deref());
-            target.send(request.header(CONTENT_TYPE, JSON).body(body.clone()), *wanted, &what).await;
+            // Beyond one byte too many the connection may end before the answer is read.
+            let body = body[..body.len().min(most + 1)].to_vec();
+            target.send(request.header(CONTENT_TYPE, JSON).body(body), *wanted, &what).await;
         }
         let body = operation.body.clone().unwrap().to_string();
         for kind in ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "\u{ff}"] {
@@ -168,6 +171,10 @@ async fn each_field_of_each_body_may_hold_anything() {
             let what = format!("{} {}: {place}", operation.method, operation.path);
             // Signing in costs a password hash each time, and is limited.
             let token = target.token(&operation).await;
+            if token.is_none() && body.len() > MAX_ANONYMOUS_BODY_BYTES {
+                // Its connection may be closed before all is sent.
+                continue;
+            }
             let request = target.request(&operation, &operation.path, token.as_deref());
             target.send(request.header(CONTENT_TYPE, JSON).body(body), Wanted::NoFault, &what).await;
         }

@@ -1,5 +1,5 @@
-//! BMCs that answer with what no client should survive by luck: nested 100,000 deep, 64 MB, every type wrong, or
-//! no text at all. Runs end with a code of the registry and a text; executors go on working.
+//! BMCs that answer with what no client should survive by luck: nested 100,000 deep, 64 MB, every type wrong,
+//! or no text at all. Runs end with a code of the registry and a text; executors go on working.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-//! An executor's life over HTTP, as bytes: it joins, signs in by nonce and signature, reports what BMCs put into
-//! its log lines, and is superseded by its own next process.
+//! An executor's life over HTTP, as bytes: it joins, signs in by nonce and signature, reports what BMCs put
+//! into its log lines, and is superseded by its own next process.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
-use rackhand_schema::executor::token_message;
+use rackhand_schema::executor::{audience, token_message};
 use rackhand_tests::{
     TestServer, TestSite,
     server::{Answer, answer},
@@ -40,8 +40,13 @@ async fn nonce(server: &TestServer, executor: &str) -> String {
     answer.body["nonce"].as_str().unwrap().to_owned()
 }
 
-fn signed(key: &SigningKey, executor: &str, nonce: &str, session: Uuid) -> Value {
-    let message = token_message(nonce, executor.parse().unwrap(), session.to_string().parse().unwrap());
+fn signed(server: &TestServer, key: &SigningKey, executor: &str, nonce: &str, session: Uuid) -> Value {
+    signed_for(&audience(&server.running.url), key, executor, nonce, session)
+}
+
+fn signed_for(called: &str, key: &SigningKey, executor: &str, nonce: &str, session: Uuid) -> Value {
+    let message =
+        token_message(called, nonce, executor.parse().unwrap(), session.to_string().parse().unwrap());
     json!({"executor_id": executor, "nonce": nonce, "session_id": session, "resumes": null,
         "signature": STANDARD.encode(key.sign(message.as_bytes()).to_bytes())})
 }
@@ -57,25 +62,45 @@ async fn a_nonce_counts_once_and_only_for_the_key_that_enrolled() {
     let (one, two) = (join(&site, &server, "one", 3).await, join(&site, &server, "two", 4).await);
     let session = Uuid::now_v7();
 
-    let forged = signed(&two.key, &one.id, &nonce(&server, &one.id).await, session);
+    let forged = signed(&server, &two.key, &one.id, &nonce(&server, &one.id).await, session);
     let answer = token(&server, &forged).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (401, "signature-invalid"));
-    // The forger has used the nonce up; the rightful key comes too late with it.
-    let late = signed(&one.key, &one.id, forged["nonce"].as_str().unwrap(), session);
-    assert_eq!(token(&server, &late).await.code(), "nonce-invalid");
+    // The forger has used nothing up, and however many others ask for one, this one stays good.
+    for _ in 0..30 {
+        nonce(&server, &one.id).await;
+    }
+    let rightful = signed(&server, &one.key, &one.id, forged["nonce"].as_str().unwrap(), session);
+    assert_eq!(token(&server, &rightful).await.status, 200);
+    assert_eq!(token(&server, &rightful).await.code(), "nonce-invalid", "once");
 
     // A signature for another session, another executor or nothing at all.
-    let mut other_session = signed(&one.key, &one.id, &nonce(&server, &one.id).await, session);
+    let mut other_session = signed(&server, &one.key, &one.id, &nonce(&server, &one.id).await, session);
     other_session["session_id"] = json!(Uuid::now_v7());
     assert_eq!(token(&server, &other_session).await.code(), "signature-invalid");
-    let mut empty = signed(&one.key, &one.id, &nonce(&server, &one.id).await, session);
+    // Whoever was called evil.example may pass on what it got, and call us so.
+    let relayed = signed_for("evil.example", &one.key, &one.id, &nonce(&server, &one.id).await, session);
+    let request = server.client.post(format!("{}/v1/executor/token", server.running.url));
+    let relayed = request.header("host", "evil.example").json(&relayed).send().await.unwrap();
+    let relayed = rackhand_tests::server::answer(relayed).await;
+    assert_eq!(relayed.code(), "signature-invalid");
+    assert!(relayed.body["detail"].as_str().unwrap().contains("public URL"), "{relayed:?}");
+    let elsewhere = signed_for("evil.example", &one.key, &one.id, &nonce(&server, &one.id).await, session);
+    assert_eq!(
+        token(&server, &elsewhere).await.code(),
+        "signature-invalid",
+        "passed on by another control plane"
+    );
+    let mut empty = signed(&server, &one.key, &one.id, &nonce(&server, &one.id).await, session);
     empty["signature"] = json!("");
     assert_eq!(token(&server, &empty).await.code(), "signature-invalid");
-    let stolen = signed(&one.key, &one.id, &nonce(&server, &two.id).await, session);
+    let stolen = signed(&server, &one.key, &one.id, &nonce(&server, &two.id).await, session);
     assert_eq!(token(&server, &stolen).await.code(), "nonce-invalid", "a nonce of another executor");
-    assert_eq!(token(&server, &signed(&one.key, &one.id, "invented", session)).await.code(), "nonce-invalid");
+    assert_eq!(
+        token(&server, &signed(&server, &one.key, &one.id, "invented", session)).await.code(),
+        "nonce-invalid"
+    );
 
-    let good = signed(&one.key, &one.id, &nonce(&server, &one.id).await, session);
+    let good = signed(&server, &one.key, &one.id, &nonce(&server, &one.id).await, session);
     assert_eq!(token(&server, &good).await.status, 200);
     let replayed = token(&server, &good).await;
     assert_eq!((replayed.status.as_u16(), replayed.code()), (401, "nonce-invalid"));
@@ -83,8 +108,8 @@ async fn a_nonce_counts_once_and_only_for_the_key_that_enrolled() {
     let admin = server.token(&site.admin);
     let revoked = server.call("DELETE", &format!("/v1/executors/{}", one.id), Some(&admin), None).await;
     assert!(revoked.status.is_success(), "{revoked:?}");
-    let body = json!({"executor_id": one.id});
-    let answer = server.call("POST", "/v1/executor/nonce", None, Some(&body)).await;
+    let answer =
+        token(&server, &signed(&server, &one.key, &one.id, &nonce(&server, &one.id).await, session)).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (401, "executor-revoked"));
 }
 
@@ -95,11 +120,13 @@ async fn the_token_of_a_superseded_session_is_refused() {
     let joined = join(&site, &server, "one", 5).await;
     let mut tokens = vec![];
     for _ in 0..2 {
-        let request = signed(&joined.key, &joined.id, &nonce(&server, &joined.id).await, Uuid::now_v7());
+        let request =
+            signed(&server, &joined.key, &joined.id, &nonce(&server, &joined.id).await, Uuid::now_v7());
         let answer = token(&server, &request).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         tokens.push(answer.body["token"].as_str().unwrap().to_owned());
     }
+    site.database.owner.execute("update rackhand.executor set state = 'active'", &[]).await.unwrap();
     let lease = json!({"held": [], "capacity": 1, "kinds": ["inventory"], "wait_ms": 0, "version": "t"});
     let event = json!({"run_id": Uuid::now_v7(), "epoch": 1, "seq": 1, "type": "event", "level": "info",
         "message": "hello"});

@@ -11,6 +11,7 @@
 mod bad_input;
 mod hostile_bmc;
 mod lifecycle;
+mod native;
 mod replay;
 mod secrets;
 mod sign_in;

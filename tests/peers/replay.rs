@@ -108,7 +108,9 @@ async fn a_recorded_r750_is_registered_read_and_shown() {
 
     // Without any control plane.
     let direct = CommandLine::new();
-    let inspect = ["bmc", "inspect", replay.url(), "--user", "root", "--password-stdin"];
+    let key = ["--pin", replay.spki_sha256()];
+    let asked = ["bmc", "inspect", replay.url(), "--user", "root", "--password-stdin"];
+    let inspect = [asked.as_slice(), &key].concat();
     let report = direct.json(&[inspect.as_slice(), &["--json"]].concat(), BMC_PASSWORD).await;
     for field in ["model", "service_tag", "bios_version", "bmc_version", "power", "health"] {
         assert_eq!(report[field], server[field], "{field} of {report}");
@@ -121,7 +123,7 @@ async fn a_recorded_r750_is_registered_read_and_shown() {
     let refused = direct.run(&inspect, "another password").await;
     assert!(!refused.status.success(), "a wrong password is an error");
     let another_key = "00".repeat(32);
-    let wrong_key = [inspect.as_slice(), &["--pin", &another_key]].concat();
+    let wrong_key = [asked.as_slice(), &["--pin", &another_key]].concat();
     assert!(!direct.run(&wrong_key, BMC_PASSWORD).await.status.success(), "another key is an error");
     replay.shutdown().await;
 }

@@ -1,15 +1,22 @@
-//! Planted secrets, through a whole rollout with failures in it, are found nowhere they must not be: database,
-//! logs, events and API bodies, refusals, process arguments and environments, and the executors' own files.
+//! Planted secrets, through a whole rollout with failures in it, are found nowhere they must not be:
+//! database, logs, events and API bodies, refusals, process arguments and environments, and the executors'
+//! own files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::Permissions,
+    io::ErrorKind,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        process::CommandExt as _,
+    },
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{
@@ -17,7 +24,12 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use rackhand_lab::{Fault, Model, ServerSpec, Times};
-use rackhand_tests::{StackConfig, TestStack, cli::CommandLine, logs::Logs, stack::BMC_PASSWORD};
+use rackhand_tests::{
+    StackConfig, TestStack,
+    cli::CommandLine,
+    logs::Logs,
+    stack::{BMC_PASSWORD, binary},
+};
 use serde_json::{Value, json};
 
 const EMAIL: &str = "cleo@example.test";
@@ -197,7 +209,6 @@ async fn api_answers(stack: &TestStack, planted: &BTreeMap<String, String>) -> V
         "/v1/events?limit=1000",
         "/v1/health",
         "/v1/version",
-        "/metrics",
         "/openapi.json",
     ]
     .map(str::to_owned)
@@ -333,8 +344,9 @@ async fn planted_secrets_of_a_whole_rollout_are_found_nowhere() {
     assert_eq!(done["state"], "failed", "{}", stack.story(&refused).await);
 
     // The command line, with secrets on its standard input.
-    let url = stack.lab.bmc("good").unwrap().url.clone();
-    let inspect = ["bmc", "inspect", url.as_str(), "--user", "root", "--password-stdin"];
+    let good = stack.lab.bmc("good").unwrap();
+    let inspect =
+        ["bmc", "inspect", &good.url, "--user", "root", "--password-stdin", "--pin", &good.spki_sha256];
     let mut told = vec![line.run(&inspect, BMC_PASSWORD).await, line.run(&inspect, wrong).await];
     let login = ["login", stack.server.running.url.as_str(), "--email", EMAIL, "--password-stdin"];
     told.push(line.run(&login, wrong).await);
@@ -401,4 +413,51 @@ async fn a_credential_that_is_not_sealed_gets_no_further_than_the_door() {
         assert!(!refused.body.to_string().contains(BMC_PASSWORD), "{refused:?}");
     }
     assert_eq!(site.database.value("select count(*) from rackhand.credential where name = 'lab'").await, 0);
+}
+
+/// `/proc/PID/mem` belongs to the user of a process that others may look into, else to root (proc(5)).
+#[tokio::test]
+async fn no_other_process_of_the_same_user_may_read_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let own = std::fs::metadata(folder.path()).unwrap().uid();
+    // Root's own processes belong to root either way.
+    let user = if own == 0 { 65_534 } else { own };
+    for (name, arguments) in [
+        ("rackhand-executor", "enrol --server https://127.0.0.1:1 --data data --name one --token-stdin"),
+        (
+            "rackhand-server",
+            "admin create --owner-url-file url --email cleo@example.test --name Cleo --password-stdin",
+        ),
+    ] {
+        let program = folder.path().join(name);
+        std::fs::copy(binary(name), &program).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments.split(' ')).current_dir(folder.path()).stdin(Stdio::piped());
+        if own == 0 {
+            command.uid(user);
+        }
+        // It waits for a secret on its standard input.
+        let mut process = loop {
+            match command.spawn() {
+                // A child that another test has just forked still has the file open that was copied here.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                spawned => break spawned.unwrap(),
+            }
+        };
+        let memory = format!("/proc/{}/mem", process.id());
+        let started = Instant::now();
+        let mut owner = user;
+        while owner == user && started.elapsed() < Duration::from_secs(20) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            owner = std::fs::metadata(&memory).unwrap().uid();
+        }
+        let lives = process.try_wait().unwrap().is_none();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert!(lives, "{name} has ended");
+        assert_ne!(owner, user, "{name} can be looked into");
+    }
 }

@@ -35,6 +35,7 @@ impl CommandLine {
             .env("XDG_CONFIG_HOME", self.home.path())
             .env("HOME", self.home.path())
             .env_remove("RACKHAND_API")
+            .env_remove("RACKHAND_CA_FILE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -57,10 +57,15 @@ impl Cluster {
 
 const FOLDER: &str = "rackhand-test-pg-";
 
-fn start() -> (tempfile::TempDir, Postgres) {
+/// A folder for a cluster of this process; what processes that have ended left behind is removed.
+pub fn folder() -> tempfile::TempDir {
     remove_leftovers();
     let prefix = format!("{FOLDER}{}-", std::process::id());
-    let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
+    tempfile::Builder::new().prefix(&prefix).tempdir().unwrap()
+}
+
+fn start() -> (tempfile::TempDir, Postgres) {
+    let folder = folder();
     let postgres =
         Postgres::create(&folder.path().join("cluster"), &folder.path().join("log")).expect("a Postgres");
     let fast =

@@ -46,6 +46,19 @@ impl TestDatabase {
         Self::at(cluster.clone(), name).await
     }
 
+    /// Until everything committed so far is shown: transactions of other tests' databases hold it back, too.
+    pub async fn shown(&self) {
+        let mark = self.value("select pg_current_xact_id()::text::bigint").await.as_u64().unwrap();
+        let behind = format!("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint <= {mark}");
+        for _ in 0..600 {
+            if self.value(&behind).await == Value::Bool(false) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("a transaction has been open for half a minute");
+    }
+
     /// In a cluster of the test's own.
     pub async fn alone(cluster: Cluster, name: &str) -> Self {
         let name = name.to_owned();
@@ -74,6 +87,11 @@ impl TestDatabase {
     /// A further connection as `rackhand_api`.
     pub async fn connect(&self) -> Client {
         connect(&self.api_url()).await
+    }
+
+    /// A further connection as superuser.
+    pub async fn connect_owner(&self) -> Client {
+        connect(&self.owner_url()).await
     }
 
     pub fn api_url(&self) -> String {
@@ -111,7 +129,7 @@ pub async fn run(client: &Client, scope: &Value, statement: &str, args: Value) -
     };
     let row = client
         .query_one(
-            "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb)::text",
+            "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb)",
             &[&scope.to_string(), &sql, &args.to_string()],
         )
         .await

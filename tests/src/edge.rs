@@ -70,6 +70,20 @@ impl Edge {
         std::fs::read_to_string(&self.host.log).unwrap_or_default()
     }
 
+    /// Waits until the host has logged `text`: its log comes through a pipe, after the answer.
+    ///
+    /// # Panics
+    /// When it has not within 5 seconds.
+    pub async fn logs(&self, text: &str) {
+        for _ in 0..100 {
+            if self.log().contains(text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the log does not say {text}: {}", self.log());
+    }
+
     /// Connections to the database that the host holds now.
     pub async fn connections(&self) -> u64 {
         let row = self.site.database.api.query_one("select pg_backend_pid()", &[]).await.unwrap();

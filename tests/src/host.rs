@@ -1,5 +1,5 @@
-//! The control plane on each of its hosts, as a process of its own (the native one in this process), over a test
-//! database. `cargo xtask edge build` makes what the Wasm hosts run.
+//! The control plane on each of its hosts, as a process of its own (the native one in this process), over a
+//! test database. `cargo xtask edge build` makes what the Wasm hosts run.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -28,9 +28,11 @@ pub struct Options {
     pub database_url: Option<String>,
     /// For the Worker: through its Hyperdrive binding instead of the secret.
     pub hyperdrive: bool,
-    /// For the Worker: workerd without Miniflare, which does not pass on that a caller has gone. Its JavaScript heap
-    /// is limited, as the platform would; beyond that it ends.
+    /// For the Worker: workerd without Miniflare, which does not pass on that a caller has gone. Its
+    /// JavaScript heap is limited, as the platform would; beyond that it ends.
     pub alone: bool,
+    /// For Spin: variables that differ.
+    pub variables: Vec<(&'static str, &'static str)>,
     /// Longest time a request is held open; 20 s (Spin: 5 s) if absent.
     pub max_wait: Option<Duration>,
 }
@@ -146,9 +148,13 @@ impl HostProcess {
                 command.arg(edge::worker_folder().join("serve.mjs")).arg(&settings);
             }
             Kind::Spin => {
-                let variables = json!({"signing_key": SIGNING_KEY, "tick_token": TICK_TOKEN,
-                    "database_url": self.database_url, "database_host": "127.0.0.1", "database_ca": "",
-                    "public_url": "", "max_wait_ms": wait_ms.to_string(), "poll_ms": "100"});
+                let place = self.database_url.rsplit('@').next().unwrap().split('/').next().unwrap();
+                let mut variables = json!({"signing_key": SIGNING_KEY, "tick_token": TICK_TOKEN,
+                    "database_url": self.database_url, "database_host": place, "database_ca": "",
+                    "public_url": "", "trusted_proxies": "", "max_wait_ms": wait_ms.to_string(), "poll_ms": "100"});
+                for (name, value) in &self.options.variables {
+                    variables[name] = json!(value);
+                }
                 std::fs::write(&settings, variables.to_string()).unwrap();
                 command.arg(edge::spin_runner().join("serve.mjs"));
                 command.arg("--component").arg(edge::spin_component()).arg("--variables").arg(&settings);

@@ -39,8 +39,8 @@ pub async fn resident(requests: usize) -> Vec<u64> {
     samples
 }
 
-/// Of ten requests three ask the version, two the health, two list; two wait for events and one reads their stream, and
-/// go away.
+/// Of ten requests three ask the version, two the health, two list; two wait for events and one reads their
+/// stream, and go away.
 async fn client(edge: Arc<Edge>, left: Arc<AtomicUsize>) {
     while let Ok(before) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
     {
@@ -53,7 +53,7 @@ async fn client(edge: Arc<Edge>, left: Arc<AtomicUsize>) {
                     if kind == 7 { "/v1/events/stream" } else { "/v1/events?after=latest&wait_ms=300" };
                 let waiting = async {
                     let mut answer = edge.get(path).send().await.expect("the host answers");
-                    assert!(answer.status().is_success());
+                    assert!(answer.status().is_success(), "{}", answer.status());
                     while answer.chunk().await.expect("the host answers").is_some() {}
                 };
                 let patience = Duration::from_millis(before as u64 % 40);

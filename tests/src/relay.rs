@@ -1,7 +1,7 @@
 //! A TCP relay that a test may cut or slow down: a network partition, a thin line.
 //!
-//! Its sockets take little in advance: of a slow upload most is still with its sender, as over a long line, so
-//! that it really ends in the middle when the sender gives up.
+//! Its sockets take little in advance: of a slow upload most is still with its sender, as over a long line,
+//! so that it really ends in the middle when the sender gives up.
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -12,7 +12,8 @@ use tokio::{
     sync::watch,
 };
 
-/// Segment size and receive buffer of the listener, bytes: they bound what a sender's kernel takes in advance.
+/// Segment size and receive buffer of the listener, bytes: they bound what a sender's kernel takes in
+/// advance.
 const SEGMENT: u32 = 1_000;
 const BUFFER: usize = 16 * 1024;
 

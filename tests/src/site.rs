@@ -83,7 +83,8 @@ impl TestSite {
             .run(
                 &json!({"kind": "anonymous"}),
                 "executor_session_start",
-                json!({"executor_id": executor, "session_id": session, "resumes": resumes}),
+                json!({"executor_id": executor, "session_id": session, "resumes": resumes,
+                    "nonce": Uuid::now_v7().to_string()}),
             )
             .await
             .unwrap();
@@ -107,26 +108,35 @@ impl TestSite {
     /// A job over `servers`, approved if it mutates; its id.
     pub async fn job(&self, kind: &str, servers: &[String], max_parallel: u32) -> String {
         let mutating = kind != "inventory";
+        let job = self.plan(kind, servers, max_parallel).await;
+        if mutating {
+            self.admin("job_approve", json!({"id": job, "digest": "d"})).await;
+        }
+        job
+    }
+
+    /// A job over `servers` as it is planned; its id. One that does not mutate runs at once.
+    pub async fn plan(&self, kind: &str, servers: &[String], max_parallel: u32) -> String {
+        let machines = self
+            .database
+            .value("select jsonb_object_agg(b.server_id, rackhand.machine_json(b)) from rackhand.bmc b")
+            .await;
         let targets: Vec<_> = servers
             .iter()
             .map(|id| {
                 json!({"server_id": id, "server": "node", "blockers": [], "warnings": [],
-                "estimated_minutes": 1, "steps": [{"step": "read_inventory"}]})
+                "estimated_minutes": 1, "steps": [{"step": "read_inventory"}], "machine": machines[id]})
             })
             .collect();
         let job = self
             .admin(
                 "job_create",
-                json!({"site_id": self.id, "kind": kind, "params": {}, "mutating": mutating,
+                json!({"site_id": self.id, "kind": kind, "params": {}, "mutating": kind != "inventory",
                 "policy": {"max_parallel": max_parallel, "pause_after_failures": 0}, "reason": "a test",
                 "plan": {"digest": "d", "targets": targets, "estimated_minutes": 1}}),
             )
             .await;
-        let id = job["id"].as_str().unwrap().to_owned();
-        if mutating {
-            self.admin("job_approve", json!({"id": id, "digest": "d"})).await;
-        }
-        id
+        job["id"].as_str().unwrap().to_owned()
     }
 
     /// Calls a function as the fleet admin.
@@ -197,12 +207,13 @@ pub async fn person(database: &TestDatabase, name: &str, role: &str, site: Optio
         .query_one(
             "with u as (
                 insert into rackhand.users (email, name, password_hash) values (lower(replace($1, ' ', '.'))
-                    || '@example.test', $1, 'unusable') returning id
+                    || '@example.test', $1, null) returning id
             ), g as (
                 insert into rackhand.user_grant (user_id, role, site_id)
                     select id, $2::text::rackhand.role, $3::text::uuid from u
             ), s as (
-                insert into rackhand.user_session (user_id, expires_at) select id, now() + interval '1 day' from u
+                insert into rackhand.user_session (user_id, family, expires_at)
+                    select id, uuid_send(gen_random_uuid()), now() + interval '1 day' from u
                     returning id
             )
             select u.id::text, s.id::text from u, s",

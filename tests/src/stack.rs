@@ -2,7 +2,8 @@
 //!
 //! The server and the lab live in the test's process, so a test can count, cut and advance. Executors are the
 //! real binary, so a test can kill and stop them as an operating system would. Each reaches the
-//! control plane through a relay of its own that the test may cut; BMCs may get one too, to make an upload slow.
+//! control plane through a relay of its own that the test may cut; BMCs may get one too, to make an upload
+//! slow.
 
 use std::{
     collections::BTreeMap,
@@ -190,7 +191,8 @@ impl TestStack {
         std::fs::write(data.join("executor.toml"), format!("device_time_scale = {:?}\n", self.speed))
             .unwrap();
         let mut file = std::fs::OpenOptions::new().append(true).open(data.join("policy.toml")).unwrap();
-        writeln!(file, "package_listen = \"127.0.0.1:0\"\n{}", self.policy).unwrap();
+        writeln!(file, "package_listen = \"127.0.0.1:0\"\npackage_hosts = [\"127.0.0.1\"]\n{}", self.policy)
+            .unwrap();
         let log = self.directory.path().join(format!("{name}.log"));
         let executor = ExecutorProcess { name: name.to_owned(), data, log, relay, child: None };
         (executor, fingerprint.to_owned())
@@ -206,7 +208,8 @@ impl TestStack {
         ForeignBmc { name: bmc.name.clone(), url, spki_sha256: bmc.spki_sha256.clone(), ipmi }
     }
 
-    /// Seals `password` for the BMCs of some servers of the lab, as version `version` of a credential. Its id.
+    /// Seals `password` for the BMCs of some servers of the lab, as version `version` of a credential. Its
+    /// id.
     pub async fn store_credential(
         &self,
         credential: &str,
@@ -228,16 +231,19 @@ impl TestStack {
         bmcs: &[ForeignBmc],
     ) -> String {
         let site = self.get(&format!("/v1/sites/{}", self.site.id)).await;
-        let mut targets: Vec<_> =
-            bmcs.iter().map(|bmc| json!({"url": bmc.url, "spki_sha256": bmc.pin()})).collect();
-        let ipmi = bmcs.iter().filter_map(|bmc| bmc.ipmi.as_ref());
-        targets.extend(ipmi.map(|address| json!({"url": format!("ipmi://{address}")})));
+        let mut targets = Vec::new();
+        for bmc in bmcs {
+            targets.push(json!({"url": bmc.url, "spki_sha256": bmc.pin()}));
+            let ipmi = bmc.ipmi.as_ref();
+            targets.extend(ipmi.map(|address| json!({"url": format!("ipmi://{address}")})));
+        }
         let sealed = seal(
             site["public_key"].as_str().expect("the first executor made the site key"),
             &json!({"site_id": self.site.id, "name": credential, "version": version, "username": username,
                 "password": password, "targets": targets}),
         );
-        let new = json!({"site_id": self.site.id, "name": credential, "version": version, "sealed": sealed});
+        let new = json!({"site_id": self.site.id, "name": credential, "version": version, "sealed": sealed,
+            "sealed_for": targets});
         let stored = self.call("POST", "/v1/credentials", Some(new)).await;
         assert_eq!(stored.status, 201, "{stored:?}");
         stored.body["id"].as_str().unwrap().to_owned()

@@ -9,7 +9,9 @@ use std::{
 };
 
 use rackhand_ipmi_tests::venv;
-use rcgen::{CertificateParams, DnType, KeyPair, PublicKeyData as _};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData as _,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::stack::ForeignBmc;
@@ -122,12 +124,18 @@ impl Drop for SushyEmulator {
     }
 }
 
-/// Writes a self-signed certificate and its key; the SHA-256 of the public key, hex.
+/// Writes a certificate that a private CA has issued, the CA's behind it, and its key; the SHA-256 of the
+/// public key, hex.
 fn certificate(cert: &Path, key: &Path) -> String {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(DnType::CommonName, "a private CA");
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let pair = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, "a Redfish service");
-    fs::write(cert, params.self_signed(&pair).unwrap().pem()).unwrap();
+    let issued = params.signed_by(&pair, &authority).unwrap();
+    fs::write(cert, format!("{}{}", issued.pem(), authority.pem())).unwrap();
     fs::write(key, pair.serialize_pem()).unwrap();
     hex::encode(Sha256::digest(pair.subject_public_key_info()))
 }

@@ -53,8 +53,9 @@ fn ttl(stack: &StackConfig) -> f64 {
     f64::from(stack.lease_ttl_ms) / 1000.0
 }
 
-/// The other executor has finished, the BMC saw no write without a lease, everything is as if nothing had happened,
-/// and what `first` saw has arrived. `lease_end`: when `first` had lost its lease for certain, on the lab's real clock.
+/// The other executor has finished, the BMC saw no write without a lease, everything is as if nothing had
+/// happened, and what `first` saw has arrived. `lease_end`: when `first` had lost its lease for certain, on
+/// the lab's real clock.
 async fn fenced(stack: &TestStack, job: &str, first: usize, session: &str, lease_end: f64) {
     let ended = stack.ended(job, Duration::from_secs(90)).await;
     let story = stack.story(job).await;
@@ -84,8 +85,8 @@ async fn fenced(stack: &TestStack, job: &str, first: usize, session: &str, lease
         .await;
 }
 
-/// Stopped like a laptop's lid: the process knows nothing of the time that passed. Until the other executor has
-/// the run.
+/// Stopped like a laptop's lid: the process knows nothing of the time that passed. Until the other executor
+/// has the run.
 async fn stopped_beyond_its_lease(stack: &TestStack, job: &str, first: usize) -> f64 {
     stack.executors[first].signal(Signal::STOP);
     let lease_end = stack.lab.real().as_secs_f64() + ttl(&StackConfig::new(vec![]));

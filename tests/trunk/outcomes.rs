@@ -1,4 +1,4 @@
-//! Devices that lie, stall and refuse (rows of FAILURE-MODES.md), over HTTPS and through the whole system.
+//! Devices that lie, stall and refuse, over HTTPS and through the whole system.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! FAILURE-MODES D16: a direct update ends with "a reboot is pending". The plan has no restart, so the run ends
+//! A direct update ends with "a reboot is pending". The plan has no restart, so the run ends
 //! soon and says that the device wants one.
 
 use std::time::Duration;

@@ -49,6 +49,13 @@ async fn a_database_cannot_redirect_a_credential() {
     let pin = "ab".repeat(32);
     sql(&stack, &format!("update rackhand.bmc set spki_sha256 = '{pin}' {}", bmc("other-pin"))).await;
     stack.lab.fault("impostor", Fault::ChangedTlsKey, Times::Always).unwrap();
+    // And the list in the clear says that every credential is sealed for all of them: no plan is in the way.
+    sql(
+        &stack,
+        "update rackhand.credential set sealed_for = (select jsonb_agg(
+             jsonb_build_object('url', b.url, 'spki_sha256', b.spki_sha256)) from rackhand.bmc b)",
+    )
+    .await;
 
     let job = stack.create(inventory(&stack)).await;
     stack.ended(&job, Duration::from_secs(60)).await;

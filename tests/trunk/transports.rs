@@ -1,5 +1,5 @@
-//! Redfish and IPMI to the same BMCs, with real processes: the transport is chosen before the intent, and a password is
-//! presented once, whichever way it goes.
+//! Redfish and IPMI to the same BMCs, with real processes: the transport is chosen before the intent, and a
+//! password is presented once, whichever way it goes.
 
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ async fn power_goes_over_ipmi_while_redfish_is_away() {
     assert_eq!(stack.lab.counters().ipmi.sessions_opened, 1, "one session, kept");
 }
 
-/// Redfish takes the request, cuts its answer and is gone; the host takes a while. IPMI sees it go off and sends nothing.
+/// Redfish takes the request, cuts its answer and is gone; the host takes a while. IPMI sees it go off and
+/// sends nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_the_intent_ipmi_only_looks() {
     let stack = TestStack::start(both("a")).await;
@@ -122,8 +123,8 @@ async fn a_bmc_that_speaks_ipmi_alone_is_operated() {
         assert_eq!(ended["state"], "succeeded", "{}", stack.story(&job).await);
         assert_eq!(sim.file("power"), power);
     }
-    // This one takes the device over, but never shows the flags as valid (OpenIPMI, bmc_chassis.c): what was not read
-    // back is not called done.
+    // This one takes the device over, but never shows the flags as valid (OpenIPMI, bmc_chassis.c): what was
+    // not read back is not called done.
     let job = boot(&stack, "sim", json!({"target": "pxe"})).await;
     assert_eq!(stack.ended(&job, LONG).await["state"], "failed", "{}", stack.story(&job).await);
     assert_eq!(stack.runs(&job).await["sim"]["reason"], "setting-not-reached", "{}", stack.story(&job).await);

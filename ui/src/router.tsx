@@ -12,7 +12,7 @@ import { Shell } from "./components/Shell";
 import { CannotStart, NotFound, PageError } from "./components/errors";
 import { Loading } from "./components/ui";
 import { PAGES } from "./lib/pages";
-import { fleetFilter, jobFilter, jobView, parseSearch, signInTarget, siteOnly, stringifySearch } from "./lib/search";
+import { eventView, fleetFilter, jobFilter, jobView, parseSearch, signInTarget, siteOnly, stringifySearch } from "./lib/search";
 
 const root = createRootRouteWithContext<{ queries: QueryClient }>()({ component: Outlet, notFoundComponent: NotFound });
 
@@ -21,6 +21,12 @@ const signIn = createRoute({
   path: "/sign-in",
   validateSearch: signInTarget,
   component: lazyRouteComponent(PAGES.signIn, "SignIn"),
+});
+
+const choosePassword = createRoute({
+  getParentRoute: () => root,
+  path: "/choose-password",
+  component: lazyRouteComponent(PAGES.choosePassword, "ChoosePassword"),
 });
 
 const signedIn = createRoute({
@@ -54,6 +60,13 @@ const servers = createRoute({
   path: "/servers",
   validateSearch: fleetFilter,
   component: lazyRouteComponent(PAGES.fleet, "Fleet"),
+});
+
+const addServers = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/servers/add",
+  validateSearch: siteOnly,
+  component: lazyRouteComponent(PAGES.addServers, "AddServers"),
 });
 
 const server = createRoute({
@@ -90,7 +103,36 @@ const executors = createRoute({
   component: lazyRouteComponent(PAGES.executors, "Executors"),
 });
 
-const tree = root.addChildren([signIn, signedIn.addChildren([home, servers, server, jobs, newJob, job, executors])]);
+const events = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/events",
+  validateSearch: eventView,
+  component: lazyRouteComponent(PAGES.events, "Events"),
+});
+
+const sites = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/sites",
+  validateSearch: siteOnly,
+  component: lazyRouteComponent(PAGES.sites, "Sites"),
+});
+
+const credentials = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/credentials",
+  validateSearch: siteOnly,
+  component: lazyRouteComponent(PAGES.credentials, "Credentials"),
+});
+
+const people = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/people",
+  validateSearch: siteOnly,
+  component: lazyRouteComponent(PAGES.people, "People"),
+});
+
+const pages = [home, servers, addServers, server, jobs, newJob, job, events, sites, executors, credentials, people];
+const tree = root.addChildren([signIn, choosePassword, signedIn.addChildren(pages)]);
 
 export function newRouter(queries: QueryClient) {
   const router = createRouter({
@@ -107,7 +149,7 @@ export function newRouter(queries: QueryClient) {
   });
   whenSignedOut(() => {
     const { pathname, href } = router.state.location;
-    if (pathname === "/sign-in") return;
+    if (pathname === "/sign-in" || pathname === "/choose-password") return;
     void router.navigate({ to: "/sign-in", search: { to: href } }).then(() => queries.removeQueries({ queryKey: meQuery.queryKey }));
   });
   return router;

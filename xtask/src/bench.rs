@@ -21,7 +21,7 @@ struct Section {
 
 const PEERS: Section = Section {
     heading: "Beside peers",
-    about: "Times on other machines differ, ratios less so. Targets are DESIGN's; a missed one stays in the table \
+    about: "Times on other machines differ, ratios less so. A missed target stays in the table \
             until it is met.",
     program: "rackhand-bench",
     parts: &["queue", "latency", "redfish"],

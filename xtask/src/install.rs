@@ -65,13 +65,19 @@ const FREEIPMI: Need = Need {
     present: || on_path("ipmi-sensors").is_some() || Path::new("/usr/sbin/ipmi-sensors").is_file(),
 };
 
+const PGBOUNCER: Need = Need {
+    package: "pgbouncer",
+    what: "a pooler in front of the database",
+    present: || pgbouncer().is_file(),
+};
+
 /// For `up` without a database of one's own.
 pub const FOR_UP: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM];
 /// For `up` with `DATABASE_URL`.
 pub const FOR_UP_ELSEWHERE: &[Need] = &[SETPRIV, CLIENT, NODE, NPM];
 /// For `test`.
 pub const FOR_TEST: &[Need] =
-    &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, CHROMIUM, PYTHON, IPMI_SIM, IPMITOOL, FREEIPMI];
+    &[SETPRIV, POSTGRES, PGBOUNCER, CLIENT, NODE, NPM, CHROMIUM, PYTHON, IPMI_SIM, IPMITOOL, FREEIPMI];
 /// For `edge`.
 pub const FOR_EDGE: &[Need] = &[SETPRIV, NODE, NPM];
 /// For `bench`.
@@ -80,6 +86,11 @@ pub const FOR_BENCH: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM, PYTHON, I
 /// The program of that name on the search path.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// PgBouncer's program; Debian puts it where only root's search path leads.
+pub fn pgbouncer() -> PathBuf {
+    on_path("pgbouncer").unwrap_or_else(|| PathBuf::from("/usr/sbin/pgbouncer"))
 }
 
 /// Installs what is missing, or says how.

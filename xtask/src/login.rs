@@ -4,12 +4,15 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use crate::{
     error::{Failure, Result},
     paths,
 };
+
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// A connection of one role to one database. No `Debug`: it holds a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,7 +71,9 @@ impl Login {
     /// # Errors
     /// The server's own words.
     pub fn run(&self, folder: &Path, sql: &str) -> Result<()> {
-        let service = folder.join("psql-service");
+        // A file for each: several may run at once in one folder.
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let service = folder.join(format!("psql-service-{}-{number}", std::process::id()));
         let Self { user, password, host, port, database } = self;
         let host = host.trim_matches(['[', ']']);
         let text = format!(

@@ -25,8 +25,25 @@ const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(15);
 const SUPERUSER: &str = "rackhand_super";
 
+/// Which server, and how it is reached.
+#[derive(Clone)]
+pub struct Flavour {
+    /// The folder with `initdb` and `postgres`.
+    pub binaries: PathBuf,
+    /// With it, nobody gets in without TLS.
+    pub tls: Option<Tls>,
+}
+
+/// PEM texts.
+#[derive(Clone)]
+pub struct Tls {
+    pub certificate: String,
+    pub key: String,
+}
+
 /// A running cluster. Dropping it stops the server; the data stays where it is.
 pub struct Postgres {
+    flavour: Flavour,
     server: Child,
     port: u16,
     password: String,
@@ -68,6 +85,15 @@ impl Postgres {
         let binaries = installed().ok_or_else(|| {
             Failure::Missing("no Postgres server found; install it: apt-get install postgresql".to_owned())
         })?;
+        Self::create_as(&Flavour { binaries, tls: None }, folder, log)
+    }
+
+    /// The same with another server.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_as(flavour: &Flavour, folder: &Path, log: &Path) -> Result<Self> {
+        let binaries = &flavour.binaries;
         let user = RunAs::choose()?;
         let folder = user.usable(folder)?;
         let data = folder.join("data");
@@ -91,11 +117,19 @@ impl Postgres {
                 String::from_utf8_lossy(&made.stderr).trim()
             )));
         }
+        if let Some(tls) = &flavour.tls {
+            paths::write_secret(&data.join("server.crt"), &tls.certificate)?;
+            paths::write_secret(&data.join("server.key"), &tls.key)?;
+            let access = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+            paths::write_secret(&data.join("pg_hba.conf"), access)?;
+            user.own(&data)?;
+        }
         // Somebody may take the port between our look and the server's start: then another one is tried.
         for _ in 0..4 {
             let port = free_port()?;
-            if let Some(server) = start(&user, &binaries, &data, &folder, log, port)? {
-                return Ok(Self { server, port, password, folder, log: log.to_owned() });
+            if let Some(server) = start(&user, flavour, &data, &folder, log, port)? {
+                let flavour = flavour.clone();
+                return Ok(Self { flavour, server, port, password, folder, log: log.to_owned() });
             }
         }
         Err(Failure::Other(format!("Postgres does not start; its log: {}", log.display())))
@@ -119,10 +153,8 @@ impl Postgres {
     /// # Errors
     /// It does not come up, or its port was taken meanwhile.
     pub fn start_again(&mut self) -> Result<()> {
-        let binaries =
-            installed().ok_or_else(|| Failure::Missing("the Postgres server has gone".to_owned()))?;
         let data = self.folder.join("data");
-        self.server = start(&RunAs::choose()?, &binaries, &data, &self.folder, &self.log, self.port)?
+        self.server = start(&RunAs::choose()?, &self.flavour, &data, &self.folder, &self.log, self.port)?
             .ok_or_else(|| Failure::Other(format!("port {} was taken", self.port)))?;
         Ok(())
     }
@@ -159,15 +191,21 @@ impl Drop for Postgres {
 
 fn start(
     user: &RunAs,
-    binaries: &Path,
+    flavour: &Flavour,
     data: &Path,
     folder: &Path,
     log: &Path,
     port: u16,
 ) -> Result<Option<Child>> {
     let log_file = fs::File::create(log).map_err(|source| Failure::at("write", log, source))?;
-    let mut server = user
-        .command(&binaries.join("postgres"))
+    let mut command = user.command(&flavour.binaries.join("postgres"));
+    if flavour.tls.is_some() {
+        command.args(["-c", "ssl=on"]);
+    }
+    // Not every server comes with it; that of the clients' package speaks to any.
+    let is_ready = Some(flavour.binaries.join("pg_isready")).filter(|path| path.exists());
+    let is_ready = is_ready.unwrap_or_else(|| PathBuf::from("pg_isready"));
+    let mut server = command
         .arg("-D")
         .arg(data)
         .args(["-p", &port.to_string()])
@@ -186,7 +224,7 @@ fn start(
         if ended_within(&mut server, Duration::from_millis(50)) {
             return Ok(None);
         }
-        let ready = Command::new(binaries.join("pg_isready"))
+        let ready = Command::new(&is_ready)
             .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
             .status()
             .map_err(|source| Failure::io("cannot run pg_isready", source))?;
@@ -220,14 +258,16 @@ fn ended_within(child: &mut Child, time: Duration) -> bool {
     }
 }
 
-/// Who runs the server.
-enum RunAs {
+/// Who runs the server, and what else refuses to be root.
+pub enum RunAs {
     Myself,
     User(&'static str),
 }
 
 impl RunAs {
-    fn choose() -> Result<Self> {
+    /// # Errors
+    /// We are root, and there is no user to step down to.
+    pub fn choose() -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self::Myself);
         }
@@ -242,7 +282,7 @@ impl RunAs {
     }
 
     /// `program` as this user, ended by the death of the thread that starts it.
-    fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         if let Self::User(name) = self {
             command.args(["--reuid", name, "--regid", group(name), "--clear-groups"]);
@@ -278,7 +318,11 @@ impl RunAs {
         Ok(elsewhere)
     }
 
-    fn own(&self, folder: &Path) -> Result<()> {
+    /// Gives this user a folder and all in it.
+    ///
+    /// # Errors
+    /// chown failed.
+    pub fn own(&self, folder: &Path) -> Result<()> {
         let Self::User(name) = self else { return Ok(()) };
         let owned = Command::new("chown")
             .args(["-R", &format!("{name}:{}", group(name))])

@@ -27,7 +27,7 @@ pub struct Console {
 }
 
 const HELP: &str = "~. end   ~B break   ~~ one ~   (at the start of a line)";
-/// The console is closed when stdin has ended and the host says nothing for so long.
+/// The console is closed when stdin has ended and the host is silent for this time.
 const SILENCE: Duration = Duration::from_secs(2);
 /// Longest time for the last characters and for giving the console back.
 const CLOSE: Duration = Duration::from_secs(12);
@@ -44,7 +44,7 @@ async fn attach(bmc: &Bmc) -> Result<()> {
         () = interrupted() => return Err(Failure::Interrupted),
     };
     if stream.activated().recovered {
-        say(bmc.says("a console that an earlier command of yours left behind was ended"));
+        say(bmc.says("closed a console that an earlier command of yours had left open"));
     }
     keep(bmc, memory.as_mut(), stream.activated().own);
     let control = stream.control();
@@ -69,8 +69,9 @@ async fn attach(bmc: &Bmc) -> Result<()> {
     if given_back {
         keep(bmc, memory.as_mut(), None);
     } else {
-        say(bmc
-            .says("the console could not be given back: the next `console` ends it, or the BMC in a while"));
+        say(bmc.says(
+            "the console could not be closed: your next `console` closes it, or the BMC after a while",
+        ));
     }
     match result.map_err(|error| lost(bmc, &error))? {
         Ended::ByUs => {
@@ -179,7 +180,7 @@ impl Session {
         Ok(false)
     }
 
-    /// In raw mode a line has to go back to the left by itself.
+    /// In raw mode nothing returns the cursor to the left.
     fn notice(&self, text: &str) {
         if self.raw {
             eprint_raw(&format!("\r\n[{text}]\r\n"));
@@ -243,7 +244,7 @@ fn refused(bmc: &Bmc, error: SolError) -> Failure {
     match error {
         SolError::Bmc(error) => bmc.failed(&error),
         SolError::InUse(_) => Failure::Conflict(bmc.says(format!(
-            "{error}; it was left alone. Ask its owner, or end it with `raw 06 49 01 01 00 00 00 00` if nobody needs it"
+            "{error}; it was left alone. Ask its owner, or end it with `raw 06 49 01 01 00 00 00 00` if no one needs it"
         ))),
         error => Failure::Other(bmc.says(format!("{error}; nothing was done"))),
     }
@@ -253,7 +254,7 @@ fn lost(bmc: &Bmc, error: &std::io::Error) -> Failure {
     match SolEnd::of(error) {
         Some(SolEnd::TakenOver { .. }) => Failure::Conflict(bmc.says(error)),
         Some(SolEnd::Deactivated) => {
-            Failure::Other(bmc.says(format!("{error}: somebody closed it, or the BMC restarts")))
+            Failure::Other(bmc.says(format!("{error}: someone closed it, or the BMC is restarting")))
         }
         Some(_) => Failure::Other(bmc.says(error)),
         None => Failure::Other(format!("this terminal: {error}")),

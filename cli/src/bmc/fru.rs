@@ -28,7 +28,7 @@ pub struct Fru {
 struct Device {
     id: u8,
     name: String,
-    /// In the order of the inventory; empty fields are left out.
+    /// In the order of the inventory; empty fields are omitted.
     fields: Vec<Field>,
     problems: Vec<String>,
 }
@@ -144,13 +144,19 @@ const USERS: [Column<UserRow>; 5] = [
 ];
 
 pub async fn users(args: Users, out: Output) -> Result<()> {
-    let users = args
+    let found = args
         .access
         .session(async |bmc: &Bmc| {
-            user::list(&bmc.client, THIS_CHANNEL).await.map_err(|error| bmc.failed(&error))
+            let found = user::list(&bmc.client, THIS_CHANNEL).await.map_err(|error| bmc.failed(&error))?;
+            if !found.untold.is_empty() {
+                let slots: Vec<String> = found.untold.iter().map(u8::to_string).collect();
+                say(bmc.says(format!("the BMC tells nothing of the slots {}", slots.join(", "))));
+            }
+            Ok(found)
         })
         .await?;
-    let rows: Vec<UserRow> = users
+    let rows: Vec<UserRow> = found
+        .users
         .into_iter()
         // Free slots.
         .filter(|user| !user.name.is_empty() || user.access.privilege.is_some())

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use rackhand_ipmi::{
     Client, Error, Sockets, Target,
     session::{Config, Key, Lookup, Privilege, SuitePolicy, Timing},
+    wire::suite::Suite,
 };
 use tokio::{
     net::lookup_host,
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Failure, Result},
-    secret::{self, PasswordSource},
+    secret::PasswordSource,
 };
 
 /// The port of IPMI over LAN (section 13.1.2).
@@ -210,7 +211,7 @@ pub async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Resu
     }
 }
 
-/// Ends with the first signal that asks this process to end.
+/// Ends with the first signal to end this process.
 pub async fn interrupted() {
     let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
     let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = signals.map(signal) else {
@@ -224,27 +225,26 @@ pub async fn interrupted() {
     }
 }
 
-/// A step that harms what runs on the host: asks on the terminal, or insists on `--yes`.
-pub fn confirm(yes: bool, question: &str) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    match secret::ask(&format!("{question} Type `yes`:"))?.as_deref() {
-        Some("yes") => Ok(()),
-        Some(_) => Err(Failure::Usage("not confirmed; nothing was done".to_owned())),
-        None => Err(Failure::Usage("no terminal to ask on; give --yes to do it".to_owned())),
-    }
-}
-
 /// What happened, to which BMC, what is done already and what to do next.
 pub fn failure(name: &str, error: &Error) -> Failure {
     let next = match error {
         Error::Credentials { .. } => "one attempt was made; another one counts towards a lockout",
         Error::Privilege { .. } => "nothing was done; the account may be allowed less: see --privilege",
-        Error::BmcKey | Error::SuiteRefused { .. } | Error::Downgraded { .. } | Error::NoRmcpPlus => {
-            "no session was opened, nothing was done; see `rackhand bmc inspect`"
+        Error::SuiteRefused { suite: Suite::S17, .. } | Error::Downgraded { asked: Suite::S17, .. } => {
+            "no session was opened, nothing was done; without --strict the BMC may be spoken to in suite 3"
         }
-        Error::NoFreeSession => "nothing was done; sessions nobody uses end after about a minute",
+        Error::SuiteRefused { .. } | Error::Downgraded { .. } => {
+            "no session was opened, nothing was done; suites 17 and 3 are supported: allow one of them on the BMC"
+        }
+        Error::BmcKey => {
+            "no session was opened, nothing was done; a BMC with a key of its own (K_g) is not supported: clear it there"
+        }
+        Error::NoRmcpPlus => {
+            "no session was opened, nothing was done; allow IPMI 2.0 on the BMC, or use its https:// address"
+        }
+        Error::NoProof => "no session was opened, nothing was done; the BMC needs newer firmware",
+        Error::SessionRefused { .. } => "no session was opened, nothing was done; try again",
+        Error::NoFreeSession => "nothing was done; unused sessions end after about a minute",
         Error::ClosedByBmc => "read the state before you repeat anything",
         Error::NoAnswer { to: "command", .. } => {
             "it may have been carried out: read the state before you repeat it"

@@ -70,7 +70,7 @@ impl Memory {
         self.lost
     }
 
-    /// Remembers who has the console now; `None` for nobody of us.
+    /// Remembers who has the console now; `None` for none of us.
     pub fn keep(&mut self, own: Option<OwnSession>) -> io::Result<()> {
         let text = match own {
             Some(OwnSession { session_id, user, console }) => {

@@ -10,16 +10,18 @@ use rackhand_ipmi::{
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::ipmi::{Access, Bmc, confirm};
+use super::ipmi::{Access, Bmc};
 use crate::{
     error::{Failure, Result},
     output::{Output, word},
+    secret::confirm,
 };
 
 #[derive(Debug, Args)]
 pub struct Power {
     #[command(flatten)]
     access: Access,
+    /// What to do.
     #[arg(value_enum, default_value_t = Action::Status)]
     action: Action,
     /// Do not ask before the host is stopped.

@@ -2,9 +2,10 @@
 
 use rackhand_redfish::{
     Capabilities, Class, Client, Error, FirmwareInventory, FirmwareRow, Health, HealthReport, Identity,
-    System, Unreadable, UpdateSemantics, update_semantics,
+    Message, System, Unreadable, UpdateSemantics, update_semantics,
 };
 use serde::Serialize;
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use super::{chain, survey::Ipmi};
 use crate::output::{Output, dash, printable, word};
@@ -49,6 +50,8 @@ pub struct Part {
     pub path: String,
     pub name: String,
     pub health: String,
+    /// Why, in the device's words.
+    pub why: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,6 +63,8 @@ pub struct Firmware {
     pub software_id: Option<String>,
     pub updateable: Option<bool>,
     pub row: String,
+    /// The state in which the BMC says that this version does not run.
+    pub inactive: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,22 +73,26 @@ pub struct Missing {
     pub why: String,
 }
 
-/// Reads everything that can be read. Only a service that gives nothing at all, or refuses the password, is an error.
-pub async fn read(client: &Client) -> Result<Report, Error> {
+/// Reads everything that can be read until `end`; the report names what was not. Only a service that gives nothing
+/// at all, or refuses the password, is an error. None: not even the service's identity was read in time.
+pub async fn read(client: &Client, end: Instant) -> Result<Option<Report>, Error> {
     let mut report = Report::default();
-    let identity = client.identity().await?;
+    let Ok(identity) = timeout_at(end, client.identity()).await else { return Ok(None) };
+    let identity = identity?;
     report.identify(&identity);
-    let capabilities = report.keep("capabilities", client.capabilities().await)?;
+    let capabilities = report.keep("capabilities", timeout_at(end, client.capabilities()).await)?;
     if let Some(capabilities) = &capabilities {
         report.declare(&identity, capabilities);
     }
-    if let Some(system) = report.keep("system", client.system().await)? {
+    if let Some(system) = report.keep("system", timeout_at(end, client.system()).await)? {
         report.power(&system);
     }
-    if let Some(health) = report.keep("health", client.health().await)? {
+    if let Some(health) = report.keep("health", timeout_at(end, client.health()).await)? {
         report.health(health);
     }
-    if let Some(firmware) = report.keep("firmware inventory", client.firmware_inventory().await)? {
+    if let Some(firmware) =
+        report.keep("firmware inventory", timeout_at(end, client.firmware_inventory()).await)?
+    {
         report.list(firmware);
     }
     let mut seen: Vec<(String, String)> = Vec::new();
@@ -93,12 +102,16 @@ pub async fn read(client: &Client) -> Result<Report, Error> {
         seen.push(key);
         fresh
     });
-    Ok(report)
+    Ok(Some(report))
 }
 
 impl Report {
-    /// A part that cannot be read is noted; a refused password ends it all.
-    fn keep<T>(&mut self, what: &str, read: Result<T, Error>) -> Result<Option<T>, Error> {
+    /// A part that cannot be read, or not in time, is noted; a refused password ends it all.
+    fn keep<T>(&mut self, what: &str, read: Result<Result<T, Error>, Elapsed>) -> Result<Option<T>, Error> {
+        let Ok(read) = read else {
+            self.unreadable.push(Missing { what: what.to_owned(), why: "not read in time".to_owned() });
+            return Ok(None);
+        };
         match read {
             Ok(value) => Ok(Some(value)),
             Err(error) if matches!(error.class(), Class::AuthWithheld { .. } | Class::Untrusted) => {
@@ -163,12 +176,18 @@ impl Report {
         self.note(&health.unreadable);
         let ailing = health.parts.into_iter().filter(|part| part.health >= Health::Warning);
         self.ailing = ailing
-            .map(|part| Part { path: part.path, name: part.name, health: word(&part.health) })
+            .map(|part| Part {
+                why: part.conditions.iter().map(reason).collect(),
+                path: part.path,
+                name: part.name,
+                health: word(&part.health),
+            })
             .collect();
     }
 
     fn list(&mut self, inventory: FirmwareInventory) {
         self.firmware_complete = inventory.complete;
+        self.bmc_version = self.bmc_version.take().or(inventory.bmc_version);
         self.note(&inventory.unreadable);
         // Dell lists what runs twice, as Installed and as Current.
         let rows = inventory.components.into_iter().filter(|row| row.row != FirmwareRow::Current);
@@ -180,6 +199,7 @@ impl Report {
                 software_id: row.software_id,
                 updateable: row.updateable,
                 row: word(&row.row),
+                inactive: row.inactive,
             })
             .collect();
         self.firmware
@@ -192,7 +212,7 @@ impl Report {
         let semantics = |semantics: &String| match semantics {
             staged if *staged == word(&UpdateSemantics::Staged) => "staged until a reboot".to_owned(),
             itself if *itself == word(&UpdateSemantics::RebootsByItself) => {
-                "the BMC restarts the host by itself".to_owned()
+                "the BMC restarts the host automatically".to_owned()
             }
             _ => "unknown; expect a restart of the host".to_owned(),
         };
@@ -218,8 +238,11 @@ impl Report {
             rows.iter().map(|(name, value)| format!("{name:13} {}\n", printable(value))).collect();
         for part in &self.ailing {
             let line = format!("{:13} {} ({})", part.health, part.name, part.path);
-            text.push_str(&printable(&line));
-            text.push('\n');
+            let why = part.why.iter().map(|why| format!("{:13} {why}", ""));
+            for line in std::iter::once(line).chain(why) {
+                text.push_str(&printable(&line));
+                text.push('\n');
+            }
         }
         if !self.firmware.is_empty() {
             let rows: Vec<Vec<String>> = self
@@ -229,7 +252,7 @@ impl Report {
                     let updateable = row.updateable.map_or("-", |yes| if yes { "yes" } else { "no" });
                     vec![
                         row.component.clone(),
-                        dash(row.version.as_deref()),
+                        crate::servers::version(row.version.as_deref(), row.inactive),
                         row.row.clone(),
                         updateable.to_owned(),
                         row.name.clone(),
@@ -247,7 +270,7 @@ impl Report {
             text.push_str(&ipmi.render());
         }
         if self.unreadable.is_empty() {
-            text.push_str("\neverything asked for could be read\n");
+            text.push_str("\neverything requested could be read\n");
         } else {
             text.push_str("\ncould not be read:\n");
             for missing in &self.unreadable {
@@ -256,6 +279,14 @@ impl Report {
             }
         }
         text
+    }
+}
+
+/// The text of a message, or its id where it has no text.
+fn reason(message: &Message) -> String {
+    match (message.text.as_str(), &message.id) {
+        ("", Some(id)) => id.clone(),
+        (text, _) => text.to_owned(),
     }
 }
 
@@ -279,6 +310,7 @@ mod tests {
                 software_id: None,
                 updateable: None,
                 row: "plain".into(),
+                inactive: Some("Updating"),
             }],
             unreadable: vec![Missing { what: "health".into(), why: "status 500".into() }],
             ..Report::default()

@@ -3,26 +3,32 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rackhand_ipmi::commands::{
-    sdr::SdrCache,
-    sel::{self, Content, Entry, Follower, Text},
+use rackhand_ipmi::{
+    Error,
+    commands::{
+        Moment,
+        sdr::SdrCache,
+        sel::{self, Content, Entry, Follower, Text},
+    },
 };
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{
-    ipmi::{Access, Bmc, confirm},
+    ipmi::{Access, Bmc},
     sensors::records,
 };
 use crate::{
     error::{Failure, Result},
     output::{Column, Format, Output, printable, say, write_stdout},
+    secret::confirm,
 };
 
 #[derive(Debug, Args)]
 pub struct Sel {
     #[command(flatten)]
     access: Access,
+    /// What to do.
     #[arg(value_enum, default_value_t = Action::List)]
     action: Action,
     /// Do not ask before the log is cleared.
@@ -43,7 +49,8 @@ enum Action {
 #[derive(Debug, Serialize)]
 struct Row {
     id: u16,
-    /// In whatever time zone the BMC's clock was set to; none for an entry without a time.
+    /// In whatever time zone the BMC's clock was set to, `+h:mm:ss` after its start if it was not set; none for an
+    /// entry without a time.
     time: Option<String>,
     text: String,
     raw: String,
@@ -66,8 +73,11 @@ pub async fn run(args: Sel, out: Output) -> Result<()> {
                 .access
                 .session(async |bmc: &Bmc| {
                     let cache = names(bmc).await;
-                    let entries = sel::read(&bmc.client).await.map_err(|error| bmc.failed(&error))?;
-                    Ok(entries.iter().map(|entry| row(entry, cache.as_ref())).collect::<Vec<_>>())
+                    let log = sel::read(&bmc.client).await.map_err(|error| bmc.failed(&error))?;
+                    if let Some(error) = &log.cut_short {
+                        say(incomplete(bmc, error));
+                    }
+                    Ok(log.entries.iter().map(|entry| row(entry, cache.as_ref())).collect::<Vec<_>>())
                 })
                 .await?;
             out.list(&rows, &COLUMNS, |row| format!("{:04x}", row.id))
@@ -98,6 +108,7 @@ async fn names(bmc: &Bmc) -> Option<SdrCache> {
 async fn follow(bmc: &Bmc, out: Output) -> Result<()> {
     let cache = names(bmc).await;
     let mut follower = Follower::default();
+    let mut told = None;
     loop {
         let mut found = Vec::new();
         let polled = follower.poll(&bmc.client, &mut found).await;
@@ -111,9 +122,23 @@ async fn follow(bmc: &Bmc, out: Output) -> Result<()> {
             };
             write_stdout(&format!("{line}\n"))?;
         }
-        polled.map_err(|error| bmc.failed(&error))?;
+        match polled {
+            // The log can be read as far as it goes, and may be whole the next time.
+            Err(error) if error.is_about_one_answer() => {
+                let text = incomplete(bmc, &error);
+                if told.as_ref() != Some(&text) {
+                    say(&text);
+                    told = Some(text);
+                }
+            }
+            polled => polled.map_err(|error| bmc.failed(&error))?,
+        }
         sleep(POLL).await;
     }
+}
+
+fn incomplete(bmc: &Bmc, error: &Error) -> String {
+    bmc.says(format!("the log is not complete: {error}"))
 }
 
 fn line(row: &Row) -> String {
@@ -122,7 +147,9 @@ fn line(row: &Row) -> String {
 
 fn row(entry: &Entry, cache: Option<&SdrCache>) -> Row {
     let time = match entry.content() {
-        Content::Event { time, .. } | Content::OemTimed { time, .. } => Some(time.to_string()),
+        Content::Event { time, .. } | Content::OemTimed { time, .. } => {
+            (time.moment() != Moment::Unspecified).then(|| time.to_string())
+        }
         Content::Oem { .. } | Content::Other { .. } => None,
     };
     Row { id: entry.id(), time, text: Text { entry, cache }.to_string(), raw: hex::encode(entry.raw) }

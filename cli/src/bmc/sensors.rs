@@ -65,14 +65,14 @@ async fn read(bmc: &Bmc) -> Result<Vec<Row>> {
     Ok(sweep(&bmc.client, &cache).await.iter().map(row).collect())
 }
 
-/// The sensor records; what could not be read of them is told.
+/// The sensor records; what could not be read of them is said.
 pub async fn records(bmc: &Bmc) -> Result<SdrCache> {
     let cache = SdrCache::read(&bmc.client, "").await.map_err(|error| bmc.failed(&error))?;
     if let Some(error) = cache.cut_short() {
         say(bmc.says(format!("the sensor records are not complete: {error}")));
     }
     for (record, malformed) in cache.bad_records() {
-        say(bmc.says(format!("record {:#06x} is left out: {malformed}", record.id)));
+        say(bmc.says(format!("record {:#06x} is skipped: {malformed}", record.id)));
     }
     Ok(cache)
 }

@@ -93,8 +93,8 @@ async fn read(bmc: &Bmc, ipmi: &mut Ipmi) {
         Err(error) => ipmi.unreadable.push(format!("power: {error}")),
     }
     match user::list(&bmc.client, THIS_CHANNEL).await {
-        Ok(users) => {
-            let null = users.iter().find(|user| {
+        Ok(found) => {
+            let null = found.users.iter().find(|user| {
                 user.name.is_empty()
                     && user.access.enabled == Some(true)
                     && user.access.ipmi_messaging
@@ -154,7 +154,7 @@ impl Ipmi {
     pub fn render(&self) -> String {
         let mut rows = vec![("IPMI", self.url.clone())];
         let suites = |ids: &Vec<u8>| ids.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
-        rows.push(("suites", self.suites.as_ref().map_or_else(|| "not told".to_owned(), suites)));
+        rows.push(("suites", self.suites.as_ref().map_or_else(|| "not reported".to_owned(), suites)));
         rows.extend(self.suite.map(|id| ("session", format!("cipher suite {id}"))));
         rows.extend(self.firmware.clone().map(|version| ("BMC firmware", version)));
         rows.extend(self.manufacturer.map(|number| ("manufacturer", format!("IANA {number}"))));

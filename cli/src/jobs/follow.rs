@@ -17,7 +17,7 @@ use crate::{
     client::{Away, Client},
     error::{Failure, Result},
     events,
-    output::{Output, word},
+    output::{Output, interrupts, word},
 };
 
 /// Least time between two readings of the job.
@@ -26,16 +26,25 @@ const PAUSE: Duration = Duration::from_millis(300);
 const WAIT_MS: &str = "10000";
 
 pub async fn to_end(client: &Client, id: JobId, limit: Option<Duration>, out: Output) -> Result<()> {
+    let mut interrupts = interrupts()?;
     let mut progress = Progress::new(out);
-    let (job, runs) = match limit {
-        None => watch(client, id, &mut progress).await?,
-        Some(limit) => {
-            timeout_at(Instant::now() + limit, watch(client, id, &mut progress)).await.map_err(|_| {
-                Failure::TimedOut(format!("job {id} has not ended within {} s; it goes on", limit.as_secs()))
-            })??
+    let watched = async {
+        match limit {
+            None => watch(client, id, &mut progress).await,
+            Some(limit) => {
+                timeout_at(Instant::now() + limit, watch(client, id, &mut progress)).await.map_err(|_| {
+                    let within = limit.as_secs();
+                    Failure::TimedOut(format!("job {id} has not ended within {within} s; it goes on"))
+                })?
+            }
         }
     };
+    let ended = tokio::select! {
+        ended = watched => ended,
+        _ = interrupts.recv() => Err(Failure::Left(format!("job {id} goes on"))),
+    };
     progress.finish();
+    let (job, runs) = ended?;
     out.one(&job, &job.id.to_string(), || show::job(&job, &runs, out))?;
     verdict(&job, &runs)
 }

@@ -17,8 +17,9 @@ use rackhand_schema::{
 };
 
 use crate::{
+    args::{digest, reason},
     client::Client,
-    error::{EXIT_CODES, Failure, Result},
+    error::{EXIT_CODES, Failure, Result, help},
     output::{Column, Output, moment, say, word},
     resolve, secret,
 };
@@ -26,52 +27,59 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Jobs, the latest first.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs list --state running"))]
     List {
+        /// Only jobs of this site.
         #[arg(long)]
         site: Option<String>,
-        /// `planned`, `running`, `paused`, `succeeded`, `failed`, `cancelled`
-        #[arg(long)]
+        /// Only jobs in this state.
+        #[arg(long, value_parser = STATES)]
         state: Option<String>,
-        /// At most so many.
+        /// Maximum number of jobs.
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
     },
     /// A job with its plan and its runs.
-    #[command(after_help = EXIT_CODES)]
-    Show { job: String },
+    #[command(after_help = help!("jobs show 01a2225e"))]
+    Show {
+        /// Its id or the beginning of it; `rackhand jobs list` shows it.
+        job: String,
+    },
     /// Let the server compute what would be done; nothing that changes a machine starts.
     #[command(subcommand, after_help = EXIT_CODES)]
     Plan(Box<plan::Kind>),
     /// Approve a plan; its runs start.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs apply 01a2225e --wait"))]
     Apply(Apply),
     /// Follow a job to its end; the exit code tells how it ended.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs watch 01a2225e --timeout 600"))]
     Watch {
+        /// Its id or the beginning of it; `rackhand jobs list` shows it.
         job: String,
         #[command(flatten)]
         limit: Limit,
     },
     /// End a job at the next safe point of each run.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs cancel 01a2225e --reason \"wrong window\""))]
     Cancel(Because),
     /// Start no further run.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs pause 01a2225e --reason \"a rack is dark\""))]
     Pause(Because),
-    /// Go on with a paused job.
-    #[command(after_help = EXIT_CODES)]
+    /// Go on with a paused job. The failures so far count as seen: the job pauses itself again after as many new ones as
+    /// its plan says.
+    #[command(after_help = help!("jobs resume 01a2225e --reason \"power is back\""))]
     Resume(Because),
     /// Plan a new job for the targets that did not succeed.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs retry 01a2225e --reason \"cables fixed\""))]
     Retry(Because),
 }
 
 #[derive(Debug, Args)]
 pub struct Apply {
+    /// Its id or the beginning of it; `rackhand jobs list` shows it.
     job: String,
-    /// Digest of the plan that was read; asked for on a terminal, needed elsewhere.
-    #[arg(long, value_name = "HEX")]
+    /// Digest of the plan that was read; a terminal prompts for it, elsewhere it is required.
+    #[arg(long, value_name = "HEX", value_parser = digest)]
     digest: Option<String>,
     /// Follow the job to its end.
     #[arg(long)]
@@ -82,16 +90,20 @@ pub struct Apply {
 
 #[derive(Debug, Args)]
 pub struct Because {
+    /// Its id or the beginning of it; `rackhand jobs list` shows it.
     job: String,
-    /// Why; kept in the audit.
-    #[arg(long)]
+    /// Why, at least 3 characters; kept in the audit.
+    #[arg(long, value_parser = reason)]
     reason: String,
 }
+
+/// The words of the API for [`JobState`].
+const STATES: [&str; 6] = ["planned", "running", "paused", "succeeded", "failed", "cancelled"];
 
 /// How long to wait.
 #[derive(Debug, Args)]
 pub struct Limit {
-    /// Give up waiting after so many seconds; the job itself goes on.
+    /// Stop waiting after this many seconds; the job itself continues.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
 }
@@ -122,17 +134,20 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             query.extend(site.map(|site| ("site", site.to_string())));
             query.extend(state.map(|state| ("state", state)));
             let jobs: Vec<Job> = client.all(&["v1", "jobs"], &query, Some(limit)).await?;
-            out.list(&jobs, &COLUMNS, |job| job.id.to_string())
+            match query.is_empty() {
+                true => out.list(&jobs, &COLUMNS, |job| job.id.to_string()),
+                false => out.list_matching("job", &jobs, &COLUMNS, |job| job.id.to_string()),
+            }
         }
         Verb::Show { job } => {
-            let job = get(client, resolve::job(&job)?).await?;
+            let job = get(client, resolve::job(client, &job).await?).await?;
             let runs = runs(client, job.id).await?;
             out.one(&job, &job.id.to_string(), || show::job(&job, &runs, out))
         }
         Verb::Plan(kind) => plan::run(*kind, client, out).await,
         Verb::Apply(args) => apply(args, client, out).await,
         Verb::Watch { job, limit } => {
-            follow::to_end(client, resolve::job(&job)?, limit.duration(), out).await
+            follow::to_end(client, resolve::job(client, &job).await?, limit.duration(), out).await
         }
         Verb::Cancel(because) => act(client, because, "cancel", out).await,
         Verb::Pause(because) => act(client, because, "pause", out).await,
@@ -142,7 +157,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
 }
 
 async fn apply(args: Apply, client: &Client, out: Output) -> Result<()> {
-    let id = resolve::job(&args.job)?;
+    let id = resolve::job(client, &args.job).await?;
     let digest = match args.digest {
         Some(digest) => digest,
         None => confirm(&get(client, id).await?, out)?,
@@ -173,7 +188,7 @@ fn confirm(job: &Job, out: Output) -> Result<String> {
 }
 
 async fn act(client: &Client, because: Because, verb: &str, out: Output) -> Result<()> {
-    let id = resolve::job(&because.job)?;
+    let id = resolve::job(client, &because.job).await?;
     let call = client.post(&["v1", "jobs", &id.to_string(), verb]).idempotent();
     let job: Job = call.body(&Reason { reason: because.reason })?.send().await?;
     out.one(&job, &job.id.to_string(), || {
@@ -191,4 +206,16 @@ async fn get(client: &Client, id: JobId) -> Result<Job> {
 
 async fn runs(client: &Client, id: JobId) -> Result<Vec<Run>> {
     client.all(&["v1", "jobs", &id.to_string(), "runs"], &[], None).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_the_words_of_the_api() {
+        for state in STATES {
+            assert_eq!(word(&serde_json::from_value::<JobState>(state.into()).unwrap()), state);
+        }
+    }
 }

@@ -1,8 +1,12 @@
 //! `rackhand jobs plan …`: creates a job and prints what the server says it would do.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsStr, fs, path::PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand, ValueEnum,
+    builder::{EnumValueParser, PossibleValue, TypedValueParser},
+    error::ErrorKind,
+};
 use rackhand_schema::{
     id::{ServerId, SiteId},
     job::{
@@ -15,17 +19,18 @@ use serde_json::Value;
 
 use super::{Limit, follow, show};
 use crate::{
+    args::reason,
     client::Client,
-    error::{EXIT_CODES, Failure, Result},
+    error::{Failure, Result, help},
     output::{Format, Output, say},
     resolve,
-    servers::Filter,
+    servers::{self, Filter},
 };
 
 #[derive(Debug, Subcommand)]
 pub enum Kind {
     /// Read identity, power, health and firmware; starts at once, since it changes nothing.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs plan inventory --all --reason \"first look\" --wait"))]
     Inventory {
         #[command(flatten)]
         common: Common,
@@ -36,15 +41,16 @@ pub enum Kind {
         limit: Limit,
     },
     /// Change the power state of hosts.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs plan power --action graceful-shutdown --servers bmc-01,bmc-02 --reason \"rack 7 moves\""))]
     Power {
-        #[arg(long, value_enum)]
+        /// What to do.
+        #[arg(long, value_parser = ActionParser)]
         action: Action,
         #[command(flatten)]
         common: Common,
     },
     /// Set what hosts boot from, without restarting them.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs plan boot-override --target pxe --tag rack:7 --reason \"reinstall\""))]
     BootOverride {
         /// `none` clears an override that stands.
         #[arg(long, value_enum)]
@@ -59,7 +65,7 @@ pub enum Kind {
         common: Common,
     },
     /// Install a firmware package.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = help!("jobs plan firmware --package bios.json --model \"PowerEdge R750\" --reason \"quarterly BIOS\""))]
     Firmware {
         /// JSON of the package: name, file_name, url, sha256, size, software_id, version; or an object of such
         /// packages by model (`PowerEdge R750`) or BMC generation (`idrac9`).
@@ -83,13 +89,13 @@ pub struct Common {
     all: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Why; kept in the audit.
-    #[arg(long)]
+    /// Why, at least 3 characters; kept in the audit.
+    #[arg(long, value_parser = reason)]
     reason: String,
-    /// At most so many runs at once.
+    /// Maximum number of concurrent runs.
     #[arg(long, value_name = "N")]
     max_parallel: Option<u32>,
-    /// Pause when so many runs have failed; 0 never pauses.
+    /// Pause after this many failed runs (0 = never).
     #[arg(long, value_name = "N")]
     pause_after_failures: Option<u32>,
     /// No run starts before: UTC, as 2026-12-01T22:00:00Z.
@@ -105,6 +111,39 @@ pub enum Action {
     GracefulRestart,
     ForceRestart,
     PowerCycle,
+}
+
+/// The names of [`Action`]. A word that could mean two of them gets both, the gentle one first.
+#[derive(Clone)]
+struct ActionParser;
+
+impl TypedValueParser for ActionParser {
+    type Value = Action;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Action, clap::Error> {
+        let word = value.to_string_lossy().to_ascii_lowercase();
+        let meant = match word.as_str() {
+            "off" | "poweroff" | "power-off" | "shutdown" => {
+                "graceful-shutdown (the system ends), force-off (power is cut)"
+            }
+            "restart" | "reboot" | "reset" => {
+                "graceful-restart (the system ends), force-restart (it does not)"
+            }
+            "cycle" => "power-cycle",
+            _ => return EnumValueParser::<Action>::new().parse_ref(command, argument, value),
+        };
+        let text = format!("`{word}` is not an action; one of: {meant}\n");
+        Err(clap::Error::raw(ErrorKind::InvalidValue, text).with_cmd(command))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Action::value_variants().iter().filter_map(Action::to_possible_value)))
+    }
 }
 
 impl From<Action> for PowerAction {
@@ -205,24 +244,9 @@ async fn targets(common: &Common, client: &Client) -> Result<(SiteId, Vec<Server
         if common.filter.is_narrow() {
             return Err(Failure::Usage("give either --servers or filters".to_owned()));
         }
-        let site = resolve::site(client, site).await?.id;
-        let mut ids = Vec::new();
-        if common.servers.len() == 1 {
-            for name in &common.servers {
-                ids.push(resolve::server(client, name, Some(site)).await?);
-            }
-            return Ok((site, ids));
-        }
-        // One reading of the fleet instead of a request for each name.
-        let fleet: Vec<ServerSummary> =
-            client.all(&["v1", "servers"], &[("site", site.to_string())], None).await?;
-        for name in &common.servers {
-            ids.push(match name.parse() {
-                Ok(id) => id,
-                Err(_) => resolve::pick(&fleet, name)?,
-            });
-        }
-        return Ok((site, ids));
+        let site = resolve::site_id(client, site).await?;
+        let servers = resolve::servers(client, &common.servers, site).await?;
+        return one_site(&servers);
     }
     if !common.all && !common.filter.is_narrow() {
         return Err(Failure::Usage("which servers? give --servers, a filter, or --all".to_owned()));
@@ -232,15 +256,40 @@ async fn targets(common: &Common, client: &Client) -> Result<(SiteId, Vec<Server
     filter.site = Some(site.id.to_string());
     let ids: Vec<ServerId> = filter.list(client, None).await?.iter().map(|server| server.id).collect();
     if ids.is_empty() {
-        return Err(Failure::NotFound { what: "server", name: "matching the filter".to_owned() });
+        return Err(Failure::NothingChosen(no_target(&site.name, common.filter.is_narrow())));
     }
     Ok((site.id, ids))
+}
+
+/// Why there is nothing to plan for in the site, and what to do.
+fn no_target(site: &str, filtered: bool) -> String {
+    match filtered {
+        true => format!(
+            "no server of site {site} matches the filter; `rackhand servers list` with it shows the same"
+        ),
+        false => servers::none_in(site),
+    }
+}
+
+/// The site that all of these are in, and their ids.
+fn one_site(servers: &[ServerSummary]) -> Result<(SiteId, Vec<ServerId>)> {
+    let sites: BTreeMap<SiteId, &str> =
+        servers.iter().map(|server| (server.site_id, server.site.as_str())).collect();
+    let ids = servers.iter().map(|server| server.id).collect();
+    match sites.keys().collect::<Vec<_>>().as_slice() {
+        [site] => Ok((**site, ids)),
+        _ => Err(Failure::Usage(format!(
+            "a job belongs to one site; these servers are in {}",
+            sites.into_values().collect::<Vec<_>>().join(", ")
+        ))),
+    }
 }
 
 fn packages(path: &PathBuf) -> Result<BTreeMap<String, FirmwarePackage>> {
     let text = fs::read_to_string(path)
         .map_err(|source| Failure::file(format!("cannot read {}", path.display()), source))?;
-    parse_packages(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+    parse_packages(&text)
+        .map_err(|error| Failure::Usage(format!("{}: not the JSON of a package: {error}", path.display())))
 }
 
 /// One package is meant for every generation.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rackhand_schema::{
     id::RunId,
-    job::Job,
+    job::{Job, JobState},
     run::{Run, RunState},
 };
 
 use super::show;
-use crate::output::{Output, say, word};
+use crate::output::{Output, printable, say, word};
 
 /// More bars than this do not fit a terminal; then only the sum is shown.
 const MOST_BARS: usize = 24;
@@ -19,6 +19,8 @@ pub struct Progress {
     bars: Option<Bars>,
     /// What was said last of each run.
     said: BTreeMap<RunId, String>,
+    /// It was said that the job waits for its approval.
+    approval: bool,
 }
 
 struct Bars {
@@ -35,10 +37,18 @@ impl Progress {
             total.set_style(style("{prefix:16} {bar:30} {pos}/{len}  {msg}"));
             Bars { multi, total, runs: BTreeMap::new() }
         });
-        Self { bars, said: BTreeMap::new() }
+        Self { bars, said: BTreeMap::new(), approval: false }
     }
 
     pub fn show(&mut self, job: &Job, runs: &[Run]) {
+        if job.state == JobState::Planned {
+            // There is nothing to draw before the runs exist.
+            if !std::mem::replace(&mut self.approval, true) {
+                let (id, digest) = (job.id, &job.plan.digest);
+                say(format!("waits for approval: rackhand jobs apply {id} --digest {digest}"));
+            }
+            return;
+        }
         match &mut self.bars {
             Some(bars) => bars.show(job, runs),
             None => {
@@ -109,9 +119,10 @@ fn line(run: &Run) -> String {
 fn words(run: &Run, percent: bool) -> String {
     let mut parts = vec![word(&run.state)];
     if !run.phase.is_empty() && !run.state.is_terminal() {
+        let phase = run.phase.replace('_', " ");
         parts.push(match run.percent.filter(|_| percent) {
-            Some(percent) => format!("{} {percent}%", run.phase),
-            None => run.phase.clone(),
+            Some(percent) => format!("{phase} {percent}%"),
+            None => phase,
         });
     }
     if run.state != RunState::Succeeded && !(run.reason.is_empty() && run.detail.is_empty()) {
@@ -121,5 +132,5 @@ fn words(run: &Run, percent: bool) -> String {
     if let Some(executor) = run.executor_name.as_ref().filter(|_| !run.state.is_terminal()) {
         text.push_str(&format!(" ({executor})"));
     }
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    printable(&text)
 }

@@ -95,10 +95,15 @@ pub fn why(run: &Run) -> String {
     let detail = detail.unwrap_or(&run.detail);
     match (run.reason.is_empty(), detail.is_empty()) {
         (true, true) => "-".to_owned(),
-        (false, true) => run.reason.clone(),
+        (false, true) => reason_words(&run.reason),
         (true, false) => detail.to_owned(),
-        (false, false) => format!("{}: {detail}", run.reason),
+        (false, false) => format!("{}: {detail}", reason_words(&run.reason)),
     }
+}
+
+/// `device_job` as words; an error code stays as it is, since its page is found by it.
+fn reason_words(reason: &str) -> String {
+    reason.replace('_', " ")
 }
 
 fn target_rows(target: &PlanTarget) -> Vec<Vec<String>> {
@@ -106,7 +111,7 @@ fn target_rows(target: &PlanTarget) -> Vec<Vec<String>> {
     if !target.blockers.is_empty() {
         return vec![vec![
             target.server.clone(),
-            "left out".into(),
+            "blocked".into(),
             "-".into(),
             "-".into(),
             "-".into(),
@@ -136,7 +141,9 @@ fn step_cells(step: &PlanStep) -> (String, String, String, &'static str) {
     let none = || "-".to_owned();
     match step {
         PlanStep::ReadInventory => ("read inventory".to_owned(), none(), none(), "no"),
-        PlanStep::Power { action } => (format!("power {}", word(action)), none(), none(), "-"),
+        PlanStep::Power { action } => {
+            (format!("power {}", word(action)), none(), none(), if action.restarts() { "host" } else { "no" })
+        }
         PlanStep::BootOverride { target, times, mode } => {
             let mode = mode.map(|mode| format!(", {}", word(&mode))).unwrap_or_default();
             let name = match target {

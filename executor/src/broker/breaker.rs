@@ -28,8 +28,9 @@ impl Breaker {
         }
     }
 
-    pub fn answered(&mut self) {
-        self.failures = 0;
+    /// It answered. Whether that ends an outage.
+    pub fn answered(&mut self) -> bool {
+        std::mem::take(&mut self.failures) > 0
     }
 }
 
@@ -49,7 +50,7 @@ mod tests {
         assert_eq!(breaker.open_for(at(12)), None, "half open: one more try");
         breaker.failed(at(12), step);
         assert_eq!(breaker.open_for(at(12)), Some(step * 2));
-        breaker.answered();
+        assert!(breaker.answered() && !breaker.answered(), "an outage ends once");
         assert_eq!(breaker.open_for(at(13)), None);
     }
 }

@@ -18,7 +18,7 @@ use rackhand_schema::{
 };
 
 use super::Endpoint;
-use crate::{cloud::Cloud, text};
+use crate::{cloud::Cloud, credential::Use, text};
 
 /// When the control plane cannot be asked, ask again after so long.
 const RETRY: Duration = Duration::from_secs(15);
@@ -28,6 +28,7 @@ pub struct Budget {
     bmc_id: BmcId,
     credential_id: CredentialId,
     version: u32,
+    credential_use: Use,
     proven: AtomicBool,
 }
 
@@ -38,6 +39,7 @@ impl Budget {
             bmc_id: endpoint.bmc_id,
             credential_id: endpoint.credential_id,
             version: endpoint.credential.version,
+            credential_use: endpoint.credential_use.clone(),
             proven: AtomicBool::new(endpoint.proven),
         })
     }
@@ -63,7 +65,7 @@ impl Budget {
                 retry_after: answer.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
             }),
             Err(error) => Err(GateDenied {
-                reason: format!("the login budget cannot be asked for: {error}"),
+                reason: format!("the control plane could not be asked whether a login is allowed: {error}"),
                 retry_after: Some(RETRY),
             }),
         }
@@ -71,6 +73,9 @@ impl Budget {
 
     /// Afterwards: how it went.
     pub async fn settle_as(&self, outcome: AuthOutcome) {
+        if outcome == AuthOutcome::Accepted {
+            self.credential_use.accepted().await;
+        }
         let known = self.proven.load(Ordering::Acquire);
         let step = match outcome {
             AuthOutcome::Accepted if known => return,

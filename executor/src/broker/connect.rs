@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::future::{BoxFuture, ready};
-
-use super::{Connector, Endpoint, budget::Budget, ipmi::IpmiConnector, redfish::RedfishConnector};
+use super::{Connector, Endpoint, Pace, budget::Budget, ipmi::IpmiConnector, redfish::RedfishConnector};
 use crate::{
     bmc::{Bmc, BmcError, BmcErrorKind},
     cloud::Cloud,
@@ -17,19 +15,14 @@ pub struct Transports {
 }
 
 impl Connector for Transports {
-    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, Result<Vec<Arc<dyn Bmc>>, BmcError>> {
-        Box::pin(ready(self.build(&endpoint)))
-    }
-}
-
-impl Transports {
-    fn build(&self, endpoint: &Endpoint) -> Result<Vec<Arc<dyn Bmc>>, BmcError> {
+    fn connect(&self, endpoint: Endpoint, pace: Arc<Pace>) -> Result<Vec<Arc<dyn Bmc>>, BmcError> {
+        let endpoint = &endpoint;
         // One budget: a password refused over one transport is not presented over the other.
         let budget = Budget::new(Arc::clone(&self.cloud), endpoint);
         let mut clients = Vec::new();
         if let Some(service) = &endpoint.redfish {
             let budget = Arc::clone(&budget);
-            clients.push(self.redfish.connect(endpoint, &service.url, &service.spki_sha256, budget)?);
+            clients.push(self.redfish.connect(endpoint, service, budget, pace)?);
         }
         if let Some(address) = &endpoint.ipmi {
             clients.push(self.ipmi.connect(endpoint, address, budget));

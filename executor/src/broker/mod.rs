@@ -4,24 +4,28 @@
 //! priorities and one credential. What it hands out is a [`Line`]: the only way for a handler to reach a BMC. Reads go
 //! over the first transport that is able and answers ([`choice`]); each has a circuit breaker. A mutating call names
 //! its transport, the one its intent told, goes over that one alone, and takes a [`MutationPermit`], which is asked when
-//! the slot is held and the rate is paid, immediately before the request leaves. A refused credential closes the actor,
-//! all transports of it, until a new version of the credential comes.
+//! the slot is held and the rate is paid, immediately before the request leaves. A line that is told which machine to
+//! expect ([`Line::expecting`]) identifies it over each transport before it asks anything else over it. A login that is refused bars the BMC, all
+//! transports of it, for a while or until another version of the credential comes; the login budget is the real limit.
+//!
+//! Nothing here makes anybody wait for a BMC but who asked it something: [`Broker::line`] only looks into a map, and
+//! goodbyes are said in the background by [`Broker::tend`]. Clients are said goodbye to when nobody refers to them any more:
+//! their BMC has been idle, another version of the credential has taken their place, or the BMC's address has changed.
 
 mod breaker;
 mod budget;
 mod choice;
 pub mod connect;
 pub mod ipmi;
+mod machine;
 pub mod redfish;
 mod slots;
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -34,9 +38,11 @@ use governor::{
 };
 use rackhand_schema::{
     id::{BmcId, CredentialId},
-    job::{BootOverrideParams, PowerAction},
+    job::{BootOverrideParams, Machine, PlanTarget, PowerAction},
+    protocol::GrantTarget,
     server::{Inventory, PowerState},
 };
+use tokio::{sync::Semaphore, task::JoinSet};
 
 pub use choice::Pick;
 pub use slots::Priority;
@@ -44,11 +50,11 @@ pub use slots::Priority;
 use crate::{
     bmc::{
         Bmc, BmcError, BmcErrorKind, BootControl, BootSetting, Console, DeviceJob, EventLog, Firmware,
-        JobProgress, JobRef, Power, PowerTrace, Readiness, SensorReading, Sensors, StageRequest, Staged,
-        Stream, UpdateSupport, Via,
+        JobProgress, JobRef, LogSince, Power, PowerTrace, Readiness, SensorReport, Sensors, StageRequest,
+        Staged, Stream, UpdateSupport, Via,
     },
     clock::Clock,
-    credential::OpenCredential,
+    credential::{OpenCredential, Use},
     lease::MutationPermit,
     timing::Timing,
 };
@@ -57,6 +63,12 @@ use crate::{
 const SLOTS: usize = 2;
 /// A session that nobody uses is deleted after so long.
 const IDLE: Duration = Duration::from_secs(120);
+/// Between two looks for sessions to delete.
+const TEND: Duration = Duration::from_secs(5);
+/// Goodbyes at once. One to a BMC that is gone takes ten seconds.
+const GOODBYES: usize = 32;
+/// All goodbyes together, when the process ends.
+const FAREWELL: Duration = Duration::from_secs(15);
 
 /// A Redfish service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,14 +86,20 @@ pub struct Endpoint {
     pub ipmi: Option<String>,
     pub credential_id: CredentialId,
     pub credential: OpenCredential,
+    /// Hears when it is accepted.
+    pub credential_use: Use,
     /// It has accepted this version before.
     pub proven: bool,
 }
 
 /// Makes clients; the seam between the broker and the protocols.
 pub trait Connector: Send + Sync + 'static {
-    /// Builds a client for each transport, the preferred one first; sends nothing yet.
-    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, Result<Vec<Arc<dyn Bmc>>, BmcError>>;
+    /// Builds a client for each transport, the preferred one first; sends nothing and waits for nothing. `pace` is for
+    /// those that pay for each of their requests themselves ([`Bmc::paces_itself`]).
+    ///
+    /// # Errors
+    /// When no client can be built for the address.
+    fn connect(&self, endpoint: Endpoint, pace: Arc<Pace>) -> Result<Vec<Arc<dyn Bmc>>, BmcError>;
 }
 
 /// The rate limiter counts on the executor's clock.
@@ -96,31 +114,118 @@ impl GovernorClock for RateClock {
     }
 }
 
+/// How often one BMC may be asked: a burst, then one request in each interval.
+pub struct Pace {
+    rate: RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Duration>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Pace {
+    fn new(clock: &Arc<dyn Clock>, timing: &Timing) -> Arc<Self> {
+        let burst = NonZeroU32::new(timing.bmc_burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(timing.bmc_interval)
+            .unwrap_or(Quota::per_second(NonZeroU32::MIN))
+            .allow_burst(burst);
+        let rate = RateLimiter::direct_with_clock(quota, RateClock(Arc::clone(clock)));
+        Arc::new(Self { rate, clock: Arc::clone(clock) })
+    }
+
+    /// Waits until one more request may leave.
+    pub async fn turn(&self) {
+        while let Err(too_early) = self.rate.check() {
+            let left = too_early.wait_time_from(self.clock.now());
+            self.clock.sleep(left.max(Duration::from_millis(1))).await;
+        }
+    }
+}
+
 /// A transport of one BMC.
 struct Way {
     bmc: Arc<dyn Bmc>,
     breaker: Mutex<breaker::Breaker>,
 }
 
-type Key = (Option<Service>, Option<String>, CredentialId, u32);
-
-pub struct Actor {
+/// The clients that present one version of a credential.
+struct Clients {
     ways: Vec<Way>,
-    key: Key,
-    rate: RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Duration>>,
+    place: Place,
+    credential: (CredentialId, u32),
+    /// The login was refused, and when.
+    refused: Mutex<Option<(BmcError, Duration)>>,
+}
+
+impl Clients {
+    fn way(&self, via: Via) -> Result<&Way, BmcError> {
+        self.ways.iter().find(|way| way.bmc.via() == via).ok_or_else(unable)
+    }
+
+    /// The transport with the update service; there is never more than one.
+    fn updating(&self) -> Result<&Way, BmcError> {
+        self.ways.iter().find(|way| way.bmc.firmware().is_some()).ok_or_else(unable)
+    }
+
+    /// Why no login is tried for now.
+    fn barred(&self, now: Duration, pause: Duration) -> Option<BmcError> {
+        let refused = lock(&self.refused);
+        refused.as_ref().filter(|(_, at)| now.saturating_sub(*at) < pause).map(|(error, _)| error.clone())
+    }
+
+    async fn close(&self) {
+        futures::future::join_all(self.ways.iter().map(|way| way.bmc.close())).await;
+    }
+}
+
+/// Where a BMC is spoken to.
+#[derive(Clone, PartialEq, Eq)]
+struct Place {
+    redfish: Option<Service>,
+    ipmi: Option<String>,
+}
+
+impl Place {
+    /// Whether both are the same machine: one of them may lack a transport, but none may lead elsewhere.
+    fn is_same(&self, other: &Self) -> bool {
+        fn agree<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
+            a.zip(b).is_none_or(|(a, b)| a == b)
+        }
+        let shared = self.redfish.is_some() && other.redfish.is_some() || self.ipmi == other.ipmi;
+        shared
+            && agree(self.redfish.as_ref(), other.redfish.as_ref())
+            && agree(self.ipmi.as_ref(), other.ipmi.as_ref())
+    }
+}
+
+/// One BMC. Lines hold it; whoever asks it something holds its clients meanwhile.
+struct Actor {
+    clients: Mutex<Arc<Clients>>,
+    pace: Arc<Pace>,
     slots: slots::Slots,
-    closed: Mutex<Option<BmcError>>,
-    lines: AtomicUsize,
     idle_since: Mutex<Duration>,
     clock: Arc<dyn Clock>,
     timing: Arc<Timing>,
+}
+
+impl Actor {
+    fn clients(&self) -> Arc<Clients> {
+        Arc::clone(&lock(&self.clients))
+    }
+}
+
+#[derive(Default)]
+struct Actors {
+    by_bmc: BTreeMap<BmcId, Arc<Actor>>,
+    /// Clients that nobody is given any more; somebody may still refer to them.
+    retired: Vec<Arc<Clients>>,
 }
 
 pub struct Broker {
     connector: Arc<dyn Connector>,
     clock: Arc<dyn Clock>,
     timing: Arc<Timing>,
-    actors: tokio::sync::Mutex<BTreeMap<BmcId, Arc<Actor>>>,
+    actors: Mutex<Actors>,
+    /// Goodbyes under way.
+    closing: Mutex<JoinSet<()>>,
+    goodbyes: Arc<Semaphore>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -129,95 +234,119 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Broker {
     pub fn new(connector: Arc<dyn Connector>, clock: Arc<dyn Clock>, timing: Arc<Timing>) -> Arc<Self> {
-        Arc::new(Self { connector, clock, timing, actors: tokio::sync::Mutex::default() })
+        let (actors, closing) = (Mutex::default(), Mutex::default());
+        let goodbyes = Arc::new(Semaphore::new(GOODBYES));
+        Arc::new(Self { connector, clock, timing, actors, closing, goodbyes })
     }
 
-    /// A line to the BMC. The existing client is used while address, key and credential stay the same; otherwise
-    /// its session is deleted first.
+    /// A line to the BMC. One actor serves it as long as its address and TLS key stay the same; a newer version of the
+    /// credential, or another one, is used from then on for the lines that are there already, too.
     ///
     /// # Errors
     /// When no client can be built for the address.
-    pub async fn line(&self, endpoint: Endpoint, priority: Priority) -> Result<Line, BmcError> {
+    pub fn line(&self, endpoint: Endpoint, priority: Priority) -> Result<Line, BmcError> {
         let bmc_id = endpoint.bmc_id;
-        let key = (
-            endpoint.redfish.clone(),
-            endpoint.ipmi.clone(),
-            endpoint.credential_id,
-            endpoint.credential.version,
-        );
-        let mut actors = self.actors.lock().await;
-        if let Some(actor) = actors.get(&bmc_id) {
-            if actor.key == key {
-                return Ok(Line::new(Arc::clone(actor), priority));
+        let place = Place { redfish: endpoint.redfish.clone(), ipmi: endpoint.ipmi.clone() };
+        let credential = (endpoint.credential_id, endpoint.credential.version);
+        let mut actors = lock(&self.actors);
+        let known = actors.by_bmc.get(&bmc_id).cloned();
+        if let Some(actor) = known.filter(|actor| actor.clients().place.is_same(&place)) {
+            let present = actor.clients();
+            let (id, version) = present.credential;
+            let newer = id != credential.0 || version < credential.1;
+            if newer || version == credential.1 && present.place != place {
+                let clients = self.connect(endpoint, place, &actor.pace)?;
+                *lock(&actor.clients) = clients;
+                actors.retired.push(present);
             }
-            actor.close().await;
+            return Ok(Line::new(actor, priority));
         }
-        let burst = NonZeroU32::new(self.timing.bmc_burst).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::with_period(self.timing.bmc_interval)
-            .unwrap_or(Quota::per_second(NonZeroU32::MIN))
-            .allow_burst(burst);
-        let clients = self.connector.connect(endpoint).await?;
-        let ways = clients.into_iter().map(|bmc| Way { bmc, breaker: Mutex::default() }).collect();
+        let pace = Pace::new(&self.clock, &self.timing);
+        let clients = self.connect(endpoint, place, &pace)?;
         let actor = Arc::new(Actor {
-            ways,
-            key,
-            rate: RateLimiter::direct_with_clock(quota, RateClock(Arc::clone(&self.clock))),
+            clients: Mutex::new(clients),
+            pace,
             slots: slots::Slots::new(SLOTS),
-            closed: Mutex::default(),
-            lines: AtomicUsize::new(0),
             idle_since: Mutex::new(self.clock.now()),
             clock: Arc::clone(&self.clock),
             timing: Arc::clone(&self.timing),
         });
-        actors.insert(bmc_id, Arc::clone(&actor));
+        if let Some(moved) = actors.by_bmc.insert(bmc_id, Arc::clone(&actor)) {
+            actors.retired.push(moved.clients());
+        }
         Ok(Line::new(actor, priority))
     }
 
-    /// Deletes the sessions that nobody has used for a while; those that nobody uses right now when the control plane
-    /// does not know this process to live any more.
-    pub async fn sweep(&self, alive: bool) {
-        let now = self.clock.now();
-        let patience = if alive { IDLE } else { Duration::ZERO };
-        let mut actors = self.actors.lock().await;
-        let idle: Vec<BmcId> = actors
-            .iter()
-            .filter(|(_, actor)| {
-                actor.lines.load(Ordering::Acquire) == 0
-                    && now.saturating_sub(*lock(&actor.idle_since)) >= patience
-                    && lock(&actor.closed).is_none()
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in idle {
-            if let Some(actor) = actors.remove(&id) {
-                actor.close().await;
-            }
+    fn connect(&self, endpoint: Endpoint, place: Place, pace: &Arc<Pace>) -> Result<Arc<Clients>, BmcError> {
+        let credential = (endpoint.credential_id, endpoint.credential.version);
+        let clients = self.connector.connect(endpoint, Arc::clone(pace))?;
+        let ways = clients.into_iter().map(|bmc| Way { bmc, breaker: Mutex::default() }).collect();
+        Ok(Arc::new(Clients { ways, place, credential, refused: Mutex::default() }))
+    }
+
+    /// Says goodbye, for ever: to the BMCs that nobody has asked for a while, or does not ask right now while the
+    /// control plane does not know this process to live any more (`alive`), and to clients that have been replaced.
+    pub async fn tend(&self, alive: impl Fn() -> bool) -> Infallible {
+        loop {
+            self.clock.sleep(TEND).await;
+            self.sweep(alive());
         }
     }
 
-    /// Deletes every session.
+    fn sweep(&self, alive: bool) {
+        let now = self.clock.now();
+        let patience = if alive { IDLE } else { Duration::ZERO };
+        let mut actors = lock(&self.actors);
+        let Actors { by_bmc, retired } = &mut *actors;
+        by_bmc.retain(|_, actor| {
+            let clients = actor.clients();
+            let used = Arc::strong_count(actor) > 1
+                || now.saturating_sub(*lock(&actor.idle_since)) < patience
+                || clients.barred(now, self.timing.auth_pause).is_some();
+            if !used {
+                retired.push(clients);
+            }
+            used
+        });
+        // Whoever refers to one keeps it: a line that is in use, or a call under way.
+        let (unused, used): (Vec<_>, Vec<_>) =
+            std::mem::take(retired).into_iter().partition(|clients| Arc::strong_count(clients) == 1);
+        *retired = used;
+        drop(actors);
+        self.say_goodbye(unused);
+    }
+
+    fn say_goodbye(&self, clients: Vec<Arc<Clients>>) {
+        let mut closing = lock(&self.closing);
+        while closing.try_join_next().is_some() {}
+        for clients in clients {
+            let goodbyes = Arc::clone(&self.goodbyes);
+            closing.spawn(async move {
+                let _one = goodbyes.acquire_owned().await;
+                clients.close().await;
+            });
+        }
+    }
+
+    /// Deletes every session, as far as that goes within [`FAREWELL`]; the journal keeps the others for the next start.
     pub async fn close(&self) {
-        let actors = std::mem::take(&mut *self.actors.lock().await);
-        futures::future::join_all(actors.values().map(|actor| actor.close())).await;
-    }
-}
-
-impl Actor {
-    async fn close(&self) {
-        futures::future::join_all(self.ways.iter().map(|way| way.bmc.close())).await;
-    }
-
-    fn way(&self, via: Via) -> Option<&Way> {
-        self.ways.iter().find(|way| way.bmc.via() == via)
+        let Actors { by_bmc, retired } = std::mem::take(&mut *lock(&self.actors));
+        self.say_goodbye(by_bmc.values().map(|actor| actor.clients()).chain(retired).collect());
+        let mut closing = std::mem::take(&mut *lock(&self.closing));
+        let all = async { while closing.join_next().await.is_some() {} };
+        tokio::select! {
+            () = all => {}
+            () = self.clock.sleep(FAREWELL) => tracing::info!("some sessions at BMCs are left for the next start"),
+        }
     }
 }
 
 fn unable() -> BmcError {
-    BmcError::new(BmcErrorKind::Unsupported, "no transport of this BMC carries it")
+    BmcError::new(BmcErrorKind::Unsupported, "not supported over any transport of this BMC")
 }
 
 fn resting(left: Duration) -> BmcError {
-    let detail = format!("no answer lately; the next try is in {} s", left.as_secs() + 1);
+    let detail = format!("not responding; next try in {} s", left.as_secs() + 1);
     BmcError::new(BmcErrorKind::Unreachable, detail)
 }
 
@@ -225,40 +354,99 @@ fn resting(left: Duration) -> BmcError {
 pub struct Line {
     actor: Arc<Actor>,
     priority: Priority,
+    /// The machine that must be at the other end.
+    expected: Option<Machine>,
+    /// Why it cannot be: nothing is asked then.
+    moved: Option<&'static str>,
+    /// The transports over which it was identified, or could not be.
+    identified: Mutex<BTreeMap<Via, Option<String>>>,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if self.actor.lines.fetch_sub(1, Ordering::AcqRel) == 1 {
-            *lock(&self.actor.idle_since) = self.actor.clock.now();
-        }
+        *lock(&self.actor.idle_since) = self.actor.clock.now();
     }
 }
 
 impl Line {
     fn new(actor: Arc<Actor>, priority: Priority) -> Self {
-        actor.lines.fetch_add(1, Ordering::AcqRel);
-        Self { actor, priority }
+        Self { actor, priority, expected: None, moved: None, identified: Mutex::default() }
+    }
+
+    /// The same line, to the machine that the plan names and to no other.
+    #[must_use]
+    pub fn expecting(mut self, plan: &PlanTarget, target: &GrantTarget) -> Self {
+        self.moved = plan.machine.as_ref().and_then(|machine| machine::moved(machine, target));
+        self.expected = plan.machine.clone().filter(machine::identifies);
+        self
+    }
+
+    /// Why the machine could not be identified, over each transport where it was asked in vain.
+    pub fn unidentified(&self) -> Vec<String> {
+        let identified = lock(&self.identified);
+        identified.iter().filter_map(|(via, why)| Some(format!("{via}: {}", why.as_ref()?))).collect()
+    }
+
+    /// Makes sure, once over each transport, that the expected machine is at its other end.
+    async fn identify(&self, clients: &Clients, way: &Way) -> Result<(), BmcError> {
+        let via = way.bmc.via();
+        if let Some(why) = self.moved {
+            return Err(BmcError::new(BmcErrorKind::AnotherMachine, why));
+        }
+        let Some(expected) = &self.expected else { return Ok(()) };
+        if lock(&self.identified).contains_key(&via) {
+            return Ok(());
+        }
+        let untold = match self.read_over(clients, way, way.bmc.machine()).await {
+            Ok(shown) => match machine::compare(expected, &shown) {
+                machine::Verdict::Same => None,
+                machine::Verdict::Another(what) => {
+                    return Err(BmcError::new(BmcErrorKind::AnotherMachine, what));
+                }
+                machine::Verdict::Untold(why) => Some(why),
+            },
+            Err(error)
+                if matches!(
+                    error.kind,
+                    BmcErrorKind::Unsupported | BmcErrorKind::NotFound | BmcErrorKind::Refused
+                ) =>
+            {
+                Some(error.detail)
+            }
+            Err(error) => return Err(error),
+        };
+        lock(&self.identified).insert(via, untold);
+        Ok(())
+    }
+
+    /// Reads over `way`, from the expected machine.
+    async fn ask_over<T>(
+        &self,
+        clients: &Clients,
+        way: &Way,
+        call: impl Future<Output = Result<T, BmcError>> + Send,
+    ) -> Result<T, BmcError> {
+        self.identify(clients, way).await?;
+        self.read_over(clients, way, call).await
     }
 
     /// A slot, the rate paid, and no reason known why a request over `way` would be in vain.
-    async fn turn(&self, way: &Way) -> Result<slots::Slot, BmcError> {
+    async fn turn(&self, clients: &Clients, way: &Way) -> Result<slots::Slot, BmcError> {
         let slot = self.actor.slots.take(self.priority).await;
         let now = self.actor.clock.now();
-        if let Some(closed) = lock(&self.actor.closed).clone() {
-            return Err(closed);
+        if let Some(refused) = clients.barred(now, self.actor.timing.auth_pause) {
+            return Err(refused);
         }
         if let Some(left) = lock(&way.breaker).open_for(now) {
             return Err(resting(left));
         }
-        while let Err(too_early) = self.actor.rate.check() {
-            let left = too_early.wait_time_from(self.actor.clock.now());
-            self.actor.clock.sleep(left.max(Duration::from_millis(1))).await;
+        if !way.bmc.paces_itself() {
+            self.actor.pace.turn().await;
         }
         Ok(slot)
     }
 
-    fn note<T>(&self, way: &Way, result: Result<T, BmcError>) -> Result<T, BmcError> {
+    fn note<T>(&self, clients: &Clients, way: &Way, result: Result<T, BmcError>) -> Result<T, BmcError> {
         let now = self.actor.clock.now();
         match &result {
             Err(error) if error.kind == BmcErrorKind::Unreachable => {
@@ -270,29 +458,34 @@ impl Line {
                     BmcErrorKind::Auth | BmcErrorKind::AuthWithheld { final_word: true }
                 ) =>
             {
-                *lock(&self.actor.closed) = Some(error.clone());
+                *lock(&clients.refused) = Some((error.clone(), now));
             }
             Err(error) if matches!(error.kind, BmcErrorKind::Held(_) | BmcErrorKind::Ambiguous) => {}
-            _ => lock(&way.breaker).answered(),
+            _ => {
+                if lock(&way.breaker).answered() {
+                    way.bmc.forget();
+                }
+            }
         }
         result
     }
 
     async fn read_over<T>(
         &self,
+        clients: &Clients,
         way: &Way,
         call: impl Future<Output = Result<T, BmcError>> + Send,
     ) -> Result<T, BmcError> {
-        let _slot = self.turn(way).await?;
+        let _slot = self.turn(clients, way).await?;
         // One call may be many requests; each has its own limit inside the client.
         let limit = self.actor.timing.read * 10;
         let result = tokio::select! {
             result = call => result,
             () = self.actor.clock.sleep(limit) => {
-                Err(BmcError::new(BmcErrorKind::Unreachable, "the answer takes too long"))
+                Err(BmcError::new(BmcErrorKind::Unreachable, "timed out"))
             }
         };
-        self.note(way, result)
+        self.note(clients, way, result)
     }
 
     /// Reads over the transports that `pick` allows, until one answers. `call` is none where a transport does not
@@ -303,8 +496,8 @@ impl Line {
         call: impl for<'a> Fn(&'a dyn Bmc) -> Option<BoxFuture<'a, Result<T, BmcError>>> + Send + Sync,
     ) -> Result<(Via, T), BmcError> {
         let now = self.actor.clock.now();
-        let standings: Vec<choice::Standing> = self
-            .actor
+        let clients = self.actor.clients();
+        let standings: Vec<choice::Standing> = clients
             .ways
             .iter()
             .map(|way| choice::Standing {
@@ -319,9 +512,9 @@ impl Line {
         })?;
         let mut failure: Option<BmcError> = None;
         for via in order {
-            let Some(way) = self.actor.way(via) else { continue };
+            let Ok(way) = clients.way(via) else { continue };
             let Some(request) = call(&*way.bmc) else { continue };
-            match self.read_over(way, request).await {
+            match self.ask_over(&clients, way, request).await {
                 Ok(answer) => return Ok((via, answer)),
                 Err(error) if choice::falls_through(error.kind) => {
                     tracing::info!(%via, %error, "asks over another transport where there is one");
@@ -337,14 +530,16 @@ impl Line {
     }
 
     /// Sends a mutation over `via`, and over nothing else, under its permit.
-    async fn mutate<'a, T>(
-        &'a self,
+    async fn mutate<T>(
+        &self,
         permit: MutationPermit,
         via: Via,
-        call: impl FnOnce(&'a dyn Bmc, Duration) -> Option<BoxFuture<'a, Result<T, BmcError>>>,
+        call: impl for<'a> FnOnce(&'a dyn Bmc, Duration) -> Option<BoxFuture<'a, Result<T, BmcError>>>,
     ) -> Result<T, BmcError> {
-        let way = self.actor.way(via).ok_or_else(unable)?;
-        let _slot = self.turn(way).await?;
+        let clients = self.actor.clients();
+        let way = clients.way(via)?;
+        self.identify(&clients, way).await?;
+        let _slot = self.turn(&clients, way).await?;
         let guard = permit
             .begin()
             .map_err(|hold| BmcError::new(BmcErrorKind::Held(hold), format!("nothing was sent: {hold}")))?;
@@ -354,17 +549,18 @@ impl Line {
             Ok(result) => result,
             Err(cut) => Err(BmcError::new(BmcErrorKind::Ambiguous, cut.to_string())),
         };
-        self.note(way, result)
+        self.note(&clients, way, result)
     }
 
     /// What the server is. Another transport tells less: it is asked only where the preferred one is missing.
     pub async fn inventory(&self) -> Result<(Via, Inventory), BmcError> {
-        let preferred = self.actor.ways.first().map(|way| way.bmc.via());
+        let vias: Vec<Via> = self.actor.clients().ways.iter().map(|way| way.bmc.via()).collect();
+        let preferred = vias.first().copied();
         let first = self.read(preferred.map_or(Pick::Best, Pick::Only), |bmc| Some(bmc.inventory())).await;
         match first {
             Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::NotFound) => {
-                match self.actor.ways.get(1) {
-                    Some(other) => self.read(Pick::Only(other.bmc.via()), |bmc| Some(bmc.inventory())).await,
+                match vias.get(1) {
+                    Some(other) => self.read(Pick::Only(*other), |bmc| Some(bmc.inventory())).await,
                     None => Err(error),
                 }
             }
@@ -380,7 +576,7 @@ impl Line {
 
     /// Whether the BMC may be spoken to over `via`.
     pub fn has(&self, via: Via) -> bool {
-        self.actor.way(via).is_some()
+        self.actor.clients().way(via).is_ok()
     }
 
     pub async fn power(&self, pick: Pick) -> Result<(Via, PowerState), BmcError> {
@@ -435,6 +631,11 @@ impl Line {
         self.mutate(permit, via, |bmc, limit| bmc.boot_control().map(|boot| boot.set(wanted, limit))).await
     }
 
+    /// When the host was last reset, as `via` shows it.
+    pub async fn last_reset(&self, via: Via) -> Result<Option<String>, BmcError> {
+        Ok(self.read(Pick::Only(via), |bmc| bmc.power().map(Power::last_reset)).await?.1)
+    }
+
     /// The newest record of `via`'s log.
     pub async fn event_mark(&self, via: Via) -> Result<Option<u64>, BmcError> {
         Ok(self.read(Pick::Only(via), |bmc| bmc.event_log().map(EventLog::mark)).await?.1)
@@ -446,7 +647,7 @@ impl Line {
         Ok(self.read(Pick::Only(via), |bmc| bmc.event_log().map(|log| log.power_since(mark))).await?.1)
     }
 
-    pub async fn sensors(&self) -> Result<(Via, Vec<SensorReading>), BmcError> {
+    pub async fn sensors(&self) -> Result<(Via, SensorReport), BmcError> {
         self.read(Pick::Best, |bmc| bmc.sensors().map(Sensors::sensors)).await
     }
 
@@ -462,7 +663,7 @@ impl Line {
         Ok(self.read(Pick::Best, |bmc| bmc.firmware().map(Firmware::log_mark)).await?.1)
     }
 
-    pub async fn log_since(&self, mark: Option<u64>) -> Result<Vec<(String, String)>, BmcError> {
+    pub async fn log_since(&self, mark: u64) -> Result<LogSince, BmcError> {
         Ok(self.read(Pick::Best, |bmc| bmc.firmware().map(|device| device.log_since(mark))).await?.1)
     }
 
@@ -475,27 +676,23 @@ impl Line {
     }
 
     pub async fn follow(&self, job: &JobRef) -> Result<JobProgress, BmcError> {
-        let way = self.updating()?;
+        let clients = self.actor.clients();
+        let way = clients.updating()?;
         let device = way.bmc.firmware().ok_or_else(unable)?;
-        self.read_over(way, device.follow(job)).await
+        self.ask_over(&clients, way, device.follow(job)).await
     }
 
     pub async fn stage(&self, permit: MutationPermit, request: StageRequest) -> Result<Staged, BmcError> {
-        let via = self.updating()?.bmc.via();
+        let via = self.actor.clients().updating()?.bmc.via();
         self.mutate(permit, via, |bmc, limit| bmc.firmware().map(|device| device.stage(request, limit))).await
     }
 
     pub async fn delete_job(&self, permit: MutationPermit, id: &str) -> Result<(), BmcError> {
-        let way = self.updating()?;
-        let (id, bmc) = (id.to_owned(), Arc::clone(&way.bmc));
-        self.mutate(permit, way.bmc.via(), move |_, limit| {
+        let via = self.actor.clients().updating()?.bmc.via();
+        let id = id.to_owned();
+        self.mutate(permit, via, move |bmc, limit| {
             Some(Box::pin(async move { bmc.firmware().ok_or_else(unable)?.delete_job(&id, limit).await }))
         })
         .await
-    }
-
-    /// The transport with the update service; there is never more than one.
-    fn updating(&self) -> Result<&Way, BmcError> {
-        self.actor.ways.iter().find(|way| way.bmc.firmware().is_some()).ok_or_else(unable)
     }
 }

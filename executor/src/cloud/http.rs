@@ -1,11 +1,18 @@
 //! The control plane over HTTPS: signs in with the executor's key, repeats a sign-in once when a token has ended.
+//!
+//! A network device that forgets a connection drops what comes over it without a word, and every other connection through
+//! it, too. So each call has a limit that includes the sign-in, and after a failed one all connections are made anew.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use rackhand_schema::{
     Problem,
-    executor::{Enrol, Enrolled, ExecutorToken, Nonce, NonceRequest, SiteKey, TokenRequest},
+    executor::{Enrol, Enrolled, ExecutorToken, Nonce, NonceRequest, SiteKey, TokenRequest, audience},
     id::ExecutorSessionId,
     protocol::{AttemptAnswer, CredentialAttempt, LeaseRequest, LeaseResponse, Report, ReportResponse},
 };
@@ -18,8 +25,12 @@ use zeroize::Zeroizing;
 use super::{Cloud, CloudError};
 use crate::identity::Identity;
 
-/// On top of the time for which a lease request is held open.
+/// Of a call that is answered at once.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Of each of the two requests of a sign-in, for which other calls wait.
+const SIGN_IN: Duration = Duration::from_secs(5);
+/// An idle connection is probed after so long, and again after the same time.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Largest answer taken: thousands of grants with their credentials.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -54,11 +65,43 @@ pub fn tls_with(file: &Path) -> Result<rustls::ClientConfig, String> {
         .with_no_client_auth())
 }
 
+/// Why there is no answer, for people.
+fn reason(error: &reqwest::Error) -> String {
+    if let Some(failure) = rackhand_redfish::tls_failure(error) {
+        let why = failure.why;
+        return match failure.trust {
+            true => {
+                format!("{why}. A private CA is trusted with --ca-file FILE, or `ca_file` in executor.toml")
+            }
+            false => why,
+        };
+    }
+    // The innermost cause says most: "connection refused".
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
 /// A connection to one control plane, not signed in.
 #[derive(Clone)]
 pub struct Http {
     base: String,
-    client: reqwest::Client,
+    tls: rustls::ClientConfig,
+    /// Replaced after a failure.
+    client: Arc<std::sync::Mutex<reqwest::Client>>,
+}
+
+fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(10))
+        .tcp_keepalive(KEEP_ALIVE)
+        .tcp_keepalive_interval(KEEP_ALIVE)
+        .tcp_keepalive_retries(2)
+        .build()
 }
 
 impl Http {
@@ -71,13 +114,20 @@ impl Http {
         if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
             return Err(refused("the control plane's address starts with https://".into()));
         }
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .build()
-            .map_err(|error| refused(error.to_string()))?;
-        Ok(Self { base: server.trim_end_matches('/').to_owned(), client })
+        let client = client(tls.clone()).map_err(|error| refused(error.to_string()))?;
+        let client = Arc::new(std::sync::Mutex::new(client));
+        Ok(Self { base: server.trim_end_matches('/').to_owned(), tls, client })
+    }
+
+    fn client(&self) -> reqwest::Client {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on other connections are used; calls under way keep theirs.
+    fn reconnect(&self) {
+        if let Ok(fresh) = client(self.tls.clone()) {
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
     }
 
     /// Exchanges a one-time token for a membership.
@@ -95,11 +145,14 @@ impl Http {
         token: Option<&str>,
         timeout: Duration,
     ) -> Result<T, CloudError> {
-        let mut request = self.client.post(format!("{}{path}", self.base)).json(body).timeout(timeout);
+        let mut request = self.client().post(format!("{}{path}", self.base)).json(body).timeout(timeout);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let unreachable = |error: reqwest::Error| CloudError::Unreachable(error.without_url().to_string());
+        let unreachable = |error: reqwest::Error| {
+            self.reconnect();
+            CloudError::Unreachable(format!("{}: {}", self.base, reason(&error.without_url())))
+        };
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let mut bytes = Vec::new();
@@ -157,21 +210,34 @@ impl HttpCloud {
         }
         let executor_id = self.identity.membership.executor_id;
         let nonce: Nonce =
-            self.http.call("/v1/executor/nonce", &NonceRequest { executor_id }, None, TIMEOUT).await?;
+            self.http.call("/v1/executor/nonce", &NonceRequest { executor_id }, None, SIGN_IN).await?;
         let request = TokenRequest {
             executor_id,
-            signature: self.identity.sign(&nonce.nonce, self.session),
+            signature: self.identity.sign(&audience(&self.http.base), &nonce.nonce, self.session),
             nonce: nonce.nonce,
             session_id: self.session,
             resumes: self.resumes,
         };
-        let token: ExecutorToken = self.http.call("/v1/executor/token", &request, None, TIMEOUT).await?;
+        let token: ExecutorToken = self.http.call("/v1/executor/token", &request, None, SIGN_IN).await?;
         let token = Zeroizing::new(token.token);
         *held = Some(token.clone());
         Ok(token)
     }
 
+    /// A call with its sign-in, within `limit`.
     async fn signed_in<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, CloudError> {
+        tokio::time::timeout(limit, self.sign_in_and_call(path, body, limit)).await.unwrap_or_else(|_| {
+            self.http.reconnect();
+            Err(CloudError::Unreachable(format!("no answer within {} s", limit.as_secs_f32())))
+        })
+    }
+
+    async fn sign_in_and_call<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -193,9 +259,12 @@ impl HttpCloud {
 }
 
 impl Cloud for HttpCloud {
-    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, Result<LeaseResponse, CloudError>> {
-        let timeout = TIMEOUT + Duration::from_millis(request.wait_ms.into());
-        Box::pin(self.signed_in("/v1/executor/lease", request, timeout))
+    fn lease<'a>(
+        &'a self,
+        request: &'a LeaseRequest,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<LeaseResponse, CloudError>> {
+        Box::pin(self.signed_in("/v1/executor/lease", request, limit))
     }
 
     fn report<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<ReportResponse, CloudError>> {
@@ -211,5 +280,86 @@ impl Cloud for HttpCloud {
 
     fn site_key<'a>(&'a self, key: &'a SiteKey) -> BoxFuture<'a, Result<(), CloudError>> {
         Box::pin(self.signed_in("/v1/executor/site-key", key, TIMEOUT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rackhand_schema::id::{ExecutorId, SiteId};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::identity::{Keys, Membership};
+
+    /// Answers what an executor asks; of the connections that are there when it goes `dark` nothing is heard any more.
+    async fn plane(dark: Arc<AtomicUsize>, count: Arc<AtomicUsize>) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                let dark = Arc::clone(&dark);
+                tokio::spawn(async move {
+                    let mut request = vec![0; 64 * 1024];
+                    while let Ok(read @ 1..) = tcp.read(&mut request).await {
+                        if dark.load(Ordering::SeqCst) >= number {
+                            std::future::pending::<()>().await;
+                        }
+                        let text = String::from_utf8_lossy(&request[..read]).into_owned();
+                        // Long enough for two calls to need two connections.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        let body = match text.split(' ').nth(1).unwrap_or_default() {
+                            "/v1/executor/nonce" => "{\"nonce\": \"n\"}",
+                            "/v1/executor/token" => "{\"token\": \"t\", \"expires_in\": 600}",
+                            "/v1/executor/report" => "{\"results\": []}",
+                            _ => {
+                                "{\"ttl_ms\": 30000, \"server_time\": \"\", \"grants\": [], \"lost\": [], \
+                                 \"cancel\": [], \"hardware_paused\": false, \"joining\": [], \"site_key\": null, \
+                                 \"site_public_key\": null}"
+                            }
+                        };
+                        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+                        let answer = format!("{head} {}\r\n\r\n{body}", body.len());
+                        tcp.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    /// A network device forgets every connection at once, idle ones too: the second try takes a new one.
+    #[tokio::test]
+    async fn after_a_swallowed_request_no_old_connection_is_used() {
+        let (dark, count) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let address = plane(Arc::clone(&dark), Arc::clone(&count)).await;
+        let membership = Membership {
+            server: address.clone(),
+            name: "one".into(),
+            executor_id: ExecutorId::from_uuid(Uuid::from_u128(1)),
+            site_id: SiteId::from_uuid(Uuid::from_u128(2)),
+            site: "lab".into(),
+            site_public_key: None,
+        };
+        let identity = Arc::new(Identity::new(membership, Keys::generate().unwrap()));
+        let http = Http::new(&address, tls().unwrap()).unwrap();
+        let cloud = HttpCloud::new(http, identity, ExecutorSessionId::generate(), None);
+        let (held, kinds, version) = (vec![], vec![], String::new());
+        let request =
+            LeaseRequest { held, capacity: 0, kinds, changes: None, wait_ms: 0, version, leaving: false };
+        let report = Report { items: vec![] };
+        let limit = Duration::from_secs(20);
+        cloud.report(&report).await.unwrap();
+        let (lease, report) = tokio::join!(cloud.lease(&request, limit), cloud.report(&report));
+        assert!(lease.is_ok() && report.is_ok());
+        let before = count.load(Ordering::SeqCst);
+        assert!(before >= 2, "{before} connections, of which one will be idle");
+        dark.store(before, Ordering::SeqCst);
+        let swallowed = cloud.lease(&request, Duration::from_millis(500)).await;
+        assert!(matches!(swallowed, Err(CloudError::Unreachable(_))), "{swallowed:?}");
+        cloud.lease(&request, limit).await.unwrap();
     }
 }

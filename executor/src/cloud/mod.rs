@@ -5,6 +5,8 @@
 
 pub mod http;
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use rackhand_schema::{
     executor::SiteKey,
@@ -28,7 +30,13 @@ pub enum CloudError {
 }
 
 pub trait Cloud: Send + Sync + 'static {
-    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, Result<LeaseResponse, CloudError>>;
+    /// `limit`: without an answer by then it counts as [`CloudError::Unreachable`], and the next call does not use the
+    /// same connection.
+    fn lease<'a>(
+        &'a self,
+        request: &'a LeaseRequest,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<LeaseResponse, CloudError>>;
     fn report<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<ReportResponse, CloudError>>;
     fn credential_attempt<'a>(
         &'a self,

@@ -12,7 +12,10 @@ use rackhand_schema::{
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::decide::{IntentAge, millis};
+use super::{
+    decide::{IntentAge, millis},
+    patience::{Patience, Waits},
+};
 use crate::{
     broker::Line,
     clock::Clock,
@@ -29,7 +32,7 @@ use crate::{
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Stop {
     /// Another lease has taken over.
-    #[error("the lease has passed on")]
+    #[error("the lease has passed to another executor")]
     Lost,
     /// Given back at a safe point.
     #[error("given back")]
@@ -82,6 +85,13 @@ pub struct Context {
     signals: watch::Receiver<Signals>,
     unresolved: Option<Unresolved>,
     last_checkpoint: Option<Checkpoint>,
+    /// Transports that were named as unable to identify the machine.
+    unidentified_told: usize,
+    /// Whether what the predecessor had waited has been taken over.
+    patience_taken: bool,
+    waits: Waits,
+    /// Since when every look of the activity at hand has been answered by a device that is ready.
+    answers_since: Option<Duration>,
 }
 
 impl Context {
@@ -101,7 +111,73 @@ impl Context {
             Unresolved { intent, since: since.saturating_sub(already) }
         });
         let effects = grant.effects.clone();
-        Self { shared, grant, line, effects, signals, unresolved, last_checkpoint: None }
+        Self {
+            shared,
+            grant,
+            line,
+            effects,
+            signals,
+            unresolved,
+            last_checkpoint: None,
+            unidentified_told: 0,
+            patience_taken: false,
+            waits: Waits::default(),
+            answers_since: None,
+        }
+    }
+
+    /// An activity begins, with what predecessors had waited in vain at `action` in `phase`; once, for the activity
+    /// that they were at.
+    pub fn take_patience(&mut self, phase: &str, action: &str) -> Patience {
+        let mut kept = None;
+        if !self.patience_taken && self.grant.phase == phase {
+            kept = Patience::of(&self.grant.checkpoint, action);
+            self.patience_taken = kept.is_some();
+        }
+        let kept = kept.unwrap_or_default();
+        self.waits.take_over(&kept, self.now());
+        self.answers_since = None;
+        kept
+    }
+
+    /// What the last look was: answered by a device that is ready, or not.
+    pub fn looked(&mut self, answered: bool) {
+        self.answers_since = answered.then(|| self.answers_since.unwrap_or_else(|| self.now()));
+    }
+
+    /// How long the device has answered all looks without a break, as far as this executor has seen it: what was away
+    /// may have restarted, and shows its work later than it answers.
+    pub fn answered_for(&self) -> Duration {
+        self.answers_since.map_or(Duration::ZERO, |since| self.now().saturating_sub(since))
+    }
+
+    /// What the activity at hand has waited so far, for the checkpoint. `tries`: those in vain at its mutation, and
+    /// how long they have lasted.
+    pub fn patience(&self, action: &str, tries: (u32, Duration), blind: Duration) -> Patience {
+        Patience::new(action, tries, blind, &self.waits, self.now())
+    }
+
+    /// How long the activity at hand has waited for `name`, over all executors that had it; begins with the first
+    /// question.
+    pub fn waited(&self, name: &str) -> Duration {
+        let now = self.now();
+        self.waits.since(name, now).unwrap_or_else(|| {
+            self.waits.begin(name, now);
+            Duration::ZERO
+        })
+    }
+
+    pub fn begin_wait(&self, name: &str) {
+        self.waits.begin(name, self.now());
+    }
+
+    pub fn end_wait(&self, name: &str) {
+        self.waits.end(name);
+    }
+
+    /// How often the wait was begun.
+    pub fn waits_begun(&self, name: &str) -> u32 {
+        self.waits.times(name)
     }
 
     pub fn run(&self) -> RunId {
@@ -191,11 +267,6 @@ impl Context {
             Level::Info | Level::Debug => {
                 tracing::info!(server = self.server(), run = %self.run(), trace = %self.grant.trace_id.to_hex(), "{message}")
             }
-        }
-        let left_out = self.shared.outbox.take_left_out(self.run(), self.epoch());
-        if left_out > 0 {
-            let message = format!("{left_out} log lines were left out while the control plane was away");
-            self.push(ReportBody::Event { level: Level::Warn, message, data: Value::Null }).await?;
         }
         self.push(ReportBody::Event { level, message, data: text::clean_value(&data) }).await?;
         Ok(())
@@ -296,26 +367,32 @@ impl Context {
         else {
             return Ok(());
         };
+        let detail = format!("{}: waits until what a former executor sent has ended", self.server());
         while self.now() < until {
             self.check()?;
             let left = until.saturating_sub(self.now());
+            let waiting =
+                Waiting { reason: "settling".to_owned(), detail: detail.clone(), within_ms: millis(left) };
+            let (phase, state) = (self.grant.phase.clone(), self.grant.checkpoint.clone());
+            self.checkpoint(&phase, state, Some(waiting), None).await?;
             self.pause(left).await;
         }
         self.check()
     }
 
-    /// Journals and reports the intent (and its effect) and waits until both are accepted.
+    /// Journals and reports the intent and its effect, in one commit, and waits until both are accepted. An effect
+    /// without its intent would look like something that a run has done.
     pub async fn announce(
         &mut self,
         intent: Intent,
         effect: Option<Effect>,
     ) -> Result<AcknowledgedIntent, Stop> {
         let (run, epoch) = (self.run(), self.epoch());
-        if let Some(effect) = effect {
-            self.report_effect(effect).await?;
-        }
         let note = Write::Intent { run, epoch, intent: intent.clone() };
-        let seq = self.push_all(vec![note], vec![ReportBody::Intent(intent.clone())]).await?;
+        let bodies = effect.iter().cloned().map(ReportBody::Effect);
+        let bodies = bodies.chain([ReportBody::Intent(intent.clone())]).collect();
+        let seq = self.push_all(vec![note], bodies).await?;
+        self.remember(effect);
         self.unresolved = Some(Unresolved { intent, since: self.now() });
         let answer = {
             let mut signals = self.signals.clone();
@@ -347,22 +424,96 @@ impl Context {
         }
     }
 
-    pub async fn resolve(&mut self, resolution: Resolution, evidence: Value) -> Result<(), Stop> {
+    /// What became of the announced mutation and of its effect on `object`, in one commit.
+    pub async fn resolve(
+        &mut self,
+        resolution: Resolution,
+        object: Option<&str>,
+        evidence: Value,
+    ) -> Result<(), Stop> {
         let (run, epoch) = (self.run(), self.epoch());
         let evidence = text::clean_value(&evidence);
+        let state = match resolution {
+            Resolution::Applied => Some(EffectState::Applied),
+            Resolution::NotApplied => Some(EffectState::NotApplied),
+            Resolution::Unknown => None,
+        };
+        let intended = |effect: &&Effect| {
+            Some(effect.object.as_str()) == object && effect.state == EffectState::Intended
+        };
+        let moved: Vec<Effect> = match state {
+            Some(state) => self
+                .effects
+                .iter()
+                .filter(intended)
+                .cloned()
+                .map(|effect| Effect { state, ..effect })
+                .collect(),
+            None => Vec::new(),
+        };
         let note = Write::Outcome { run, epoch, resolution, evidence: evidence.clone() };
-        self.push_all(vec![note], vec![ReportBody::IntentResolved { resolution, evidence }]).await?;
+        let bodies = moved.iter().cloned().map(ReportBody::Effect);
+        let bodies = bodies.chain([ReportBody::IntentResolved { resolution, evidence }]).collect();
+        self.push_all(vec![note], bodies).await?;
+        self.remember(moved);
         self.unresolved = None;
         Ok(())
     }
 
     pub async fn report_effect(&mut self, effect: Effect) -> Result<(), Stop> {
         self.push(ReportBody::Effect(effect.clone())).await?;
-        match self.effects.iter_mut().find(|known| known.id == effect.id) {
-            Some(known) => *known = effect,
-            None => self.effects.push(effect),
+        self.remember([effect]);
+        Ok(())
+    }
+
+    fn remember(&mut self, effects: impl IntoIterator<Item = Effect>) {
+        for effect in effects {
+            match self.effects.iter_mut().find(|known| known.id == effect.id) {
+                Some(known) => *known = effect,
+                None => self.effects.push(effect),
+            }
+        }
+    }
+
+    /// An effect that was announced while its intent was not belongs to nothing that was sent: whatever the device
+    /// shows, others did it, and it is not undone.
+    pub async fn drop_unannounced(&mut self) -> Result<(), Stop> {
+        if self.unresolved.is_some() {
+            return Ok(());
+        }
+        let intended = |effect: &Effect| effect.state == EffectState::Intended;
+        for effect in self.effects.clone().into_iter().filter(intended) {
+            self.report_effect(Effect { state: EffectState::NotApplied, ..effect }).await?;
         }
         Ok(())
+    }
+
+    /// `effect` under the id of an earlier try at the same, so that tries do not pile up rows.
+    pub fn same_effect(&self, effect: Effect) -> Effect {
+        let tried = |known: &&Effect| {
+            known.object == effect.object
+                && known.property == effect.property
+                && matches!(known.state, EffectState::NotApplied | EffectState::Intended)
+        };
+        match self.effects.iter().find(tried) {
+            Some(known) => Effect { id: known.id, ..effect },
+            None => effect,
+        }
+    }
+
+    /// Says once over which transports the machine could not be identified.
+    pub async fn tell_unidentified(&mut self) -> Result<(), Stop> {
+        let untold = self.line.unidentified();
+        if untold.len() <= self.unidentified_told {
+            return Ok(());
+        }
+        self.unidentified_told = untold.len();
+        let text = format!(
+            "{}: whether this is the machine of the plan could not be checked ({}); it goes on",
+            self.server(),
+            untold.join("; ")
+        );
+        self.event(Level::Warn, text, Value::Null).await
     }
 
     /// Moves the open effects on `object` from one of `from` to `state`.

@@ -1,12 +1,14 @@
 //! What next? Pure: what a probe found, what was announced and how much time has passed come in, one step comes
 //! out. Everything that may touch hardware goes through [`decide`], so that the rules of invariants 3 and 4 stand
-//! in one place: an unresolved intent is never repeated but resolved, and nothing starts under a hold.
+//! in one place: an unresolved intent is never repeated but resolved, nothing starts under a hold, nothing is tried
+//! without end, and what may be under way inside a device never ends as `failed` because it could not be looked at.
 
 use std::time::Duration;
 
 use rackhand_schema::{
     ErrorCode,
     protocol::{Finish, Resolution, Waiting},
+    run::Outcome,
 };
 use serde_json::{Value, json};
 
@@ -31,9 +33,27 @@ pub enum Probe {
     Ambiguous(String),
     /// Somebody else's work is in the way.
     Foreign(String),
+    /// The device or our access to it refuses the look: the credential, its TLS key, the call. That says nothing
+    /// about the work. `lasting`: another look would be refused, too.
+    Denied { finish: Finish, lasting: bool },
     /// It cannot be done, or has failed.
     Impossible(Finish),
 }
+
+/// A mutation that was tried and not taken, or could not be prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused<'a> {
+    pub tries: u32,
+    /// Since the first try.
+    pub lasted: Duration,
+    /// Somebody else's work is the reason.
+    pub foreign: bool,
+    /// The last reason.
+    pub detail: &'a str,
+}
+
+/// So often one mutation is tried. Pauses between tries double, so that its patience usually ends first.
+pub const MAX_TRIES: u32 = 20;
 
 /// When an activity may be left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +90,11 @@ pub struct Situation<'a> {
     pub away: Duration,
     /// How long the probe has said the same kind of thing.
     pub waited: Duration,
+    /// How long no look has shown the work itself: the device was away, busy, refused or behind foreign work, in
+    /// whatever turns.
+    pub blind: Duration,
+    /// What became of the tries so far; none before the first.
+    pub refused: Option<Refused<'a>>,
     /// Limits for `away`, and for `waited` while not ready or behind foreign work.
     pub outage: Duration,
     pub ready_wait: Duration,
@@ -98,6 +123,28 @@ pub enum Step {
     Yield,
 }
 
+impl Situation<'_> {
+    /// Whether a wait of `lasted` goes on: within its own limit, and, for a device that is away and busy in turns,
+    /// within all of them together.
+    fn is_patient(&self, lasted: Duration, limit: Duration) -> bool {
+        lasted <= limit && self.blind <= self.outage + self.ready_wait + self.foreign_wait
+    }
+}
+
+impl Probe {
+    /// Whether it tells of the work itself, not only that it cannot be seen or begun.
+    pub fn shows_work(&self) -> bool {
+        match self {
+            Self::NotReady { .. } | Self::Unreachable(_) | Self::Foreign(_) | Self::Denied { .. } => false,
+            Self::NotStarted
+            | Self::InFlight { .. }
+            | Self::Done(_)
+            | Self::Ambiguous(_)
+            | Self::Impossible(_) => true,
+        }
+    }
+}
+
 pub fn decide(now: &Situation<'_>) -> Step {
     match now.intent {
         IntentAge::None => undisturbed(now),
@@ -114,14 +161,29 @@ fn unresolved(now: &Situation<'_>, age: IntentAge) -> Step {
         Probe::NotStarted => wait(now, "settling", "waits until the device would show traces", now.outage),
         Probe::Ambiguous(what) | Probe::Foreign(what) if settled => Step::Finish(unknown(now, what)),
         Probe::Ambiguous(what) | Probe::Foreign(what) => wait(now, "settling", what, now.outage),
-        Probe::NotReady { reason, detail } if now.waited <= now.ready_wait => {
+        Probe::NotReady { reason, detail } if now.is_patient(now.waited, now.ready_wait) => {
             wait(now, reason, detail, now.ready_wait)
         }
         Probe::NotReady { detail, .. } => Step::Finish(unknown(now, detail)),
-        Probe::Unreachable(what) if now.away <= now.outage => wait(now, "bmc_unreachable", what, now.outage),
+        Probe::Unreachable(what) if now.is_patient(now.away, now.outage) => {
+            wait(now, "bmc_unreachable", what, now.outage)
+        }
         Probe::Unreachable(what) => Step::Finish(unknown(now, what)),
-        Probe::Impossible(finish) => Step::Finish(finish.clone()),
+        Probe::Denied { finish, lasting } => denied(now, finish, *lasting),
+        // The device may well have failed at something; whether that was this mutation it does not say.
+        Probe::Impossible(finish) => Step::Finish(unknown(now, &finish.detail)),
     }
+}
+
+/// The look was refused while something may be under way: patience first, and never "failed".
+fn denied(now: &Situation<'_>, finish: &Finish, lasting: bool) -> Step {
+    if lasting {
+        return Step::Finish(Finish { outcome: Outcome::Unknown, ..finish.clone() });
+    }
+    if now.is_patient(now.waited, now.outage) {
+        return wait(now, "bmc_refuses", &finish.detail, now.outage);
+    }
+    Step::Finish(unknown(now, &finish.detail))
 }
 
 fn undisturbed(now: &Situation<'_>) -> Step {
@@ -144,9 +206,10 @@ fn undisturbed(now: &Situation<'_>) -> Step {
         return Step::Yield;
     }
     match now.probe {
-        Probe::NotStarted => match now.hold {
-            Some(hold) => wait(now, hold_word(hold), &hold.to_string(), now.outage),
-            None => Step::Act,
+        Probe::NotStarted => match (now.hold, now.refused) {
+            (Some(hold), _) => wait(now, hold_word(hold), &hold.to_string(), now.outage),
+            (None, Some(refused)) if exhausted(now, &refused) => Step::Finish(gave_up(now, &refused)),
+            (None, _) => Step::Act,
         },
         Probe::InFlight { reason, detail, percent } => Step::Wait {
             waiting: Waiting {
@@ -156,8 +219,12 @@ fn undisturbed(now: &Situation<'_>) -> Step {
             },
             percent: *percent,
         },
-        Probe::NotReady { reason, detail } if now.waited <= now.ready_wait => {
+        Probe::NotReady { reason, detail } if now.is_patient(now.waited, now.ready_wait) => {
             wait(now, reason, detail, now.ready_wait)
+        }
+        // What must be seen to its end may be under way behind it.
+        Probe::NotReady { detail, .. } if now.interrupt == Interrupt::Never => {
+            Step::Finish(unknown(now, detail))
         }
         Probe::NotReady { detail, .. } => Step::Finish(fault(
             ErrorCode::DeviceBusy,
@@ -167,9 +234,10 @@ fn undisturbed(now: &Situation<'_>) -> Step {
             ),
             json!({ "waited_ms": millis(now.waited) }),
         )),
-        Probe::Foreign(what) if now.waited <= now.foreign_wait => {
+        Probe::Foreign(what) if now.is_patient(now.waited, now.foreign_wait) => {
             wait(now, "foreign_device_job", what, now.foreign_wait)
         }
+        Probe::Foreign(what) if now.interrupt == Interrupt::Never => Step::Finish(unknown(now, what)),
         Probe::Foreign(what) => Step::Finish(fault(
             ErrorCode::ForeignDeviceJob,
             format!(
@@ -178,22 +246,52 @@ fn undisturbed(now: &Situation<'_>) -> Step {
             ),
             json!({ "waited_ms": millis(now.waited) }),
         )),
-        Probe::Unreachable(what) if now.away <= now.outage => wait(now, "bmc_unreachable", what, now.outage),
+        Probe::Unreachable(what) if now.is_patient(now.away, now.outage) => {
+            wait(now, "bmc_unreachable", what, now.outage)
+        }
         Probe::Unreachable(what) if now.interrupt == Interrupt::Never => Step::Finish(unknown(now, what)),
         Probe::Unreachable(what) => Step::Finish(fault(
             ErrorCode::BmcUnreachable,
             format!(
                 "The BMC of {} has not answered for {} s before {}: {what}. Check its network and power, then retry.",
                 now.server,
-                now.away.as_secs(),
+                now.away.max(now.blind).as_secs(),
                 now.phase
             ),
             json!({ "away_ms": millis(now.away) }),
         )),
+        Probe::Denied { finish, .. } if now.interrupt == Interrupt::Safe => Step::Finish(finish.clone()),
+        Probe::Denied { finish, lasting } => denied(now, finish, *lasting),
         Probe::Done(evidence) => Step::Advance(evidence.clone()),
         Probe::Impossible(finish) => Step::Finish(finish.clone()),
         Probe::Ambiguous(what) => Step::Finish(unknown(now, what)),
     }
+}
+
+fn exhausted(now: &Situation<'_>, refused: &Refused<'_>) -> bool {
+    let patience = if refused.foreign { now.foreign_wait } else { now.ready_wait };
+    refused.tries >= MAX_TRIES || refused.lasted > patience
+}
+
+fn gave_up(now: &Situation<'_>, refused: &Refused<'_>) -> Finish {
+    let (code, why) = if refused.foreign {
+        (ErrorCode::ForeignDeviceJob, "has work that is not ours")
+    } else {
+        (ErrorCode::DeviceBusy, "stayed busy")
+    };
+    fault(
+        code,
+        format!(
+            "{} {why}: {}. {} was tried {} times in {} s and not taken; nothing was changed by it. Let the \
+             device finish its work, then retry.",
+            now.server,
+            refused.detail,
+            now.phase,
+            refused.tries,
+            refused.lasted.as_secs()
+        ),
+        json!({ "tries": refused.tries, "lasted_ms": millis(refused.lasted) }),
+    )
 }
 
 fn hold_word(hold: Hold) -> &'static str {
@@ -243,6 +341,8 @@ mod tests {
             hold: None,
             away: Duration::ZERO,
             waited: Duration::ZERO,
+            blind: Duration::ZERO,
+            refused: None,
             outage: LIMIT,
             ready_wait: LIMIT,
             foreign_wait: LIMIT,
@@ -255,7 +355,11 @@ mod tests {
         Probe::InFlight { reason: "device_job", detail: String::new(), percent: None }
     }
 
-    fn every_probe() -> [Probe; 8] {
+    fn denied_by(lasting: bool) -> Probe {
+        Probe::Denied { finish: fault(ErrorCode::BmcAuthFailed, "", Value::Null), lasting }
+    }
+
+    fn every_probe() -> [Probe; 10] {
         [
             Probe::NotStarted,
             in_flight(),
@@ -265,6 +369,8 @@ mod tests {
             Probe::Ambiguous(String::new()),
             Probe::Foreign(String::new()),
             Probe::Impossible(fault(ErrorCode::DeviceFailed, "", Value::Null)),
+            denied_by(false),
+            denied_by(true),
         ]
     }
 
@@ -319,12 +425,84 @@ mod tests {
             decide(&Situation { away: past, waited: past, intent, interrupt, ..now(probe) })
         };
         let (none, safe) = (IntentAge::None, Interrupt::Safe);
-        let [_, _, _, not_ready, unreachable, _, foreign, _] = every_probe();
+        let [_, _, _, not_ready, unreachable, _, foreign, ..] = every_probe();
         assert_eq!(code(&late(&not_ready, none, safe)), "device-busy");
         assert_eq!(code(&late(&foreign, none, safe)), "foreign-device-job");
         assert_eq!(code(&late(&unreachable, none, safe)), "bmc-unreachable");
         assert_eq!(code(&late(&unreachable, none, Interrupt::Never)), "outcome-unknown");
         assert_eq!(code(&late(&unreachable, IntentAge::Settled, safe)), "outcome-unknown");
+    }
+
+    /// An intent is open, or something must be seen to its end: whatever the look shows, for however long, the run
+    /// never ends as `failed` unless the device itself says that this work has failed.
+    #[test]
+    fn what_may_be_under_way_never_ends_as_failed() {
+        let intents = [IntentAge::None, IntentAge::Young, IntentAge::Settled];
+        let interrupts = [Interrupt::Safe, Interrupt::Cancellable, Interrupt::Never];
+        for probe in &every_probe() {
+            for (intent, interrupt) in intents.into_iter().flat_map(|age| interrupts.map(|how| (age, how))) {
+                for time in [Duration::ZERO, LIMIT * 2] {
+                    let away = Situation { away: time, waited: time, ..now(probe) };
+                    let situation = Situation { intent, interrupt, ..away };
+                    let Step::Finish(finish) = decide(&situation) else { continue };
+                    let told = matches!(probe, Probe::Impossible(_)) && intent == IntentAge::None;
+                    let idle = intent == IntentAge::None && interrupt != Interrupt::Never;
+                    let may_fail = told || idle;
+                    assert!(may_fail || finish.outcome == Outcome::Unknown, "{situation:?} {finish:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_look_passes_or_ends_the_run_by_what_is_under_way() {
+        let look = |lasting, intent, interrupt, waited| {
+            let probe = denied_by(lasting);
+            decide(&Situation { intent, interrupt, waited, ..now(&probe) })
+        };
+        let (none, young) = (IntentAge::None, IntentAge::Young);
+        let zero = Duration::ZERO;
+        assert_eq!(code(&look(false, none, Interrupt::Safe, zero)), "bmc-auth-failed");
+        for (intent, interrupt) in
+            [(none, Interrupt::Never), (none, Interrupt::Cancellable), (young, Interrupt::Safe)]
+        {
+            let first = look(false, intent, interrupt, zero);
+            assert!(matches!(first, Step::Wait { .. }), "{first:?}");
+            assert_eq!(code(&look(false, intent, interrupt, LIMIT * 2)), "outcome-unknown");
+            let Step::Finish(lasting) = look(true, intent, interrupt, zero) else { panic!("waits in vain") };
+            assert_eq!((lasting.outcome, lasting.code.as_str()), (Outcome::Unknown, "bmc-auth-failed"));
+        }
+    }
+
+    /// Each wait is within its limit, all together are not.
+    #[test]
+    fn a_device_that_is_away_and_busy_in_turns_has_an_end() {
+        let probes = [
+            Probe::Unreachable(String::new()),
+            Probe::NotReady { reason: "device_busy", detail: String::new() },
+            Probe::Foreign(String::new()),
+        ];
+        for probe in &probes {
+            assert!(!probe.shows_work());
+            let step = |blind| decide(&Situation { blind, ..now(probe) });
+            assert!(matches!(step(LIMIT * 3), Step::Wait { .. }), "{probe:?}");
+            assert!(matches!(step(LIMIT * 4), Step::Finish(_)), "{probe:?}");
+            let begun = Situation { blind: LIMIT * 4, interrupt: Interrupt::Never, ..now(probe) };
+            let Step::Finish(finish) = decide(&begun) else { panic!("{probe:?}") };
+            assert_eq!(finish.outcome, Outcome::Unknown, "{probe:?}");
+        }
+    }
+
+    #[test]
+    fn tries_are_counted_and_timed() {
+        let tried = |tries, lasted, foreign| {
+            let refused = Some(Refused { tries, lasted, foreign, detail: "queue full" });
+            decide(&Situation { refused, foreign_wait: LIMIT / 2, ..now(&Probe::NotStarted) })
+        };
+        assert_eq!(tried(1, LIMIT, false), Step::Act);
+        assert_eq!(code(&tried(1, LIMIT * 2, false)), "device-busy");
+        assert_eq!(code(&tried(MAX_TRIES, Duration::ZERO, false)), "device-busy");
+        assert_eq!(code(&tried(1, LIMIT, true)), "foreign-device-job");
     }
 
     #[test]

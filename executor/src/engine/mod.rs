@@ -5,6 +5,7 @@
 
 pub mod context;
 pub mod decide;
+mod patience;
 pub mod shell;
 
 pub use context::{Context, Stop};

@@ -5,15 +5,16 @@ use std::{future::Future, time::Duration};
 use rackhand_schema::{
     ErrorCode,
     event::Level,
-    protocol::{Finish, Intent, Resolution},
-    run::{Effect, EffectState, PhaseState},
+    protocol::{Finish, Intent, Resolution, Waiting},
+    run::{Effect, PhaseState},
 };
 use serde_json::{Value, json};
 
 use super::{
     context::{Context, Stop},
-    decide::{self, Interrupt, Probe, Situation, Step, decide},
+    decide::{self, Interrupt, Probe, Refused, Situation, Step, decide},
     fault,
+    patience::Patience,
 };
 use crate::{
     bmc::{BmcError, BmcErrorKind},
@@ -127,7 +128,7 @@ pub enum Ended {
     Cancelled,
 }
 
-/// A failed read, as a probe: the device may be away or busy; anything else ends the run.
+/// A failed read, as a probe: the device may be away or busy; anything else refuses the look.
 pub fn probe_of(error: BmcError, server: &str, phase: &str) -> Probe {
     let detail = error.detail.clone();
     match error.kind {
@@ -139,7 +140,11 @@ pub fn probe_of(error: BmcError, server: &str, phase: &str) -> Probe {
             Probe::NotReady { reason: "credential_budget", detail }
         }
         BmcErrorKind::NotFound => Probe::NotReady { reason: "device_busy", detail },
-        kind => Probe::Impossible(refusal(kind, &detail, server, phase)),
+        BmcErrorKind::ForeignJob => Probe::Foreign(detail),
+        kind => Probe::Denied {
+            finish: refusal(kind, &detail, server, phase),
+            lasting: kind == BmcErrorKind::AnotherMachine,
+        },
     }
 }
 
@@ -163,6 +168,13 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
                 "The credential for {server} was not presented: {detail}. Store a new version, then retry."
             ),
         ),
+        BmcErrorKind::AnotherMachine => (
+            ErrorCode::AnotherMachine,
+            format!(
+                "{server} is not the planned machine: {detail}. Nothing was sent to it in {phase}. Compare the \
+                 service tags and correct the registration, then plan again."
+            ),
+        ),
         BmcErrorKind::Unsupported => {
             (ErrorCode::DeviceUnsupported, format!("{server} cannot do what {phase} needs: {detail}."))
         }
@@ -177,11 +189,15 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
 /// [`Stop`]: the run goes on elsewhere, or nowhere for now.
 pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Result<Ended, Stop> {
     let phase = activity.phase();
-    context.turn(phase, activity.state(), PhaseState::Running, Value::Null).await?;
+    let kept = context.take_patience(phase, activity.action());
+    context.turn(phase, kept.beside(activity.state()), PhaseState::Running, Value::Null).await?;
     let mut away_since: Option<Duration> = None;
     let mut kind_since = (std::mem::discriminant(&Probe::NotStarted), context.now());
+    let (mut work_seen, mut blind_before) = (context.now(), kept.blind());
     let mut resolved_as: Option<Probe> = None;
     let mut told = false;
+    let mut tries = Tries::of_predecessors(&kept, context.now());
+    let mut looked_at = context.now();
     loop {
         context.check()?;
         if context.cancelled() && activity.interrupt() == Interrupt::Never && !told {
@@ -193,22 +209,32 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
         let intent = context.intent(phase, activity.action()).cloned();
         let probe = match resolved_as.take() {
             Some(probe) => probe,
-            None => match activity.probe(context, intent.as_ref()).await {
-                Ok(probe) => probe,
-                Err(error) => probe_of(error, context.server(), phase),
-            },
+            None => {
+                let look = activity.probe(context, intent.as_ref()).await;
+                context.looked(look.is_ok());
+                look.unwrap_or_else(|error| probe_of(error, context.server(), phase))
+            }
         };
-        let now = context.now();
+        context.tell_unidentified().await?;
+        let (now, before) = (context.now(), looked_at);
+        looked_at = now;
         if matches!(probe, Probe::Unreachable(_)) {
             away_since.get_or_insert(now);
         } else {
             away_since = None;
         }
+        if probe.shows_work() {
+            (work_seen, blind_before) = (now, Duration::ZERO);
+        }
         if kind_since.0 != std::mem::discriminant(&probe) {
             kind_since = (std::mem::discriminant(&probe), now);
         }
+        let blind = blind_before + now.saturating_sub(work_seen);
         let timing = context.timing();
-        let needs = context.short_limit();
+        let hold = context.hold(context.short_limit());
+        if let (Some(tries), Some(_)) = (&mut tries, hold) {
+            tries.held_for(now.saturating_sub(before));
+        }
         let step = decide(&Situation {
             probe: &probe,
             intent: if intent.is_some() {
@@ -219,9 +245,11 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
             cancel: context.cancelled(),
             draining: context.signals().drain,
             interrupt: activity.interrupt(),
-            hold: context.hold(needs),
+            hold,
             away: away_since.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
             waited: now.saturating_sub(kind_since.1),
+            blind,
+            refused: tries.as_ref().map(|tries| tries.refused(now)),
             outage: activity.outage(context),
             ready_wait: timing.ready_wait,
             foreign_wait: timing.foreign_wait,
@@ -229,48 +257,55 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
             phase,
         });
         match step {
-            Step::Act => match attempt(context, activity).await? {
-                Attempt::Again => {}
-                Attempt::Pause => context.pause(activity.poll(context)).await,
+            Step::Act => match attempt(context, activity, tries.as_ref()).await? {
+                Attempt::Taken => tries = None,
+                Attempt::Lost => context.pause(activity.poll(context)).await,
+                Attempt::NotTaken(held) => {
+                    // From its end: before it, the control plane may have been away for hours.
+                    let tried = Tries::after(tries.take(), context.now(), held);
+                    let (waiting, pause) = tried.pause(context, activity.poll(context));
+                    tries = Some(tried);
+                    let state = kept_state(context, activity, tries.as_ref(), blind);
+                    context.checkpoint(phase, state, Some(waiting), None).await?;
+                    context.pause(pause).await;
+                }
                 Attempt::Finish(finish) => {
-                    context.phase(phase, PhaseState::Failed, json!({ "code": finish.code })).await?;
+                    end_in_vain(context, activity, &finish.code).await?;
                     return Ok(Ended::Finish(finish));
                 }
             },
             Step::Resolve(resolution) => {
-                context.checkpoint(phase, activity.state(), None, None).await?;
-                context.resolve(resolution, json!({ "found": describe(&probe) })).await?;
-                if resolution == Resolution::NotApplied
-                    && let Some(object) = activity.effect()
-                {
-                    context.move_effects(object, &[EffectState::Intended], EffectState::NotApplied).await?;
-                }
-                resolved_as = Some(probe);
+                let state = kept_state(context, activity, tries.as_ref(), blind);
+                context.checkpoint(phase, state, None, None).await?;
+                let found = json!({ "found": describe(&probe) });
+                context.resolve(resolution, activity.effect(), found).await?;
+                // After "not applied" the device is looked at afresh: nothing is begun on an old look.
+                resolved_as = (resolution == Resolution::Applied).then_some(probe);
             }
             Step::Advance(evidence) => {
-                if let Some(object) = activity.effect() {
-                    context.move_effects(object, &[EffectState::Intended], EffectState::Applied).await?;
-                }
                 context.turn(phase, activity.state(), PhaseState::Done, evidence.clone()).await?;
                 return Ok(Ended::Done(evidence));
             }
             Step::Wait { waiting, percent } => {
-                context.checkpoint(phase, activity.state(), Some(waiting), percent).await?;
+                let state = kept_state(context, activity, tries.as_ref(), blind);
+                context.checkpoint(phase, state, Some(waiting), percent).await?;
                 context.pause(activity.poll(context)).await;
             }
             Step::Finish(finish) => {
                 if intent.is_some() {
-                    context.resolve(Resolution::Unknown, json!({ "found": describe(&probe) })).await?;
+                    let found = json!({ "found": describe(&probe) });
+                    context.resolve(Resolution::Unknown, activity.effect(), found).await?;
                 }
-                context.phase(phase, PhaseState::Failed, json!({ "code": finish.code })).await?;
+                end_in_vain(context, activity, &finish.code).await?;
                 return Ok(Ended::Finish(finish));
             }
             Step::Cancel => {
-                context.phase(phase, PhaseState::Failed, json!({ "code": "cancelled" })).await?;
+                end_in_vain(context, activity, "cancelled").await?;
                 return Ok(Ended::Cancelled);
             }
             Step::Yield => {
-                context.checkpoint(phase, activity.state(), None, None).await?;
+                let state = kept_state(context, activity, tries.as_ref(), blind);
+                context.checkpoint(phase, state, None, None).await?;
                 return Err(context
                     .give_back("draining", "the executor is shutting down", Duration::ZERO)
                     .await?);
@@ -279,16 +314,116 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
     }
 }
 
+/// The activity's state and what was waited for it so far.
+fn kept_state<A: Activity>(context: &Context, activity: &A, tries: Option<&Tries>, blind: Duration) -> Value {
+    let tried = tries.map_or((0, Duration::ZERO), |tries| (tries.count, tries.lasted(tries.at)));
+    context.patience(activity.action(), tried, blind).beside(activity.state())
+}
+
+/// The activity ends without its work done. What was waited for it is over, too: when it is begun anew later, as undoing
+/// is under each new lease, it has its whole patience.
+async fn end_in_vain<A: Activity>(context: &mut Context, activity: &A, code: &str) -> Result<(), Stop> {
+    context.turn(activity.phase(), activity.state(), PhaseState::Failed, json!({ "code": code })).await
+}
+
+/// Why the device was not given the mutation, or did not take it; nothing has come of it.
+struct NotTaken {
+    reason: &'static str,
+    detail: String,
+}
+
+impl NotTaken {
+    /// By the look that the same error would give; none when trying again is in vain.
+    fn by(probe: &Probe) -> Option<Self> {
+        let (reason, detail) = match probe {
+            Probe::NotReady { reason, detail } => (*reason, detail),
+            Probe::Foreign(detail) => (FOREIGN, detail),
+            Probe::Unreachable(detail) => ("bmc_unreachable", detail),
+            _ => return None,
+        };
+        Some(Self { reason, detail: detail.clone() })
+    }
+}
+
+/// Machine word of a wait behind somebody else's work.
+const FOREIGN: &str = "foreign_device_job";
+
+/// The tries at one mutation in vain.
+struct Tries {
+    since: Duration,
+    /// How long those of predecessors had lasted.
+    before: Duration,
+    count: u32,
+    last: NotTaken,
+    /// When that was, or this executor took over.
+    at: Duration,
+}
+
+impl Tries {
+    fn of_predecessors(kept: &Patience, now: Duration) -> Option<Self> {
+        let last = NotTaken { reason: "device_busy", detail: "a former executor tried in vain".to_owned() };
+        (kept.tries > 0).then(|| Self { since: now, before: kept.tried(), count: kept.tries, last, at: now })
+    }
+
+    fn after(earlier: Option<Self>, now: Duration, last: NotTaken) -> Self {
+        let (since, before, count) = earlier
+            .map_or((now, Duration::ZERO, 0), |earlier| (earlier.since, earlier.before, earlier.count));
+        Self { since, before, count: count + 1, last, at: now }
+    }
+
+    /// While people or the lease hold mutations back, the device is not tried.
+    fn held_for(&mut self, duration: Duration) {
+        self.since += duration;
+        self.at += duration;
+    }
+
+    fn lasted(&self, now: Duration) -> Duration {
+        self.before + now.saturating_sub(self.since)
+    }
+
+    fn refused(&self, now: Duration) -> Refused<'_> {
+        Refused {
+            tries: self.count,
+            lasted: self.lasted(now),
+            foreign: self.last.reason == FOREIGN,
+            detail: &self.last.detail,
+        }
+    }
+
+    /// What is waited for, and for how long until the next try: longer each time.
+    fn pause(&self, context: &Context, poll: Duration) -> (Waiting, Duration) {
+        let lasted = self.lasted(context.now());
+        let timing = context.timing();
+        let patience = if self.last.reason == FOREIGN { timing.foreign_wait } else { timing.ready_wait };
+        let waiting = Waiting {
+            reason: self.last.reason.to_owned(),
+            detail: format!("{}: {}", context.server(), self.last.detail),
+            within_ms: decide::millis(patience.saturating_sub(lasted)),
+        };
+        (waiting, poll * 2u32.pow(self.count.saturating_sub(1).min(3)))
+    }
+
+    /// Whether the last try ended with these words: then they are not told again.
+    fn told(earlier: Option<&Self>, detail: &str) -> bool {
+        earlier.is_some_and(|earlier| earlier.last.detail == detail)
+    }
+}
+
 enum Attempt {
-    /// Look again at once.
-    Again,
-    /// Look again after a while.
-    Pause,
+    /// The device has taken it.
+    Taken,
+    /// It was sent, and the answer is lost.
+    Lost,
+    NotTaken(NotTaken),
     Finish(Finish),
 }
 
 /// Announces the mutation and makes it once.
-async fn attempt<A: Activity>(context: &mut Context, activity: &mut A) -> Result<Attempt, Stop> {
+async fn attempt<A: Activity>(
+    context: &mut Context,
+    activity: &mut A,
+    earlier: Option<&Tries>,
+) -> Result<Attempt, Stop> {
     let phase = activity.phase();
     let looked = context.now();
     let prepared = match activity.prepare(context).await {
@@ -296,10 +431,20 @@ async fn attempt<A: Activity>(context: &mut Context, activity: &mut A) -> Result
         Err(Unprepared::Stop(stop)) => return Err(stop),
         Err(Unprepared::Finish(finish)) => return Ok(Attempt::Finish(finish)),
         Err(Unprepared::Bmc(error)) => {
-            context.event(Level::Warn, format!("{phase}: {error}"), Value::Null).await?;
-            return Ok(match probe_of(error, context.server(), phase) {
-                Probe::Impossible(finish) => Attempt::Finish(finish),
-                _ => Attempt::Pause,
+            if !Tries::told(earlier, &error.detail) {
+                context.event(Level::Warn, format!("{phase}: {error}"), Value::Null).await?;
+            }
+            let probe = probe_of(error, context.server(), phase);
+            return Ok(match (NotTaken::by(&probe), probe) {
+                (Some(held), _) => Attempt::NotTaken(held),
+                (None, Probe::Denied { finish, .. }) if activity.interrupt() == Interrupt::Safe => {
+                    Attempt::Finish(finish)
+                }
+                // The next look is refused, too, and decides by what is under way.
+                (None, Probe::Denied { finish, .. }) => {
+                    Attempt::NotTaken(NotTaken { reason: "bmc_refuses", detail: finish.detail })
+                }
+                (None, _) => Attempt::Lost,
             });
         }
     };
@@ -311,13 +456,15 @@ async fn attempt<A: Activity>(context: &mut Context, activity: &mut A) -> Result
         deadline_ms: decide::millis(prepared.limit),
     };
     let prepared_at = context.now();
-    let acknowledged: AcknowledgedIntent = context.announce(intent, prepared.effect).await?;
+    let effect = prepared.effect.map(|effect| context.same_effect(effect));
+    let acknowledged: AcknowledgedIntent = context.announce(intent, effect).await?;
     // What was seen before a long outage of the control plane is no ground to act on.
     if context.now().saturating_sub(prepared_at) > context.timing().settle
         || context.now().saturating_sub(looked) > context.timing().bmc_outage
     {
-        not_applied(context, activity, "the acknowledgement came late; nothing was sent").await?;
-        return Ok(Attempt::Again);
+        let detail = "the acknowledgement came late; nothing was sent";
+        not_applied(context, activity, detail).await?;
+        return Ok(Attempt::NotTaken(NotTaken { reason: "control_plane", detail: detail.to_owned() }));
     }
     let permit = if prepared.upload {
         MutationPermit::upload(&context.shared.leases, acknowledged, prepared.limit, short)
@@ -332,23 +479,32 @@ async fn attempt<A: Activity>(context: &mut Context, activity: &mut A) -> Result
             context
                 .event(Level::Info, format!("{}: {action} accepted", context.server()), answer.clone())
                 .await?;
-            context.checkpoint(phase, activity.state(), None, None).await?;
-            context.resolve(Resolution::Applied, answer).await?;
-            Ok(Attempt::Again)
+            let state = kept_state(context, activity, None, Duration::ZERO);
+            context.checkpoint(phase, state, None, None).await?;
+            context.resolve(Resolution::Applied, activity.effect(), answer).await?;
+            Ok(Attempt::Taken)
         }
         Err(error) => {
             let detail = error.detail.clone();
-            context
-                .event(Level::Warn, format!("{}: {action}: {detail}", context.server()), Value::Null)
-                .await?;
-            match error.kind {
-                BmcErrorKind::Ambiguous => Ok(Attempt::Pause),
-                BmcErrorKind::Held(_)
-                | BmcErrorKind::Unreachable
+            if !Tries::told(earlier, &detail) {
+                context
+                    .event(Level::Warn, format!("{}: {action}: {detail}", context.server()), Value::Null)
+                    .await?;
+            }
+            let kind = error.kind;
+            match kind {
+                BmcErrorKind::Ambiguous => Ok(Attempt::Lost),
+                BmcErrorKind::Held(_) => {
+                    not_applied(context, activity, &detail).await?;
+                    Ok(Attempt::NotTaken(NotTaken { reason: "control_plane", detail }))
+                }
+                BmcErrorKind::Unreachable
                 | BmcErrorKind::NotReady { .. }
+                | BmcErrorKind::ForeignJob
                 | BmcErrorKind::AuthWithheld { final_word: false } => {
                     not_applied(context, activity, &detail).await?;
-                    Ok(Attempt::Pause)
+                    let held = NotTaken::by(&probe_of(error, context.server(), phase));
+                    Ok(held.map_or(Attempt::Lost, Attempt::NotTaken))
                 }
                 kind => {
                     not_applied(context, activity, &detail).await?;
@@ -360,11 +516,7 @@ async fn attempt<A: Activity>(context: &mut Context, activity: &mut A) -> Result
 }
 
 async fn not_applied<A: Activity>(context: &mut Context, activity: &A, why: &str) -> Result<(), Stop> {
-    context.resolve(Resolution::NotApplied, json!({ "why": why })).await?;
-    if let Some(object) = activity.effect() {
-        context.move_effects(object, &[EffectState::Intended], EffectState::NotApplied).await?;
-    }
-    Ok(())
+    context.resolve(Resolution::NotApplied, activity.effect(), json!({ "why": why })).await
 }
 
 fn describe(probe: &Probe) -> Value {
@@ -374,6 +526,6 @@ fn describe(probe: &Probe) -> Value {
         Probe::Done(evidence) => json!({ "done": evidence }),
         Probe::NotReady { detail, .. } | Probe::Unreachable(detail) => json!({ "not_readable": detail }),
         Probe::Ambiguous(detail) | Probe::Foreign(detail) => json!({ "ambiguous": detail }),
-        Probe::Impossible(finish) => json!({ "failed": finish.code }),
+        Probe::Impossible(finish) | Probe::Denied { finish, .. } => json!({ "failed": finish.code }),
     }
 }

@@ -45,7 +45,6 @@ struct State {
 struct Set {
     wanted: BootOverrideParams,
     state: State,
-    acted_at: Option<Duration>,
 }
 
 impl Set {
@@ -110,7 +109,7 @@ impl Activity for Set {
             return Ok(match used_up {
                 PowerTrace::Nothing => Probe::NotStarted,
                 PowerTrace::Seen | PowerTrace::Untold => Probe::Ambiguous(format!(
-                    "the setting is {}; a boot may have used up the one asked for",
+                    "the setting is {}; a boot may have used up the requested one",
                     setting.shown
                 )),
             });
@@ -119,8 +118,7 @@ impl Activity for Set {
             let found = json!({ "boot": setting, "via": by, "used_up": true });
             return Ok(Probe::Done(found));
         }
-        let since = *self.acted_at.get_or_insert(context.now());
-        if context.now().saturating_sub(since) <= context.timing().settle {
+        if context.waited("taken") <= context.timing().settle {
             let detail = format!("{} still shows {}", context.server(), setting.shown);
             return Ok(Probe::InFlight { reason: "setting", detail, percent: None });
         }
@@ -161,7 +159,7 @@ impl Activity for Set {
 
 pub async fn run(context: &mut Context, wanted: BootOverrideParams) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
-    let mut set = Set { wanted, state, acted_at: None };
+    let mut set = Set { wanted, state };
     let target = word(&json!(wanted.target));
     Ok(match perform(context, &mut set).await? {
         Ended::Done(evidence) if set.state.acted => {

@@ -17,9 +17,9 @@ use crate::{
     text,
 };
 
+#[derive(Default)]
 struct Read {
     found: Option<Inventory>,
-    since: Option<Duration>,
 }
 
 impl Activity for Read {
@@ -40,12 +40,11 @@ impl Activity for Read {
         let inventory = cleaned(inventory);
         // A BMC that has just started answers in part. What identifies the server and its firmware gets another
         // chance before "unreadable" is the answer.
-        let since = *self.since.get_or_insert(context.now());
         let essential = inventory.model.is_some() && !inventory.components.is_empty();
         // Dell's services come up one by one, for minutes. Another vendor's may simply not have these parts.
         let may_come =
             via == Via::Redfish && inventory.vendor.as_deref().is_none_or(|vendor| vendor.contains("Dell"));
-        if !essential && may_come && context.now().saturating_sub(since) < context.timing().power_change {
+        if !essential && may_come && context.waited("reading") < context.timing().power_change {
             let missing: Vec<_> =
                 inventory.unreadable.iter().map(|(what, why)| format!("{what} ({why})")).collect();
             return Ok(Probe::InFlight {
@@ -67,7 +66,7 @@ impl Activity for Read {
 }
 
 pub async fn run(context: &mut Context) -> Result<Finish, Stop> {
-    let mut read = Read { found: None, since: None };
+    let mut read = Read::default();
     Ok(match perform(context, &mut read).await? {
         Ended::Done(evidence) => {
             let unreadable = read.found.as_ref().map_or(0, |found| found.unreadable.len());
@@ -108,6 +107,7 @@ pub fn cleaned(inventory: Inventory) -> Inventory {
         vendor: tidy(inventory.vendor),
         model: tidy(inventory.model),
         service_tag: tidy(inventory.service_tag),
+        uuid: tidy(inventory.uuid),
         generation: tidy(inventory.generation),
         bmc_version: tidy(inventory.bmc_version),
         components: inventory
@@ -119,6 +119,8 @@ pub fn cleaned(inventory: Inventory) -> Inventory {
                 software_id: tidy(component.software_id),
                 version: text::clean(&component.version),
                 updateable: component.updateable,
+                inactive: tidy(component.inactive),
+                of_bmc: component.of_bmc,
             })
             .collect(),
         capabilities: inventory.capabilities.iter().map(|text| text::clean(text)).collect(),

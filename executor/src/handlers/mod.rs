@@ -4,6 +4,7 @@ pub mod boot_override;
 pub mod firmware_update;
 pub mod inventory;
 pub mod power;
+mod restart;
 pub mod settle;
 
 use rackhand_schema::{job::JobSpec, protocol::Finish, run::Outcome};
@@ -16,6 +17,7 @@ use crate::engine::{Context, Stop};
 /// [`Stop`]: the run goes on elsewhere, or nowhere for now.
 pub async fn run(context: &mut Context) -> Result<(), Stop> {
     context.await_predecessor().await?;
+    context.drop_unannounced().await?;
     let grant = std::sync::Arc::clone(&context.grant);
     let ending = grant.settle.clone().or_else(|| settle::interrupted(&grant.checkpoint));
     let finish: Finish = match (ending, &grant.spec) {

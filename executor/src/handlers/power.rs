@@ -1,8 +1,11 @@
 //! `power`: changes the host's power state and reads it back.
 //!
-//! On and off are known by the state itself. A restart leaves the state as it was, so a lost answer is resolved
-//! by the lifecycle log or by a state seen in between; without either the outcome is unknown and nothing is
-//! repeated. The transport is chosen before the intent, which names it: Redfish, or IPMI where Redfish does not answer
+//! On and off are known by the state itself. A restart leaves the state as it was: it is done when the device's log,
+//! the time of the last reset or a state seen in between says so ([`super::restart`]). Without any of them a lost answer
+//! stays unknown and nothing is repeated; a forced restart that the device took counts as done and says that it was
+//! not verified, a polite one, which the operating system may still follow, does not. Whatever cuts power or resets is
+//! refused while a device job may be flashing: that is looked at before the intent, and again once the permit is at
+//! hand. The transport is chosen before the intent, which names it: Redfish, or IPMI where Redfish does not answer
 //! or does not know the action. After the intent the other one is only looked through. It may prove that the change
 //! came, never that it did not: a request on its way may still arrive. A polite request that the operating system does not follow ends in `power-not-reached`: it is never
 //! turned into a forced one.
@@ -20,7 +23,10 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::inventory::cancelled;
+use super::{
+    inventory::cancelled,
+    restart::{Mark, cuts, job_under_way},
+};
 use crate::{
     bmc::{BmcError, BmcErrorKind, PowerTrace, Via},
     broker::Pick,
@@ -40,6 +46,12 @@ struct State {
     /// The transport that took the request.
     #[serde(default)]
     via: Option<Via>,
+    /// For restarts: what log and host said before.
+    #[serde(default)]
+    mark: Mark,
+    /// For restarts: the host was seen not to be on.
+    #[serde(default)]
+    seen_off: bool,
 }
 
 struct Change {
@@ -47,7 +59,6 @@ struct Change {
     state: State,
     /// Chosen for the next intent.
     chosen: Via,
-    acted_at: Option<Duration>,
 }
 
 /// The state that ends `action`.
@@ -85,6 +96,77 @@ impl Change {
         match self.action {
             PowerAction::GracefulShutdown | PowerAction::GracefulRestart => context.timing().graceful,
             _ => context.timing().power_change,
+        }
+    }
+
+    fn is_polite(&self) -> bool {
+        matches!(self.action, PowerAction::GracefulShutdown | PowerAction::GracefulRestart)
+    }
+
+    /// The device took the restart `waited` ago: has it come?
+    async fn restarted(
+        &mut self,
+        context: &Context,
+        by: Via,
+        power: PowerState,
+        waited: Duration,
+    ) -> Result<Probe, BmcError> {
+        let between = matches!(power, PowerState::Off | PowerState::PoweringOff | PowerState::PoweringOn);
+        self.state.seen_off |= between;
+        let trace = match self.state.via.filter(|via| *via != by) {
+            _ if self.state.seen_off => PowerTrace::Seen,
+            Some(via) => return Err(proves_nothing(via, by, &word(&json!(power)))),
+            None => self.state.mark.trace(context, by).await?,
+        };
+        if power == PowerState::On && trace == PowerTrace::Seen {
+            return Ok(Probe::Done(json!({ "power": power, "via": by })));
+        }
+        if waited <= self.limit(context) {
+            return Ok(in_flight(context, power));
+        }
+        Ok(match trace {
+            PowerTrace::Seen => self.not_reached(context, &format!("is {}", word(&json!(power))), waited),
+            PowerTrace::Nothing => self.not_reached(context, "its log shows no restart", waited),
+            PowerTrace::Untold if power == PowerState::On && !self.is_polite() => {
+                Probe::Done(json!({ "power": power, "via": by, "verified": false }))
+            }
+            PowerTrace::Untold => Probe::Ambiguous(
+                "the device took the request, and neither its log nor its last reset nor its power tells more".into(),
+            ),
+        })
+    }
+
+    fn not_reached(&self, context: &Context, shows: &str, waited: Duration) -> Probe {
+        let text = format!(
+            "{} took the request ({}) but {shows} after {} s. Nothing was forced. Look at its console.",
+            context.server(),
+            word(&json!(self.action)),
+            waited.as_secs()
+        );
+        Probe::Impossible(fault(ErrorCode::PowerNotReached, text, json!({ "wanted": wanted(self.action) })))
+    }
+
+    /// Over IPMI it goes on when the job queue cannot be read, and says so: the one who asks may have no other way.
+    async fn refuse_beside_a_job(&self, context: &mut Context) -> Result<(), Unprepared> {
+        let server = context.server().to_owned();
+        match job_under_way(context).await {
+            Ok(None) => Ok(()),
+            Ok(Some(job)) => Err(fault(
+                ErrorCode::ForeignDeviceJob,
+                format!(
+                    "{server}: {job}. Its power was not touched: without power a component that is being written is \
+                     destroyed. Wait until the job has ended, then retry."
+                ),
+                Value::Null,
+            )
+            .into()),
+            Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {
+                let text = format!(
+                    "{server}: its job queue cannot be read ({error}); a firmware update under way would not be seen"
+                );
+                Ok(context.event(Level::Warn, text, Value::Null).await?)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -145,10 +227,12 @@ impl Activity for Change {
                     _ => Ok(Probe::NotStarted),
                 };
             }
-            let mark = intent.before.get("log_mark").and_then(Value::as_u64);
+            self.state.mark = Mark::of(intent);
             let trace = match (power, other) {
-                (PowerState::On, None) => context.line.power_trace(by, mark).await?,
-                (PowerState::On, Some(via)) => return Err(proves_nothing(via, by, "on")),
+                (PowerState::On | PowerState::Unknown, None) => self.state.mark.trace(context, by).await?,
+                (PowerState::On | PowerState::Unknown, Some(via)) => {
+                    return Err(proves_nothing(via, by, &word(&json!(power))));
+                }
                 _ => PowerTrace::Seen,
             };
             return Ok(match trace {
@@ -164,27 +248,17 @@ impl Activity for Change {
             });
         }
         if self.state.acted {
-            let since = *self.acted_at.get_or_insert(context.now());
-            let waited = context.now().saturating_sub(since);
-            // A restart shows "on" until it begins: give it the time to.
-            let early = is_restart(self.action) && waited < context.timing().power_poll * 2;
-            if reached && !early {
+            let waited = context.waited("taken");
+            if is_restart(self.action) {
+                return self.restarted(context, by, power, waited).await;
+            }
+            if reached {
                 return Ok(Probe::Done(json!({ "power": power, "via": by })));
             }
             if waited <= self.limit(context) {
                 return Ok(in_flight(context, power));
             }
-            return Ok(Probe::Impossible(fault(
-                ErrorCode::PowerNotReached,
-                format!(
-                    "{} took the request ({}) but its power is {} after {} s. Nothing was forced. Look at its console.",
-                    context.server(),
-                    word(&json!(self.action)),
-                    word(&json!(power)),
-                    waited.as_secs()
-                ),
-                json!({ "power": power, "wanted": target }),
-            )));
+            return Ok(self.not_reached(context, &format!("its power is {}", word(&json!(power))), waited));
         }
         if reached && !is_restart(self.action) {
             return Ok(Probe::Done(json!({ "power": power })));
@@ -210,13 +284,19 @@ impl Activity for Change {
         self.state.before = Some(power);
         self.chosen = via;
         if via == Via::Ipmi && context.line.has(Via::Redfish) {
-            let text = format!("{}: Redfish does not do it; goes over IPMI", context.server());
+            let text = format!("{}: Redfish cannot do this now; using IPMI", context.server());
             context.event(Level::Warn, text, Value::Null).await?;
         }
-        // A server without a log is no reason not to switch it.
-        let log_mark = context.line.event_mark(via).await.unwrap_or_default();
+        if cuts(self.action) {
+            self.refuse_beside_a_job(context).await?;
+        }
+        self.state.mark =
+            if is_restart(self.action) { Mark::take(context, via).await } else { Mark::default() };
+        let Mark { log_mark, last_reset } = &self.state.mark;
         Ok(Prepared {
-            before: json!({ "power": power, "log_mark": log_mark, "action": self.action, "via": via }),
+            before: json!({
+                "power": power, "log_mark": log_mark, "last_reset": last_reset, "action": self.action, "via": via,
+            }),
             limit: context.short_limit(),
             upload: false,
             effect: None,
@@ -224,6 +304,15 @@ impl Activity for Change {
     }
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
+        // The acknowledgement may have taken its time: somebody else's job may have begun meanwhile.
+        if cuts(self.action) {
+            match job_under_way(context).await {
+                Ok(None) => {}
+                Ok(Some(job)) => return Err(BmcError::new(BmcErrorKind::ForeignJob, job)),
+                Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
+                Err(error) => return Err(error),
+            }
+        }
         context.line.reset(permit, self.chosen, self.action).await?;
         self.state.acted = true;
         self.state.via = Some(self.chosen);
@@ -243,10 +332,16 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change = Change { action, state, chosen, acted_at: None };
+    let mut change = Change { action, state, chosen };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
-            let detail = format!("{}: {} done, read back.", context.server(), word(&json!(action)));
+            let how = match evidence.get("verified") {
+                Some(Value::Bool(false)) => {
+                    "taken by the device, not verified: neither its log nor its last reset tells"
+                }
+                _ => "done, read back",
+            };
+            let detail = format!("{}: {} {how}.", context.server(), word(&json!(action)));
             success(Outcome::Succeeded, detail, evidence)
         }
         Ended::Done(evidence) => {

@@ -4,7 +4,8 @@
 //! `host_power`, a host that was powered on for an update, is shut down again. Both look first: a job that runs
 //! is seen to its end, a host is never switched off while any device job is alive, and a state that somebody
 //! else has changed is left alone. An effect of unknown fate becomes a `conflict` for a person to see; one whose
-//! BMC does not answer stays open, and the control plane grants the run again to settle it.
+//! BMC does not answer or refuses the look stays open, and the control plane grants the run again to settle it. So
+//! does one of a kind that this version does not know: a newer executor may.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use rackhand_schema::{
 };
 use serde_json::{Value, json};
 
+use super::restart::job_under_way;
 use crate::{
     bmc::{BmcError, BmcErrorKind, JobPhase, Via},
     broker::Pick,
@@ -32,16 +34,18 @@ use crate::{
 pub const BMC_JOB: &str = "bmc_job";
 /// Name of the effect of a host's power state.
 pub const HOST_POWER: &str = "host_power";
-/// The phase of undoing.
-pub const PHASE: &str = "settle";
+/// The phase in which what is left of the work is taken away, and what was changed for it is put back.
+pub const PHASE: &str = "clean_up";
+/// Requests to shut down that a host gets whose power must not be forced.
+const POLITE_TRIES: u32 = 2;
+/// Forced power-offs of a host that did not shut down when it was requested to.
+const FORCED_TRIES: u32 = 3;
 
 /// Settles every open effect and says how the run ends.
 pub async fn settle(context: &mut Context, mut finish: Finish) -> Result<Finish, Stop> {
     if finish.outcome == Outcome::Unknown {
         // Undoing could hit the very work whose fate is unknown.
-        for effect in context.effects.clone().into_iter().filter(|effect| effect.state.is_open()) {
-            context.report_effect(Effect { state: EffectState::Conflict, ..effect }).await?;
-        }
+        conflicts(context).await?;
         return Ok(finish);
     }
     name_job(context).await?;
@@ -50,37 +54,84 @@ pub async fn settle(context: &mut Context, mut finish: Finish) -> Result<Finish,
         while let Some(effect) = context.open_effect(object).cloned() {
             let ended = undo(context, &effect, &finish).await?;
             let state = match ended {
-                Ended::Done(_) => EffectState::Settled,
+                Ended::Done(evidence) => {
+                    if evidence.get("found").is_some_and(ran) && finish.outcome == Outcome::Failed {
+                        finish.detail =
+                            format!("{} The device job has run to its end meanwhile.", finish.detail);
+                    }
+                    EffectState::Settled
+                }
                 Ended::Cancelled => EffectState::Conflict,
+                Ended::Finish(why) if why.code == ErrorCode::AnotherMachine.as_str() => {
+                    // What was changed is on a machine that this run cannot reach any more.
+                    conflicts(context).await?;
+                    let detail = format!("{} Not undone: {}", finish.detail, why.detail);
+                    return Ok(Finish { outcome: Outcome::Unknown, detail, ..why });
+                }
                 Ended::Finish(why) => {
                     let text = format!("{}: {object} is not undone: {}", context.server(), why.detail);
-                    context.event(Level::Error, text, Value::Null).await?;
                     finish.detail = format!("{} Not undone: {}", finish.detail, why.detail);
-                    let away = [ErrorCode::BmcUnreachable, ErrorCode::DeviceBusy];
+                    let away = [ErrorCode::BmcUnreachable, ErrorCode::DeviceBusy, ErrorCode::OutcomeUnknown];
                     if away.iter().any(|code| code.as_str() == why.code) {
-                        // Stays open: the control plane has it settled later.
-                        if context.grant.settle.is_some() {
-                            let pause = context.timing().bmc_outage / 3;
-                            return Err(context.give_back("settling", &why.detail, pause).await?);
-                        }
-                        return Ok(finish);
+                        return later(context, finish, &text).await;
                     }
+                    context.event(Level::Error, text, Value::Null).await?;
                     EffectState::Conflict
                 }
             };
             context.report_effect(Effect { state, ..effect }).await?;
         }
     }
+    if let Some(effect) = context.effects.iter().find(|effect| effect.state.is_open()) {
+        let text = format!(
+            "{}: `{}` is not undone: this executor does not know how. Upgrade it, or start a newer one.",
+            context.server(),
+            effect.object
+        );
+        return later(context, finish, &text).await;
+    }
     Ok(finish)
+}
+
+/// Whether what became of a device job is that it ran.
+fn ran(found: &Value) -> bool {
+    [JobPhase::Completed, JobPhase::RebootPending].iter().any(|phase| *found == json!(phase))
+}
+
+/// Leaves what is open to a later lease. The first one says how the run ends; the ones that follow wait longer and
+/// tell nothing new.
+async fn later(context: &mut Context, finish: Finish, why: &str) -> Result<Finish, Stop> {
+    if context.grant.settle.is_some() {
+        let pause = context.timing().ready_wait;
+        return Err(context.give_back("settling", why, pause).await?);
+    }
+    context.event(Level::Error, why, Value::Null).await?;
+    Ok(finish)
+}
+
+/// Hands every open effect to a person.
+async fn conflicts(context: &mut Context) -> Result<(), Stop> {
+    for effect in context.effects.clone().into_iter().filter(|effect| effect.state.is_open()) {
+        context.report_effect(Effect { state: EffectState::Conflict, ..effect }).await?;
+    }
+    Ok(())
+}
+
+/// What the effect of a device job says about it. `guessed`: the device has not named it in answer to our hand-over,
+/// it was found in the queue and may be somebody else's.
+pub(super) fn job_wanted(id: Option<&str>, guessed: bool) -> Value {
+    json!({ "job": id, "guessed": guessed })
 }
 
 /// The device's id of the job may stand in the checkpoint only.
 async fn name_job(context: &mut Context) -> Result<(), Stop> {
-    let id = context.grant.checkpoint.get("job").and_then(|job| job.get("id")).and_then(Value::as_str);
-    let Some(id) = id.map(str::to_owned) else { return Ok(()) };
+    let checkpoint = &context.grant.checkpoint;
+    let id = checkpoint.get("job").and_then(|job| job.get("id")).and_then(Value::as_str);
+    let Some(id) = id else { return Ok(()) };
+    let guessed = checkpoint.get("lost").is_some_and(|lost| !lost.is_null());
     match context.open_effect(BMC_JOB).cloned() {
         Some(effect) if effect.wanted.get("job").is_none_or(Value::is_null) => {
-            let wanted = json!({ "job": id });
+            let wanted = job_wanted(Some(id), guessed);
             context.report_effect(Effect { wanted, state: EffectState::Applied, ..effect }).await
         }
         _ => Ok(()),
@@ -100,15 +151,19 @@ async fn undo(context: &mut Context, effect: &Effect, finish: &Finish) -> Result
             // Never identified: nothing that could be deleted by name.
             return Ok(Ended::Cancelled);
         };
-        return perform(context, &mut DeleteJob { id, state, absent_since: None }).await;
+        if effect.wanted.get("guessed").and_then(Value::as_bool) == Some(true) {
+            // Perhaps somebody else's: it is not ours to delete.
+            return Ok(Ended::Done(json!({ "job": id, "found": "left_alone" })));
+        }
+        return perform(context, &mut DeleteJob { id, state, seen: false }).await;
     }
-    perform(context, &mut PowerOff { asked_at: None, state, tries: 0 }).await
+    perform(context, &mut PowerOff { state, next: PowerAction::GracefulShutdown }).await
 }
 
 struct DeleteJob {
     id: String,
     state: Value,
-    absent_since: Option<Duration>,
+    seen: bool,
 }
 
 impl Activity for DeleteJob {
@@ -132,8 +187,9 @@ impl Activity for DeleteJob {
         let jobs = context.line.jobs().await?;
         let Some(job) = jobs.into_iter().find(|job| job.id == self.id) else {
             // An accepted job may show up late: absence counts only when it lasts.
-            let since = *self.absent_since.get_or_insert(context.now());
-            if context.now().saturating_sub(since) >= context.timing().job_visibility {
+            let timing = context.timing();
+            let hidden = if self.seen { timing.job_visibility } else { timing.upload_visibility };
+            if context.waited("absent") >= hidden {
                 return Ok(Probe::Done(json!({ "job": self.id, "found": "gone" })));
             }
             return Ok(Probe::InFlight {
@@ -142,7 +198,9 @@ impl Activity for DeleteJob {
                 percent: None,
             });
         };
-        self.absent_since = None;
+        context.end_wait("absent");
+        self.seen = true;
+        let stalled = context.waited("listed") > context.timing().stall;
         Ok(match job.phase {
             JobPhase::New | JobPhase::Scheduled | JobPhase::Waiting => Probe::NotStarted,
             // Deleting a download in progress is refused by some firmware and ignored by other: let it end.
@@ -150,6 +208,9 @@ impl Activity for DeleteJob {
                 reason: "device_job",
                 detail: format!("job {} is still taking its package in", self.id),
             },
+            JobPhase::Running | JobPhase::Other(_) if stalled => {
+                Probe::Ambiguous(format!("job {} does not come to an end", self.id))
+            }
             JobPhase::Running | JobPhase::Other(_) => Probe::InFlight {
                 reason: "device_job",
                 detail: format!("job {} runs and is seen to its end", self.id),
@@ -177,10 +238,34 @@ impl Activity for DeleteJob {
     }
 }
 
+/// The wait for the host to follow the last request to power off.
+const ASKED: &str = "asked";
+
 struct PowerOff {
-    asked_at: Option<Duration>,
     state: Value,
-    tries: u32,
+    next: PowerAction,
+}
+
+impl PowerOff {
+    fn stays_on(context: &Context, power: PowerState) -> Finish {
+        let why = match context.shared.policy.allow_forced_restart {
+            true => "",
+            false => " `allow_forced_restart` in policy.toml forbids to force it.",
+        };
+        let server = context.server();
+        fault(
+            ErrorCode::PowerNotReached,
+            format!("{server} was off before the update and does not power off again.{why} Power it off."),
+            json!({ "power": power }),
+        )
+    }
+
+    /// Politely once, then by force where the policy allows, politely again where it does not. More than once, because
+    /// a request may be lost; power is read before each, so none hits a host that is off.
+    fn tries_left(&self, context: &Context) -> bool {
+        context.waits_begun(ASKED)
+            < if context.shared.policy.allow_forced_restart { 1 + FORCED_TRIES } else { POLITE_TRIES }
+    }
 }
 
 impl Activity for PowerOff {
@@ -204,6 +289,11 @@ impl Activity for PowerOff {
         context.timing().power_poll
     }
 
+    fn window(&self, context: &Context) -> Duration {
+        // An operating system that was asked shows nothing until it has shut down.
+        context.timing().graceful
+    }
+
     async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
         let power = host_power(context).await?;
         if power == PowerState::Off {
@@ -212,28 +302,35 @@ impl Activity for PowerOff {
         if intent.is_some() && power != PowerState::PoweringOff {
             return Ok(Probe::NotStarted);
         }
-        if let Some(busy) = alive_job(context).await? {
+        if let Some(busy) = job_under_way(context).await? {
             return Ok(Probe::NotReady { reason: "device_job", detail: busy });
         }
         let wait = |detail: String| Probe::InFlight { reason: "host_powering_off", detail, percent: None };
         let server = context.server();
-        match (power, self.asked_at) {
-            (PowerState::PoweringOff, _) => Ok(wait(format!("{server} is shutting down again"))),
-            (_, Some(at)) if context.now().saturating_sub(at) < context.timing().graceful => {
-                Ok(wait(format!("{server} was asked to shut down again")))
-            }
-            (_, Some(_)) if self.tries >= 2 => Ok(Probe::Impossible(fault(
-                ErrorCode::PowerNotReached,
-                format!("{server} was off before the update and does not power off again. Power it off."),
-                json!({ "power": power }),
-            ))),
-            _ => Ok(Probe::NotStarted),
+        if power == PowerState::PoweringOff {
+            return Ok(wait(format!("{server} is shutting down again")));
         }
+        if context.waits_begun(ASKED) > 0 && context.waited(ASKED) < context.timing().graceful {
+            return Ok(wait(format!("{server} was requested to shut down again")));
+        }
+        if !self.tries_left(context) {
+            return Ok(Probe::Impossible(Self::stays_on(context, power)));
+        }
+        Ok(Probe::NotStarted)
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
+        if !self.tries_left(context) {
+            return Err(Self::stays_on(context, PowerState::On).into());
+        }
+        if let Some(job) = job_under_way(context).await? {
+            return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, job).into());
+        }
+        // The host was off: nobody works on it. Politely first all the same, it has an operating system.
+        let polite = context.waits_begun(ASKED) == 0 || !context.shared.policy.allow_forced_restart;
+        self.next = if polite { PowerAction::GracefulShutdown } else { PowerAction::ForceOff };
         Ok(Prepared {
-            before: json!({ "power": PowerState::On }),
+            before: json!({ "power": PowerState::On, "reset": self.next }),
             limit: context.short_limit(),
             upload: false,
             effect: None,
@@ -241,23 +338,24 @@ impl Activity for PowerOff {
     }
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
-        // The host was off: nobody works on it. Politely first all the same, it has an operating system.
-        let action = if self.tries == 0 { PowerAction::GracefulShutdown } else { PowerAction::ForceOff };
-        self.tries += 1;
-        let result = context.line.reset(permit, Via::Redfish, action).await;
-        self.asked_at = Some(context.now());
-        result.map(|()| json!({ "asked": action }))
+        // Again, now that the permit is at hand.
+        let busy = |why: &str| BmcError::new(BmcErrorKind::NotReady { retry_after: None }, why);
+        if let Some(job) = job_under_way(context).await? {
+            return Err(busy(&job));
+        }
+        if host_power(context).await? != PowerState::On {
+            return Err(busy("the host's power has changed meanwhile"));
+        }
+        let result = context.line.reset(permit, Via::Redfish, self.next).await;
+        // The device may have taken it. What it refused has not been asked of the host.
+        if result.as_ref().err().is_none_or(|error| error.kind == BmcErrorKind::Ambiguous) {
+            context.begin_wait(ASKED);
+        }
+        result.map(|()| json!({ "asked": self.next }))
     }
 }
 
 /// The host's power as the transport shows it that knows the device's jobs, too: beside an update no other one counts.
 pub(super) async fn host_power(context: &Context) -> Result<PowerState, BmcError> {
     Ok(context.line.power(Pick::Only(Via::Redfish)).await?.1)
-}
-
-/// A job that could be flashing something, in words.
-pub(super) async fn alive_job(context: &Context) -> Result<Option<String>, BmcError> {
-    let jobs = context.line.jobs().await?;
-    let alive = jobs.into_iter().find(|job| job.phase.may_be_flashing());
-    Ok(alive.map(|job| format!("device job {} ({}) is under way", job.id, job.name)))
 }

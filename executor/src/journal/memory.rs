@@ -27,6 +27,11 @@ impl MemoryJournal {
     pub fn log(&self) -> Vec<Write> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).log.clone()
     }
+
+    /// Takes the writes since the last call out, so that a simulation of days does not keep them all.
+    pub fn take_log(&self) -> Vec<Write> {
+        std::mem::take(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner).log)
+    }
 }
 
 impl Inner {

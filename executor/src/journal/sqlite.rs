@@ -2,8 +2,12 @@
 //!
 //! `flock` on a file beside it makes a second executor fail at once with a clear word and ends with the process,
 //! however it ends. What is asked for while a transaction waits for the disk goes into the next one together, or
-//! runs side by side would wait in line. SQLite's own locks stay shared so that `rackhand-executor journal` can read meanwhile. Items
-//! that were acknowledged and closed runs are kept for the last [`KEEP_RUNS`] runs.
+//! runs side by side would wait in line. SQLite's own locks stay shared so that `rackhand-executor journal` can read
+//! meanwhile.
+//!
+//! What still has to be reported is kept until it is. What is over is kept for reading, while the service runs and at each
+//! start no more of it than the last [`KEEP_RUNS`] closed runs, [`KEEP_DAYS`] days and [`KEEP_BYTES`] bytes: the control
+//! plane has all of it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -25,6 +29,12 @@ use super::{Journal, JournalError, Pending, Write};
 
 /// Closed runs kept for reading.
 const KEEP_RUNS: i64 = 500;
+/// Days for which anything is kept for reading, of runs that were never closed here, too.
+const KEEP_DAYS: i64 = 30;
+/// Bytes of entries kept for reading.
+const KEEP_BYTES: i64 = 64 * 1024 * 1024;
+/// Entries are pruned after so many commits.
+const PRUNE_EVERY: usize = 2_000;
 
 const SCHEMA: &str = "
 create table if not exists entry (
@@ -39,6 +49,16 @@ create table if not exists outbox (
 ) strict, without rowid;
 create table if not exists meta (key text primary key, value text not null) strict, without rowid;
 ";
+
+/// Makes the write-ahead log as long as it gets before SQLite begins it anew (1,000 pages): a commit that
+/// makes a file longer waits for the file system's own log, too, which takes milliseconds instead of a
+/// fraction of one.
+const ROOM: [&str; 4] = [
+    "drop table if exists room",
+    "create table room as select zeroblob(1000 * (select page_size from pragma_page_size)) as pages",
+    "drop table room",
+    "pragma wal_checkpoint(restart)",
+];
 
 /// Commits that share one wait for the disk, at most.
 const GROUP: usize = 256;
@@ -84,15 +104,31 @@ impl SqliteJournal {
             .connect()
             .await?;
         sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
-        sqlx::query("delete from entry where run in (select run from entry where kind = 'closed' group by run order by max(id) desc limit -1 offset ?) and run not in (select run from outbox)")
-            .bind(KEEP_RUNS)
-            .execute(&mut connection)
-            .await?;
+        prune(&mut connection, KEEP_BYTES).await?;
+        for statement in ROOM {
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
+        }
         let connection = Arc::new(Mutex::new(connection));
         let (queue, commits) = mpsc::unbounded_channel();
         tokio::spawn(work(Arc::clone(&connection), commits));
         Ok(Self { connection, queue, _lock: lock })
     }
+}
+
+async fn prune(connection: &mut SqliteConnection, bytes: i64) -> Result<(), JournalError> {
+    sqlx::query("delete from entry where run in (select run from entry where kind = 'closed' group by run order by max(id) desc limit -1 offset ?) and run not in (select run from outbox)")
+        .bind(KEEP_RUNS)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("delete from entry where at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ? || ' days')")
+        .bind(-KEEP_DAYS)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("delete from entry where id <= (select id from (select id, sum(length(body)) over (order by id desc) as newer from entry) where newer > ? order by id desc limit 1)")
+        .bind(bytes)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 fn number(value: u64) -> i64 {
@@ -107,9 +143,17 @@ struct Commit {
 
 /// Ends when the journal is dropped and everything in the queue is written.
 async fn work(connection: Arc<Mutex<SqliteConnection>>, mut queue: mpsc::UnboundedReceiver<Commit>) {
-    let mut commits = Vec::new();
+    let (mut commits, mut unpruned) = (Vec::new(), 0);
     while queue.recv_many(&mut commits, GROUP).await > 0 {
         let mut connection = connection.lock().await;
+        unpruned += commits.len();
+        if unpruned >= PRUNE_EVERY {
+            unpruned = 0;
+            // A disk that is full is told by the commit.
+            if let Err(error) = prune(&mut connection, KEEP_BYTES).await {
+                tracing::warn!(%error, "old entries stay");
+            }
+        }
         let together = apply(&mut connection, commits.iter().flat_map(|commit| &commit.writes)).await;
         let alone = commits.len() == 1;
         for Commit { writes, done } in commits.drain(..) {
@@ -249,6 +293,20 @@ impl Journal for SqliteJournal {
     }
 }
 
+/// A meta value of the journal in `directory`; none where there is no journal. Only reads, also beside a running executor.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn read_meta(directory: &Path, key: &str) -> Result<Option<String>, JournalError> {
+    if !directory.join("journal.sqlite").exists() {
+        return Ok(None);
+    }
+    let mut connection = options(directory)?.read_only(true).connect().await?;
+    let row =
+        sqlx::query("select value from meta where key = ?").bind(key).fetch_optional(&mut connection).await?;
+    row.map(|row| row.try_get(0).map_err(JournalError::from)).transpose()
+}
+
 /// One line of [`print`].
 pub struct Line {
     pub at: String,
@@ -330,6 +388,58 @@ mod tests {
         assert_eq!(pending, [Pending { run: RUN, epoch: 2, seq: 2, item: "\"two again\"".into() }]);
         assert_eq!(journal.meta("session").await.unwrap().as_deref(), Some("s"));
         assert_eq!(journal.metas("g").await.unwrap(), []);
+    }
+
+    /// A commit that makes the log longer takes its time.
+    #[tokio::test]
+    async fn the_log_is_as_long_from_the_beginning_as_it_gets() {
+        let directory = tempfile::tempdir().unwrap();
+        let length = || std::fs::metadata(directory.path().join("journal.sqlite-wal")).unwrap().len();
+        for start in 1..=2 {
+            let journal = SqliteJournal::open(directory.path()).await.unwrap();
+            let before = length();
+            assert!(before >= 1000 * 4096, "{before}");
+            for n in 0..300 {
+                let item = Write::Outbox { run: RUN, epoch: start, seq: n, item: "x".repeat(500) };
+                journal.write(item).await.unwrap();
+            }
+            assert_eq!(length(), before);
+        }
+    }
+
+    /// Runs that wait for days, and runs that were never closed here, fill no disk; what is still to be reported stays.
+    #[tokio::test]
+    async fn entries_are_pruned_while_it_runs_by_number_age_and_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = SqliteJournal::open(directory.path()).await.unwrap();
+        let item = |n: u64| Write::Outbox { run: RUN, epoch: 1, seq: n, item: "x".repeat(100) };
+        let open = item(1_000_000);
+        journal.write(open).await.unwrap();
+        for n in 1..=1000 {
+            let done = Write::Acknowledged { run: RUN, epoch: 1, seq: n };
+            journal.commit(vec![item(n), done]).await.unwrap();
+        }
+        let count = async || {
+            let mut connection = journal.connection.lock().await;
+            let row = sqlx::query("select count(*) from entry").fetch_one(&mut *connection).await.unwrap();
+            row.get::<i64, _>(0)
+        };
+        assert_eq!(count().await, 1000);
+        prune(&mut *journal.connection.lock().await, 5_000).await.unwrap();
+        assert_eq!(count().await, 50, "the newest 5000 bytes");
+        let kept = print(directory.path()).await.unwrap();
+        assert_eq!(kept.last().map(|line| line.kind.as_str()), Some("unreported"));
+        sqlx::query("update entry set at = '2020-01-01T00:00:00.000Z'")
+            .execute(&mut *journal.connection.lock().await)
+            .await
+            .unwrap();
+        // In the worker, by itself.
+        let closed = |n: u128| Write::Closed { run: RunId::from_uuid(uuid::Uuid::from_u128(n)), epoch: 1 };
+        let writes = (0..2 * PRUNE_EVERY as u128 + 600).map(|n| journal.write(closed(n)));
+        futures::future::join_all(writes).await;
+        let kept = count().await;
+        assert!(kept <= KEEP_RUNS + (PRUNE_EVERY + GROUP) as i64, "{kept} of 4600");
+        assert_eq!(journal.pending().await.unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -2,26 +2,35 @@
 //!
 //! A package is streamed to a temporary file while its size and digest are counted, and takes its name (its
 //! SHA-256) only when both are right. Redirects are not followed: the policy names hosts, and a redirect would
-//! lead elsewhere.
+//! lead elsewhere. Each package is fetched once from each
+//! address, by a task of its own that has a deadline; whoever wants it looks again
+//! from time to time ([`PackageError::Coming`]), so a slow repository keeps nobody from another package or from a
+//! cancellation. What the directory holds is bounded: what was used longest ago goes first.
+//!
+//! What a repository answers is told in the log alone. An address in a job may lead anywhere this machine reaches, and
+//! a status or a digest in the run's report would tell its author what stands there.
 //!
 //! In memory a package stands once, however many runs push it at the same time, and only while one of them does.
-//! All packages together get [`ROOM`]; a run whose package does not fit waits until another one's is done. Nobody
-//! waits while holding a package, so the waiting ends.
+//! All packages together get [`ROOM`]; a run whose package does not fit comes back when another one's is done.
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, Weak},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture};
 use rackhand_schema::{digest::sha256_hex, job::FirmwarePackage};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::AsyncWriteExt as _,
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::timeout,
 };
 
 use super::{PackageError, Repository};
@@ -29,22 +38,69 @@ use crate::policy::Policy;
 
 /// A repository that sends nothing for so long has failed.
 const STALL: Duration = Duration::from_secs(60);
+/// One that is slower on average, in bytes a second, has failed, too.
+const SLOWEST: u64 = 64 * 1024;
+/// How long a caller is kept.
+const PATIENCE: Duration = Duration::from_secs(15);
 const MIB: u64 = 1024 * 1024;
 /// Room for the different packages that are in use at once, in MiB; the largest of a site's packages are about a
 /// tenth of it. A package that is larger still has all of it to itself.
 const ROOM: u32 = 1024;
 
+type Fetched = Result<(), PackageError>;
+
 pub struct DiskCache {
-    directory: PathBuf,
-    client: reqwest::Client,
-    policy: Policy,
-    /// One fetch at a time: many runs want the same package.
-    fetching: Mutex<()>,
-    /// Packages in memory, by SHA-256.
-    held: std::sync::Mutex<BTreeMap<String, Weak<Held>>>,
+    store: Arc<Store>,
+    /// Fetches under way or just ended.
+    fetching: Mutex<BTreeMap<Wanted, watch::Receiver<Option<Fetched>>>>,
+    fetches: Mutex<JoinSet<()>>,
+    /// Packages in memory.
+    held: Mutex<BTreeMap<Digest, Weak<Held>>>,
     room: Arc<Semaphore>,
     /// All permits of `room`.
     size: u32,
+    patience: Duration,
+}
+
+/// The SHA-256 of a package, which names its file: 64 hex digits, so no path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Digest(String);
+
+impl Digest {
+    fn of(package: &FirmwarePackage) -> Result<Self, PackageError> {
+        let text = &package.sha256;
+        let sound = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if sound { Ok(Self(text.clone())) } else { Err(PackageError::Refused("its SHA-256 is none".into())) }
+    }
+}
+
+/// What one fetch is for. Jobs may name the same package at another address: one that is slow holds up its own jobs only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Wanted {
+    digest: Digest,
+    url: String,
+    size: u64,
+}
+
+impl Wanted {
+    fn of(digest: &Digest, package: &FirmwarePackage) -> Self {
+        Self { digest: digest.clone(), url: package.url.clone(), size: package.size }
+    }
+
+    /// Of the file that grows meanwhile.
+    fn file_name(&self) -> String {
+        let address = sha256_hex(format!("{} {}", self.size, self.url).as_bytes());
+        format!("{}.{address}.part", self.digest.0)
+    }
+}
+
+/// The directory, and the way to fill it.
+struct Store {
+    directory: PathBuf,
+    /// Most bytes of packages.
+    limit: u64,
+    client: reqwest::Client,
+    policy: Policy,
 }
 
 /// A package in memory, and its share of the room.
@@ -62,99 +118,243 @@ impl AsRef<[u8]> for Reader {
     }
 }
 
+/// Looks names up, and leaves out the addresses that the policy does not allow.
+struct Guarded(Policy);
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = self.0.clone();
+        Box::pin(async move {
+            let host = name.as_str();
+            let found = tokio::net::lookup_host((host, 0)).await?;
+            let allowed: Vec<SocketAddr> =
+                found.filter(|address| policy.allows_package_address(host, address.ip())).collect();
+            if allowed.is_empty() {
+                return Err(format!("{host} has no address that packages may be fetched from").into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl DiskCache {
-    /// Keeps packages in `directory`, which is made if need be.
+    /// Keeps packages in `directory`, which is made if need be, up to `limit` bytes of them.
     ///
     /// # Errors
     /// When the directory cannot be made or TLS cannot be set up.
-    pub fn open(directory: &Path, policy: Policy, tls: rustls::ClientConfig) -> Result<Self, PackageError> {
+    pub fn open(
+        directory: &Path,
+        limit: u64,
+        policy: Policy,
+        tls: rustls::ClientConfig,
+    ) -> Result<Self, PackageError> {
         std::fs::create_dir_all(directory).map_err(unreachable)?;
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(Arc::new(Guarded(policy.clone())))
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(STALL)
             .tls_backend_preconfigured(tls)
             .build()
             .map_err(unreachable)?;
+        let store = Store { directory: directory.to_owned(), limit, client, policy };
+        store.remove_parts();
         Ok(Self {
-            directory: directory.to_owned(),
-            client,
-            policy,
-            fetching: Mutex::new(()),
-            held: std::sync::Mutex::default(),
+            store: Arc::new(store),
+            fetching: Mutex::default(),
+            fetches: Mutex::default(),
+            held: Mutex::default(),
             room: Arc::new(Semaphore::new(ROOM as usize)),
             size: ROOM,
+            patience: PATIENCE,
         })
     }
 
-    fn held(&self, package: &FirmwarePackage) -> Option<Bytes> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get(&package.sha256).and_then(Weak::upgrade).map(|held| Bytes::from_owner(Reader(held)))
-    }
-
-    /// Waits for room and reads the package into it.
-    async fn read(&self, package: &FirmwarePackage) -> Option<Bytes> {
-        let needs = u32::try_from(package.size.div_ceil(MIB)).unwrap_or(self.size).clamp(1, self.size);
-        let share = Arc::clone(&self.room).acquire_many_owned(needs).await.ok()?;
-        let held = Arc::new(Held { bytes: self.cached(package).await?, _share: share });
-        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, held| held.strong_count() > 0);
-        all.insert(package.sha256.clone(), Arc::downgrade(&held));
+    fn held(&self, digest: &Digest) -> Option<Bytes> {
+        let held = lock(&self.held).get(digest).and_then(Weak::upgrade)?;
         Some(Bytes::from_owner(Reader(held)))
     }
 
-    async fn cached(&self, package: &FirmwarePackage) -> Option<Vec<u8>> {
-        let path = self.directory.join(&package.sha256);
+    /// Waits for room and reads the package into it; none when it is not there, or damaged.
+    async fn read(&self, digest: &Digest, package: &FirmwarePackage) -> Result<Option<Bytes>, PackageError> {
+        let needs = u32::try_from(package.size.div_ceil(MIB)).unwrap_or(self.size).clamp(1, self.size);
+        let share = timeout(self.patience, Arc::clone(&self.room).acquire_many_owned(needs)).await;
+        let share = share.map_err(|_| {
+            PackageError::Coming("it waits for room in memory that other packages take up".into())
+        })?;
+        let share = share.map_err(unreachable)?;
+        // Somebody else may have read it meanwhile.
+        if let Some(bytes) = self.held(digest) {
+            return Ok(Some(bytes));
+        }
+        let Some(bytes) = self.store.cached(digest, package).await else { return Ok(None) };
+        let held = Arc::new(Held { bytes, _share: share });
+        let mut all = lock(&self.held);
+        all.retain(|_, held| held.strong_count() > 0);
+        all.insert(digest.clone(), Arc::downgrade(&held));
+        Ok(Some(Bytes::from_owner(Reader(held))))
+    }
+
+    /// Waits a while for the one fetch of this package, which it begins if need be.
+    async fn fetch(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
+        let wanted = Wanted::of(digest, package);
+        let mut done = {
+            let mut fetching = lock(&self.fetching);
+            fetching.entry(wanted.clone()).or_insert_with(|| self.begin(digest, package)).clone()
+        };
+        let Ok(ended) = timeout(self.patience, done.wait_for(Option::is_some)).await else {
+            return Err(PackageError::Coming(format!(
+                "{} MiB are being fetched",
+                package.size.div_ceil(MIB)
+            )));
+        };
+        let result = ended.map(|result| (*result).clone());
+        lock(&self.fetching).remove(&wanted);
+        result.map_err(unreachable)?.unwrap_or_else(|| Err(unreachable("the fetch broke off")))
+    }
+
+    fn begin(&self, digest: &Digest, package: &FirmwarePackage) -> watch::Receiver<Option<Fetched>> {
+        let (tell, done) = watch::channel(None);
+        let (store, digest, package) = (Arc::clone(&self.store), digest.clone(), package.clone());
+        let mut fetches = lock(&self.fetches);
+        while fetches.try_join_next().is_some() {}
+        fetches.spawn(async move {
+            let limit = STALL + Duration::from_secs(package.size / SLOWEST);
+            let result = timeout(limit, store.fetch(&digest, &package)).await.unwrap_or_else(|_| {
+                Err(PackageError::Unreachable(format!("it has not come within {} s", limit.as_secs())))
+            });
+            if result.is_err() {
+                // There may be none.
+                let _ = tokio::fs::remove_file(store.part(&digest, &package)).await;
+            }
+            tell.send_replace(Some(result));
+        });
+        done
+    }
+}
+
+impl Store {
+    fn part(&self, digest: &Digest, package: &FirmwarePackage) -> PathBuf {
+        self.directory.join(Wanted::of(digest, package).file_name())
+    }
+
+    fn whole(&self, digest: &Digest) -> PathBuf {
+        self.directory.join(&digest.0)
+    }
+
+    /// What a former process was fetching when it ended.
+    fn remove_parts(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
+        for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|it| it == "part"))
+        {
+            // It is overwritten by the next fetch of the same package anyway.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+
+    async fn cached(&self, digest: &Digest, package: &FirmwarePackage) -> Option<Vec<u8>> {
+        let path = self.whole(digest);
         let on_disk = tokio::fs::metadata(&path).await.ok()?.len();
         if on_disk != package.size {
             tracing::warn!(package = package.name, "a cached package was damaged; it is fetched again");
             return None;
         }
-        let bytes = tokio::fs::read(path).await.ok()?;
-        let right = bytes.len() as u64 == package.size && sha256_hex(&bytes) == package.sha256;
+        let bytes = tokio::fs::read(&path).await.ok()?;
+        let right = bytes.len() as u64 == package.size && sha256_hex(&bytes) == digest.0;
         if !right {
             tracing::warn!(package = package.name, "a cached package was damaged; it is fetched again");
+            return None;
         }
-        right.then_some(bytes)
+        touch(&path);
+        Some(bytes)
     }
 
-    async fn fetch(&self, package: &FirmwarePackage) -> Result<(), PackageError> {
+    /// Makes room on disk for `size` more bytes: packages that were used longest ago go, whoever reads one now has it.
+    fn make_room(&self, size: u64) -> std::io::Result<()> {
+        let mut packages: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let is_package = entry.file_name().to_str().is_some_and(|name| name.len() == 64);
+            if is_package && let Ok(about) = entry.metadata() {
+                packages.push((about.modified()?, about.len(), entry.path()));
+            }
+        }
+        packages.sort();
+        let mut total: u64 = packages.iter().map(|(_, size, _)| size).sum();
+        for (_, its_size, path) in packages {
+            if total.saturating_add(size) <= self.limit {
+                break;
+            }
+            tracing::info!(path = %path.display(), "a package that was not used lately leaves the cache");
+            std::fs::remove_file(path)?;
+            total = total.saturating_sub(its_size);
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
         let url = reqwest::Url::parse(&package.url).map_err(unreachable)?;
-        let host = match (url.host_str(), url.port_or_known_default()) {
-            (Some(host), Some(port)) => format!("{host}:{port}"),
-            _ => return Err(PackageError::Unreachable("the address names no host".into())),
+        let (Some(name), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return Err(PackageError::Unreachable("the address names no host".into()));
         };
+        let host = format!("{name}:{port}");
         if !self.policy.allows_package_host(&host) {
             return Err(PackageError::Refused(format!("`package_hosts` does not list {host}")));
         }
-        let response = self.client.get(url).send().await.map_err(unreachable)?;
-        if !response.status().is_success() {
-            return Err(PackageError::Unreachable(format!("{host} answers {}", response.status())));
+        let literal = name.trim_matches(['[', ']']).parse().ok();
+        if literal.is_some_and(|address| !self.policy.allows_package_address(name, address)) {
+            return Err(PackageError::Refused(format!("`package_hosts` does not name {name} in full")));
         }
-        let part = self.directory.join(format!("{}.part", package.sha256));
+        let kept_back = |what: &str, why: &dyn std::fmt::Display| {
+            tracing::warn!(package = package.name, host, %why, "{what}");
+        };
+        let no_answer = |error: reqwest::Error| {
+            let source = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+            kept_back("a package cannot be fetched", &format!("{}: {source}", error.without_url()));
+            PackageError::Unreachable(format!("{host} does not hand it out; the executor's log says why"))
+        };
+        let another = |why: String| {
+            kept_back("a package is not the approved one", &why);
+            PackageError::Mismatch("its size or SHA-256 is another; the executor's log says more".into())
+        };
+        let response = self.client.get(url).send().await.map_err(no_answer)?;
+        let response = response.error_for_status().map_err(no_answer)?;
+        if !response.status().is_success() {
+            return Err(another(format!("status {}", response.status())));
+        }
+        self.make_room(package.size).map_err(unreachable)?;
+        let part = self.part(digest, package);
         let mut file = tokio::fs::File::create(&part).await.map_err(unreachable)?;
-        let (mut digest, mut size) = (Sha256::new(), 0_u64);
+        let (mut sum, mut size) = (Sha256::new(), 0_u64);
         let mut stream = response.bytes_stream();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(unreachable)?;
+            let chunk = chunk.map_err(no_answer)?;
             size += chunk.len() as u64;
             if size > package.size {
-                return Err(PackageError::Mismatch(format!("it is larger than {} bytes", package.size)));
+                return Err(another(format!("larger than {} bytes", package.size)));
             }
-            digest.update(&chunk);
+            sum.update(&chunk);
             file.write_all(&chunk).await.map_err(unreachable)?;
         }
         file.sync_all().await.map_err(unreachable)?;
-        if size != package.size {
-            return Err(PackageError::Mismatch(format!("it has {size} bytes instead of {}", package.size)));
+        let found = hex::encode(sum.finalize());
+        if size != package.size || found != digest.0 {
+            return Err(another(format!("{size} bytes, SHA-256 {found}")));
         }
-        let found = hex::encode(digest.finalize());
-        if found != package.sha256 {
-            return Err(PackageError::Mismatch(format!("its SHA-256 is {found}")));
-        }
-        tokio::fs::rename(&part, self.directory.join(&package.sha256)).await.map_err(unreachable)
+        tokio::fs::rename(&part, self.whole(digest)).await.map_err(unreachable)
     }
+}
+
+/// Notes that the file was used now. A cache that cannot note it forgets the wrong package first, no more.
+fn touch(path: &Path) {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    let _ = rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty());
 }
 
 fn unreachable(error: impl std::fmt::Display) -> PackageError {
@@ -164,20 +364,15 @@ fn unreachable(error: impl std::fmt::Display) -> PackageError {
 impl Repository for DiskCache {
     fn get<'a>(&'a self, package: &'a FirmwarePackage) -> BoxFuture<'a, Result<Bytes, PackageError>> {
         Box::pin(async move {
-            if let Some(bytes) = self.held(package) {
+            let digest = &Digest::of(package)?;
+            if let Some(bytes) = self.held(digest) {
                 return Ok(bytes);
             }
-            let _one = self.fetching.lock().await;
-            if let Some(bytes) = self.held(package) {
+            if let Some(bytes) = self.read(digest, package).await? {
                 return Ok(bytes);
             }
-            if let Some(bytes) = self.read(package).await {
-                return Ok(bytes);
-            }
-            self.fetch(package).await?;
-            self.read(package)
-                .await
-                .ok_or_else(|| PackageError::Unreachable("the cache cannot be read back".into()))
+            self.fetch(digest, package).await?;
+            self.read(digest, package).await?.ok_or_else(|| unreachable("the cache cannot be read back"))
         })
     }
 }
@@ -204,20 +399,174 @@ mod tests {
     async fn parallel_pushes_share_one_copy_and_another_package_waits_for_room() {
         let directory = tempfile::tempdir().unwrap();
         let tls = crate::cloud::http::tls().unwrap();
-        let mut cache = DiskCache::open(directory.path(), Policy::default(), tls).unwrap();
+        let mut cache = DiskCache::open(directory.path(), u64::MAX, Policy::default(), tls).unwrap();
         (cache.room, cache.size) = (Arc::new(Semaphore::new(2)), 2);
+        cache.patience = Duration::from_millis(100);
         let one = package(directory.path(), &vec![1; 2 * 1024 * 1024]);
         let other = package(directory.path(), b"small");
         let (first, second) = (cache.get(&one).await.unwrap(), cache.get(&one).await.unwrap());
         assert_eq!(first.as_ptr(), second.as_ptr());
-        let soon = Duration::from_millis(200);
-        assert!(tokio::time::timeout(soon, cache.get(&other)).await.is_err(), "no room");
+        let waits = async || matches!(cache.get(&other).await, Err(PackageError::Coming(_)));
+        assert!(waits().await, "no room");
         drop(first);
-        assert!(tokio::time::timeout(soon, cache.get(&other)).await.is_err(), "still in use");
+        assert!(waits().await, "still in use");
         drop(second);
         assert_eq!(cache.get(&other).await.unwrap(), "small");
         // Larger than all the room: alone, but not never.
         let large = package(directory.path(), &vec![2; 3 * 1024 * 1024]);
         assert_eq!(cache.get(&large).await.unwrap().len(), 3 * 1024 * 1024);
+    }
+
+    /// A repository on loopback that answers each path as `answer` says, with the number of requests.
+    async fn repository(
+        answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> (SocketAddr, Arc<std::sync::atomic::AtomicU32>) {
+        use tokio::io::AsyncReadExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (count, answer) = (Arc::new(std::sync::atomic::AtomicU32::new(0)), Arc::new(answer));
+        let counted = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                let (counted, answer) = (Arc::clone(&counted), Arc::clone(&answer));
+                tokio::spawn(async move {
+                    let mut request = vec![0; 4096];
+                    let read = tcp.read(&mut request).await.unwrap();
+                    counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let line = String::from_utf8_lossy(&request[..read]).into_owned();
+                    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                    match answer(&path) {
+                        Some(body) => {
+                            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                            tcp.write_all(head.as_bytes()).await.unwrap();
+                            tcp.write_all(&body).await.unwrap();
+                        }
+                        // Hangs.
+                        None => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        (address, count)
+    }
+
+    fn offered(address: SocketAddr, path: &str, content: &[u8]) -> FirmwarePackage {
+        FirmwarePackage {
+            name: path.into(),
+            file_name: path.into(),
+            url: format!("http://{address}/{path}"),
+            sha256: sha256_hex(content),
+            size: content.len() as u64,
+            software_id: "159".into(),
+            version: "1".into(),
+        }
+    }
+
+    fn local(directory: &Path, limit: u64) -> DiskCache {
+        let policy = Policy { package_hosts: vec!["127.0.0.1".into()], ..Policy::default() };
+        let mut cache =
+            DiskCache::open(directory, limit, policy, crate::cloud::http::tls().unwrap()).unwrap();
+        cache.patience = Duration::from_millis(300);
+        cache
+    }
+
+    #[tokio::test]
+    async fn a_slow_package_keeps_nobody_from_another_one_and_is_fetched_once() {
+        let (address, count) = repository(|path| (path != "/slow").then(|| b"quick".to_vec())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = local(directory.path(), u64::MAX);
+        let (slow, quick) = (offered(address, "slow", b"slow"), offered(address, "quick", b"quick"));
+        let (one, two, other) = tokio::join!(cache.get(&slow), cache.get(&slow), cache.get(&quick));
+        assert_eq!(other.unwrap(), "quick");
+        for waits in [one, two, cache.get(&slow).await] {
+            assert!(matches!(waits, Err(PackageError::Coming(_))), "{waits:?}");
+        }
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 2, "one fetch each");
+    }
+
+    #[tokio::test]
+    async fn a_package_is_fetched_from_the_address_of_its_own_job() {
+        let (address, _) = repository(|path| (path != "/slow").then(|| b"firmware".to_vec())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = local(directory.path(), u64::MAX);
+        let slow = FirmwarePackage { size: 8 << 30, ..offered(address, "slow", b"firmware") };
+        let (slow, good) = (slow, offered(address, "good", b"firmware"));
+        assert!(matches!(cache.get(&slow).await, Err(PackageError::Coming(_))));
+        assert_eq!(cache.get(&good).await.unwrap(), "firmware");
+    }
+
+    #[tokio::test]
+    async fn what_was_used_longest_ago_leaves_a_full_cache() {
+        let (address, _) = repository(|path| Some(path.repeat(100).into_bytes())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = local(directory.path(), 700);
+        let packages =
+            ["a", "b", "c"].map(|name| offered(address, name, format!("/{name}").repeat(100).as_bytes()));
+        let there = |package: &FirmwarePackage| directory.path().join(&package.sha256).exists();
+        for package in &packages[..2] {
+            cache.get(package).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cache.get(&packages[0]).await.unwrap();
+        cache.get(&packages[2]).await.unwrap();
+        cache.get(&packages[2]).await.unwrap();
+        assert_eq!(packages.each_ref().map(there), [true, true, true]);
+        let small = local(directory.path(), 500);
+        let fourth = offered(address, "d", "/d".repeat(100).as_bytes());
+        small.get(&fourth).await.unwrap();
+        assert_eq!(
+            packages.each_ref().map(there),
+            [false, false, true],
+            "two of 200 bytes fit, and the fourth"
+        );
+        assert!(there(&fourth));
+    }
+
+    /// The control plane names a package whose digest is a path.
+    #[tokio::test]
+    async fn a_digest_that_is_a_path_leads_nowhere() {
+        let (address, count) = repository(|_| Some(b"* * * * * root id".to_vec())).await;
+        let root = tempfile::tempdir().unwrap();
+        let cache = local(&root.path().join("packages"), u64::MAX);
+        let elsewhere = root.path().join("precious");
+        for file in [elsewhere.clone(), elsewhere.with_extension("part")] {
+            std::fs::write(file, "precious").unwrap();
+        }
+        let upper = "AB".repeat(32);
+        for sha256 in [elsewhere.to_str().unwrap(), "../precious", "/dev/zero", "", &upper] {
+            let package = FirmwarePackage { sha256: sha256.into(), ..offered(address, "x", b"precious") };
+            let refused = cache.get(&package).await;
+            assert!(matches!(refused, Err(PackageError::Refused(_))), "{sha256}: {refused:?}");
+        }
+        assert_eq!(std::fs::read(elsewhere.with_extension("part")).unwrap(), b"precious");
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 0, "nobody was asked");
+    }
+
+    /// Who writes a job learns nothing of what stands at an address: neither a status nor a digest, nor whether this
+    /// machine itself answers there.
+    #[tokio::test]
+    async fn an_address_that_was_not_meant_tells_nothing() {
+        let (address, count) = repository(|_| Some(b"secret".to_vec())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let told = async |policy: Policy, url: String| {
+            let tls = crate::cloud::http::tls().unwrap();
+            let cache = DiskCache::open(directory.path(), u64::MAX, policy, tls).unwrap();
+            cache
+                .get(&FirmwarePackage { url, ..offered(address, "x", b"wanted") })
+                .await
+                .unwrap_err()
+                .to_string()
+        };
+        for host in ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "[::ffff:127.0.0.1]", "0.0.0.0"] {
+            let why = told(Policy::default(), format!("http://{host}:{}/", address.port())).await;
+            assert!(why.contains("policy") || why.contains("does not hand it out"), "{host}: {why}");
+        }
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 0, "nobody was asked");
+        let named = Policy { package_hosts: vec!["127.0.0.1".into()], ..Policy::default() };
+        let why = told(named, format!("http://{address}/")).await;
+        assert!(
+            !why.contains(&sha256_hex(b"secret")) && !why.contains("200") && !why.contains(" 6 "),
+            "{why}"
+        );
     }
 }

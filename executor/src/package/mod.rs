@@ -16,6 +16,9 @@ use rackhand_schema::job::FirmwarePackage;
 /// Why a package cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackageError {
+    /// Not yet: ask again.
+    #[error("is not here yet: {0}")]
+    Coming(String),
     #[error("cannot be fetched: {0}")]
     Unreachable(String),
     #[error("is not the approved one: {0}")]
@@ -24,7 +27,7 @@ pub enum PackageError {
     Refused(String),
 }
 
-/// Where packages come from. The bytes it returns have the approved size and SHA-256.
+/// Where packages come from. The bytes it returns have the approved size and SHA-256. Nobody is kept for long.
 pub trait Repository: Send + Sync + 'static {
     fn get<'a>(&'a self, package: &'a FirmwarePackage) -> BoxFuture<'a, Result<Bytes, PackageError>>;
 }

@@ -1,17 +1,24 @@
-//! Killed between any two journal writes and resumed by another executor: the same final state, each component
-//! flashed at most once, no effect open. And the same with the dead executor itself coming back.
+//! Killed between any two journal writes and resumed by another executor: the same final state, each
+//! component flashed at most once, no effect open. And the same with the dead executor itself coming back.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use rackhand_executor::{journal::Write, service::Handle};
-use rackhand_lab::{Model, ServerSpec};
+use rackhand_executor::{engine::decide::MAX_TRIES, journal::Write, service::Handle};
+use rackhand_lab::{Fault, Model, ServerSpec, Times};
 use rackhand_schema::{
     id::RunId,
     job::{BootOverrideParams, BootTarget, BootTimes, PowerAction, Reboot},
+    protocol::ReportBody,
     run::{EffectState, Outcome},
 };
 
-use super::support::{Reach, StopAt, World};
+use super::support::{
+    Reach, StopAt, World,
+    plane::{RunRow, TTL},
+};
 
 const BIOS: &str = "BIOS.Setup.1-1";
 
@@ -104,7 +111,8 @@ impl Scenario {
         }
         let off = matches!(self, Self::HostOff | Self::Power | Self::PowerOverIpmi | Self::BootOverIpmi);
         assert_eq!(status.power_state, if off { "Off" } else { "On" }, "{}", story());
-        // Only what a dead process had not delivered is sent from an old lease, and only by its own successor.
+        // Only what a dead process had not delivered is sent from an old lease, and only by its own
+        // successor.
         assert!(row.stale == 0 || when.ends_with("by 0"), "state of a dead lease was sent {}", story());
     }
 }
@@ -196,7 +204,7 @@ async fn after_phase(world: &World, phase: &str) -> Handle {
 /// Every phase is run twice: its executor dies right after the control plane has heard that it is done.
 #[tokio::test(start_paused = true)]
 async fn every_phase_run_twice_is_as_if_run_once() {
-    for phase in ["check", "package", "stage", "reboot", "apply", "verify", "settle"] {
+    for phase in ["check", "package", "stage", "reboot", "apply", "verify", "clean_up"] {
         let scenario = Scenario::HostOff;
         let world = World::new(vec![scenario.server()]);
         let run = scenario.begin(&world);
@@ -206,4 +214,220 @@ async fn every_phase_run_twice_is_as_if_run_once() {
         let resets = world.lab.total().host_resets;
         assert_eq!(resets.get("On").copied(), Some(1), "{phase}: {resets:?}");
     }
+}
+
+/// A device that refuses for ever, and executors that die every few tries: what is counted goes with the run.
+#[tokio::test(start_paused = true)]
+async fn tries_are_counted_over_all_executors() {
+    let world = Scenario::Power.world();
+    world.wire.refuses_changes.store(true, Ordering::Relaxed);
+    let run = Scenario::Power.begin(&world);
+    let mut lives = 0;
+    while world.plane.run(run).finish.is_none() {
+        assert!(lives < 40, "begun anew by each executor: {}", world.plane.run(run).story());
+        let executor = world.start(lives % 2, None).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(executor);
+        // The session expires; then the other one takes over.
+        tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+        lives += 1;
+    }
+    let row = world.plane.run(run);
+    let finish = row.finish.as_ref().unwrap();
+    assert_eq!(finish.code, "device-busy", "{}", row.story());
+    assert!(lives > 2, "ended within {lives} lives: nothing was taken over");
+    // All of the tries, and the time over all lives.
+    assert_eq!(finish.evidence["tries"], MAX_TRIES, "{finish:?}");
+    assert!(finish.evidence["lasted_ms"].as_u64().unwrap() > 3 * 60_000, "{finish:?}");
+    let intents = row.items.iter().filter(|item| matches!(item.body, ReportBody::Intent(_))).count();
+    assert!(intents <= MAX_TRIES as usize + lives, "{intents} tries: {}", row.story());
+}
+
+/// Executors that die every few minutes, one after the other, until the run has ended.
+async fn ended_by_the_mortal(world: &World, run: RunId, minutes: u64, most: usize) -> RunRow {
+    let mut lives = 0;
+    while world.plane.run(run).finish.is_none() {
+        assert!(lives < most, "begun anew by each executor: {}", world.plane.run(run).story());
+        let executor = world.start(lives % 2, None).await;
+        tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
+        drop(executor);
+        tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+        lives += 1;
+    }
+    world.plane.run(run)
+}
+
+/// What an activity waits for goes with the run: the patience is that of one executor, however many had it.
+#[tokio::test(start_paused = true)]
+async fn waits_go_on_over_all_executors() {
+    let update = |world: &World| Scenario::Staged.begin(world);
+    let shutdown = |world: &World| world.power(0, PowerAction::GracefulShutdown);
+    type Begin<'a> = &'a dyn Fn(&World) -> RunId;
+    let cases: [(Fault, Begin<'_>, usize, &str); 3] = [
+        (Fault::VersionUnchanged, &update, 15, "version-not-reached"),
+        (Fault::StuckScheduled, &update, 20, "device-stalled"),
+        (Fault::PowerIgnored, &shutdown, 6, "power-not-reached"),
+    ];
+    for (fault, begin, lives, code) in cases {
+        let world = Scenario::Staged.world();
+        world.lab.fault("bmc-01", fault, Times::Always).unwrap();
+        let run = begin(&world);
+        let row = ended_by_the_mortal(&world, run, 4, lives).await;
+        assert_eq!(row.finish.as_ref().unwrap().code, code, "{}", row.story());
+    }
+}
+
+/// A host that does not follow is requested politely once and forced three times, not so often by each executor.
+#[tokio::test(start_paused = true)]
+async fn requests_to_power_off_again_are_counted_over_all_executors() {
+    let world = Scenario::HostOff.world();
+    let run = Scenario::HostOff.begin(&world);
+    drop(after_phase(&world, "verify").await);
+    world.lab.fault("bmc-01", Fault::PowerIgnored, Times::Always).unwrap();
+    let row = ended_by_the_mortal(&world, run, 6, 15).await;
+    assert!(row.effects.iter().any(|effect| effect.state == EffectState::Conflict), "{:?}", row.effects);
+    let resets = row.items.iter().filter_map(|item| match &item.body {
+        ReportBody::Intent(intent) if intent.action == "power_off" => intent.before["reset"].as_str(),
+        _ => None,
+    });
+    let asked = resets.collect::<Vec<_>>();
+    assert_eq!(asked, ["graceful_shutdown", "force_off", "force_off", "force_off"], "{}", row.story());
+}
+
+/// A request to shut down that the BMC refuses as busy has not reached the host: what follows is another one, no force.
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_to_shut_down_is_not_followed_by_force() {
+    let world = Scenario::HostOff.world();
+    let run = Scenario::HostOff.begin(&world);
+    drop(after_phase(&world, "verify").await);
+    world.wire.refuses_resets.store(1, Ordering::Relaxed);
+    let _successor = world.start(1, None).await;
+    let row = world.end_of(run).await;
+    let resets = world.lab.total().host_resets;
+    assert_eq!(resets.get("ForceOff"), None, "{resets:?}: {}", row.story());
+    assert_eq!(resets.get("GracefulShutdown"), Some(&1), "{resets:?}: {}", row.story());
+}
+
+/// The answer to the reset is lost, and the queue shows no job for a moment. The host restarts once.
+#[tokio::test(start_paused = true)]
+async fn a_lost_reset_is_not_repeated_because_the_job_was_hidden_for_a_moment() {
+    for slow in [false, true] {
+        let world = Scenario::Staged.world();
+        *world.wire.hides_jobs.lock().unwrap() = Some(("ComputerSystem.Reset", Duration::from_secs(40)));
+        let (lab, armed) = (world.lab.clone(), std::sync::Once::new());
+        let stop = StopAt::when(move |_, write| {
+            if matches!(write, Write::Intent { intent, .. } if intent.action == "reset_host") {
+                armed.call_once(|| {
+                    lab.fault("bmc-01", Fault::CutAfterAccept, Times::Once).unwrap();
+                    if slow {
+                        lab.fault("bmc-01", Fault::SlowPower { seconds: 300 }, Times::Once).unwrap();
+                    }
+                });
+            }
+            false
+        });
+        let run = Scenario::Staged.begin(&world);
+        let _executor = world.start(0, Some(stop)).await;
+        let row = world.end_of(run).await;
+        let changes = world.wire.redfish_changes.lock().unwrap().clone();
+        let resets = changes.iter().filter(|(what, _)| what.ends_with("ComputerSystem.Reset")).count();
+        assert_eq!(resets, 1, "slow {slow}: {}", row.story());
+        assert_eq!(row.finish.as_ref().unwrap().outcome, Outcome::Succeeded, "{}", row.story());
+    }
+}
+
+/// The answer to the hand-over is lost and the BMC is away; for its first three minutes it shows an empty queue, and no
+/// log tells of the job. Nothing is handed over a second time.
+#[tokio::test(start_paused = true)]
+async fn an_empty_queue_of_a_bmc_that_was_away_is_no_trace() {
+    for no_log in [false, true] {
+        let world = Scenario::Staged.world();
+        world.wire.no_log.store(no_log, Ordering::Relaxed);
+        let away = Duration::from_secs(9 * 60);
+        *world.wire.hides_jobs.lock().unwrap() = Some(("MultipartUpload", away + Duration::from_secs(180)));
+        world.lab.fault("bmc-01", Fault::CutAfterAccept, Times::Once).unwrap();
+        let run = Scenario::Staged.begin(&world);
+        let _executor = world.start(0, None).await;
+        while world.lab.total().jobs_created == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        world.wire.redfish_down.store(true, Ordering::Relaxed);
+        tokio::time::sleep(away).await;
+        world.wire.redfish_down.store(false, Ordering::Relaxed);
+        let row = world.end_of(run).await;
+        let changes = world.wire.redfish_changes.lock().unwrap().clone();
+        let uploads = changes.iter().filter(|(what, _)| what.contains("MultipartUpload")).count();
+        assert_eq!(uploads, 1, "no log {no_log}: {}", row.story());
+        assert!(world.lab.total().most_flashes_of_one() <= 1);
+    }
+}
+
+/// Pauses hardware when this mutation was announced and has not been sent.
+fn pauses_between(world: &World, action: &'static str) -> Arc<StopAt> {
+    let (plane, once) = (Arc::clone(&world.plane), std::sync::Once::new());
+    StopAt::when(move |_, write| {
+        if matches!(write, Write::Intent { intent, .. } if intent.action == action) {
+            once.call_once(|| plane.pause(true));
+        }
+        false
+    })
+}
+
+/// However long people pause hardware, and wherever the run is just then.
+#[tokio::test(start_paused = true)]
+async fn a_pause_between_intent_and_request_fails_no_run() {
+    let cases = [
+        (Scenario::Power, "reset_host"),
+        (Scenario::Staged, "stage_package"),
+        (Scenario::HostOff, "power_off"),
+    ];
+    for (scenario, action) in cases {
+        let world = scenario.world();
+        let run = scenario.begin(&world);
+        let _executor = world.start(0, Some(pauses_between(&world, action))).await;
+        tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+        world.plane.pause(false);
+        scenario.check(&world, run, "paused for hours").await;
+    }
+}
+
+/// An intent whose executor died is waited for from the end of that executor's lease, also when its successors die
+/// before the wait is over: they have sent nothing.
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_an_open_intent_is_not_begun_anew() {
+    let world = Scenario::Power.world();
+    let run = Scenario::Power.begin(&world);
+    let stop = StopAt::when(|_, write| matches!(write, Write::Outcome { .. }));
+    let victim = world.start(0, Some(stop.clone())).await;
+    stop.reached.notified().await;
+    drop(victim);
+    let mut lives = 1;
+    assert!(world.plane.run(run).grant.intent.is_some());
+    while world.plane.run(run).grant.intent.is_some() {
+        assert!(lives < 8, "begun anew by each executor: {}", world.plane.run(run).story());
+        let executor = world.start(lives % 2, None).await;
+        tokio::time::sleep(TTL + Duration::from_secs(15)).await;
+        drop(executor);
+        lives += 1;
+    }
+    let _last = world.start(0, None).await;
+    assert_eq!(world.end_of(run).await.finish.unwrap().outcome, Outcome::Succeeded);
+}
+
+/// The host cannot be powered off again: the device refuses every try of the first lease. Once it takes requests, a later
+/// lease undoes what is open; the tries of the first one do not count against it.
+#[tokio::test(start_paused = true)]
+async fn undoing_is_tried_anew_under_a_later_lease() {
+    let world = Scenario::HostOff.world();
+    let run = Scenario::HostOff.begin(&world);
+    drop(after_phase(&world, "verify").await);
+    world.wire.refuses_changes.store(true, Ordering::Relaxed);
+    let _successor = world.start(1, None).await;
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    let row = world.plane.run(run);
+    assert!(row.finish.is_none() && row.grant.settle.is_some(), "not left to a later lease: {}", row.story());
+    world.wire.refuses_changes.store(false, Ordering::Relaxed);
+    let row = world.end_of(run).await;
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "Off", "{}", row.story());
+    assert!(row.effects.iter().all(|effect| !effect.state.is_open()), "{:?}", row.effects);
 }

@@ -1,5 +1,4 @@
-//! What goes wrong in the field (FAILURE-MODES, DESIGN §5 "Ambiguity", issue 2 "Fencing" and "Outage"), in paused
-//! time over the lab's BMCs.
+//! What goes wrong in the field: in paused time, over the lab's BMCs.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -7,7 +6,7 @@ use super::support::{
     StopAt, World,
     plane::{RunRow, TTL},
 };
-use rackhand_lab::{Fault, ForeignJob, Model, ServerSpec, Times};
+use rackhand_lab::{Fault, ForeignJob, Model, MutationKind, ServerSpec, Times};
 use rackhand_schema::{
     ErrorCode,
     id::RunId,
@@ -126,7 +125,7 @@ async fn two_explanations_are_an_honest_unknown() {
         .unwrap();
     let row = world.end_of(run).await;
     ended(&row, &row.finish.clone().unwrap(), Outcome::Unknown, Some(ErrorCode::OutcomeUnknown));
-    let uploads = world.lab.total().mutations.get(&rackhand_lab::MutationKind::MultipartUpdate).copied();
+    let uploads = world.lab.total().mutations.get(&MutationKind::MultipartUpdate).copied();
     assert_eq!(uploads, Some(1), "nothing was repeated");
     assert!(row.effects.iter().all(|effect| effect.state == EffectState::Conflict), "{:?}", row.effects);
 }
@@ -171,6 +170,9 @@ async fn a_cancelled_update_takes_its_job_out_of_the_queue() {
     assert_eq!(world.version(0, BIOS).as_deref(), Some("1.8.2"));
     let total = world.lab.total();
     assert_eq!((total.jobs_deleted, total.flashes.len()), (1, 0), "{}", row.story());
+    // It was still downloading: a device may refuse to delete it then, or say yes and keep it.
+    assert!(row.story().contains("still taking its package in"), "{}", row.story());
+    assert_eq!(total.mutations.get(&MutationKind::DeleteJob), Some(&1), "{}", row.story());
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,18 +211,38 @@ async fn an_outage_of_two_hours_in_mid_flash_harms_nothing() {
     assert_eq!(world.lab.total().most_flashes_of_one(), 1);
 }
 
+/// Requests to power off are lost, the host stays on: the executor repeats them, forced only where the policy
+/// allows.
+#[tokio::test(start_paused = true)]
+async fn a_lost_request_to_power_off_again_is_repeated() {
+    for (allowed, lost, off) in [(true, 3, true), (true, 4, false), (false, 1, true), (false, 2, false)] {
+        let mut world = World::new(vec![r750().powered_off()]);
+        world.policy.allow_forced_restart = allowed;
+        let _executor = world.start(0, None).await;
+        let run = bios(&world);
+        while world.lab.total().flashes.is_empty() {
+            tokio::time::sleep(seconds(1)).await;
+        }
+        world.lab.fault("bmc-01", Fault::CutBeforeAccept, Times::Count(lost)).unwrap();
+        let row = world.end_of(run).await;
+        let finish = row.finish.clone().unwrap();
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+        let power = world.lab.status("bmc-01").unwrap().power_state;
+        assert_eq!(power, if off { "Off" } else { "On" }, "allowed {allowed}, {lost} lost\n{}", row.story());
+        assert_eq!(finish.detail.contains("Power it off."), !off, "{}", finish.detail);
+        let forced = world.lab.total().host_resets.get("ForceOff").copied().unwrap_or_default();
+        assert_eq!(forced, u64::from(allowed && off), "{}", row.story());
+    }
+}
+
 /// A partitioned executor loses its run: the other one finishes, and what the first one saw arrives late.
 #[tokio::test(start_paused = true)]
 async fn a_partitioned_executor_makes_no_write_after_its_lease() {
     let world = World::new(vec![r750()]);
+    // The partition hits in mid-upload.
+    *world.wire.slow_update.lock().unwrap() = Some("bmc-01".into());
     let _first = world.start(0, None).await;
     let run = bios(&world);
-    let announced = |row: &RunRow| row.items.iter().any(|item| matches!(item.body, ReportBody::Intent(_)));
-    while !announced(&world.plane.run(run)) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    // Slow answers: the partition hits in mid-upload.
-    world.lab.fault("bmc-01", Fault::SlowResponses { milliseconds: 90_000 }, Times::Always).unwrap();
     while world.lab.total().mutation_log.is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -273,7 +295,7 @@ async fn an_intent_without_a_trace_is_resolved_and_done_once() {
     let _second = world.start(1, None).await;
     let row = world.end_of(run).await;
     ended(&row, &row.finish.clone().unwrap(), Outcome::Succeeded, None);
-    let uploads = world.lab.total().mutations.get(&rackhand_lab::MutationKind::MultipartUpdate).copied();
+    let uploads = world.lab.total().mutations.get(&MutationKind::MultipartUpdate).copied();
     assert_eq!(uploads, Some(1));
 }
 
@@ -338,6 +360,26 @@ async fn a_policy_refusal_names_the_key_and_touches_nothing() {
     assert_eq!(world.lab.total().requests, 0);
 }
 
+/// Others may be allowed to finish it, so it is given back, but each time is an entry in a trail that is
+/// kept.
+#[tokio::test(start_paused = true)]
+async fn a_begun_run_that_the_policy_refuses_is_given_back_less_and_less_often() {
+    let mut world = World::new(vec![r750()]);
+    let executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(executor);
+    world.policy.servers = vec!["other-*".into()];
+    let _refuses = world.start(1, None).await;
+    tokio::time::sleep(seconds(24 * 3600)).await;
+    let row = world.plane.run(run);
+    let given_back = row.items.iter().filter(|item| matches!(item.body, ReportBody::Yield { .. })).count();
+    assert!((10..40).contains(&given_back), "{given_back} times in a day");
+    assert!(row.finish.is_none(), "{}", row.story());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_bmcs_own_firmware_needs_no_restart_of_the_host() {
     let world = World::new(vec![r750()]);
@@ -382,8 +424,8 @@ async fn the_journal_has_every_intent_with_its_outcome() {
     assert!(!text.contains(super::support::PASSWORD), "no password in the journal");
 }
 
-/// A lease whose task has ended here comes again under the same epoch: its numbers go on, so that no intent is
-/// mistaken for one that was accepted before.
+/// A lease whose task has ended here comes again under the same epoch: its numbers go on, so that no intent
+/// is mistaken for one that was accepted before.
 #[tokio::test]
 async fn a_lease_granted_again_goes_on_counting() {
     use rackhand_executor::{journal::memory::MemoryJournal, outbox::Outbox};

@@ -1,5 +1,5 @@
-//! Redfish and IPMI to the same BMC: which one is taken, and that no request goes over the second one once the first
-//! one may have done it (DESIGN §5 "a transport is chosen before the intent").
+//! Redfish and IPMI to the same BMC: which one is taken, and that no request goes over the second one once
+//! the first one may have done it (docs/adr/0014-a-transport-is-chosen-before-the-intent.md).
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -154,7 +154,7 @@ async fn a_bmc_without_redfish_is_read_and_switched() {
     assert_eq!(world.lab.total().ipmi.sessions_opened, 1, "one session for all of it");
 }
 
-/// A wrong password: one attempt in the whole site, whichever transport comes first (D37, invariant 7).
+/// A wrong password: one attempt in the whole site, whichever transport comes first.
 #[tokio::test(start_paused = true)]
 async fn a_wrong_password_over_ipmi_counts_once() {
     let servers = (1..=3).map(|n| ServerSpec::new(format!("bmc-0{n}"), Model::R750)).collect();
@@ -252,7 +252,8 @@ async fn a_boot_override_falls_back_before_the_intent_and_is_proved_by_the_other
     assert_eq!(finish.evidence["via"], "ipmi", "{}", row.story());
 }
 
-/// The answer is lost and the host boots before anybody looks: setting it once more would boot it there twice.
+/// The answer is lost and the host boots before anybody looks: setting it once more would boot it there
+/// twice.
 #[tokio::test(start_paused = true)]
 async fn an_override_that_a_boot_may_have_used_up_is_not_set_again() {
     let world = world(Reach::Redfish);
@@ -299,7 +300,8 @@ async fn d28_a_mode_that_is_not_listed_is_refused_before_the_intent() {
 #[tokio::test(start_paused = true)]
 async fn sensors_come_over_the_transport_that_has_them() {
     let both = world(Reach::Both);
-    let (via, readings) = both.line(0).await.sensors().await.unwrap();
+    let (via, report) = both.line(0).await.sensors().await.unwrap();
+    let readings = report.readings;
     assert_eq!(via, Via::Ipmi);
     assert!(
         readings.iter().any(|reading| reading.value.is_some() && reading.health == Health::Ok),

@@ -3,7 +3,7 @@
 //! Nothing here does I/O. A host puts an [`std::sync::Arc`]`<`[`Host`]`>` and the caller's [`ClientAddress`]
 //! into the extensions of each request; without them every request is answered `internal`.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use rackhand_schema::{
@@ -12,7 +12,9 @@ use rackhand_schema::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::auth::token::SigningKeys;
+use crate::{audit::refusals::Refusals, auth::token::SigningKeys, bodies::Bodies, events::streams::Streams};
+
+pub use crate::events::streams::StreamCounts;
 
 /// One SQL statement: takes one `jsonb` parameter, gives one `jsonb` value.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub struct Statement {
 
 /// The one statement that hosts really send: scope, statement and arguments in; JSON text out, and which topics
 /// the statement woke (names with spaces between them, or null), for a host that cannot LISTEN.
-pub const RUN_SQL: &str = "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb)::text, \
+pub const RUN_SQL: &str = "select rackhand.run($1::text::jsonb, $2::text, $3::text::jsonb), \
     nullif(current_setting('rackhand.wakes', true), '')";
 
 /// The SQLSTATE with which functions of the schema refuse; message = [`ErrorCode`], detail = text for
@@ -47,6 +49,29 @@ impl Scope {
         }
     }
 }
+
+/// Whose connections to the database a statement takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    People,
+    /// Kept for whoever has proved to be an executor, so that leases are renewed in time whatever people and strangers
+    /// ask for. Who enrols or asks for a token is a stranger still.
+    Executors,
+}
+
+impl Scope {
+    pub const fn connections(&self) -> Connections {
+        match self {
+            Self::Executor { .. } => Connections::Executors,
+            Self::User { .. } | Self::Anonymous { .. } => Connections::People,
+        }
+    }
+}
+
+/// With this a host fails a body that takes too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the body did not arrive in time")]
+pub struct BodyTooSlow;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
@@ -118,9 +143,10 @@ pub enum Failure {
 
 /// What a host's driver brings: one attempt. The rest of a [`Database`] is the same for all of them.
 pub trait Postgres: Send + Sync {
-    /// Runs [`RUN_SQL`] with these three texts; the first column of its row.
+    /// Runs [`RUN_SQL`] with the scope, the statement's SQL and the arguments; the first column of its row.
     fn ask<'a>(
         &'a self,
+        connections: Connections,
         scope: &'a str,
         sql: &'static str,
         args: &'a str,
@@ -139,12 +165,13 @@ impl<P: Postgres> Database for P {
     ) -> BoxFuture<'a, Result<String, DatabaseError>> {
         Box::pin(async move {
             let named = |cause: String| format!("{}: {cause}", statement.name);
+            let connections = scope.connections();
             let scope = serde_json::to_string(scope)
                 .map_err(|error| DatabaseError::Fault(named(format!("the scope as JSON: {error}"))))?;
             let mut tried = 0;
             loop {
                 tried += 1;
-                return Err(match self.ask(&scope, statement.sql, &args).await {
+                return Err(match self.ask(connections, &scope, statement.sql, &args).await {
                     Ok(answer) => return Ok(answer.unwrap_or_else(|| "null".to_owned())),
                     // Serialisation failure, deadlock: nothing was changed.
                     Err(Failure::Refused { sqlstate, .. })
@@ -184,6 +211,33 @@ pub enum Topic {
     Site(SiteId),
     /// New events, anywhere.
     Events,
+    /// New events of a site.
+    EventsOf(SiteId),
+}
+
+impl Topic {
+    /// Whom a wake-up of the database is for, by its payload (`rackhand.wake`); nobody if it is not one of ours.
+    pub fn woken_by(payload: &str) -> Vec<Self> {
+        let (events, site) = match payload.strip_prefix("events") {
+            Some("") => return vec![Self::Events],
+            Some(rest) => (true, rest.strip_prefix(':').unwrap_or_default()),
+            None => (false, payload),
+        };
+        match (events, site.parse()) {
+            (true, Ok(site)) => vec![Self::Events, Self::EventsOf(site)],
+            (false, Ok(site)) => vec![Self::Site(site)],
+            (_, Err(_)) => Vec::new(),
+        }
+    }
+
+    /// A name of its own.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Site(site) => site.to_string(),
+            Self::Events => "events".to_owned(),
+            Self::EventsOf(site) => format!("events:{site}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +261,27 @@ pub trait Subscription: Send {
     fn wait(&mut self, at_most: Duration) -> BoxFuture<'_, Wake>;
 }
 
+/// Does what takes a processor for long (comparing a password), where it holds up nobody else.
+pub trait Work: Send + Sync {
+    /// Does it once, or not at all if too much is under way already.
+    fn run(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'_, Result<(), Overloaded>>;
+}
+
+/// More costly work is under way than the host has room for.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("too much costly work is under way")]
+pub struct Overloaded;
+
+/// For a host that has one thread for each request.
+pub struct InPlace;
+
+impl Work for InPlace {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'_, Result<(), Overloaded>> {
+        work();
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 /// The host has no entropy to give.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("no entropy")]
@@ -215,8 +290,8 @@ pub struct NoEntropy;
 #[derive(Clone)]
 pub struct Settings {
     pub version: &'static str,
-    /// Scheme, host and port under which browsers reach us, without a trailing slash. Absent: whatever the
-    /// `Host` header says.
+    /// Scheme, host and port under which browsers and executors reach us, without a trailing slash. Absent: they reach us
+    /// on this machine only.
     pub public_url: Option<String>,
     /// Longest time for which a request is held open.
     pub max_wait: Duration,
@@ -224,22 +299,79 @@ pub struct Settings {
     pub tick_token: Option<String>,
 }
 
+impl Settings {
+    /// Whether browsers reach us over HTTPS, as far as the settings tell.
+    pub fn is_https(&self) -> bool {
+        self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
+    }
+}
+
+/// Bytes of bodies that a process holds at once, of requests without a token and with one.
+const BODIES_OF_STRANGERS: usize = 64 << 20;
+const BODIES_OF_SIGNED_IN: usize = 192 << 20;
+
+/// What a process of a host remembers between requests. It may be lost: no answer depends on it.
+#[derive(Debug, Default)]
+pub struct Process {
+    pub(crate) streams: Streams,
+    pub(crate) refusals: Refusals,
+    pub(crate) shares_looks: bool,
+    pub(crate) bodies: Bodies,
+}
+
+impl Process {
+    /// For a host whose requests share one process until each has ended. On Workers none may wait for what another one
+    /// does, and one that its client gives up is never ended: what it holds would be lost.
+    pub fn of_all_requests() -> Self {
+        Self {
+            shares_looks: true,
+            bodies: Bodies::within(BODIES_OF_STRANGERS, BODIES_OF_SIGNED_IN),
+            ..Self::default()
+        }
+    }
+
+    /// Of event streams and long polls.
+    pub fn stream_counts(&self) -> StreamCounts {
+        self.streams.counts()
+    }
+}
+
 /// Everything a handler gets from outside.
 pub struct Host {
     pub database: Box<dyn Database>,
     pub notifier: Box<dyn Notifier>,
+    pub work: Box<dyn Work>,
     /// Unix milliseconds. Dates tokens and ends long polls; decides nothing else.
     pub now_unix_ms: fn() -> u64,
     /// Fills the slice from a cryptographically secure source.
     pub entropy: fn(&mut [u8]) -> Result<(), NoEntropy>,
     pub settings: Settings,
     pub keys: SigningKeys,
+    /// The same in all hosts of a process.
+    pub process: Arc<Process>,
 }
 
 impl Host {
     /// Unix seconds.
     pub fn now_unix(&self) -> u64 {
         (self.now_unix_ms)() / 1000
+    }
+
+    /// The result of costly work.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: it was not done.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        let (give, take) = futures::channel::oneshot::channel();
+        let give = move || {
+            // Whoever asked may be gone by now.
+            let _ = give.send(work());
+        };
+        self.work.run(Box::new(give)).await?;
+        take.await.map_err(|_| Overloaded)
     }
 
     pub fn random<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
@@ -261,6 +393,8 @@ pub struct ClientAddress(pub IpAddr);
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -275,6 +409,53 @@ mod tests {
         let expected =
             serde_json::json!({"kind": "user", "user": id, "session": id, "need": "operator", "trace": id});
         assert_eq!(serde_json::to_value(scope).unwrap(), expected);
+    }
+
+    #[test]
+    fn strangers_take_no_connection_kept_for_executors() {
+        struct Asked(std::sync::Mutex<Vec<Connections>>);
+        impl Postgres for Asked {
+            fn ask<'a>(
+                &'a self,
+                connections: Connections,
+                _: &'a str,
+                _: &'static str,
+                _: &'a str,
+            ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+                self.0.lock().unwrap().push(connections);
+                Box::pin(std::future::ready(Ok(None)))
+            }
+        }
+        static CHALLENGE: Statement = Statement { name: "executor_protocol/challenge", sql: "" };
+        let id = "01920000-0000-7000-8000-000000000001";
+        let trace = id.parse().unwrap();
+        let asked = Asked(std::sync::Mutex::default());
+        for scope in [
+            Scope::Anonymous { trace, address: String::new() },
+            Scope::User {
+                user: id.parse().unwrap(),
+                session: id.parse().unwrap(),
+                need: Role::Viewer,
+                trace,
+            },
+            Scope::Executor { executor: id.parse().unwrap(), session: id.parse().unwrap(), trace },
+        ] {
+            let answer = asked.run(&scope, &CHALLENGE, String::new()).now_or_never();
+            assert_eq!(answer.unwrap().unwrap(), "null");
+        }
+        let (people, executors) = (Connections::People, Connections::Executors);
+        assert_eq!(*asked.0.lock().unwrap(), [people, people, executors]);
+    }
+
+    #[test]
+    fn a_wake_up_names_its_topics() {
+        let site: SiteId = "01920000-0000-7000-8000-000000000001".parse().unwrap();
+        assert_eq!(Topic::woken_by(&site.to_string()), [Topic::Site(site)]);
+        assert_eq!(Topic::woken_by("events"), [Topic::Events]);
+        assert_eq!(Topic::woken_by(&format!("events:{site}")), [Topic::Events, Topic::EventsOf(site)]);
+        for foreign in ["", "eventsx", "events:", "nonsense"] {
+            assert_eq!(Topic::woken_by(foreign), [], "{foreign}");
+        }
     }
 
     #[test]

@@ -9,13 +9,17 @@
 //! What may be seen and done is decided in the database, from the [`host::Scope`] of the request. Failures
 //! are problem+json with a code ([`problem`]): 4xx the caller's, 503 known trouble, 500 our bug.
 
+mod audit;
 pub mod auth;
+mod bodies;
 mod credentials;
+pub mod database_url;
 mod events;
 mod executor_protocol;
 mod executors;
+pub mod forwarded;
 pub mod host;
-mod jobs;
+pub mod jobs;
 mod meta;
 pub mod openapi;
 mod page;
@@ -53,7 +57,7 @@ pub fn router() -> Router {
         .0
         .fallback(async || Refusal::new(ErrorCode::NotFound, "There is nothing at this address."))
         .method_not_allowed_fallback(async || {
-            Refusal::new(ErrorCode::MethodNotAllowed, "This address does not take that method.")
+            Refusal::new(ErrorCode::MethodNotAllowed, "This address does not support that method.")
         })
         .layer(from_fn(request::frame))
 }
@@ -70,6 +74,7 @@ fn assemble() -> (Router, utoipa::openapi::OpenApi) {
         .merge(jobs::routes())
         .merge(runs::routes())
         .merge(events::routes())
+        .merge(audit::routes())
         .merge(executor_protocol::routes())
         .merge(meta::routes())
         .merge(upkeep::routes())

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use rackhand_schema::{ErrorCode, Problem, error::FieldProblem};
+use rackhand_schema::{ErrorCode, Problem, audit::Tree, error::FieldProblem};
 use serde_json::{Value, json};
 use utoipa::{
     PartialSchema as _, ToSchema as _,
     openapi::{
-        ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder,
-        SecurityRequirement,
+        ComponentsBuilder, Content, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr,
+        ResponseBuilder, Schema, SecurityRequirement,
         extensions::ExtensionsBuilder,
         path::{Operation, Parameter, ParameterIn, PathItem},
         security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
@@ -20,7 +20,7 @@ use utoipa::{
     },
 };
 
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("auth", "Sign in and out, sessions."),
     ("users", "People and their roles."),
     ("sites", "Private networks and their settings."),
@@ -30,6 +30,7 @@ const TAGS: [(&str, &str); 11] = [
     ("jobs", "Intents and their plans."),
     ("runs", "One target's execution of a job."),
     ("events", "What happened."),
+    ("audit", "The sealed trail of events, for those who check it."),
     ("executor", "What executors call."),
     ("service", "About this service."),
 ];
@@ -44,6 +45,7 @@ pub fn frame() -> OpenApi {
     let components = ComponentsBuilder::new()
         .schema(Problem::name(), Problem::schema())
         .schema(FieldProblem::name(), FieldProblem::schema())
+        .schema(Tree::name(), Tree::schema())
         .security_scheme("access_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
         .security_scheme(
             "browser",
@@ -98,7 +100,7 @@ pub const TEXT: &str = include_str!("../../../schema/openapi.json");
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
     let reads = item.get.as_mut().map(|operation| (false, operation));
-    let changes = [item.post.as_mut(), item.put.as_mut(), item.delete.as_mut()];
+    let changes = [item.post.as_mut(), item.put.as_mut(), item.patch.as_mut(), item.delete.as_mut()];
     reads.into_iter().chain(changes.into_iter().flatten().map(|operation| (true, operation)))
 }
 
@@ -113,11 +115,16 @@ fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) 
         .filter_map(|code| code.as_str().and_then(ErrorCode::parse))
         .collect();
     codes.extend([ErrorCode::Internal, ErrorCode::DatabaseUnavailable]);
-    if operation.request_body.is_some() {
+    if let Some(body) = &mut operation.request_body {
+        if let RefOr::T(body) = body {
+            body.content.values_mut().for_each(not_null);
+        }
         codes.extend([
             ErrorCode::MalformedJson,
             ErrorCode::InvalidRequest,
+            ErrorCode::RequestTimeout,
             ErrorCode::BodyTooLarge,
+            ErrorCode::ServerBusy,
             ErrorCode::UnsupportedMediaType,
         ]);
     }
@@ -178,6 +185,18 @@ fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) 
             .add("x-rackhand-errors", json!(names))
             .build(),
     );
+}
+
+/// A body that may be absent is described as one that may be null, which none is.
+fn not_null(content: &mut RefOr<Content>) {
+    if let RefOr::T(content) = content
+        && let Some(schema) = &mut content.schema
+        && let RefOr::T(Schema::OneOf(one_of)) = schema
+        && let [known @ RefOr::Ref(_), RefOr::T(_)] | [RefOr::T(_), known @ RefOr::Ref(_)] =
+            one_of.items.as_slice()
+    {
+        *schema = known.clone();
+    }
 }
 
 fn is_query(parameter: &RefOr<Parameter>) -> bool {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use rackhand_schema::{ErrorCode, Problem, error::FieldProblem, id::TraceId};
 
-use crate::host::{DatabaseError, NoEntropy};
+use crate::host::{DatabaseError, NoEntropy, Overloaded};
 
 pub type Answer<T> = Result<T, Refusal>;
 
@@ -23,11 +23,20 @@ pub struct Refusal {
     pub fields: Vec<FieldProblem>,
     /// For the log only.
     pub cause: Option<String>,
+    /// Happens to everybody now and then, and is no attempt at anything: not for the audit.
+    pub routine: bool,
 }
 
 impl Refusal {
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), needs_role: None, fields: Vec::new(), cause: None }
+        Self {
+            code,
+            detail: detail.into(),
+            needs_role: None,
+            fields: Vec::new(),
+            cause: None,
+            routine: false,
+        }
     }
 
     pub fn not_found() -> Self {
@@ -93,6 +102,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<u32> {
         match self.code {
             ErrorCode::DatabaseUnavailable => Some(1),
+            ErrorCode::LoginBusy | ErrorCode::ServerBusy => Some(3),
             ErrorCode::LoginLimited => {
                 let named = self.detail.split(' ').find_map(|word| word.parse().ok());
                 Some(named.unwrap_or(LOGIN_WAIT))
@@ -122,11 +132,17 @@ impl From<DatabaseError> for Refusal {
                 cause: Some(cause),
                 ..Self::new(
                     ErrorCode::DatabaseUnavailable,
-                    "The database does not answer. Nothing is lost; try again in a moment.",
+                    "The database is not responding. Nothing is lost; try again in a moment.",
                 )
             },
             DatabaseError::Fault(cause) => Self::internal(cause),
         }
+    }
+}
+
+impl From<Overloaded> for Refusal {
+    fn from(_: Overloaded) -> Self {
+        Self::new(ErrorCode::LoginBusy, "Too many people sign in at this moment. Try again in a few seconds.")
     }
 }
 

@@ -4,10 +4,15 @@
 //! [`Admin`], [`Executor`]), their parameters ([`Segment`], [`Params`]) and at last a [`Body`]. A caller's
 //! type is the least role the operation needs; the database checks it again, for the site concerned.
 
-use std::{fmt::Display, str::FromStr, sync::Arc};
+use std::{
+    fmt::Display,
+    net::IpAddr,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRequest, FromRequestParts, MatchedPath, Path, Query, Request},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -24,30 +29,66 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    audit::refusals,
     auth::{browser, token::Claims},
-    host::{ClientAddress, Host, Scope, Statement},
+    bodies::Held,
+    host::{BodyTooSlow, ClientAddress, Host, Scope, Statement},
     problem::{Answer, Refusal},
 };
 
 /// Largest request body, bytes.
 pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
 
+/// The same for requests without a person's or an executor's token. None of them needs a quarter of it.
+pub const MAX_ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
+
 /// The answer's header that names the trace, 32 hex digits.
 pub const TRACE_HEADER: &str = "x-trace-id";
 
 /// Asked for all the time.
-const FREQUENT: [&str; 5] =
-    ["/v1/health", "/v1/executor/lease", "/v1/executor/report", "/v1/events", "/metrics"];
+const FREQUENT: [&str; 4] = ["/v1/health", "/v1/executor/lease", "/v1/executor/report", "/v1/events"];
 
-/// The host's log line of a request: no query, headers or bodies. What is asked for all the time is of interest only
-/// when it failed.
+/// The host's log line of a request: who asked from where, but no query, headers or bodies. What is asked for
+/// all the time is of interest only when it failed.
 pub fn log(method: &Method, path: &str, response: &Response, ms: u64) {
     let trace = response.extensions().get::<Trace>().map(|trace| trace.0.to_hex()).unwrap_or_default();
     let status = response.status().as_u16();
+    let caller = response.extensions().get::<Caller>();
+    let address = caller.and_then(|caller| caller.address).map(|address| address.to_string());
+    let (user, executor, session) = match caller.and_then(Caller::scope) {
+        Some(Scope::User { user, session, .. }) => (Some(user.to_string()), None, Some(session.to_string())),
+        Some(Scope::Executor { executor, session, .. }) => {
+            (None, Some(executor.to_string()), Some(session.to_string()))
+        }
+        Some(Scope::Anonymous { .. }) | None => (None, None, None),
+    };
+    // Absent fields are not written.
+    let (address, user, executor, session) =
+        (address.as_deref(), user.as_deref(), executor.as_deref(), session.as_deref());
     if FREQUENT.contains(&path) && status < 400 {
-        tracing::debug!(%method, path, status, ms, trace_id = trace, "request");
+        tracing::debug!(%method, path, status, ms, trace_id = trace, address, user, executor, session, "request");
     } else {
-        tracing::info!(%method, path, status, ms, trace_id = trace, "request");
+        tracing::info!(%method, path, status, ms, trace_id = trace, address, user, executor, session, "request");
+    }
+}
+
+/// Who asks: known by address from the beginning, and by name once a handler's extractor has checked the
+/// token.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    pub address: Option<IpAddr>,
+    scope: Arc<OnceLock<Scope>>,
+    /// The room of the body, kept until the request is answered.
+    held: Arc<OnceLock<Held>>,
+}
+
+impl Caller {
+    pub fn scope(&self) -> Option<&Scope> {
+        self.scope.get()
+    }
+
+    fn is_signed_in(&self) -> bool {
+        matches!(self.scope(), Some(Scope::User { .. } | Scope::Executor { .. }))
     }
 }
 
@@ -64,12 +105,21 @@ pub struct Trace(pub TraceId);
 /// Outermost layer: reads `traceparent` or makes a trace id, finishes problem answers, marks the answer.
 pub async fn frame(mut request: Request, next: Next) -> Response {
     let trace = trace_of(&request);
+    let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
+    let caller = Caller { address, ..Caller::default() };
+    let host = request.extensions().get::<Arc<Host>>().cloned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(Trace(trace));
+    request.extensions_mut().insert(caller.clone());
     let mut response = next.run(request).await;
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        if let Some(host) = host {
+            refusals::note(&host, &caller, &refusal, route.as_ref().map_or("", MatchedPath::as_str)).await;
+        }
         response = refusal.respond(trace);
     }
     response.extensions_mut().insert(Trace(trace));
+    response.extensions_mut().insert(caller);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&trace.to_hex()) {
         headers.insert(TRACE_HEADER, value);
@@ -205,7 +255,11 @@ macro_rules! callers {
             type Rejection = Refusal;
 
             async fn from_request_parts($parts: &mut Parts, _: &S) -> Answer<Self> {
-                $call.map(Self)
+                let call: Call = $call?;
+                if let Some(caller) = $parts.extensions.get::<Caller>() {
+                    let _ = caller.scope.set(call.scope.clone());
+                }
+                Ok(Self(call))
             }
         }
     )*};
@@ -223,7 +277,7 @@ callers! {
 
 fn anyone(parts: &Parts) -> Answer<Call> {
     let (host, trace) = host(parts)?;
-    let address = parts.extensions.get::<ClientAddress>().map(|address| address.0.to_string());
+    let address = parts.extensions.get::<ClientAddress>().map(|address| address.0.to_canonical().to_string());
     let scope = Scope::Anonymous { trace, address: address.unwrap_or_default() };
     Ok(Call { host, scope, site_of_token: None })
 }
@@ -323,6 +377,20 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     }
 }
 
+/// The same, or nothing: a request that names no content type has no body.
+pub struct OptionalBody(pub Option<Bytes>);
+
+impl<S: Send + Sync> FromRequest<S> for OptionalBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Answer<Self> {
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            return read_json(request).await.map(Some).map(Self);
+        }
+        Ok(Self(None))
+    }
+}
+
 async fn read_json(request: Request) -> Answer<Bytes> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = kind.and_then(|kind| kind.split(';').next()).map(str::trim).unwrap_or_default();
@@ -330,14 +398,41 @@ async fn read_json(request: Request) -> Answer<Bytes> {
         let detail = "Send the body as `Content-Type: application/json`.";
         return Err(Refusal::new(ErrorCode::UnsupportedMediaType, detail));
     }
-    match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::new(
-            ErrorCode::BodyTooLarge,
-            format!("The body is larger than {MAX_BODY_BYTES} bytes. Send it in parts."),
-        )),
-        Err(_) => Err(Refusal::new(ErrorCode::MalformedJson, "The body ended before it was complete.")),
+    let (parts, body) = request.into_parts();
+    let (host, _) = host(&parts)?;
+    let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
+    let signed_in = caller.is_signed_in();
+    let most = if signed_in { MAX_BODY_BYTES } else { MAX_ANONYMOUS_BODY_BYTES };
+    let mut held = host.process.bodies.hold(signed_in);
+    let (mut body, mut read) = (Limited::new(body, most), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| unread(&*error, most))?.into_data() else { continue };
+        if !held.grow(data.len()) {
+            let detail =
+                "Too many requests are arriving at once; nothing was done. Try again in a few seconds.";
+            return Err(Refusal::new(ErrorCode::ServerBusy, detail));
+        }
+        read.extend_from_slice(&data);
     }
+    let _ = caller.held.set(held);
+    Ok(read.into())
+}
+
+/// Why a body could not be read.
+fn unread(error: &(dyn std::error::Error + 'static), most: usize) -> Refusal {
+    if error.is::<LengthLimitError>() {
+        let detail = format!("The body is larger than {most} bytes, the maximum of this request.");
+        Refusal::new(ErrorCode::BodyTooLarge, detail)
+    } else if is_too_slow(error) {
+        let detail = "The body took too long to arrive; nothing was done. Send it again.";
+        Refusal::new(ErrorCode::RequestTimeout, detail)
+    } else {
+        Refusal::new(ErrorCode::MalformedJson, "The body ended before it was complete.")
+    }
+}
+
+fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<BodyTooSlow>())
 }
 
 /// Parses a JSON object that people or programs sent. The messages never repeat a value: it may be a secret.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{body::Body, response::Response};
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -16,7 +16,12 @@ use tower::ServiceExt as _;
 
 use crate::{
     auth::token::SigningKeys,
-    host::{Database, DatabaseError, Host, Notifier, Scope, Settings, Statement, Subscription, Topic, Wake},
+    bodies::Bodies,
+    host::{
+        Database, DatabaseError, Host, Notifier, Process, Scope, Settings, Statement, Subscription, Topic,
+        Wake,
+    },
+    request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES},
 };
 
 const ID: &str = "01920000-0000-7000-8000-000000000001";
@@ -34,6 +39,8 @@ type Script = Arc<Mutex<VecDeque<Result<Value, DatabaseError>>>>;
 struct Scripted {
     answers: Script,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
+    /// What was told of refusals, which any request may do.
+    refused: Arc<Mutex<Vec<Value>>>,
     wakes: Arc<Mutex<VecDeque<Wake>>>,
 }
 
@@ -46,6 +53,10 @@ impl Database for Scripted {
     ) -> BoxFuture<'a, Result<String, DatabaseError>> {
         Box::pin(async move {
             let mut args: Value = serde_json::from_str(&args).unwrap();
+            if statement.name == "audit/refusals_add" {
+                self.refused.lock().unwrap().extend(args["items"].as_array().unwrap().clone());
+                return Ok("{}".to_owned());
+            }
             args["scope"] = serde_json::to_value(scope).unwrap();
             self.asked.lock().unwrap().push((statement.name.to_owned(), args));
             let answer = self.answers.lock().unwrap().pop_front();
@@ -76,6 +87,7 @@ impl Subscription for Scripted {
 struct Service {
     scripted: Scripted,
     keys: SigningKeys,
+    process: Arc<Process>,
 }
 
 impl Service {
@@ -83,7 +95,7 @@ impl Service {
         NOW.set(START_MS);
         let scripted =
             Scripted { answers: Arc::new(Mutex::new(answers.into_iter().collect())), ..Default::default() };
-        Self { scripted, keys: SigningKeys::from_seed(&[1; 32]) }
+        Self { scripted, keys: SigningKeys::from_seed(&[1; 32]), process: Arc::default() }
     }
 
     fn user(&self) -> String {
@@ -99,6 +111,7 @@ impl Service {
         let host = Host {
             database: Box::new(self.scripted.clone()),
             notifier: Box::new(self.scripted.clone()),
+            work: Box::new(crate::host::InPlace),
             now_unix_ms: || NOW.get(),
             entropy: |bytes| {
                 bytes.fill(9);
@@ -111,6 +124,7 @@ impl Service {
                 tick_token: Some(TICK_TOKEN.to_owned()),
             },
             keys: self.keys.clone(),
+            process: Arc::clone(&self.process),
         };
         request.extensions_mut().insert(Arc::new(host));
         crate::router().oneshot(request).await.unwrap()
@@ -135,16 +149,20 @@ impl Service {
     }
 }
 
-/// Method, path with ids filled in, role, whether it takes a body.
-fn operations() -> Vec<(String, String, String, bool)> {
+/// Method, path with ids filled in, role, whether it takes a body, and whether it needs it.
+fn operations() -> Vec<(String, String, String, Option<bool>)> {
     let document = crate::document().unwrap();
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let filled = path.replace("{grant_id}", ID).replace("{id}", ID).replace("{code}", "internal");
+        let filled = path
+            .replace("{grant_id}", ID)
+            .replace("{id}", ID)
+            .replace("{code}", "internal")
+            .replace("{tree}", "audit");
         for (method, operation) in methods.as_object().unwrap() {
             let role = operation["x-rackhand-role"].as_str().unwrap().to_owned();
-            let takes_body = operation.get("requestBody").is_some();
-            found.push((method.to_uppercase(), filled.clone(), role, takes_body));
+            let body = operation.get("requestBody").map(|body| body["required"] == true);
+            found.push((method.to_uppercase(), filled.clone(), role, body));
         }
     }
     found
@@ -152,8 +170,9 @@ fn operations() -> Vec<(String, String, String, bool)> {
 
 #[tokio::test]
 async fn scheduled_work_takes_the_tick_token_alone() {
-    let nothing = json!({"number": 1, "at": "now", "cursor": null, "previous": "00", "streams": []});
-    let answers = [Ok(json!({"expired": 1})), Ok(nothing)];
+    let nothing = || Ok(json!({"log": ID, "newest": 0, "head": null, "cursor": null, "leaves": []}));
+    let partitions = Ok(json!({"made": 1, "dropped": 0}));
+    let answers = [Ok(json!({"expired": 1})), nothing(), nothing(), partitions];
     for token in [None, Some("wrong"), Some("")] {
         let service = Service::new([]);
         let (status, body) = service.call("POST", "/v1/tick", token, b"").await;
@@ -163,6 +182,42 @@ async fn scheduled_work_takes_the_tick_token_alone() {
     let service = Service::new(answers);
     let (status, body) = service.call("POST", "/v1/tick", Some(TICK_TOKEN), b"").await;
     assert_eq!((status.as_u16(), &body["expired"], &body["sealed"]), (200, &json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn who_was_refused_is_told_and_what_happens_to_everybody_is_not() {
+    let refused = |code, needs_role: &str| {
+        Err(DatabaseError::Rejected { code, detail: String::new(), needs_role: Some(needs_role.to_owned()) })
+    };
+    let code = rackhand_schema::ErrorCode::ForbiddenRole;
+    let service = Service::new([refused(code, "admin"), refused(code, "admin"), refused(code, "admin")]);
+    let (user, executor) = (service.user(), service.executor());
+    for (path, token) in [("/v1/users", &user), ("/v1/sites", &executor)] {
+        service.call("GET", path, Some(token), b"").await;
+    }
+    service.call("POST", "/v1/tick", Some("a wrong token"), b"").await;
+    let told = service.scripted.refused.lock().unwrap().clone();
+    let says = |item: &Value| {
+        let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        (text("code"), text("kind"), text("id"), text("session"), text("path"))
+    };
+    let of = |code: &str, kind: &str, id: &str, path: &str| {
+        (code.to_owned(), kind.to_owned(), id.to_owned(), id.to_owned(), path.to_owned())
+    };
+    assert_eq!(
+        told.iter().map(says).collect::<Vec<_>>(),
+        [
+            of("forbidden-role", "user", ID, "/v1/users"),
+            of("not-signed-in", "anonymous", "", "/v1/sites"),
+            of("not-signed-in", "anonymous", "", "/v1/tick"),
+        ]
+    );
+    assert!(told.iter().all(|item| item["minute"] == START_MS / 1000 && item["count"] == 1), "{told:?}");
+
+    NOW.set(START_MS + 700_000);
+    let (status, _) = service.call("GET", "/v1/users", Some(&user), b"").await;
+    assert_eq!(status.as_u16(), 401, "the token has expired, as each does");
+    assert_eq!(service.scripted.refused.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -184,12 +239,13 @@ async fn nobody_gets_past_the_door_and_the_wrong_kind_of_token_does_not_help() {
 
 #[tokio::test]
 async fn bad_bodies_are_refused_before_the_database_is_asked() {
-    let large = [b"{\"x\":\"".as_slice(), &vec![b'x'; crate::request::MAX_BODY_BYTES], b"\"}"].concat();
+    let larger_than = |most| [b"{\"x\":\"".as_slice(), &vec![b'x'; most], b"\"}"].concat();
+    let large = larger_than(MAX_BODY_BYTES);
+    let large_for_anyone = larger_than(MAX_ANONYMOUS_BODY_BYTES);
     let fields_in_order = serde_json::to_vec(&[ID; 12]).unwrap();
-    for (method, path, role, takes_body) in operations() {
-        if !takes_body {
-            continue;
-        }
+    let mut optional = 0;
+    for (method, path, role, body) in operations() {
+        let Some(required) = body else { continue };
         let service = Service::new([]);
         let token = if role == "executor" { service.executor() } else { service.user() };
         for (body, code) in [
@@ -200,15 +256,56 @@ async fn bad_bodies_are_refused_before_the_database_is_asked() {
             (b" []", "invalid-request"),
             (&fields_in_order, "invalid-request"),
             (b"null", "invalid-request"),
-            (&large, "body-too-large"),
+            (if role == "anonymous" { &large_for_anyone } else { &large }, "body-too-large"),
         ] {
             let (status, answer) = service.call(&method, &path, Some(&token), body).await;
             assert_eq!(answer["code"], code, "{method} {path} {status}");
         }
-        let (_, answer) = service.call(&method, &path, Some(&token), b"").await;
-        assert_eq!(answer["code"], "unsupported-media-type", "{method} {path}");
         assert!(service.asked().is_empty(), "{method} {path}");
+        let (_, answer) = service.call(&method, &path, Some(&token), b"").await;
+        assert_eq!(answer["code"] == "unsupported-media-type", required, "{method} {path}");
+        optional += usize::from(!required);
     }
+    assert_eq!(optional, 1, "signing out needs no body");
+}
+
+#[tokio::test]
+async fn bodies_of_strangers_take_none_of_the_room_for_others() {
+    let mut service = Service::new([]);
+    let bodies = Bodies::within(20_000, 3_000_000);
+    service.process = Arc::new(Process { bodies, ..Process::default() });
+    let (login, jobs) = ("/v1/auth/login", "/v1/jobs");
+    let token = service.user();
+    let never_ends = |bytes: usize| {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
+        Body::from_stream(first.chain(futures::stream::pending()))
+    };
+    let post = |path: &str, token: Option<&str>, body: Body| {
+        let request =
+            Request::builder().method("POST").uri(path).header(header::CONTENT_TYPE, "application/json");
+        let request = match token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        };
+        service.send(request.body(body).unwrap())
+    };
+    let mut half_sent = Box::pin(post(login, None, never_ends(16_000)));
+    assert!(half_sent.as_mut().now_or_never().is_none());
+    let refused = post(login, None, Body::from(vec![b' '; 5_000])).await;
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "3");
+    assert_eq!(post(jobs, Some(&token), Body::from(vec![b' '; 2_000_000])).await.status(), 400);
+    drop(half_sent);
+    assert_eq!(
+        post(login, None, Body::from(vec![b' '; 5_000])).await.status(),
+        400,
+        "the room is free again"
+    );
+
+    let mut half_sent = Box::pin(post(jobs, Some(&token), never_ends(2_000_000)));
+    assert!(half_sent.as_mut().now_or_never().is_none());
+    assert_eq!(post(jobs, Some(&token), Body::from(vec![b' '; 2_000_000])).await.status(), 503);
+    assert_eq!(post(login, None, Body::from(vec![b' '; 5_000])).await.status(), 400);
 }
 
 #[tokio::test]
@@ -346,7 +443,7 @@ fn page(cursor: &str, ids: &[u32]) -> Result<Value, DatabaseError> {
         .map(|id| {
             json!({"cursor": format!("9.{id}"), "at": "", "kind": "run.log", "level": "info",
                 "message": "two\nlines", "site_id": null, "job_id": null, "run_id": null, "server_id": null,
-                "trace_id": null, "actor": "a", "late": false, "data": null, "hash": ""})
+                "trace_id": null, "actor": "a", "late": false, "data": null})
         })
         .collect();
     Ok(json!({"items": items, "cursor": cursor}))

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -13,10 +13,10 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use deadpool_postgres::Pool;
 use http::{HeaderValue, Method, StatusCode, header};
 use rackhand_functions::{
     Host,
+    forwarded::{Network, client_address},
     host::ClientAddress,
     request::{keep_to_https, log},
     ui::{self, is_api},
@@ -25,8 +25,11 @@ use tower::ServiceExt as _;
 use tower_http::{compression::CompressionLayer, services::ServeDir};
 
 use crate::{
-    forwarded::{Network, client_address},
     metrics::{Gauges, Metrics},
+    patience::complete_within,
+    postgres::Pooled,
+    quiet::Quiet,
+    slots::Slots,
     wakeup::Wakeups,
 };
 
@@ -35,8 +38,12 @@ use crate::{
 pub struct App {
     pub core: Router,
     pub ui: Option<PathBuf>,
-    pub tls: bool,
+    /// Whether clients reach this over HTTPS, be it through a proxy.
+    pub https: bool,
     pub trusted_proxies: Arc<[Network]>,
+    /// How long a whole body may take.
+    pub body_limit: Duration,
+    pub quiet: Quiet,
 }
 
 /// What the layers around the Router need.
@@ -44,35 +51,33 @@ pub struct App {
 pub struct Around {
     pub host: Arc<Host>,
     pub metrics: Arc<Metrics>,
-    pub pool: Pool,
+    pub pools: Pooled,
     pub wakeups: Wakeups,
+    pub slots: Arc<Slots>,
 }
 
 impl App {
-    pub fn new(around: Around, ui: Option<PathBuf>, tls: bool, trusted_proxies: Vec<Network>) -> Self {
-        let metrics_page = axum::routing::get({
-            let around = around.clone();
-            async move || render_metrics(&around)
-        });
-        let core = rackhand_functions::router()
-            .route("/metrics", metrics_page)
-            .layer(from_fn_with_state(around, observe))
-            .layer(CompressionLayer::new());
-        Self { core, ui, tls, trusted_proxies: trusted_proxies.into() }
+    /// The Router, measured and logged.
+    pub fn core(around: Around) -> Router {
+        rackhand_functions::router().layer(from_fn_with_state(around, observe)).layer(CompressionLayer::new())
+    }
+
+    /// The page of metrics, for a listener of its own: it shows who is refused and how busy the server is.
+    pub fn metrics(around: Around) -> Router {
+        Router::new().route("/metrics", axum::routing::get(async move || render_metrics(&around)))
     }
 
     /// Answers one request from `peer`.
     pub async fn answer(self, mut request: Request, peer: IpAddr) -> Response {
         let client = client_address(peer, request.headers(), &self.trusted_proxies);
         request.extensions_mut().insert(ClientAddress(client));
-        let tls = self.tls;
+        let request = request.map(|body| complete_within(body, self.body_limit));
+        let https = self.https;
         let mut response = match &self.ui {
-            Some(ui) if !is_api(request.uri().path()) && request.uri().path() != "/metrics" => {
-                answer_ui(ui, request).await
-            }
+            Some(ui) if !is_api(request.uri().path()) => answer_ui(ui, request).await,
             _ => self.core.oneshot(request).await.into_response(),
         };
-        if tls {
+        if https {
             keep_to_https(&mut response);
         }
         response
@@ -107,12 +112,16 @@ async fn observe(State(around): State<Around>, mut request: Request, next: Next)
 }
 
 fn render_metrics(around: &Around) -> Response {
-    let pool = around.pool.status();
+    let (people, executors) = (around.pools.people.status(), around.pools.executors.status());
+    let (connections, connections_refused) = around.slots.counts();
     let text = around.metrics.render(&Gauges {
-        pool_size: pool.size,
-        pool_available: pool.available,
-        pool_waiting: pool.waiting,
+        pool_size: people.size + executors.size,
+        pool_available: people.available + executors.available,
+        pool_waiting: people.waiting + executors.waiting,
         listening: around.wakeups.hearing(),
+        connections,
+        connections_refused,
+        streams: around.host.process.stream_counts(),
     });
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()

@@ -9,8 +9,8 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rackhand_functions::auth::token::SigningKeys;
-use rackhand_server::{Config, Network, Server, TlsFiles, chain, setup};
+use rackhand_functions::{auth::token::SigningKeys, forwarded::Network};
+use rackhand_server::{BODY_LIMIT, Config, Most, Quiet, Server, TlsFiles, chain, setup};
 use tracing_subscriber::{EnvFilter, fmt};
 use zeroize::Zeroizing;
 
@@ -38,23 +38,29 @@ struct Serve {
     /// Address and port; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8420")]
     listen: SocketAddr,
-    /// File with the database URL of the role `rackhand_api`.
+    /// File with the database URL of the role `rackhand_api`. TLS is required beyond this machine; `sslrootcert=FILE`
+    /// in the URL names the authority of the database's certificate, if it is a private one.
     #[arg(long, required = true)]
     database_url_file: PathBuf,
+    /// File with a URL that leads straight to Postgres, for notifications; needed if the other one leads through a
+    /// pooler in transaction mode.
+    #[arg(long)]
+    listen_url_file: Option<PathBuf>,
     /// File with the key that signs access tokens: 64 hex digits, or a PKCS#8 PEM of an Ed25519 key.
     #[arg(long, required = true)]
     signing_key_file: PathBuf,
     /// Directory of the built UI.
     #[arg(long)]
     ui_dir: Option<PathBuf>,
-    /// Where browsers reach this server, if a proxy stands in front: `https://rackhand.example`.
+    /// Address under which browsers and executors reach this server: `https://rackhand.example:8420`. Required unless it
+    /// listens on this machine alone.
     #[arg(long)]
     public_url: Option<String>,
-    /// Proxies in front, as addresses or networks (10.0.0.0/8): only their X-Forwarded-For tells whose sign-in
+    /// Proxies in front, as addresses or networks (10.0.0.0/8): only their X-Forwarded-For says whose sign-in
     /// attempts are counted together.
     #[arg(long, value_name = "CIDR", env = "RACKHAND_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<Network>,
-    /// File with the token that lets others ask for scheduled work (`POST /v1/tick`).
+    /// File with the token that lets others trigger scheduled work (`POST /v1/tick`).
     #[arg(long)]
     tick_token_file: Option<PathBuf>,
     /// PEM file with the certificate chain.
@@ -66,6 +72,15 @@ struct Serve {
     /// Serve plain HTTP beyond this machine: only behind a proxy that speaks TLS.
     #[arg(long)]
     allow_plain_http: bool,
+    /// Address and port for metrics (`/metrics`, plain HTTP, shown to whoever asks); without it there are none.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+    /// Most connections of clients at once; fewer where fewer files may be open.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
+    /// Most of them from one address (IPv6: from one /64), this machine and trusted proxies aside.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections_per_address: u32,
     /// Longest time a request is held open, milliseconds.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     max_wait_ms: u64,
@@ -77,7 +92,13 @@ struct Serve {
 #[derive(Subcommand)]
 enum Command {
     /// Make the roles if missing and bring the database up to date.
-    Migrate(Owner),
+    Migrate {
+        #[command(flatten)]
+        owner: Owner,
+        /// Make the roles and nothing else: before a dump is restored into another cluster.
+        #[arg(long)]
+        roles_only: bool,
+    },
     /// People who administer the fleet.
     Admin {
         #[command(subcommand)]
@@ -91,8 +112,10 @@ enum Admin {
     Create {
         #[command(flatten)]
         owner: Owner,
+        /// E-mail address to sign in with.
         #[arg(long)]
         email: String,
+        /// Name that others see.
         #[arg(long)]
         name: String,
         /// Read the password from standard input, its first line.
@@ -120,8 +143,9 @@ async fn main() -> ExitCode {
         LogFormat::Pretty => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
+    close_memory();
     let outcome = match (cli.command, cli.serve) {
-        (Some(Command::Migrate(owner)), _) => migrate(&owner).await,
+        (Some(Command::Migrate { owner, roles_only }), _) => migrate(&owner, roles_only).await,
         (Some(Command::Admin { command: Admin::Create { owner, email, name, password_stdin: _ } }), _) => {
             create_admin(&owner, &email, &name).await
         }
@@ -137,9 +161,24 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn migrate(owner: &Owner) -> Result<(), Failure> {
-    setup::migrate(&read_secret(&owner.owner_url_file)?).await?;
-    tracing::info!("the database is up to date");
+/// No other process of this user may read the memory, where passwords and keys are, and no core dump holds it (prctl(2),
+/// `PR_SET_DUMPABLE`). A debugger or a profiler has to be run by root.
+fn close_memory() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+    }
+}
+
+async fn migrate(owner: &Owner, roles_only: bool) -> Result<(), Failure> {
+    let url = read_secret(&owner.owner_url_file)?;
+    if roles_only {
+        setup::make_roles(&url).await?;
+        tracing::info!("the roles are there");
+    } else {
+        setup::migrate(&url).await?;
+        tracing::info!("the database is up to date");
+    }
     Ok(())
 }
 
@@ -157,23 +196,33 @@ async fn serve(options: Serve) -> Result<(), Failure> {
         (Some(cert), Some(key)) => Some(TlsFiles { cert: read(cert)?, key: read(key)? }),
         _ => None,
     };
+    let most = Most {
+        all: usize::try_from(fitting_connections(options.connections, options.database_connections))?,
+        per_address: usize::try_from(options.connections_per_address)?,
+    };
+    let listen_url = options.listen_url_file.as_deref().map(read_secret).transpose()?;
     let tick_token = options.tick_token_file.as_deref().map(read_secret).transpose()?;
     let running = Server::start(Config {
         listen: options.listen,
         database_url: read_secret(&options.database_url_file)?.to_string(),
         database_connections: usize::from(options.database_connections),
+        listen_url: listen_url.map(|url| url.to_string()),
         signing_keys: SigningKeys::from_text(&read_secret(&options.signing_key_file)?)?,
         ui_dir: options.ui_dir,
         public_url: options.public_url,
         trusted_proxies: options.trusted_proxy,
         tls,
         allow_plain_http: options.allow_plain_http,
+        metrics_listen: options.metrics_listen,
+        connections: most,
+        body_limit: BODY_LIMIT,
+        quiet: Quiet::default(),
         max_wait: Duration::from_millis(options.max_wait_ms),
         tick_token: tick_token.map(|token| token.to_string()),
     })
     .await?;
-    tracing::info!(url = running.url, "ready");
-    let ready = serde_json::json!({"ready": true, "url": running.url});
+    tracing::info!(url = running.url, metrics = running.metrics_url, "ready");
+    let ready = serde_json::json!({"ready": true, "url": running.url, "metrics_url": running.metrics_url});
     let mut out = std::io::stdout();
     // Nobody may be reading; the server serves all the same.
     let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
@@ -181,6 +230,31 @@ async fn serve(options: Serve) -> Result<(), Failure> {
     tracing::info!("shutting down");
     running.shutdown().await;
     Ok(())
+}
+
+/// Files of the UI, logs, listeners.
+const OTHER_FILES: u64 = 128;
+
+/// Raises the limit of open files to what these connections need, as far as the machine lets us; how many connections
+/// of clients there may be then. One that is accepted and has no file left would hold up all others.
+fn fitting_connections(clients: u32, database: u16) -> u32 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let others = u64::from(database) + OTHER_FILES;
+    let needed = u64::from(clients) + others;
+    let Rlimit { current: Some(soft), maximum } = getrlimit(Resource::Nofile) else { return clients };
+    let wanted = maximum.map_or(needed, |hard| hard.min(needed));
+    let raised = Rlimit { current: Some(wanted), maximum };
+    let files = if soft < wanted && setrlimit(Resource::Nofile, raised).is_ok() { wanted } else { soft };
+    let fitting =
+        u32::try_from(files.saturating_sub(others)).map_or(clients, |fitting| clients.min(fitting)).max(1);
+    if fitting < clients {
+        tracing::info!(
+            connections = fitting,
+            files,
+            "fewer connections than --connections says: no more files may be open (LimitNOFILE, ulimit -n)"
+        );
+    }
+    fitting
 }
 
 /// Ctrl-C, or what a service manager sends.

@@ -1,86 +1,102 @@
 //! The pool, and [`Postgres`] over it.
 //!
-//! Every request sends the one statement [`RUN_SQL`], prepared once for each connection, so it costs one
-//! round trip.
+//! Every request sends the one statement [`RUN_SQL`], unnamed, so it costs one round trip, is a transaction
+//! of its own, and leaves nothing on the connection: a pooler in transaction mode may stand in between.
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts,
+};
 use futures::future::BoxFuture;
-use rackhand_functions::host::{Failure, Postgres, RUN_SQL};
-use tokio_postgres::{Config, config::Host, config::SslMode, types::Type};
+use rackhand_functions::host::{Connections, Failure, Postgres, RUN_SQL};
+use tokio_postgres::{
+    error::{Severity, SqlState},
+    types::Type,
+};
 
-use crate::pg_tls::{PgTls, PgTlsError};
+use crate::{address::Address, pg_tls::PgTls};
 
 /// How long one statement may take; Postgres ends it first, with a proper error (`schema/bootstrap.sql`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a request waits for a free connection, or for a new one.
 const POOL_WAIT: Duration = Duration::from_secs(5);
+/// How long a statement whose caller is gone may take to end by itself.
+const GRACE: Duration = Duration::from_millis(250);
+/// How long a cancel request may take.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Debug, thiserror::Error)]
-pub enum PoolSetupError {
-    #[error("the database URL is not valid")]
-    Url(#[source] tokio_postgres::Error),
-    #[error("TLS to the database")]
-    Tls(#[from] PgTlsError),
-    #[error("the connection pool")]
-    Pool(#[from] deadpool_postgres::BuildError),
-}
-
-/// Reads a database URL and settles what it leaves open: patience, name, and TLS beyond this machine.
-///
-/// # Errors
-/// When the URL is not one. The error does not repeat it: it may hold a password.
-pub fn parse_url(url: &str) -> Result<Config, PoolSetupError> {
-    let mut config: Config = url.trim().parse().map_err(PoolSetupError::Url)?;
-    let local = config.get_hosts().iter().all(|host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        }
-    });
-    if config.get_ssl_mode() == SslMode::Prefer {
-        // "Prefer" would fall back to plain text when somebody in between refuses TLS.
-        config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require });
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("rackhand-server");
-    }
-    config.connect_timeout(POOL_WAIT);
-    Ok(config)
-}
-
-pub fn pool(config: &Config, connections: usize) -> Result<Pool, PoolSetupError> {
+fn pool(address: &Address, connections: usize) -> Result<Pool, deadpool_postgres::BuildError> {
     let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(config.clone(), PgTls::new()?, how);
+    let manager = Manager::from_config(address.config.clone(), address.tls.clone(), how);
     let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
-    Ok(Pool::builder(manager).max_size(connections).timeouts(timeouts).runtime(Runtime::Tokio1).build()?)
+    // The one used last has everything at hand.
+    let order = QueueMode::Lifo;
+    Pool::builder(manager)
+        .max_size(connections)
+        .queue_mode(order)
+        .timeouts(timeouts)
+        .runtime(Runtime::Tokio1)
+        .build()
 }
 
-/// Connections of the role `rackhand_api`.
+/// Connections of the role `rackhand_api`. A third of them is for executors alone: whatever people ask for,
+/// leases are renewed in time.
+#[derive(Clone)]
 pub struct Pooled {
-    pub pool: Pool,
+    pub people: Pool,
+    pub executors: Pool,
+    /// For cancel requests.
+    tls: PgTls,
+}
+
+impl Pooled {
+    /// # Errors
+    /// When the pools cannot be set up.
+    pub fn new(address: &Address, connections: usize) -> Result<Self, deadpool_postgres::BuildError> {
+        let executors = (connections / 3).max(1);
+        let people = connections.saturating_sub(executors).max(1);
+        Ok(Self {
+            people: pool(address, people)?,
+            executors: pool(address, executors)?,
+            tls: address.tls.clone(),
+        })
+    }
 }
 
 impl Postgres for Pooled {
     fn ask<'a>(
         &'a self,
+        connections: Connections,
         scope: &'a str,
         sql: &'static str,
         args: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
         Box::pin(async move {
-            let client = self.pool.get().await.map_err(|error| Failure::Unavailable(chain(&error)))?;
+            let pool = match connections {
+                Connections::Executors => &self.executors,
+                Connections::People => &self.people,
+            };
+            let client = pool.get().await.map_err(|error| Failure::Unavailable(chain(&error)))?;
+            // A caller who goes away drops this future in the middle; what the statement still does must
+            // neither go on for nobody nor meet the next request.
+            let client = scopeguard::guard(client, |client| abandon(client, self.tls.clone()));
+            let parameters = [(&scope as _, Type::TEXT), (&sql as _, Type::TEXT), (&args as _, Type::TEXT)];
             let ask = async {
-                let prepared =
-                    client.prepare_typed_cached(RUN_SQL, &[Type::TEXT, Type::TEXT, Type::TEXT]).await?;
-                client.query_one(&prepared, &[&scope, &sql, &args]).await?.try_get(0)
+                let rows = client.query_typed(RUN_SQL, &parameters).await?;
+                rows.first().map(|row| row.try_get(0)).transpose().map(Option::flatten)
             };
             let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, ask).await else {
-                // What it still does must not meet the next request.
-                drop(Object::take(client));
                 return Err(Failure::Unavailable("no answer in time".to_owned()));
             };
+            // Answered: back into the pool, unless Postgres hangs up after an error that is fatal.
+            let client = scopeguard::ScopeGuard::into_inner(client);
+            let fatal = |error: &tokio_postgres::Error| {
+                error.as_db_error().is_some_and(|db| db.parsed_severity() != Some(Severity::Error))
+            };
+            if answer.as_ref().is_err_and(fatal) {
+                drop(Object::take(client));
+            }
             answer.map_err(|error: tokio_postgres::Error| match error.as_db_error() {
                 Some(db) => Failure::Refused {
                     sqlstate: db.code().code().to_owned(),
@@ -94,7 +110,82 @@ impl Postgres for Pooled {
     }
 }
 
-/// An error with its sources, in one line. Some libraries repeat a source in their own words; it is said once.
+/// Most statements end in a moment, and their connection goes back into the pool: a new one costs more than they
+/// do, and an executor breaks off its lease request at the end of each run. What lasts is cancelled, and the
+/// connection thrown away. It counts as one of the pool's until then, and is open until then: a pooler cancels only
+/// for a client that it still has. Once cancelled it is not used again even if the statement ends at once, because
+/// nothing tells when a cancel request arrives.
+fn abandon(client: Object, tls: PgTls) {
+    // Without a runtime the process is at its end.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return drop(Object::take(client)) };
+    runtime.spawn(async move {
+        // Sent behind the statement, and answered when that has ended.
+        if let Ok(Ok(())) = tokio::time::timeout(GRACE, client.batch_execute("")).await {
+            return;
+        }
+        match tokio::time::timeout(CANCEL_TIMEOUT, client.cancel_token().cancel_query(tls)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "a statement could not be cancelled"),
+            Err(_) => tracing::warn!("a statement could not be cancelled in time"),
+        }
+        drop(Object::take(client));
+    });
+}
+
+/// What a first look at the database found.
+pub enum FirstLook {
+    Ready,
+    /// It may come yet: the server starts, and answers 503 until then.
+    NotYet(String),
+    /// Nobody but a person can mend this.
+    Refused(String),
+}
+
+/// Logs in once and looks whether the schema is there.
+pub async fn first_look(pool: &Pool) -> FirstLook {
+    let look = async {
+        let client = pool.get().await.map_err(|error| {
+            let text = chain(&error);
+            match error {
+                deadpool_postgres::PoolError::Backend(error) if is_lasting(&error) => {
+                    FirstLook::Refused(text)
+                }
+                _ => FirstLook::NotYet(text),
+            }
+        })?;
+        let sql = "select to_regprocedure('rackhand.run(jsonb, text, jsonb)') is not null";
+        let found = client.query_typed(sql, &[]).await.and_then(|rows| match rows.first() {
+            Some(row) => row.try_get::<_, bool>(0),
+            None => Ok(false),
+        });
+        match found {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(FirstLook::Refused(
+                "Rackhand's schema is not in it: run `rackhand-server migrate` first".to_owned(),
+            )),
+            Err(error) => Err(FirstLook::NotYet(chain(&error))),
+        }
+    };
+    match look.await {
+        Ok(()) => FirstLook::Ready,
+        Err(found) => found,
+    }
+}
+
+/// Whether trying again cannot help: user, password or database are not what the server knows.
+fn is_lasting(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        [
+            SqlState::INVALID_PASSWORD,
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            SqlState::INVALID_CATALOG_NAME,
+        ]
+        .contains(code)
+    })
+}
+
+/// An error with its sources, in one line. Some libraries repeat a source in their own words; it is said
+/// once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -112,23 +203,13 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_cause_is_said_once() {
-        let refused = sqlx::Error::Protocol("role does not exist".to_owned());
-        let failed = crate::setup::SetupError::from(sqlx::migrate::MigrateError::Execute(refused));
-        let text = chain(&failed);
-        assert_eq!(text.matches("role does not exist").count(), 1, "{text}");
-        assert!(text.starts_with("a migration failed: "), "{text}");
-    }
+    #[derive(Debug, thiserror::Error)]
+    #[error("the outer part: {0}")]
+    struct Repeats(#[source] std::io::Error);
 
     #[test]
-    fn tls_is_required_beyond_this_machine_unless_refused() {
-        let mode = |url: &str| parse_url(url).unwrap().get_ssl_mode();
-        assert_eq!(mode("postgres://u@127.0.0.1/db"), SslMode::Disable);
-        assert_eq!(mode("postgres://u@%2Frun%2Fpostgresql/db"), SslMode::Disable);
-        assert_eq!(mode("postgres://u@db.example/db"), SslMode::Require);
-        assert_eq!(mode("postgres://u@db.example/db?sslmode=disable"), SslMode::Disable);
-        let refused = parse_url("postgres://user:hunter2@[").unwrap_err();
-        assert!(!chain(&refused).contains("hunter2"), "{}", chain(&refused));
+    fn a_cause_is_said_once() {
+        let text = chain(&Repeats(std::io::Error::other("role does not exist")));
+        assert_eq!(text, "the outer part: role does not exist");
     }
 }

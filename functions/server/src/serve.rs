@@ -1,10 +1,10 @@
-//! The accept loop: TLS or plain connections, HTTP/1.1 and 2, and an orderly end.
+//! The accept loop: TLS or plain connections, HTTP/1.1 and 2, their limits, and an orderly end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    server::conn::auto::Builder,
 };
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -17,12 +17,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
-use crate::http::App;
+use crate::{http::App, patience::Patient, quiet::Requests, slots::Slots};
 
 /// A client that does not finish its handshake or headers by then is let go.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// A client that takes nothing of its answer for so long is let go.
+const STALLED: Duration = Duration::from_secs(30);
+/// Requests at once on one connection of HTTP/2.
+const STREAMS: u32 = 64;
 /// How long requests under way may take to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a client may take to agree that a quiet connection ends.
+const LEAVE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
@@ -46,8 +52,13 @@ pub fn acceptor(cert_pem: &[u8], key_pem: &[u8]) -> Result<TlsAcceptor, TlsSetup
 }
 
 /// Accepts until closing, then waits for what is under way.
-pub async fn run(listener: TcpListener, tls: Option<TlsAcceptor>, app: App, closing: CancellationToken) {
-    let graceful = GracefulShutdown::new();
+pub async fn run(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    app: App,
+    slots: Arc<Slots>,
+    closing: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -62,8 +73,12 @@ pub async fn run(listener: TcpListener, tls: Option<TlsAcceptor>, app: App, clos
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (tls, app, watcher) = (tls.clone(), app.clone(), graceful.watcher());
-                connections.spawn(async move { connection(stream, peer, tls, app, watcher).await });
+                let Some(slot) = slots.take(peer.ip()) else { continue };
+                let (tls, app, closing) = (tls.clone(), app.clone(), closing.clone());
+                connections.spawn(async move {
+                    connection(stream, peer, tls, app, closing).await;
+                    drop(slot);
+                });
             }
             Err(error) => {
                 // Out of file descriptors, mostly: the next attempt would fail at once.
@@ -73,7 +88,8 @@ pub async fn run(listener: TcpListener, tls: Option<TlsAcceptor>, app: App, clos
         }
     }
     drop(listener);
-    if tokio::time::timeout(FAREWELL, graceful.shutdown()).await.is_err() {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(FAREWELL, ended).await.is_err() {
         tracing::warn!("some requests did not end in time and were cut");
     }
     connections.shutdown().await;
@@ -84,14 +100,15 @@ async fn connection(
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     app: App,
-    watcher: hyper_util::server::graceful::Watcher,
+    closing: CancellationToken,
 ) {
     // Small answers to long polls must not wait for more to come.
     let _ = stream.set_nodelay(true);
+    let stream = Patient::new(stream, STALLED);
     match tls {
-        None => requests(stream, peer, app, watcher).await,
+        None => requests(stream, peer, app, closing).await,
         Some(acceptor) => match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => requests(stream, peer, app, watcher).await,
+            Ok(Ok(stream)) => requests(stream, peer, app, closing).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         },
@@ -102,21 +119,38 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: SocketAddr,
     app: App,
-    watcher: hyper_util::server::graceful::Watcher,
+    closing: CancellationToken,
 ) {
+    let (quiet, under_way) = (app.quiet, Requests::new());
+    let counted = under_way.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let app = app.clone();
+        let (app, under_way) = (app.clone(), counted.begin());
         async move {
             let request = request.map(axum::body::Body::new);
-            Ok::<_, std::convert::Infallible>(app.answer(request, peer.ip()).await)
+            let answer = app.answer(request, peer.ip()).await;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.until_end_of(body)))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
+    http2.max_concurrent_streams(STREAMS);
     let service = hyper_util::service::TowerToHyperService::new(service);
-    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(served).await {
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = closing.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+        () = under_way.end_of(quiet) => {
+            served.as_mut().graceful_shutdown();
+            // A client that agrees to nothing is cut.
+            tokio::time::timeout(LEAVE, served).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%peer, error = %error, "a connection broke");
     }
 }

@@ -3,7 +3,6 @@
 //! Read once for each instance: Spin ends instances after a while, so a changed variable is seen soon.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -11,7 +10,9 @@ use std::{
 use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
-    host::{NoEntropy, Settings},
+    database_url::{allows, hosts, settled},
+    forwarded::Network,
+    host::{InPlace, NoEntropy, Settings},
 };
 use spin_sdk::variables;
 
@@ -32,15 +33,37 @@ pub enum ConfigError {
     Unreadable(&'static str, variables::Error),
 }
 
-/// The instance's host; made by the first request that finds all it needs.
-pub async fn host() -> Result<&'static Arc<Host>, ConfigError> {
-    static HOST: OnceLock<Arc<Host>> = OnceLock::new();
-    if let Some(host) = HOST.get() {
-        return Ok(host);
+/// What an instance runs with.
+pub struct Configured {
+    pub host: Arc<Host>,
+    /// Whose `X-Forwarded-For` says who the client is.
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// The instance's own; made by the first request that finds all it needs.
+pub async fn configured() -> Result<&'static Configured, ConfigError> {
+    static CONFIGURED: OnceLock<Configured> = OnceLock::new();
+    if let Some(configured) = CONFIGURED.get() {
+        return Ok(configured);
     }
     let url = required("database_url").await?;
-    let address = address(&url)
+    let address = settled(&url, "rackhand-spin")
         .ok_or(ConfigError::Wrong("database_url", "a URL `postgres://user:password@host:port/database`"))?;
+    // Spin itself would refuse each connection, and tell its own log alone.
+    let allowed = required("database_host").await?;
+    if !hosts(&url).is_some_and(|hosts| hosts.split(',').all(|host| allows(&allowed, host))) {
+        return Err(ConfigError::Wrong("database_host", "host and port of `database_url`"));
+    }
+    let proxies = optional("trusted_proxies").await?.unwrap_or_default();
+    let trusted_proxies = proxies
+        .split(',')
+        .map(str::trim)
+        .filter(|network| !network.is_empty())
+        .map(str::parse)
+        .collect::<Result<Vec<Network>, _>>()
+        .map_err(|_| {
+            ConfigError::Wrong("trusted_proxies", "networks with commas between: `10.0.0.0/8,fd00::/8`")
+        })?;
     let ca = optional("database_ca").await?;
     let keys = SigningKeys::from_text(&required("signing_key").await?)
         .map_err(|_| ConfigError::Wrong("signing_key", "64 hex digits, or a PKCS#8 PEM of an Ed25519 key"))?;
@@ -55,11 +78,13 @@ pub async fn host() -> Result<&'static Arc<Host>, ConfigError> {
         database: Box::new(SpinPostgres { address, ca }),
         notifier: Box::new(Polling { first: poll }),
         now_unix_ms,
+        work: Box::new(InPlace),
         entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),
         settings: Settings { version: env!("CARGO_PKG_VERSION"), public_url, max_wait, tick_token },
         keys,
+        process: Arc::default(),
     };
-    Ok(HOST.get_or_init(|| Arc::new(host)))
+    Ok(CONFIGURED.get_or_init(|| Configured { host: Arc::new(host), trusted_proxies }))
 }
 
 /// Empty is as good as absent: `spin.toml` gives optional variables an empty default.
@@ -84,30 +109,6 @@ async fn number(
     let Some(text) = optional(name).await? else { return Ok(Duration::from_millis(default)) };
     let value = text.parse().ok().filter(|value| allowed.contains(value));
     value.map(Duration::from_millis).ok_or(ConfigError::Wrong(name, expected))
-}
-
-/// Settles what a database URL leaves open: patience, name, and TLS beyond this machine. "Prefer", the
-/// driver's default, would fall back to plain text when somebody in between refuses TLS.
-fn address(url: &str) -> Option<String> {
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let hosts = place.split('/').next()?.rsplit('@').next().filter(|hosts| !hosts.is_empty())?;
-    let local = hosts.split(',').all(|host| {
-        let name = match host.strip_prefix('[') {
-            Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
-            None => host.split(':').next().unwrap_or_default(),
-        };
-        name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-    });
-    let mut pairs: Vec<String> =
-        query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned).collect();
-    let tls = if local { "disable" } else { "require" };
-    for (name, value) in [("sslmode", tls), ("connect_timeout", "5"), ("application_name", "rackhand-spin")] {
-        if !pairs.iter().any(|pair| pair.starts_with(&format!("{name}="))) {
-            pairs.push(format!("{name}={value}"));
-        }
-    }
-    Some(format!("postgres://{place}?{}", pairs.join("&")))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the host's clock is read, to date tokens")]

@@ -8,7 +8,7 @@
 use std::{pin::pin, time::Duration};
 
 use futures::future::{BoxFuture, Either, select};
-use rackhand_functions::host::{Failure, Postgres, RUN_SQL};
+use rackhand_functions::host::{Connections, Failure, Postgres, RUN_SQL};
 use spin_sdk::pg::{
     Certificate, Connection, DbValue, Error, OpenOptions, ParameterValue, PgError, QueryError,
 };
@@ -28,6 +28,7 @@ pub struct SpinPostgres {
 impl Postgres for SpinPostgres {
     fn ask<'a>(
         &'a self,
+        _connections: Connections,
         scope: &'a str,
         sql: &'static str,
         args: &'a str,

@@ -25,6 +25,7 @@ use axum::{
 };
 use http::HeaderMap;
 use rackhand_functions::{
+    forwarded::client_address,
     host::ClientAddress,
     request::{keep_to_https, log},
 };
@@ -45,13 +46,14 @@ static ROUTER: LazyLock<Router> = LazyLock::new(|| {
 async fn handle(request: spin_sdk::http::Request) -> Response {
     let router = ROUTER.clone();
     let mut request = request.map(Body::new);
-    if let Some(address) = client_address(request.headers()) {
-        request.extensions_mut().insert(ClientAddress(address));
-    }
     let mut https = false;
-    match config::host().await {
-        Ok(host) => {
-            https = host.settings.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+    match config::configured().await {
+        Ok(config::Configured { host, trusted_proxies }) => {
+            https = host.settings.is_https();
+            if let Some(peer) = peer(request.headers()) {
+                let client = client_address(peer, request.headers(), trusted_proxies);
+                request.extensions_mut().insert(ClientAddress(client));
+            }
             request.extensions_mut().insert(Arc::clone(host));
         }
         Err(error) => tracing::error!("{error}"),
@@ -72,7 +74,7 @@ async fn handle(request: spin_sdk::http::Request) -> Response {
 }
 
 /// The last value is Spin's, should a client's own ever stand beside it.
-fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
+fn peer(headers: &HeaderMap) -> Option<IpAddr> {
     let text = headers.get_all(CLIENT_HEADER).iter().next_back()?.to_str().ok()?;
     text.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| text.parse()).ok()
 }

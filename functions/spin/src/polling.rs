@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use rackhand_functions::host::{Notifier, Subscription, Topic, Wake};
 
-/// The longest pause between two looks; a stream with nothing to tell comes to it.
-const LONGEST: Duration = Duration::from_secs(1);
+/// The longest pause between two looks; a stream with nothing to tell comes to it. Nothing tells that the caller of a
+/// long poll has gone, and each look costs Spin three round trips (prepare, ask, clean), so it is no shorter.
+const LONGEST: Duration = Duration::from_secs(2);
 
 pub struct Polling {
     /// Until the second look; the pauses double from then on.

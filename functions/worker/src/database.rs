@@ -2,14 +2,16 @@
 //! of a TCP connection and a SCRAM handshake (see `docs/adr/0010-connections-in-a-durable-object.md`).
 
 use futures::future::BoxFuture;
-use rackhand_functions::host::{Failure, Postgres};
+use rackhand_functions::host::{Connections, Failure, Postgres};
 use worker::{Method, ObjectNamespace, Request, RequestInit, send::SendFuture};
 
 /// Separates the parts of a question; JSON and SQL cannot hold it.
 pub const SEPARATOR: &str = "\0";
 
-/// One object serves all: each statement takes it a fraction of a millisecond.
-const NAME: &str = "pool";
+/// One object serves all people: each statement takes it a fraction of a millisecond.
+const PEOPLE: &str = "pool";
+/// One is the executors' own: whatever people ask for, leases are renewed in time.
+const EXECUTORS: &str = "executors";
 
 pub struct PooledDatabase {
     pub pools: ObjectNamespace,
@@ -20,13 +22,18 @@ pub struct PooledDatabase {
 impl Postgres for PooledDatabase {
     fn ask<'a>(
         &'a self,
+        connections: Connections,
         scope: &'a str,
         sql: &'static str,
         args: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
         Box::pin(async move {
             let question = [scope, sql, args].join(SEPARATOR);
-            match SendFuture::new(self.send(question)).await {
+            let pool = match connections {
+                Connections::Executors => EXECUTORS,
+                Connections::People => PEOPLE,
+            };
+            match SendFuture::new(self.send(pool, question)).await {
                 Ok((200, answer)) => Ok(Some(answer)),
                 Ok((status, text)) => Err(serde_json::from_str(&text)
                     .unwrap_or_else(|_| Failure::Unavailable(format!("the pool answered {status}")))),
@@ -37,13 +44,13 @@ impl Postgres for PooledDatabase {
 }
 
 impl PooledDatabase {
-    async fn send(&self, question: String) -> worker::Result<(u16, String)> {
+    async fn send(&self, name: &str, question: String) -> worker::Result<(u16, String)> {
         let mut init = RequestInit::new();
         init.with_method(Method::Post).with_body(Some(question.into()));
         let request = Request::new_with_init("http://pool/run", &init)?;
         let pool = match &self.location {
-            Some(location) => self.pools.get_by_name_with_location_hint(NAME, location)?,
-            None => self.pools.get_by_name(NAME)?,
+            Some(location) => self.pools.get_by_name_with_location_hint(name, location)?,
+            None => self.pools.get_by_name(name)?,
         };
         let mut response = pool.fetch_with_request(request).await?;
         Ok((response.status_code(), response.text().await?))

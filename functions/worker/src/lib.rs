@@ -19,7 +19,7 @@ use http::{Request, Response};
 use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
-    host::{ClientAddress, NoEntropy, Settings},
+    host::{ClientAddress, InPlace, NoEntropy, Process, Settings},
     request::{MAX_BODY_BYTES, keep_to_https, log},
 };
 use tower::ServiceExt as _;
@@ -36,6 +36,7 @@ struct Isolate {
     keys: SigningKeys,
     settings: Settings,
     pool_location: Option<String>,
+    process: Arc<Process>,
 }
 
 thread_local! {
@@ -134,6 +135,7 @@ fn isolate(env: &Env) -> Result<Rc<Isolate>, String> {
             keys,
             settings,
             pool_location: text("POOL_LOCATION"),
+            process: Arc::default(),
         };
         Ok(Rc::clone(cell.get_or_init(|| Rc::new(isolate))))
     })
@@ -147,9 +149,11 @@ fn host(isolate: &Isolate, env: &Env, context: Option<Context>) -> worker::Resul
         }),
         notifier: Box::new(Topics::new(env.durable_object("TOPIC")?, context)),
         now_unix_ms,
+        work: Box::new(InPlace),
         entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),
         settings: isolate.settings.clone(),
         keys: isolate.keys.clone(),
+        process: Arc::clone(&isolate.process),
     })
 }
 

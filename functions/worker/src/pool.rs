@@ -14,7 +14,7 @@ use std::{
 
 use futures::future::{Either, select};
 use rackhand_functions::host::{Failure, RUN_SQL};
-use tokio_postgres::{Client, Config, NoTls, config::SslMode, types::Type};
+use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::Severity, types::Type};
 use worker::{
     Delay, DurableObject, Env, Request, Response, SecureTransport, Socket, State, durable_object,
     postgres_tls::PassthroughTls,
@@ -80,12 +80,12 @@ impl Pool {
         connection.busy.set(connection.busy.get() + 1);
         let outcome = within(ANSWER_TIMEOUT, ask(&connection.client, scope, sql, args)).await;
         connection.busy.set(connection.busy.get() - 1);
-        let failure = match outcome {
+        let (failure, over) = match outcome {
             Some(Ok(answer)) => return Ok(answer),
-            Some(Err(error)) => explain(&error),
-            None => unavailable("no answer in time"),
+            Some(Err(error)) => (explain(&error), is_over(&error)),
+            None => (unavailable("no answer in time"), true),
         };
-        if matches!(failure, Failure::Unavailable(_)) {
+        if over {
             self.connections.borrow_mut().retain(|one| !Rc::ptr_eq(one, &connection));
         }
         Err(failure)
@@ -142,7 +142,12 @@ async fn open(env: &Env) -> Result<Client, Box<dyn Error>> {
             let (host, port) = address(&config)?;
             let local =
                 host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-            if config.get_ssl_mode() == SslMode::Disable || local {
+            let plain = match config.get_ssl_mode() {
+                SslMode::Disable => true,
+                SslMode::Prefer => local,
+                _ => false,
+            };
+            if plain {
                 start(config.connect_raw(Socket::builder().connect(host, port)?, NoTls).await?)
             } else {
                 config.ssl_mode(SslMode::Require);
@@ -207,6 +212,11 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 
 fn unavailable(why: impl Into<String>) -> Failure {
     Failure::Unavailable(why.into())
+}
+
+/// Whether the connection has ended with this error, or is about to: Postgres hangs up after one that is fatal.
+fn is_over(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_none_or(|db| !matches!(db.parsed_severity(), Some(Severity::Error)))
 }
 
 /// Why a statement failed.

@@ -1,7 +1,7 @@
 //! [`Notifier`] over a Durable Object for each topic. Who waits has a WebSocket to it, which may stay open
 //! while the object sleeps; who has changed something asks it to tell them all.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use futures::{
     StreamExt as _,
@@ -55,18 +55,14 @@ impl DurableObject for Topic {
 /// Wakes topics, given by name with spaces between them. A failure delays the waiters, no more.
 pub async fn wake(env: &Env, names: &str) {
     let Ok(topics) = env.durable_object("TOPIC") else { return };
-    let mut told = Vec::new();
-    for name in names.split_ascii_whitespace() {
-        if told.contains(&name) {
-            continue;
-        }
-        told.push(name);
-        let sent = match topics.get_by_name(name) {
+    let woken: BTreeSet<_> = names.split_ascii_whitespace().flat_map(Subject::woken_by).collect();
+    for name in woken.iter().map(Subject::name) {
+        let sent = match topics.get_by_name(&name) {
             Ok(topic) => topic.fetch_with_str(ADDRESS).await,
             Err(error) => Err(error),
         };
         if let Err(error) = sent {
-            tracing::warn!(topic = name, %error, "nobody was woken");
+            tracing::warn!(topic = name, %error, "no one was woken");
         }
     }
 }
@@ -85,10 +81,7 @@ impl Topics {
 
 impl Notifier for Topics {
     fn subscribe(&self, subject: Subject) -> Box<dyn Subscription> {
-        let name = match subject {
-            Subject::Site(site) => site.to_string(),
-            Subject::Events => "events".to_owned(),
-        };
+        let name = subject.name();
         Box::new(Waiter { topics: self.topics.clone(), name, context: self.context.clone(), open: None })
     }
 }

@@ -63,6 +63,9 @@ pub enum Error {
     /// The password is right but the session keys differ: the BMC has a K_g, or another one.
     #[error("the session keys differ: the BMC's key (K_g) is missing or wrong")]
     BmcKey,
+    /// The password is right, and the BMC opened the session without its own proof: anybody could have.
+    #[error("the BMC's RAKP message 4 holds no proof that it knows the session keys")]
+    NoProof,
     /// The user may not have this privilege level here.
     #[error("privilege level {privilege} refused: {why}")]
     Privilege { privilege: Privilege, why: PrivilegeRefusal },
@@ -83,11 +86,18 @@ pub enum Error {
     System { what: &'static str, kind: io::ErrorKind },
 }
 
+impl Error {
+    /// Whether this is about one answer only: the BMC is there and may answer the next request.
+    pub fn is_about_one_answer(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Malformed(_))
+    }
+}
+
 /// How a wrong password showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Rejection {
     /// The BMC's own proof in RAKP 2 does not fit the password: no proof of ours was sent.
-    #[error("the BMC's key exchange code does not fit")]
+    #[error("the BMC's key exchange code does not fit; some BMCs compute it in a way of their own")]
     Code,
     /// The BMC said so.
     #[error("{0}")]
@@ -100,6 +110,15 @@ pub enum PrivilegeRefusal {
     #[error("{0}")]
     Status(Status),
     /// By Set Session Privilege Level.
-    #[error("{0}")]
+    #[error("{}", privilege_refusal(*.0))]
     Completion(CompletionCode),
+}
+
+/// What its completion code says (section 22.18).
+fn privilege_refusal(code: CompletionCode) -> String {
+    match code.0 {
+        0x80 => "not for this user (completion code 0x80)".to_owned(),
+        0x81 => "above the limit of the user or of the channel (completion code 0x81)".to_owned(),
+        _ => code.to_string(),
+    }
 }

@@ -43,7 +43,7 @@ impl Client {
     /// The system cannot be read; `Unsupported` when it has no `Boot`.
     pub async fn boot(&self) -> Result<Boot, Error> {
         let system = self.system_document().await?;
-        let boot = at(&system.value, &["Boot"]).filter(|boot| boot.is_object());
+        let boot = at(&system.value, &["Boot"]);
         let boot = boot.ok_or_else(|| self.not_declared(ROOT, "a boot override"))?;
         if text_at(boot, "BootSourceOverrideEnabled").is_none() {
             return Err(self.not_declared(ROOT, "a boot override"));

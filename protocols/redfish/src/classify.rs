@@ -30,8 +30,11 @@ pub enum Class {
     },
     /// The session table is full; log in later or do without a session.
     SessionLimit,
-    /// The password was rejected, or the account may not do this. Do not try again with it.
+    /// The password was rejected. Do not try again with it.
     Auth,
+    /// The service has accepted the password, and this account may not do this, or not without a licence. Nothing is
+    /// said about the password.
+    Forbidden,
     /// The gate withheld the password; nothing was sent.
     AuthWithheld {
         /// When the gate may be asked again.
@@ -98,15 +101,17 @@ pub fn classify_message(message: &Message) -> Option<Class> {
 }
 
 /// Whether a service broke down over a request rather than declined it: what it had done by then is not known. A
-/// status that a message explains counts only when the message tells of an internal error.
-pub(crate) fn broke_down(status: u16, decided_by: Option<&Message>) -> bool {
+/// status that a message explains counts only when the message tells of an internal error. A bare 503 may come from a
+/// web server in front that has lost its backend with the request inside; one with `Retry-After` is the service's own
+/// word that it takes nothing now (RFC 9110, 15.6.4).
+pub(crate) fn broke_down(status: u16, decided_by: Option<&Message>, retry_after: Option<Duration>) -> bool {
     match decided_by.and_then(Message::short_id) {
         Some(id) => ["SYS446", "JCP012", "JCP021", "InternalError"].contains(&id),
-        None => matches!(status, 500 | 502 | 504),
+        None => matches!(status, 500 | 502 | 504) || (status == 503 && retry_after.is_none()),
     }
 }
 
-/// Whether a message, given by its id, says that the wanted version is installed already (FAILURE-MODES D22).
+/// Whether a message, given by its id, says that the wanted version is installed already.
 #[must_use]
 pub fn up_to_date(message_id: &str) -> bool {
     let message = Message { id: Some(message_id.to_owned()), ..Message::default() };

@@ -1,8 +1,9 @@
 //! The client: requests with authentication, deadlines, one careful retry, and evidence.
 //!
 //! Every request goes through [`Client::exchange`]. It is repeated at most once, and only when that is harmless:
-//! a read whose answer was lost, or any request that was answered 401 because the session had ended. Whether
-//! and how a password may be presented is decided in `session.rs`.
+//! a read whose answer was lost or is promised for a moment later, or any request that was answered 401 because the
+//! session had ended. A redirect is followed where it stays on the service. Whether and how a password may be
+//! presented is decided in `session.rs`.
 
 use std::{
     sync::{Arc, Mutex},
@@ -22,7 +23,7 @@ use crate::{
     endpoint::Endpoint,
     error::{Error, Problem},
     session::{Auth, Presented},
-    transport::{Body, NotSent, Transport, TransportError},
+    transport::{Body, NotSent, Repeated, Transport, TransportError},
 };
 
 /// Behaviour of a [`Client`].
@@ -35,12 +36,28 @@ pub struct Options {
     pub system: Option<String>,
     /// How long to stay with HTTP Basic after the session table was full.
     pub basic_period: Duration,
+    /// So long a password that the service has refused is not presented again. Services lock accounts out after a few
+    /// refusals.
+    pub refused_period: Duration,
+    /// Longest time for the members of one collection. Those that are not read by then are named as unreadable.
+    pub collection_time: Duration,
 }
+
+/// Redirects in a row that are followed.
+const MAX_REDIRECTS: usize = 4;
+/// A read that is answered "later" is repeated when that is at most so long.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Default for Options {
     fn default() -> Self {
         // An iDRAC8 takes more than half a minute for an expanded inventory.
-        Self { read_timeout: Duration::from_secs(60), system: None, basic_period: Duration::from_secs(300) }
+        Self {
+            read_timeout: Duration::from_secs(60),
+            system: None,
+            basic_period: Duration::from_secs(300),
+            refused_period: Duration::from_secs(300),
+            collection_time: Duration::from_secs(300),
+        }
     }
 }
 
@@ -116,7 +133,11 @@ impl Client {
     pub(crate) async fn get_by(&self, path: &str, deadline: Instant) -> Result<Document, Error> {
         let call = Call::get(path, deadline);
         let response = self.exchange(call).await?;
-        self.document(&Method::GET, path, response)
+        let document = self.document(&Method::GET, path, response)?;
+        if document::is_error(&document.value) {
+            return Err(self.error_within(path, &document.value, &document.evidence));
+        }
+        Ok(document)
     }
 
     /// A resource, or `None` when the service says that it does not exist.
@@ -135,13 +156,27 @@ impl Client {
         response: Response<Bytes>,
     ) -> Result<Document, Error> {
         let evidence = evidence(path, response.status().as_u16(), response.body());
-        match document::parse(&evidence.body) {
+        match self.parse(&evidence.body) {
             Some(value) => Ok(Document { value, evidence }),
             None => {
-                let problem = Problem::Malformed { what: "it holds no JSON object".to_owned(), evidence };
+                let problem = Problem::Malformed { what: not_json(&response), evidence };
                 Err(self.error(method, path, false, problem))
             }
         }
+    }
+
+    /// The object of a body, its links written as paths of this service.
+    pub(crate) fn parse(&self, body: &[u8]) -> Option<Value> {
+        let mut value = document::parse(body)?;
+        self.endpoint.own_links(&mut value);
+        Some(value)
+    }
+
+    /// The error that an answer tells of although its status says success.
+    pub(crate) fn error_within(&self, path: &str, holder: &Value, evidence: &Evidence) -> Error {
+        let (status, messages) = (evidence.status, document::messages(holder));
+        let problem = Problem::Answer { status, messages, retry_after: None, evidence: evidence.clone() };
+        self.error(&Method::GET, path, false, problem)
     }
 
     pub(crate) fn error(&self, method: &Method, path: &str, mutates: bool, problem: Problem) -> Error {
@@ -181,7 +216,7 @@ impl Client {
             }
         };
         self.settle_basic(&presented, guard, Ok(response.status().as_u16())).await;
-        let Presented::Session(token) = &presented else { return self.check(&call, response) };
+        let Presented::Session(token) = &presented else { return self.check_as(&presented, &call, response) };
         if response.status().as_u16() != 401 {
             return self.check(&call, response);
         }
@@ -192,41 +227,87 @@ impl Client {
         let seen = outcome.as_ref().map(|response| response.status().as_u16());
         self.settle_basic(&presented, guard, seen).await;
         match outcome {
-            Ok(response) => self.check(&call, response),
+            Ok(response) => self.check_as(&presented, &call, response),
             Err(failure) => {
                 Err(self.error(&call.method, call.path, call.mutates, Problem::Transport(failure)))
             }
         }
     }
 
-    /// Sends once; a read whose answer was lost is sent once more.
-    async fn send_reading_twice(
+    /// Sends once; a read whose answer was lost, or is promised for a moment later, is sent once more.
+    pub(crate) async fn send_reading_twice(
         &self,
         call: &Call<'_>,
         presented: &Presented,
     ) -> Result<Response<Bytes>, TransportError> {
         let outcome = self.send(call, presented, 1).await;
-        let lost = matches!(outcome, Err(TransportError::NoAnswer { .. }));
-        if lost && !call.mutates && Instant::now() < call.deadline {
-            return self.send(call, presented, 2).await;
+        let wait = match &outcome {
+            _ if call.mutates => None,
+            Err(TransportError::NoAnswer { .. }) => Some(Duration::ZERO),
+            // DSP0266: 503 with Retry-After is a service that is busy for a moment.
+            Ok(response) if matches!(response.status().as_u16(), 429 | 503) => {
+                retry_after(response).filter(|wait| *wait <= PATIENCE)
+            }
+            _ => None,
+        };
+        match wait {
+            Some(wait) if Instant::now() + wait < call.deadline => {
+                tokio::time::sleep(wait).await;
+                self.send(call, presented, 2).await
+            }
+            _ => outcome,
         }
-        outcome
     }
 
-    /// One exchange, observed.
+    /// One exchange, redirects on this service included (DSP0266).
     pub(crate) async fn send(
         &self,
         call: &Call<'_>,
         presented: &Presented,
         attempt: u32,
     ) -> Result<Response<Bytes>, TransportError> {
+        let mut response = self.send_to(call.path, call, presented, attempt).await?;
+        for _ in 0..MAX_REDIRECTS {
+            let Some(path) = self.redirected(call, &response) else { break };
+            response = self.send_to(&path, call, presented, attempt).await?;
+        }
+        Ok(response)
+    }
+
+    /// Where an answer sends the same request to. Another scheme, host or port is not followed: what a request
+    /// presents is for this service. A POST is repeated only by the statuses that promise that it was not acted upon
+    /// (RFC 9110, sections 15.4.8 and 15.4.9).
+    fn redirected(&self, call: &Call<'_>, response: &Response<Bytes>) -> Option<String> {
+        let follows = match response.status().as_u16() {
+            307 | 308 => true,
+            301..=303 => call.method == Method::GET,
+            _ => false,
+        };
+        let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+        let path = self.endpoint.path_of_redirect(location)?;
+        follows.then(|| path.to_owned())
+    }
+
+    /// One exchange, observed.
+    async fn send_to(
+        &self,
+        path: &str,
+        call: &Call<'_>,
+        presented: &Presented,
+        attempt: u32,
+    ) -> Result<Response<Bytes>, TransportError> {
         let started = Instant::now();
-        let outcome = match self.request(call, presented) {
+        let outcome = match self.request(path, call, presented) {
             // Not every transport looks at the clock before it writes.
             Ok(_) if started >= call.deadline => {
                 Err(TransportError::NotSent { why: NotSent::ConnectTimeout })
             }
-            Ok(request) => self.transport.send(request, call.deadline).await,
+            Ok(mut request) => {
+                if attempt > 1 && !call.mutates {
+                    request.extensions_mut().insert(Repeated);
+                }
+                self.transport.send(request, call.deadline).await
+            }
             Err(error) => {
                 let why = NotSent::Invalid(error.to_string());
                 Err(TransportError::NotSent { why })
@@ -235,7 +316,7 @@ impl Client {
         self.observer.observe(&Exchange {
             server: self.address(),
             method: &call.method,
-            path: call.path.split('?').next().unwrap_or(call.path),
+            path: path.split('?').next().unwrap_or(path),
             status: outcome.as_ref().ok().map(|response| response.status().as_u16()),
             duration: started.elapsed(),
             attempt,
@@ -245,12 +326,17 @@ impl Client {
         outcome
     }
 
-    fn request(&self, call: &Call<'_>, presented: &Presented) -> Result<Request<Body>, http::Error> {
-        let mut request = Request::builder().method(call.method.clone()).uri(self.endpoint.uri(call.path)?);
+    fn request(
+        &self,
+        path: &str,
+        call: &Call<'_>,
+        presented: &Presented,
+    ) -> Result<Request<Body>, http::Error> {
+        let mut request = Request::builder().method(call.method.clone()).uri(self.endpoint.uri(path)?);
         if let Some(content_type) = &call.content_type {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
-        // DSP0266, "Request headers": services answer this version, and some insist on hearing it.
+        // DSP0266: services answer this version, and some insist on hearing it.
         request = request.header("OData-Version", HeaderValue::from_static("4.0"));
         if let Some((name, value)) = presented.header(&self.credentials) {
             request = request.header(name, value);
@@ -258,16 +344,28 @@ impl Client {
         request.body(call.body.clone())
     }
 
+    /// As [`Client::check`]; where the request presented the password itself, a status of 401 refuses that.
+    fn check_as(
+        &self,
+        presented: &Presented,
+        call: &Call<'_>,
+        response: Response<Bytes>,
+    ) -> Result<Response<Bytes>, Error> {
+        if matches!(presented, Presented::Basic(_)) && response.status().as_u16() == 401 {
+            return Err(self.login_refused(call, &response));
+        }
+        self.check(call, response)
+    }
+
     pub(crate) fn check(&self, call: &Call<'_>, response: Response<Bytes>) -> Result<Response<Bytes>, Error> {
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(header::RETRY_AFTER);
-        let retry_after = retry_after
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .filter(|seconds| *seconds <= 3600)
-            .map(Duration::from_secs);
+        if matches!(status, 404 | 410) {
+            self.forget_moved(call.path);
+        }
+        let retry_after = retry_after(&response);
         let messages = document::parse(response.body()).as_ref().map(document::messages).unwrap_or_default();
         let evidence = evidence(call.path, status, response.body());
         let problem = Problem::Answer { status, messages, retry_after, evidence };
@@ -290,6 +388,25 @@ impl<'a> Call<'a> {
     pub fn delete(path: &'a str, deadline: Instant) -> Self {
         let (method, body) = (Method::DELETE, Body::empty());
         Self { method, path, body, content_type: None, deadline, mutates: true }
+    }
+}
+
+/// `Retry-After` in seconds, of at most an hour; its other form, a date, is not understood.
+pub(crate) fn retry_after(response: &Response<Bytes>) -> Option<Duration> {
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    (seconds <= 3600).then(|| Duration::from_secs(seconds))
+}
+
+/// What a body is that holds no JSON object, by its first character or its media type. More of it is not repeated:
+/// nobody knows what a page of an unknown program shows.
+fn not_json(response: &Response<Bytes>) -> String {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim).unwrap_or_default();
+    match kind {
+        _ if response.body().trim_ascii_start().starts_with(b"<") => "it is not JSON but markup".to_owned(),
+        "" => "it is not JSON".to_owned(),
+        kind if kind.contains("json") => "it is not JSON, although it says so".to_owned(),
+        kind => format!("it is not JSON but {}", kind.chars().take(60).collect::<String>()),
     }
 }
 

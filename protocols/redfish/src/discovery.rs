@@ -4,8 +4,9 @@
 //! other names. What was found is remembered until [`Client::forget_links`]; a service that has been updated or
 //! reset deserves that call.
 //!
-//! Collections come whole, in pages, expanded or as bare links, with members that cannot be read. A collection
-//! says of itself whether it is complete, because a missing row must never be taken for a removed one.
+//! Collections come whole, in pages, expanded or as bare links, with members that cannot be read, or without a list at
+//! all. A collection says of itself whether it is complete, because a missing row must never be taken for a removed
+//! one, and names what is missing. Pages, members and the time for them are bounded.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use crate::{
     classify::Class,
     client::{Call, Client},
-    document::{self, Document, Evidence, at, link, link_at, str_at},
+    document::{self, Document, Evidence, at, field, link, link_at, str_at},
     error::{Error, Problem},
     model::Unreadable,
     session::Presented,
@@ -31,8 +32,10 @@ pub(crate) const ROOT: &str = "/redfish/v1/";
 const MAX_PAGES: usize = 64;
 /// Members of one collection.
 pub(crate) const MAX_MEMBERS: usize = 5000;
+/// Managers that are asked which servers are theirs, and chassis that are looked at.
+const MAX_LOOKED_AT: usize = 8;
 
-/// Whether a document may be remembered: its own address (DSP0266, "Resource identifier property"), if given, is
+/// Whether a document may be remembered: its own address (DSP0266), if given, is
 /// text. What a service sends in a bad moment must not outlast that moment.
 fn is_sane(document: &Document) -> bool {
     document.value.get("@odata.id").is_none_or(Value::is_string)
@@ -47,6 +50,29 @@ pub(crate) struct Links {
     pub log_entries: Option<String>,
     /// The service declares `$expand` and does not do it.
     no_expand: bool,
+}
+
+impl Links {
+    /// The path of the manager, once it is known.
+    pub(crate) fn manager_path(&self) -> Option<String> {
+        self.manager.as_ref().map(|manager| manager.path.clone())
+    }
+
+    /// Whether `path` is asked for because of what is remembered.
+    fn names(&self, path: &str) -> bool {
+        let is = |link: &Option<String>| link.as_deref() == Some(path);
+        let of_root = |root: &Arc<Document>| {
+            root.value.as_object().is_some_and(|root| root.values().filter_map(link).any(|link| link == path))
+        };
+        is(&self.system)
+            || is(&self.log_entries)
+            || self.root.as_ref().is_some_and(of_root)
+            || self.manager.as_ref().is_some_and(|manager| {
+                let ManagerLinks { path: own, oem_jobs, oem_job_service, lc_service, log_services } =
+                    &**manager;
+                own == path || [oem_jobs, oem_job_service, lc_service, log_services].into_iter().any(is)
+            })
+    }
 }
 
 /// The links of a manager that this client uses.
@@ -81,6 +107,15 @@ impl Client {
         self.with_links(|links| *links = Links::default());
     }
 
+    /// A path that the service does not know any more: if it was remembered, so may be others that have moved with it.
+    pub(crate) fn forget_moved(&self, path: &str) {
+        self.with_links(|links| {
+            if links.names(path) {
+                *links = Links::default();
+            }
+        });
+    }
+
     /// Paths of the systems of this service, in its order.
     ///
     /// # Errors
@@ -88,15 +123,14 @@ impl Client {
     pub async fn systems(&self) -> Result<Vec<String>, Error> {
         let root = self.root().await?;
         let systems = link_at(&root.value, &["Systems"]).ok_or_else(|| self.not_declared(ROOT, "Systems"))?;
-        let members = self.collection(systems, false).await?.members;
-        Ok(members.iter().filter_map(link).map(str::to_owned).collect())
+        self.collection(systems, false).await?.paths()
     }
 
     pub(crate) fn with_links<T>(&self, change: impl FnOnce(&mut Links) -> T) -> T {
         change(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The service root, read without presenting anything; it is public by DSP0266, "Authentication requirements".
+    /// The service root, read without presenting anything; it is public by DSP0266.
     pub(crate) async fn services(&self, deadline: Instant) -> Result<Services, Error> {
         if let Some(root) = self.with_links(|links| links.root.clone()) {
             return Ok(Services::Known(root));
@@ -132,7 +166,7 @@ impl Client {
             .send(&call, &Presented::Nothing, 1)
             .await
             .map_err(|failure| self.error(&Method::GET, service, false, Problem::Transport(failure)))?;
-        let document = document::parse(response.body());
+        let document = self.parse(response.body());
         Ok(document.as_ref().and_then(|value| link_at(value, &["Sessions"])).map(str::to_owned))
     }
 
@@ -219,20 +253,59 @@ impl Client {
         Ok((links, document))
     }
 
+    /// The only manager; or the one the system names; or the one that names the system; or the only BMC.
     async fn manager_path(&self) -> Result<String, Error> {
         let root = self.root().await?;
-        let missing = || self.not_declared(ROOT, "a manager");
         let managers = match link_at(&root.value, &["Managers"]) {
-            Some(path) => self.collection(path, false).await?.members,
-            None => Vec::new(),
+            Some(path) => self.collection(path, false).await.and_then(Collection::paths),
+            None => Err(self.not_declared(ROOT, "a manager")),
         };
-        if let [only] = managers.as_slice() {
-            return link(only).map(str::to_owned).ok_or_else(missing);
+        if let Ok([only]) = managers.as_deref() {
+            return Ok(only.clone());
         }
-        let system = self.get(&self.system_path().await?).await?;
-        let managed_by = at(&system.value, &["Links", "ManagedBy"]);
-        let first = managed_by.into_iter().flat_map(document::items).find_map(link);
-        first.map(str::to_owned).ok_or_else(missing)
+        let system = self.system_document().await;
+        let managed_by = system.as_ref().ok().and_then(|system| at(&system.value, &["Links", "ManagedBy"]));
+        if let Some(first) = managed_by.into_iter().flat_map(document::items).find_map(link) {
+            return Ok(first.to_owned());
+        }
+        let managers = managers?;
+        let system = system.map(|system| system.evidence.path.trim_end_matches('/').to_owned()).ok();
+        let mut bmcs = Vec::new();
+        for path in managers.iter().take(MAX_LOOKED_AT) {
+            let Ok(manager) = self.get(path).await else { continue };
+            let mut servers =
+                at(&manager.value, &["Links", "ManagerForServers"]).into_iter().flat_map(document::items);
+            if servers.any(|server| link(server).map(|path| path.trim_end_matches('/')) == system.as_deref())
+            {
+                return Ok(path.clone());
+            }
+            if str_at(&manager.value, "ManagerType").is_some_and(|kind| kind.eq_ignore_ascii_case("BMC")) {
+                bmcs.push(path);
+            }
+        }
+        match bmcs.as_slice() {
+            [only] => Ok((*only).clone()),
+            _ => {
+                Err(self
+                    .not_declared(ROOT, &format!("which of its {} managers is the system's", managers.len())))
+            }
+        }
+    }
+
+    /// Paths of the chassis a system is in. Without any, or without a system, those the service lists: all of them
+    /// where it has no systems, the only one where it does.
+    pub(crate) async fn chassis_paths(&self, system: Option<&Document>) -> Result<Vec<String>, Error> {
+        let named = system.and_then(|system| at(&system.value, &["Links", "Chassis"]));
+        let named = owned_links(named.into_iter().flat_map(document::items));
+        let mut found = if named.is_empty() {
+            let path = self.service("Chassis").await?;
+            let listed = self.collection(&path, false).await?.paths()?;
+            if system.is_some() && listed.len() > 1 { Vec::new() } else { listed }
+        } else {
+            named
+        };
+        found.truncate(MAX_LOOKED_AT);
+        Ok(found)
     }
 
     /// The link of a service in the root.
@@ -244,72 +317,123 @@ impl Client {
 
     /// Reads a collection with all its pages; with `contents`, every member is a document, otherwise maybe a link.
     pub(crate) async fn collection(&self, path: &str, contents: bool) -> Result<Collection, Error> {
-        let mut first = None;
-        if contents && let Some(query) = self.expand_query().await {
-            match self.get(&with_query(path, query)).await {
-                Ok(document) => first = Some(document),
-                Err(error) if declines_expand(&error) => self.with_links(|links| links.no_expand = true),
-                Err(error) => return Err(error),
-            }
-        }
-        let mut page = match first {
-            Some(page) => page,
-            None => self.get(path).await?,
-        };
-        let mut collection = Collection { members: Vec::new(), unreadable: Vec::new(), complete: true };
+        let until = Instant::now() + self.options.collection_time;
+        let mut page = self.first_page(path, contents).await?;
         let declared = document::number_at(&page.value, "Members@odata.count");
+        let mut gathered = Gathered::new(contents, until);
         let mut visited = BTreeSet::from([path.to_owned()]);
         loop {
             let next = next_page(&page.value).map(str::to_owned);
-            self.take_members(&mut page, contents, &mut collection).await;
-            let Some(next) = next else { break };
-            let safe = self.endpoint.path_of(&next).map(str::to_owned);
-            let enough = visited.len() >= MAX_PAGES || collection.members.len() >= MAX_MEMBERS;
-            let Some(next) = safe.filter(|next| !enough && visited.insert(next.clone())) else {
-                collection.complete = false;
+            self.take_members(&page, declared, &mut gathered).await;
+            let Some(next) = next.filter(|_| !gathered.ended) else { break };
+            let Some(next) = self.endpoint.path_of(&next).map(str::to_owned) else {
+                let what = format!("the next page is at {next}, which is no path of this service");
+                gathered.lacks(self.unusable(&page, what));
                 break;
             };
-            match self.get(&next).await {
+            if visited.len() >= MAX_PAGES || !visited.insert(next.clone()) {
+                let what = format!("{} pages were read and there is no end", visited.len());
+                gathered.lacks(self.unusable(&page, what));
+                break;
+            }
+            match self.get_by(&next, self.read_deadline().min(until)).await {
                 Ok(document) => page = document,
                 Err(error) => {
-                    collection.unreadable.push(Unreadable { what: next, error });
+                    gathered.lacks(Unreadable { what: next, error });
                     break;
                 }
             }
         }
-        let found = (collection.members.len() + collection.unreadable.len()) as u64;
-        let all = declared.is_none_or(|declared| found >= declared);
-        collection.complete &= all && collection.unreadable.is_empty();
-        Ok(collection)
+        let named = gathered.members.len() + gathered.failed;
+        if let Some(declared) = declared.filter(|declared| *declared > named as u64 && !gathered.ended) {
+            let what = format!("it counts {declared} members and lists {named}");
+            gathered.lacks(self.unusable(&page, what));
+        }
+        // An entry without an address is no member where the count is right without it.
+        let complete = !gathered.lacking && (declared.is_some() || gathered.blank == 0);
+        Ok(Collection { members: gathered.members, unreadable: gathered.unreadable, complete })
     }
 
-    async fn take_members(&self, page: &mut Document, contents: bool, collection: &mut Collection) {
-        let Some(Value::Array(members)) = page.value.get_mut("Members").map(Value::take) else { return };
-        for member in members {
-            if collection.members.len() >= MAX_MEMBERS {
-                collection.complete = false;
+    /// The first page, expanded if the service does that. A service that declares `$expand` may fail over it in any
+    /// way (check_redfish issue 20); whether to leave it out for good is decided by what it says.
+    async fn first_page(&self, path: &str, contents: bool) -> Result<Document, Error> {
+        let query = if contents { self.expand_query().await } else { None };
+        let Some(query) = query else { return self.get(path).await };
+        match self.get(&with_query(path, query)).await {
+            Ok(page) if field(&page.value, "Members").is_some() => Ok(page),
+            Ok(_) => self.get(path).await,
+            Err(error) if declines_expand(&error) => {
+                let page = self.get(path).await?;
+                if is_settled(&error) {
+                    self.with_links(|links| links.no_expand = true);
+                }
+                Ok(page)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn take_members(&self, page: &Document, declared: Option<u64>, gathered: &mut Gathered) {
+        if field(&page.value, "error").is_some() {
+            let error = self.error_within(&page.evidence.path, &page.value, &page.evidence);
+            gathered.lacks(Unreadable { what: page.evidence.path.to_string(), error });
+        }
+        let members = match field(&page.value, "Members") {
+            Some(Value::Array(members)) => members.as_slice(),
+            Some(member @ Value::Object(_)) => std::slice::from_ref(member),
+            None if declared == Some(0) => return,
+            _ => {
+                gathered.lacks(self.unusable(page, "it has no list of members".to_owned()));
                 return;
             }
-            if !contents || is_document(&member) {
-                collection.members.push(member);
+        };
+        for (at, member) in members.iter().enumerate() {
+            if gathered.members.len() + gathered.unreadable.len() >= MAX_MEMBERS {
+                gathered.end(self.unusable(page, format!("more than {MAX_MEMBERS} members")));
+                return;
+            }
+            if document::is_error(member) || link(member).is_some() && is_only_an_error(member) {
+                let what = link(member).unwrap_or(&page.evidence.path).to_owned();
+                let error = self.error_within(&page.evidence.path, member, &page.evidence);
+                gathered.fail(Unreadable { what, error });
                 continue;
             }
-            let Some(path) = link(&member) else {
-                collection.complete = false;
+            if is_document(member) {
+                gathered.members.push(member.clone());
+                continue;
+            }
+            let Some(path) = link(member) else {
+                gathered.blank += 1;
+                let what = format!("entry {} of the list is {}, not a link", at + 1, shown(member));
+                gathered.unreadable.push(self.unusable(page, what));
                 continue;
             };
-            match self.get(path).await {
-                Ok(document) => collection.members.push(document.value),
-                // Deleted since the collection was read: jobs and tasks do that.
-                Err(error) if error.class() == Class::NotFound => {
-                    collection.unreadable.push(Unreadable { what: path.to_owned(), error });
-                }
-                Err(error) => collection.unreadable.push(Unreadable { what: path.to_owned(), error }),
+            if !gathered.contents {
+                gathered.members.push(member.clone());
+                continue;
+            }
+            if Instant::now() >= gathered.until {
+                let seconds = self.options.collection_time.as_secs();
+                let what = format!("not all members could be read within {seconds} s");
+                gathered.end(self.unusable(page, what));
+                return;
+            }
+            match self.get_by(path, self.read_deadline().min(gathered.until)).await {
+                Ok(document) => gathered.members.push(document.value),
+                // One that was deleted since the collection was read is among these: jobs and tasks do that.
+                Err(error) => gathered.fail(Unreadable { what: path.to_owned(), error }),
             }
         }
     }
 
-    /// The query that expands one level, as declared (DSP0266, "The $expand query parameter", `ProtocolFeaturesSupported.ExpandQuery`).
+    /// What is wrong with a page of a collection.
+    fn unusable(&self, page: &Document, what: String) -> Unreadable {
+        let path = page.evidence.path.to_string();
+        let problem = Problem::Malformed { what, evidence: page.evidence.clone() };
+        Unreadable { error: self.error(&Method::GET, &path, false, problem), what: path }
+    }
+
+    /// The query that expands one level, as declared (DSP0266, `ProtocolFeaturesSupported.ExpandQuery`).
     async fn expand_query(&self) -> Option<&'static str> {
         if self.with_links(|links| links.no_expand) {
             return None;
@@ -326,17 +450,76 @@ impl Client {
     }
 }
 
-/// Whether an error may go away when `$expand` is left out.
+impl Collection {
+    /// Where its members are.
+    ///
+    /// # Errors
+    /// No member is named, and the list is not whole.
+    pub fn paths(self) -> Result<Vec<String>, Error> {
+        let found = owned_links(self.members.iter());
+        match self.unreadable.into_iter().next() {
+            Some(first) if found.is_empty() => Err(first.error),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// What was read of a collection so far.
+struct Gathered {
+    /// Whether members are wanted as documents.
+    contents: bool,
+    until: Instant,
+    members: Vec<Value>,
+    unreadable: Vec<Unreadable>,
+    /// Members that are named and cannot be read.
+    failed: usize,
+    /// Entries that name no member.
+    blank: usize,
+    /// Whether a member may be missing.
+    lacking: bool,
+    /// Whether a bound was reached.
+    ended: bool,
+}
+
+impl Gathered {
+    fn new(contents: bool, until: Instant) -> Self {
+        let (members, unreadable) = (Vec::new(), Vec::new());
+        Self { contents, until, members, unreadable, failed: 0, blank: 0, lacking: false, ended: false }
+    }
+
+    fn lacks(&mut self, what: Unreadable) {
+        self.lacking = true;
+        self.unreadable.push(what);
+    }
+
+    fn fail(&mut self, member: Unreadable) {
+        self.failed += 1;
+        self.lacks(member);
+    }
+
+    fn end(&mut self, why: Unreadable) {
+        self.ended = true;
+        self.lacks(why);
+    }
+}
+
+/// Whether an error may go away when `$expand` is left out: every answer but those about the password.
 fn declines_expand(error: &Error) -> bool {
     match error.problem() {
-        Problem::Answer { status, .. } => {
-            !matches!(error.class(), Class::Auth | Class::Busy { .. } | Class::NotFound)
-                && matches!(*status, 400 | 404 | 500 | 501)
+        Problem::Answer { .. } => {
+            !matches!(error.class(), Class::Auth | Class::Forbidden | Class::SessionLimit)
         }
         Problem::Transport(TransportError::TooLarge { .. }) => true,
         Problem::Malformed { .. } => true,
         _ => false,
     }
+}
+
+/// Whether it will be the same next time. A service that is not ready or breaks down (SWC0700 comes as 400, others as
+/// 500) says nothing about `$expand`.
+fn is_settled(error: &Error) -> bool {
+    matches!(error.class(), Class::Unsupported | Class::Refused | Class::NotFound)
+        || matches!(error.problem(), Problem::Transport(TransportError::TooLarge { .. }))
 }
 
 fn with_query(path: &str, query: &str) -> String {
@@ -351,6 +534,23 @@ pub(crate) fn next_page(page: &Value) -> Option<&str> {
 /// Whether a member is more than a link.
 pub(crate) fn is_document(member: &Value) -> bool {
     member.as_object().is_some_and(|member| member.keys().any(|key| !key.starts_with('@')))
+}
+
+/// Whether a member is its address and an error, as in an expansion of which a part failed.
+fn is_only_an_error(member: &Value) -> bool {
+    let mut names = member.as_object().into_iter().flat_map(|member| member.keys());
+    field(member, "error").is_some()
+        && names.all(|name| name.starts_with('@') || name.eq_ignore_ascii_case("error"))
+}
+
+/// What stands where a link is meant.
+fn shown(value: &Value) -> String {
+    let text = field(value, "@odata.id").unwrap_or(value).to_string();
+    text.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+fn owned_links<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    values.filter_map(link).map(str::to_owned).collect()
 }
 
 /// Evidence of a resource that came within another answer.

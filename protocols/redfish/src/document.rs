@@ -1,10 +1,11 @@
 //! Bodies as BMCs really send them, and the evidence that is kept of them.
 //!
 //! A Redfish answer should be one JSON object. In the field it is also two of them glued together (a licence
-//! error before the document that was asked for), a property that is `null`, absent or of another type, or no
-//! JSON at all. Reading is therefore by path with a default, never by a schema that fails as a whole.
+//! error before the document that was asked for), a property that is `null`, absent, of another type, in another
+//! case or in a list of its own, text out of an erased EEPROM, or no JSON at all. Reading is therefore by path with a
+//! default, never by a schema that fails as a whole, and every look at a property goes through [`field`].
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ impl fmt::Debug for Evidence {
 
 /// A message of a Redfish error, job, task or log record.
 ///
-/// Shape: DSP0266, clause "Error responses" (`error`, `@Message.ExtendedInfo`).
+/// Shape: DSP0266 (`error`, `@Message.ExtendedInfo`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The full id, such as `IDRAC.2.7.SUP029`.
@@ -81,11 +82,24 @@ pub(crate) struct Document {
 /// `None`: no JSON object in the body.
 pub(crate) fn parse(body: &[u8]) -> Option<Value> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match meant(body) {
+        Some(value) if !is_error(&value) => Some(value),
+        error => meant(legible(body).as_bytes()).or(error),
+    }
+}
+
+fn meant(body: &[u8]) -> Option<Value> {
     let mut first = None;
     for value in serde_json::Deserializer::from_slice(body).into_iter::<Value>().take(MAX_DOCUMENTS) {
         let Ok(value) = value else { break };
-        let Value::Object(object) = &value else { continue };
-        if !object.contains_key("error") || object.contains_key("@odata.id") {
+        let value = match value {
+            Value::Array(mut items) if items.len() == 1 => items.pop().unwrap_or_default(),
+            value => value,
+        };
+        if !value.is_object() {
+            continue;
+        }
+        if !is_error(&value) {
             return Some(value);
         }
         first = first.or(Some(value));
@@ -93,13 +107,30 @@ pub(crate) fn parse(body: &[u8]) -> Option<Value> {
     first
 }
 
+/// Whether an answer is nothing but an error (DSP0266).
+pub(crate) fn is_error(value: &Value) -> bool {
+    field(value, "error").is_some()
+        && field(value, "@odata.id").is_none()
+        && field(value, "Members").is_none()
+}
+
+/// The body with what JSON does not allow put out of the way: bytes that are no UTF-8 become U+FFFD, control
+/// characters (RFC 8259, section 7) blanks.
+fn legible(body: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(body);
+    match text.chars().any(|c| c.is_ascii_control()) {
+        true => Cow::Owned(text.chars().map(|c| if c.is_ascii_control() { ' ' } else { c }).collect()),
+        false => text,
+    }
+}
+
 /// The messages of an answer: `error.@Message.ExtendedInfo`, a top-level one, or `error.code/message`.
 pub(crate) fn messages(value: &Value) -> Vec<Message> {
-    let error = value.get("error");
+    let error = field(value, "error");
     let mut listed = [error, Some(value)]
         .into_iter()
         .flatten()
-        .filter_map(|holder| holder.get("@Message.ExtendedInfo"))
+        .filter_map(|holder| field(holder, "@Message.ExtendedInfo"))
         .flat_map(items)
         .filter_map(message)
         .collect::<Vec<_>>();
@@ -107,7 +138,7 @@ pub(crate) fn messages(value: &Value) -> Vec<Message> {
     if let Some(first) = listed.first_mut()
         && first.text.is_empty()
     {
-        first.text = error.and_then(|error| text_at(error, "message")).unwrap_or_default();
+        first.text = error.and_then(|error| words_at(error, "message")).unwrap_or_default();
     }
     if !listed.is_empty() {
         return listed;
@@ -116,7 +147,7 @@ pub(crate) fn messages(value: &Value) -> Vec<Message> {
     match error {
         Value::String(text) => vec![Message { text: text.clone(), ..Message::default() }],
         _ => {
-            let (id, text) = (text_at(error, "code"), text_at(error, "message").unwrap_or_default());
+            let (id, text) = (text_at(error, "code"), words_at(error, "message").unwrap_or_default());
             if id.is_none() && text.is_empty() {
                 return Vec::new();
             }
@@ -128,7 +159,7 @@ pub(crate) fn messages(value: &Value) -> Vec<Message> {
 /// Reads one message object: `MessageId`, `Message`, `MessageArgs`, `Severity` or `MessageSeverity`.
 pub(crate) fn message(value: &Value) -> Option<Message> {
     let id = text_at(value, "MessageId");
-    let text = text_at(value, "Message").unwrap_or_default();
+    let text = words_at(value, "Message").unwrap_or_default();
     if id.is_none() && text.is_empty() {
         return None;
     }
@@ -146,32 +177,70 @@ pub(crate) fn items(value: &Value) -> &[Value] {
     }
 }
 
-/// The value below a path of property names.
-pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |value, name| value.get(*name))
+/// A property of an object that may stand alone in a list. Names differ in case only by mistake (`HealthRollUp`),
+/// so the exact name is preferred and any case taken.
+pub(crate) fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    property(sole(value).as_object()?, name)
 }
 
-/// A value as text: strings as they are (trimmed, `None` when empty), numbers and booleans printed.
-pub(crate) fn text(value: &Value) -> Option<String> {
+/// See [`field`]. `null` says as much as nothing.
+pub(crate) fn property<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    if let Some(exact) = object.get(name).filter(|exact| !exact.is_null()) {
+        return Some(exact);
+    }
+    let other = object.iter().find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null());
+    other.map(|(_, value)| value)
+}
+
+/// The one item of a list, where no list is meant.
+fn sole(value: &Value) -> &Value {
     match value {
-        Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+        Value::Array(items) => match items.as_slice() {
+            [only] => only,
+            _ => value,
+        },
+        _ => value,
+    }
+}
+
+/// The value below a path of property names.
+pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, name| field(value, name))
+}
+
+/// A value as text: strings [`trimmed`] (`None` when nothing is left), numbers and booleans printed.
+pub(crate) fn text(value: &Value) -> Option<String> {
+    match sole(value) {
+        Value::String(text) => trimmed(text).map(str::to_owned),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
     }
 }
 
+/// Text without what fills up a field of fixed width or an erased EEPROM: blanks, NULs, bytes that were no text.
+pub(crate) fn trimmed(text: &str) -> Option<&str> {
+    let fills = |c: char| c.is_whitespace() || c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    Some(text.trim_matches(fills)).filter(|text| !text.is_empty())
+}
+
 pub(crate) fn text_at(value: &Value, name: &str) -> Option<String> {
-    value.get(name).and_then(text)
+    field(value, name).and_then(text)
+}
+
+/// Text for people; some services send it as `{"lang": …, "value": …}` (OData 3.0).
+fn words_at(value: &Value, name: &str) -> Option<String> {
+    let words = field(value, name)?;
+    text(words).or_else(|| text_at(words, "value"))
 }
 
 pub(crate) fn str_at<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
-    value.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
+    field(value, name).map(sole).and_then(Value::as_str).and_then(trimmed)
 }
 
 /// A boolean, also when it was sent as text.
 pub(crate) fn bool_at(value: &Value, name: &str) -> Option<bool> {
-    match value.get(name)? {
+    match sole(field(value, name)?) {
         Value::Bool(flag) => Some(*flag),
         Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
         Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
@@ -181,19 +250,28 @@ pub(crate) fn bool_at(value: &Value, name: &str) -> Option<bool> {
 
 /// A whole number of at least zero, also when it was sent as text or as `1.0`.
 pub(crate) fn number_at(value: &Value, name: &str) -> Option<u64> {
-    match value.get(name)? {
+    match sole(field(value, name)?) {
         Value::Number(number) => number.as_u64().or_else(|| {
             let float = number.as_f64().filter(|float| (0.0..=9.0e15).contains(float))?;
             format!("{float:.0}").parse().ok()
         }),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => trimmed(text)?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A reading, also when it was sent as text.
+pub(crate) fn reading_at(value: &Value, name: &str) -> Option<f64> {
+    match sole(field(value, name)?) {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => trimmed(text)?.parse().ok().filter(|reading: &f64| reading.is_finite()),
         _ => None,
     }
 }
 
 /// A list of texts; a lone text counts as a list of one.
 pub(crate) fn texts_at(value: &Value, name: &str) -> Vec<String> {
-    value.get(name).into_iter().flat_map(items).filter_map(text).collect()
+    field(value, name).into_iter().flat_map(items).filter_map(text).collect()
 }
 
 /// The `@odata.id` below a property, or of the value itself when it is a link. A bare string is a link too.
@@ -202,9 +280,9 @@ pub(crate) fn link_at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
 }
 
 pub(crate) fn link(value: &Value) -> Option<&str> {
-    let path = match value {
-        Value::String(path) => path.as_str(),
-        _ => str_at(value, "@odata.id")?,
+    let path = match sole(value) {
+        Value::String(path) => path.trim(),
+        value => str_at(value, "@odata.id")?,
     };
     is_safe_path(path).then_some(path)
 }
@@ -220,11 +298,15 @@ pub(crate) fn is_safe_path(path: &str) -> bool {
 /// The object of an action, found by the end of its name: iDRAC8 calls an action
 /// `#UpdateService.SimpleUpdate` like everybody, but OEM names carry versions.
 pub(crate) fn action<'a>(resource: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
-    let actions = resource.get("Actions")?;
-    [Some(actions), actions.get("Oem")].into_iter().flatten().filter_map(Value::as_object).find_map(
-        |actions| {
-            let (_, action) = actions.iter().find(|(key, _)| key.rsplit('#').next() == Some(name))?;
-            action.as_object()
-        },
-    )
+    let actions = field(resource, "Actions")?;
+    [Some(actions), field(actions, "Oem")]
+        .into_iter()
+        .flatten()
+        .map(sole)
+        .filter_map(Value::as_object)
+        .find_map(|actions| {
+            let is_it = |key: &str| key.rsplit('#').next().is_some_and(|key| key.eq_ignore_ascii_case(name));
+            let (_, action) = actions.iter().find(|(key, _)| is_it(key))?;
+            sole(action).as_object()
+        })
 }

@@ -6,6 +6,9 @@ use http::{
     Uri,
     uri::{Authority, Scheme},
 };
+use serde_json::Value;
+
+use crate::document::is_safe_path;
 
 /// Address of a Redfish service: scheme, host and port, and which of its systems is meant. Its `Display` is
 /// `https://host:port`, with the system's path when one was named.
@@ -16,7 +19,7 @@ pub struct Endpoint {
     system: Option<String>,
 }
 
-/// Where a system's path begins (DSP0266, "Resource URI patterns": members of `Systems` below the root).
+/// Where a system's path begins (DSP0266: members of `Systems` below the root).
 const SYSTEMS: &str = "/redfish/v1/Systems/";
 
 /// Why a text is not an [`Endpoint`].
@@ -86,17 +89,103 @@ impl Endpoint {
 
     /// The path of a link on this service. Absolute URLs of another host yield nothing: credentials do not go there.
     pub(crate) fn path_of<'a>(&self, link: &'a str) -> Option<&'a str> {
-        let path = match link.split_once("://") {
-            Some((_, rest)) => {
-                let at = rest.find('/')?;
-                let (authority, path) = rest.split_at_checked(at)?;
+        let path = match split(link) {
+            Some((_, authority, path)) => {
                 let host = |text: &str| text.parse::<Authority>().ok().map(|a| a.host().to_ascii_lowercase());
                 (host(authority)? == self.authority.host().to_ascii_lowercase()).then_some(path)?
             }
             None => link,
         };
-        crate::document::is_safe_path(path).then_some(path)
+        is_safe_path(path).then_some(path)
     }
+
+    /// The path of the session that a login has made (`Location`). A BMC calls itself by the name that it believes in,
+    /// not by the one it was reached with; the host is not looked at, because a path is asked from this service only.
+    pub(crate) fn path_of_session<'a>(&self, location: &'a str) -> Option<&'a str> {
+        let path = split(location).map_or(location, |(_, _, path)| path);
+        is_safe_path(path).then_some(path)
+    }
+
+    /// The path a redirect leads to, when it stays on this very scheme, host and port.
+    pub(crate) fn path_of_redirect<'a>(&self, location: &'a str) -> Option<&'a str> {
+        let path = match split(location) {
+            Some((scheme, authority, path)) => {
+                let port = |a: &Authority| a.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+                let other: Authority = authority.parse().ok()?;
+                let same = scheme.eq_ignore_ascii_case(self.scheme.as_str())
+                    && !authority.contains('@')
+                    && other.host().eq_ignore_ascii_case(self.authority.host())
+                    && port(&other) == port(&self.authority);
+                same.then_some(path)?
+            }
+            None => location,
+        };
+        is_safe_path(path).then_some(path)
+    }
+
+    /// Writes the links of a document as paths of this service where they are meant as such: as absolute URLs of this
+    /// host, without the first slash, or with blanks in them. Other links stay as they are.
+    pub(crate) fn own_links(&self, value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(|item| self.own_links(item)),
+            Value::Object(members) => {
+                for (name, member) in members {
+                    match member {
+                        Value::String(link) if is_link_name(name) => {
+                            if let Some(path) = self.own_path(link) {
+                                *link = path;
+                            }
+                        }
+                        member => self.own_links(member),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The path a badly written link means; `None` when it is well written or not understood.
+    fn own_path(&self, link: &str) -> Option<String> {
+        let link = link.trim();
+        if is_safe_path(link) {
+            return None;
+        }
+        let path = match split(link) {
+            Some(_) => self.path_of(link)?.to_owned(),
+            None if link.starts_with("redfish/") => format!("/{link}"),
+            None => link.to_owned(),
+        };
+        let escaped: String = path.bytes().fold(String::with_capacity(path.len()), |mut escaped, byte| {
+            match byte {
+                b' ' | 0x80.. => escaped.push_str(&format!("%{byte:02X}")),
+                byte => escaped.push(char::from(byte)),
+            }
+            escaped
+        });
+        is_safe_path(&escaped).then_some(escaped)
+    }
+}
+
+/// Scheme, authority and path of an absolute URL.
+fn split(link: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = link.split_once("://")?;
+    let (authority, path) = rest.split_at_checked(rest.find('/')?)?;
+    Some((scheme, authority, path))
+}
+
+/// Whether a property's text is a link by its name (DSP0266).
+fn is_link_name(name: &str) -> bool {
+    let ends = |with: &str| {
+        name.len() >= with.len()
+            && name
+                .as_bytes()
+                .iter()
+                .rev()
+                .zip(with.as_bytes().iter().rev())
+                .all(|(a, b)| a.eq_ignore_ascii_case(b))
+    };
+    ["@odata.id", "@odata.nextLink", "@Redfish.ActionInfo", "Uri"].into_iter().any(ends)
+        || name.eq_ignore_ascii_case("target")
 }
 
 impl fmt::Display for Endpoint {
@@ -143,5 +232,45 @@ mod tests {
         assert_eq!(endpoint.path_of("//evil/redfish"), None);
         assert_eq!(endpoint.path_of("/a b"), None);
         assert_eq!(endpoint.path_of(""), None);
+    }
+
+    #[test]
+    fn a_redirect_keeps_scheme_host_and_port() {
+        let endpoint = Endpoint::parse("https://10.0.0.7").unwrap();
+        for (location, path) in [
+            ("/redfish/v1/a/", Some("/redfish/v1/a/")),
+            ("https://10.0.0.7/redfish/v1/a/", Some("/redfish/v1/a/")),
+            ("https://10.0.0.7:443/redfish/v1/a/", Some("/redfish/v1/a/")),
+            ("http://10.0.0.7/redfish/v1/a/", None),
+            ("https://10.0.0.7:8443/redfish/v1/a/", None),
+            ("https://10.0.0.8/redfish/v1/a/", None),
+            ("https://root@10.0.0.7/redfish/v1/a/", None),
+            ("//10.0.0.7/redfish/v1/a/", None),
+            ("https://10.0.0.7", None),
+        ] {
+            assert_eq!(endpoint.path_of_redirect(location), path, "{location}");
+        }
+        assert_eq!(
+            endpoint.path_of_session("https://bmc-17.example.net/redfish/v1/a"),
+            Some("/redfish/v1/a")
+        );
+    }
+
+    #[test]
+    fn links_of_a_document_are_written_as_paths() {
+        let endpoint = Endpoint::parse("https://10.0.0.7").unwrap();
+        let mut value = serde_json::json!({
+            "a": [{ "@odata.id": "https://10.0.0.7/redfish/v1/a" }, { "@Odata.Id": "redfish/v1/b" }],
+            "b": { "@odata.id": "/redfish/v1/PSU Slot é" }, "c": { "@odata.id": "https://10.0.0.8/redfish/v1/c" },
+            "target": "https://10.0.0.7/redfish/v1/d", "Text": "redfish/v1/e",
+        });
+        endpoint.own_links(&mut value);
+        let mended = serde_json::json!({
+            "a": [{ "@odata.id": "/redfish/v1/a" }, { "@Odata.Id": "/redfish/v1/b" }],
+            "b": { "@odata.id": "/redfish/v1/PSU%20Slot%20%C3%A9" },
+            "c": { "@odata.id": "https://10.0.0.8/redfish/v1/c" },
+            "target": "/redfish/v1/d", "Text": "redfish/v1/e",
+        });
+        assert_eq!(value, mended);
     }
 }

@@ -46,6 +46,17 @@ pub enum Problem {
         /// The answer as it came.
         evidence: Evidence,
     },
+    /// The service did not take the login. Only the id of its message is kept: texts repeat what was sent, such as
+    /// `Base.PropertyValueFormatError`, whose first argument is the value (DSP8011).
+    #[error("the login was refused: {}", describe_login(*status, id.as_deref()))]
+    Login {
+        /// HTTP status.
+        status: u16,
+        /// Short id of the message that decided the class.
+        id: Option<String>,
+        /// What to do about it.
+        class: Class,
+    },
     /// The gate did not allow to present the password; nothing was sent.
     #[error("the password may not be presented now")]
     Gate(#[source] GateDenied),
@@ -71,8 +82,9 @@ pub enum Problem {
     },
     /// The service holds several systems and none was selected. Nothing was changed.
     #[error(
-        "the service holds {} systems; name one in the server's address, such as https://HOST{}",
+        "the service holds {} systems: {}. Name one in the server's address, such as https://HOST{}",
         members.len(),
+        members.iter().take(16).map(String::as_str).collect::<Vec<_>>().join(", "),
         members.first().map_or("/redfish/v1/Systems/ID", String::as_str)
     )]
     SystemNotSelected {
@@ -83,10 +95,20 @@ pub enum Problem {
 
 fn describe(status: u16, message: Option<&Message>) -> String {
     match message {
+        Some(Message { id: Some(id), text, .. }) if text.is_empty() => format!("status {status}, {id}"),
+        // The account to change is its only argument (DSP8011) and nowhere in the text.
+        Some(Message { id: Some(id), text, args, .. }) if id.ends_with(".PasswordChangeRequired") => {
+            format!("status {status}, {id}: {text} ({})", args.join(", "))
+        }
         Some(Message { id: Some(id), text, .. }) => format!("status {status}, {id}: {text}"),
         Some(Message { id: None, text, .. }) if !text.is_empty() => format!("status {status}: {text}"),
+        _ if matches!(status, 300..=399) => format!("status {status}, a redirect that is not followed"),
         _ => format!("status {status}"),
     }
+}
+
+fn describe_login(status: u16, id: Option<&str>) -> String {
+    id.map_or_else(|| format!("status {status}"), |id| format!("status {status}, {id}"))
 }
 
 impl Error {
@@ -110,11 +132,16 @@ impl Error {
             Problem::Answer { status, messages, retry_after, .. } => {
                 let verdict = classify::classify(*status, messages, *retry_after);
                 let decided_by = verdict.message.and_then(|at| messages.get(at));
-                if !reading && classify::broke_down(*status, decided_by) {
+                if !reading && classify::broke_down(*status, decided_by, *retry_after) {
                     return Class::Ambiguous;
                 }
-                verdict.class
+                match verdict.class {
+                    // Who was not let in is told so by `Problem::Login`.
+                    Class::Auth => Class::Forbidden,
+                    class => class,
+                }
             }
+            Problem::Login { class, .. } => *class,
             Problem::Gate(denied) => Class::AuthWithheld { retry_after: denied.retry_after },
             Problem::Malformed { .. } if !reading => Class::Ambiguous,
             Problem::Malformed { .. } => Class::Transient { retry_after: None },
@@ -151,9 +178,9 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match &self.0.problem {
-            Problem::Answer { status, .. } | Problem::Transport(TransportError::TooLarge { status, .. }) => {
-                Some(*status)
-            }
+            Problem::Answer { status, .. }
+            | Problem::Login { status, .. }
+            | Problem::Transport(TransportError::TooLarge { status, .. }) => Some(*status),
             Problem::Malformed { evidence, .. } => Some(evidence.status),
             _ => None,
         }
@@ -162,7 +189,10 @@ impl Error {
     /// Short id of the message that decided the class, such as `SWC0700`.
     #[must_use]
     pub fn message_id(&self) -> Option<&str> {
-        self.deciding_message().and_then(Message::short_id)
+        match &self.0.problem {
+            Problem::Login { id, .. } => id.as_deref(),
+            _ => self.deciding_message().and_then(Message::short_id),
+        }
     }
 
     /// What the service said in words; empty when it said nothing.

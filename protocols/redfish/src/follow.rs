@@ -80,7 +80,7 @@ impl Client {
         };
         let status = response.status().as_u16();
         evidence.push(self::evidence(path, status, response.body()));
-        let document = document::parse(response.body());
+        let document = self.parse(response.body());
         let is_work =
             |value: &Value| ["TaskState", "JobState"].iter().any(|name| str_at(value, name).is_some());
         if let Some(value) = document.filter(is_work) {
@@ -88,7 +88,7 @@ impl Client {
             let Some(job) = jobs::job(value) else { return Ok(None) };
             return Ok(Some(progress(source, job)));
         }
-        // A task monitor: 202 while the work goes on, its result afterwards (DSP0266, "Asynchronous operations").
+        // A task monitor: 202 while the work goes on, its result afterwards (DSP0266).
         let state = match status {
             202 => TaskState::Running,
             204 => TaskState::Completed,

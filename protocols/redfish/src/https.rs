@@ -7,12 +7,14 @@
 //! turn them into ambiguities.
 //!
 //! Dropping a send, or its deadline, closes the connection at once: an upload stops, it does not go on behind the
-//! caller's back. Redirects are not followed and no proxy is used: credentials go to one address only.
+//! caller's back. Redirects are not followed and no proxy is used: credentials go to one address only. What small web
+//! servers do beyond the standards is taken as it is meant: header lines that are none, bodies that are compressed
+//! unasked, and connections that end without a word of TLS.
 //! Plain HTTP is spoken to loopback only (see [`Endpoint::parse`]).
 
 use std::{
     collections::VecDeque,
-    convert::Infallible,
+    io::{self, Read as _},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -20,8 +22,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use flate2::read::GzDecoder;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response, Uri, header, uri};
+use http::{HeaderMap, Method, Request, Response, Uri, header, uri};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Frame, SizeHint},
@@ -29,7 +32,9 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use sha2::{Digest as _, Sha256};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     task::JoinHandle,
     time::{Instant, timeout_at},
@@ -39,7 +44,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     endpoint::Endpoint,
     tls::{self, Fingerprint, SpkiPin, TlsTrust},
-    transport::{Body, DEFAULT_ANSWER_LIMIT, NotSent, Transport, TransportError},
+    transport::{Body, DEFAULT_ANSWER_LIMIT, Fence, NotSent, Repeated, Transport, TransportError},
 };
 
 /// Idle connections that are kept. A BMC serves one or two requests at a time anyway.
@@ -50,6 +55,9 @@ const READ_IDLE: Duration = Duration::from_secs(20);
 const MUTATION_IDLE: Duration = Duration::from_secs(1);
 /// A package is handed to the connection in pieces of this size, so that a deadline strikes between two.
 const PIECE: usize = 64 * 1024;
+
+/// How a gzip member begins (RFC 1952, section 2.3.1).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Limits of an [`HttpsTransport`].
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +123,11 @@ impl HttpsTransport {
         deadline: Instant,
     ) -> Result<Response<Bytes>, TransportError> {
         let (mut request, uri, authority) = prepare(request)?;
-        let max_idle = if *request.method() == Method::GET { READ_IDLE } else { MUTATION_IDLE };
+        let max_idle = match *request.method() {
+            _ if request.extensions().get::<Repeated>().is_some() => Duration::ZERO,
+            Method::GET => READ_IDLE,
+            _ => MUTATION_IDLE,
+        };
         while let Some(mut connection) = self.take_idle(&authority, max_idle) {
             match self.run(&mut connection, request, deadline).await {
                 Ok(response) => return Ok(self.keep(connection, response)),
@@ -144,7 +156,7 @@ impl HttpsTransport {
             if uri.scheme_str() == Some("http") {
                 return handshake(tcp, authority).await;
             }
-            handshake(open_tls(&self.tls, uri, tcp).await?, authority).await
+            handshake(AbruptEnd(open_tls(&self.tls, uri, tcp).await?), authority).await
         };
         timeout_at(until, connecting).await.unwrap_or(Err(not_sent(NotSent::ConnectTimeout)))
     }
@@ -160,6 +172,9 @@ impl HttpsTransport {
             Ok(Err(error)) => return Err(Failed::HandedBack(Box::new(request), describe(&error))),
             Ok(Ok(())) | Err(_) => return Err(Failed::For(not_sent(NotSent::ConnectTimeout))),
         }
+        if request.body().is_fenced_off() {
+            return Err(Failed::For(not_sent(NotSent::Invalid(BrokenOff.to_string()))));
+        }
         let exchange = async {
             let response = match connection.sender.try_send_request(request).await {
                 Ok(response) => response,
@@ -173,7 +188,9 @@ impl HttpsTransport {
                 }
             };
             let (head, body) = response.into_parts();
-            let body = self.read(body, head.status.as_u16()).await.map_err(Failed::For)?;
+            let status = head.status.as_u16();
+            let body = self.read(body, status).await.map_err(Failed::For)?;
+            let body = self.decoded(&head.headers, body, status).map_err(Failed::For)?;
             Ok(Response::from_parts(head, body))
         };
         let late = || Failed::For(TransportError::NoAnswer { why: "no whole answer in time".to_owned() });
@@ -203,6 +220,26 @@ impl HttpsTransport {
         whole.extend_from_slice(&first);
         whole.unsplit(rest);
         Ok(whole.freeze())
+    }
+
+    /// The body without its compression. A request that names no encoding allows any (RFC 9110, section 12.5.3); gzip is
+    /// the one that services use. The limit holds for what comes out.
+    fn decoded(&self, headers: &HeaderMap, body: Bytes, status: u16) -> Result<Bytes, TransportError> {
+        let encoding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+        let is_gzip = encoding
+            .is_some_and(|name| matches!(name.trim().to_ascii_lowercase().as_str(), "gzip" | "x-gzip"));
+        // Some services name the encoding and send plain text.
+        if !is_gzip || !body.starts_with(&GZIP_MAGIC) {
+            return Ok(body);
+        }
+        let limit = self.options.answer_limit;
+        let mut plain = Vec::new();
+        let reading = GzDecoder::new(body.as_ref()).take(limit as u64 + 1).read_to_end(&mut plain);
+        match reading {
+            Ok(length) if length > limit => Err(TransportError::TooLarge { status, limit }),
+            Ok(_) => Ok(plain.into()),
+            Err(error) => Err(TransportError::NoAnswer { why: format!("its gzip is broken: {error}") }),
+        }
     }
 
     fn take_idle(&self, authority: &str, max_idle: Duration) -> Option<Connection> {
@@ -238,20 +275,42 @@ impl Transport for HttpsTransport {
     }
 }
 
+/// What a service shows of itself before anything is sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Of the key whose holder answered: what a pin is compared with.
+    pub key: Fingerprint,
+    /// SHA-256 of the certificate in DER, as browsers and BMCs' own pages show it; another one after each renewal.
+    pub certificate: Fingerprint,
+}
+
 /// Opens TLS to `endpoint`, sends no request, and returns the fingerprint of the key whose holder answered.
 ///
 /// # Errors
 /// [`TransportError::NotSent`]: no connection, no TLS, or plain HTTP, which has no key.
 pub async fn probe_pin(endpoint: &Endpoint, deadline: Instant) -> Result<Fingerprint, TransportError> {
+    probe(endpoint, deadline).await.map(|shown| shown.key)
+}
+
+/// The same, with the fingerprint of the certificate.
+///
+/// # Errors
+/// As [`probe_pin`].
+pub async fn probe(endpoint: &Endpoint, deadline: Instant) -> Result<Shown, TransportError> {
     let pin = SpkiPin::new(TlsTrust::FirstUse);
     let tls = tls::client_config(pin.clone()).map(|config| TlsConnector::from(Arc::new(config)));
     let uri = endpoint.uri("/").map_err(|error| not_sent(NotSent::Invalid(error.to_string())))?;
     if uri.scheme_str() != Some("https") {
         return Err(not_sent(NotSent::Tls("plain HTTP has no key".to_owned())));
     }
-    let handshake = async { open_tls(&tls, &uri, open_tcp(&uri).await?).await.map(drop) };
-    timeout_at(deadline, handshake).await.unwrap_or(Err(not_sent(NotSent::ConnectTimeout)))?;
-    pin.pin().ok_or_else(|| not_sent(NotSent::Tls("the handshake showed no key".to_owned())))
+    let handshake = async { open_tls(&tls, &uri, open_tcp(&uri).await?).await };
+    let stream = timeout_at(deadline, handshake).await.unwrap_or(Err(not_sent(NotSent::ConnectTimeout)))?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.map(|der| Fingerprint(Sha256::digest(der).into()));
+    pin.pin()
+        .zip(certificate)
+        .map(|(key, certificate)| Shown { key, certificate })
+        .ok_or_else(|| not_sent(NotSent::Tls("the handshake showed no key".to_owned())))
 }
 
 enum Failed {
@@ -305,20 +364,57 @@ async fn open_tls(
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls.and_then(tls::mismatch_in) {
             Some(mismatch) => TransportError::PinMismatch(mismatch),
-            None => refused(error.to_string()),
+            None => refused(tls.map_or_else(|| error.to_string(), tls::in_words)),
         }
     })
 }
 
 async fn handshake<S>(stream: S, authority: &str) -> Result<Connection, TransportError>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |error: hyper::Error| not_sent(NotSent::Unreachable(describe(&error)));
-    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    // A header line that is none is left out instead of losing the answer.
+    let (sender, driver) = http1::Builder::new()
+        .ignore_invalid_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
     // Its errors also reach whoever waits for an answer; there is nobody else to tell.
     let driver = tokio::spawn(async move { drop(driver.await) });
     Ok(Connection { authority: authority.to_owned(), sender, driver, since: Instant::now() })
+}
+
+/// TLS whose peer may hang up without `close_notify`, as BMCs do. An answer of a stated length that is cut off is still
+/// found out by its length; one that ends with its connection (HTTP/1.0) is whole when its JSON is.
+struct AbruptEnd<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for AbruptEnd<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(cx, buffer) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for AbruptEnd<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 fn not_sent(why: NotSent) -> TransportError {
@@ -333,27 +429,43 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 /// A [`Body`] as hyper wants it, in small pieces.
+///
+/// hyper writes in a task of its own, which goes on while whoever waits for the answer does not run, for example right
+/// after the machine has slept. So the fence is asked here, before each piece.
 struct Pieces {
     parts: VecDeque<Bytes>,
     left: usize,
+    fence: Option<Fence>,
 }
+
+/// hyper closes the connection: the service sees a request that never ends.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing more may be sent")]
+struct BrokenOff;
 
 impl Pieces {
     fn new(body: Body) -> Self {
-        let left = body.len();
-        Self { parts: body.into_parts().into(), left }
+        let (left, fence) = (body.len(), body.fence().cloned());
+        Self { parts: body.into_parts().into(), left, fence }
+    }
+
+    fn is_fenced_off(&self) -> bool {
+        self.fence.as_ref().is_some_and(|may_go_on| !may_go_on())
     }
 }
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let pieces = self.get_mut();
+        if pieces.is_fenced_off() {
+            return Poll::Ready(Some(Err(BrokenOff)));
+        }
         let Some(part) = pieces.parts.front_mut() else { return Poll::Ready(None) };
         let piece = part.split_to(part.len().min(PIECE));
         if part.is_empty() {
@@ -369,5 +481,31 @@ impl hyper::body::Body for Pieces {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    #[test]
+    fn what_is_unpacked_counts() {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+        packed.write_all(&[b' '; 100_000]).unwrap();
+        let packed = Bytes::from(packed.finish().unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
+        let unpacked = |answer_limit, body: &Bytes| {
+            let options = HttpsOptions { answer_limit, ..HttpsOptions::default() };
+            HttpsTransport::with_options(TlsTrust::FirstUse, options).decoded(&headers, body.clone(), 200)
+        };
+        assert_eq!(unpacked(100_000, &packed).unwrap().len(), 100_000);
+        assert!(matches!(unpacked(99_999, &packed), Err(TransportError::TooLarge { limit: 99_999, .. })));
+        assert!(matches!(unpacked(99_999, &packed.slice(..50)), Err(TransportError::NoAnswer { .. })));
+        assert_eq!(unpacked(10, &Bytes::from_static(b"{}")).unwrap(), "{}");
     }
 }

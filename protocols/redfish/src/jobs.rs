@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     client::Client,
     discovery::{ROOT, own_path},
-    document::{Message, at, items, link, message, number_at, short_id, str_at, text, text_at},
+    document::{Message, at, field, items, link, message, number_at, short_id, str_at, text, text_at},
     error::Error,
     model::{Job, Jobs, TaskSource, TaskState, Unreadable},
 };
@@ -126,14 +126,14 @@ pub(crate) fn job(raw: Value) -> Option<Job> {
 /// The messages of a job: a list in `Messages`, or `MessageId` and `Message` of the job itself (`DellJob`).
 fn messages(raw: &Value) -> Vec<Message> {
     let listed: Vec<Message> =
-        raw.get("Messages").into_iter().flat_map(items).filter_map(message).take(64).collect();
+        field(raw, "Messages").into_iter().flat_map(items).filter_map(message).take(64).collect();
     if listed.is_empty() { message(raw).into_iter().collect() } else { listed }
 }
 
 /// Targets as paths or as text; Dell names the device in the job's name only.
 fn targets(raw: &Value) -> Vec<String> {
     let holders =
-        [at(raw, &["Links", "AffectedResources"]), raw.get("Targets"), raw.get("TargetSettingsURI")];
+        [at(raw, &["Links", "AffectedResources"]), field(raw, "Targets"), field(raw, "TargetSettingsURI")];
     let values = holders.into_iter().flatten().flat_map(items);
     values.filter_map(|value| link(value).map(str::to_owned).or_else(|| text(value))).take(64).collect()
 }

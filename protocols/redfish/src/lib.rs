@@ -48,7 +48,7 @@ pub use client::{Client, Options};
 pub use document::{Evidence, Message, short_id};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Problem};
-pub use https::{HttpsOptions, HttpsTransport, probe_pin};
+pub use https::{HttpsOptions, HttpsTransport, Shown, probe, probe_pin};
 pub use jobs::never_had_package;
 pub use model::{
     Accepted, ApplyTime, Capabilities, FirmwareComponent, FirmwareInventory, FirmwareRow, Health,
@@ -56,8 +56,8 @@ pub use model::{
     ResetKind, SimpleUpdateSupport, System, TaskProgress, TaskRef, TaskSource, TaskState, Unreadable,
     UpdateSemantics,
 };
-pub use sensors::SensorReading;
-pub use tls::{Fingerprint, PinMismatch, TlsTrust};
-pub use transport::{Body, DEFAULT_ANSWER_LIMIT, NotSent, Transport, TransportError};
+pub use sensors::{SensorReading, SensorReport};
+pub use tls::{Fingerprint, PinMismatch, TlsFailure, TlsTrust, tls_failure};
+pub use transport::{Body, DEFAULT_ANSWER_LIMIT, Fence, NotSent, Repeated, Transport, TransportError};
 pub use update::{MultipartUpdate, SimpleUpdate, update_semantics};
 pub use version::{Generation, compare_firmware, compare_versions};

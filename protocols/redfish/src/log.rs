@@ -63,7 +63,7 @@ impl Client {
         records: &mut Vec<LogRecord>,
     ) -> Result<bool, Error> {
         let (mut first, mut last) = (None, None);
-        for member in page.value.get("Members").into_iter().flat_map(document::items) {
+        for member in document::field(&page.value, "Members").into_iter().flat_map(document::items) {
             let read = match link(member) {
                 Some(path) if !is_document(member) => record(&self.get(path).await?.value),
                 _ => record(member),
@@ -97,7 +97,10 @@ impl Client {
             let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
             last.to_ascii_lowercase().starts_with("lclog")
         };
-        let Some(path) = services.members.iter().filter_map(link).find(is_lifecycle) else { return Ok(None) };
+        let Some(path) = services.members.iter().filter_map(link).find(is_lifecycle) else {
+            // A gap in the list may be the log.
+            return services.unreadable.into_iter().next().map_or(Ok(None), |gap| Err(gap.error));
+        };
         let service = self.get(path).await?;
         let Some(entries) = link_at(&service.value, &["Entries"]) else { return Ok(None) };
         self.with_links(|links| links.log_entries = Some(entries.to_owned()));

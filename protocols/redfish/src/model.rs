@@ -174,6 +174,8 @@ pub struct PartHealth {
     pub health: Health,
     /// `Status.State` as sent.
     pub state: Option<String>,
+    /// Why it is so (DSP0268, `Resource.Status.Conditions`), at most 16.
+    pub conditions: Vec<Message>,
 }
 
 /// Which firmware a row speaks of. Dell lists all three for a component.
@@ -188,6 +190,9 @@ pub enum FirmwareRow {
     Previous,
     /// Staged.
     Available,
+    /// Kept beside the one that runs: its `Status.State` is `StandbySpare` or `StandbyOffline`, or its manager names
+    /// another image as the active one.
+    Standby,
     /// The service makes no difference; read as installed.
     Plain,
 }
@@ -219,6 +224,10 @@ pub struct FirmwareComponent {
     pub updateable: Option<bool>,
     /// Which firmware the row speaks of.
     pub row: FirmwareRow,
+    /// Its `Status.State`, where that says that this version does not run: it proves nothing about what does.
+    pub inactive: Option<&'static str>,
+    /// It is an image of the manager itself, which runs the version that the manager shows.
+    pub of_bmc: bool,
     /// Dell: the device, such as `BIOS.Setup.1-1` or `NIC.Integrated.1-1-1`.
     pub fqdd: Option<String>,
     /// Dell: `BIOS`, `FRMW`, `APAC` …
@@ -250,6 +259,8 @@ pub struct FirmwareInventory {
     pub unreadable: Vec<Unreadable>,
     /// Whether every declared row was read. If not, a missing row proves nothing.
     pub complete: bool,
+    /// The version of the BMC's own firmware, for managers that do not tell theirs.
+    pub bmc_version: Option<String>,
 }
 
 impl FirmwareInventory {

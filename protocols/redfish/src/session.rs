@@ -21,9 +21,9 @@ use zeroize::Zeroizing;
 use crate::{
     auth::{AuthAttempt, AuthMethod, AuthOutcome, Credentials, SessionHandle},
     classify::{self, Class},
-    client::{Call, Client, evidence},
+    client::{Call, Client, evidence, retry_after},
     discovery::{ROOT, Services},
-    document,
+    document::{self, Message},
     error::{Error, Problem},
     transport::{Body, NotSent, TransportError},
 };
@@ -39,6 +39,8 @@ pub(crate) enum Auth {
     None,
     /// A session.
     Session(SessionHandle),
+    /// The service has refused the password: until then it is not presented.
+    Refused { until: Instant, error: Error },
     /// HTTP Basic.
     Basic {
         /// Whether the service has accepted the password.
@@ -103,7 +105,7 @@ impl Client {
         let call = Call { mutates: false, ..Call::delete(path, Instant::now() + CLOSE_TIMEOUT) };
         let presented = Presented::Session(session.token().clone());
         let response = self
-            .send(&call, &presented, 1)
+            .send_reading_twice(&call, &presented)
             .await
             .map_err(|failure| self.error(&Method::DELETE, path, false, Problem::Transport(failure)))?;
         match response.status().as_u16() {
@@ -147,13 +149,27 @@ impl Client {
         {
             *auth = Auth::None;
         }
+        if let Auth::Refused { until, error } = &*auth {
+            if Instant::now() < *until {
+                return Err(error.clone());
+            }
+            *auth = Auth::None;
+        }
         if matches!(*auth, Auth::None) {
-            *auth = self.log_in(deadline).await?;
+            *auth = match self.log_in(deadline).await {
+                Ok(auth) => auth,
+                Err(error) => {
+                    if matches!(error.problem(), Problem::Login { class: Class::Auth, .. }) {
+                        *auth = self.refused(error.clone());
+                    }
+                    return Err(error);
+                }
+            };
         }
         match &*auth {
             Auth::Session(session) => Ok((Presented::Session(session.token().clone()), None)),
             Auth::Basic { proven: true, .. } => Ok((Presented::Basic(None), None)),
-            Auth::Basic { .. } | Auth::None => {
+            Auth::Basic { .. } | Auth::None | Auth::Refused { .. } => {
                 let attempt = self.ask(AuthMethod::Basic, ROOT).await?;
                 Ok((Presented::Basic(Some(attempt)), Some(auth)))
             }
@@ -180,7 +196,10 @@ impl Client {
             None if outcome == AuthOutcome::Rejected => self.auth.lock().await,
             None => return,
         };
-        if let Auth::Basic { proven, .. } = &mut *auth {
+        if outcome == AuthOutcome::Rejected && attempt.is_some() {
+            let problem = Problem::Login { status: 401, id: None, class: Class::Auth };
+            *auth = self.refused(self.error(&Method::GET, ROOT, false, problem));
+        } else if let Auth::Basic { proven, .. } = &mut *auth {
             *proven = outcome == AuthOutcome::Accepted;
         }
         drop(auth);
@@ -197,6 +216,10 @@ impl Client {
         if matches!(&*auth, Auth::Session(session) if session.token() == token) {
             *auth = Auth::None;
         }
+    }
+
+    fn refused(&self, error: Error) -> Auth {
+        Auth::Refused { until: Instant::now() + self.options.refused_period, error }
     }
 
     fn attempt(&self, method: AuthMethod) -> AuthAttempt {
@@ -244,43 +267,54 @@ impl Client {
             Auth::Basic { proven: false, until: Some(Instant::now() + self.options.basic_period) };
         let (outcome, auth) = match status {
             200..=299 => (AuthOutcome::Accepted, self.session_of(&sessions, response)),
-            _ => match login_class(&response) {
-                Class::SessionLimit => (AuthOutcome::NotJudged, Ok(basic_for_now)),
-                Class::Auth => (AuthOutcome::Rejected, self.check(&call, response).map(|_| Auth::None)),
-                Class::Unsupported | Class::NotFound => {
-                    (AuthOutcome::NotJudged, Ok(Auth::Basic { proven: false, until: None }))
+            _ => {
+                let refused = self.login_refused(&call, &response);
+                match refused.class() {
+                    Class::SessionLimit => (AuthOutcome::NotJudged, Ok(basic_for_now)),
+                    Class::Auth => (AuthOutcome::Rejected, Err(refused)),
+                    Class::Unsupported | Class::NotFound => {
+                        (AuthOutcome::NotJudged, Ok(Auth::Basic { proven: false, until: None }))
+                    }
+                    _ => (AuthOutcome::NotJudged, Err(refused)),
                 }
-                _ => (AuthOutcome::NotJudged, self.check(&call, response).map(|_| Auth::None)),
-            },
+            }
         };
         self.gate.settle(&attempt, outcome).await;
         auth
     }
 
-    /// The session of a successful login: `X-Auth-Token`, and `Location` or the body for its path (DSP0266, "Redfish session login").
+    /// The error of a login that was not taken. A status of 401 or 403 is a rejection unless a message says otherwise;
+    /// 400 with an authentication message too.
+    pub(crate) fn login_refused(&self, call: &Call<'_>, response: &Response<Bytes>) -> Error {
+        let status = response.status().as_u16();
+        let messages = document::parse(response.body()).as_ref().map(document::messages).unwrap_or_default();
+        let verdict = classify::classify(status, &messages, retry_after(response));
+        let decided_by = verdict.message.unwrap_or(0);
+        let id = messages.get(decided_by).and_then(Message::short_id).map(str::to_owned);
+        let problem = Problem::Login { status, id, class: verdict.class };
+        self.error(&call.method, call.path, false, problem)
+    }
+
+    /// The session of a successful login: `X-Auth-Token`, and `Location` or the body for its path (DSP0266).
+    /// Without a token the login has shown that the password is right, and HTTP Basic is used.
     fn session_of(&self, sessions: &str, response: Response<Bytes>) -> Result<Auth, Error> {
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let body = document::parse(response.body());
+        let body = self.parse(response.body());
         let in_body = body.as_ref().and_then(document::link);
-        let uri = header("location").and_then(|link| self.endpoint.path_of(link)).or(in_body);
-        match (header("x-auth-token"), uri) {
+        let uri = header("location").and_then(|link| self.endpoint.path_of_session(link)).or(in_body);
+        match (header("x-auth-token").filter(|token| !token.trim().is_empty()), uri) {
             (Some(token), Some(uri)) => {
                 Ok(Auth::Session(SessionHandle::new(uri, Zeroizing::new(token.to_owned()))))
             }
-            _ => {
+            (None, _) => Ok(Auth::Basic { proven: true, until: None }),
+            (Some(_), None) => {
                 // The body of a login may repeat the token, so it is not kept as evidence.
                 let evidence = evidence(sessions, response.status().as_u16(), &Bytes::new());
-                let what = "a login without X-Auth-Token or Location".to_owned();
+                let what = "a login without the path of its session".to_owned();
                 Err(self.error(&Method::POST, sessions, false, Problem::Malformed { what, evidence }))
             }
         }
     }
-}
-
-/// A status of 401 or 403 is a rejection unless a message says otherwise; 400 with an authentication message too.
-fn login_class(response: &Response<Bytes>) -> Class {
-    let messages = document::parse(response.body()).as_ref().map(document::messages).unwrap_or_default();
-    classify::classify(response.status().as_u16(), &messages, None).class
 }
 
 /// Bytes that are wiped when the last reference goes.

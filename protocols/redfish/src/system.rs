@@ -11,42 +11,73 @@ use crate::{
     classify::Class,
     client::{Call, Client},
     discovery::{ROOT, keep, note},
-    document::{self, Document, action, at, bool_at, link, link_at, number_at, str_at, text_at, texts_at},
-    error::Error,
+    document::{
+        self, Document, action, at, bool_at, field, link, link_at, number_at, property, str_at, text_at,
+        texts_at,
+    },
+    error::{Error, Problem},
     model::{
         ApplyTime, Capabilities, Health, HealthReport, Identity, PartHealth, PowerState, Readiness,
-        ResetKind, SimpleUpdateSupport, System,
+        ResetKind, SimpleUpdateSupport, System, Unreadable,
     },
     version::Generation,
 };
 
+/// Reasons for one part's health that are kept.
+const MAX_CONDITIONS: usize = 16;
+
 impl Client {
-    /// Who the server is. Parts that cannot be read leave their values empty and are listed.
+    /// Who the server is. Parts that cannot be read leave their values empty and are listed. What a system does not
+    /// tell, or tells by its board maker's placeholder, its chassis may; a service without systems (an enclosure, a
+    /// switch) is its chassis.
     ///
     /// # Errors
-    /// The service root cannot be read, or neither system nor manager can.
+    /// The service root cannot be read, or neither system nor manager can; the service holds several systems and none
+    /// was selected.
     pub async fn identity(&self) -> Result<Identity, Error> {
         let root = self.root().await?;
         let (mut unreadable, mut evidence) = (Vec::new(), Vec::new());
         note(&root, &mut evidence);
-        let system = keep(self.system_document().await, "system", &mut unreadable);
+        let system = self.system_document().await;
+        if let Err(error) = &system
+            && matches!(error.problem(), Problem::SystemNotSelected { .. })
+        {
+            return Err(error.clone());
+        }
+        // A system that is there and cannot be read now is not replaced by its chassis: they have other serial numbers.
+        let no_systems = system.as_ref().is_err_and(|error| error.class() == Class::Unsupported);
+        let system = keep(system, "system", &mut unreadable);
         let manager = keep(self.manager().await, "manager", &mut unreadable).map(|(_, document)| document);
         if system.is_none() && manager.is_none() {
             return Err(unreadable.swap_remove(0).error);
         }
-        system.iter().chain(&manager).for_each(|document| note(document, &mut evidence));
+        let untold = |document: &Document| {
+            ["Model", "SerialNumber"].iter().any(|name| identifier_at(&document.value, name).is_none())
+        };
+        let chassis = match &system {
+            None if !no_systems => None,
+            Some(document) if !untold(document) => None,
+            system => self.identifying_chassis(system.as_ref(), &mut unreadable).await,
+        };
+        system.iter().chain(&manager).chain(&chassis).for_each(|document| note(document, &mut evidence));
         let (root, nothing) = (&root.value, Value::Null);
         let system = system.as_ref().map_or(&nothing, |document| &document.value);
         let manager = manager.as_ref().map_or(&nothing, |document| &document.value);
+        let chassis = chassis.as_ref().map_or(&nothing, |document| &document.value);
+        let told = |name| identifier_at(system, name).or_else(|| identifier_at(chassis, name));
 
-        let vendor = text_at(root, "Vendor").or_else(|| text_at(system, "Manufacturer"));
-        let vendor = vendor.map(|vendor| vendor.trim_end_matches(" Inc.").to_owned());
+        // The root's vendor may be the maker of the BMC's software.
+        let (maker, of_root) = (told("Manufacturer"), identifier_at(root, "Vendor"));
         let dell_root = at(root, &["Oem", "Dell"]);
         let is_dell = dell_root.is_some()
-            || vendor.as_deref().is_some_and(|vendor| vendor.to_ascii_lowercase().contains("dell"));
+            || [&maker, &of_root]
+                .into_iter()
+                .flatten()
+                .any(|name| name.to_ascii_lowercase().contains("dell"));
+        let vendor = maker.or(of_root).map(|vendor| vendor.trim_end_matches(" Inc.").to_owned());
         let tag_of_root = || dell_root.and_then(|dell| text_at(dell, "ServiceTag"));
-        let tag = || text_at(system, "SKU").or_else(tag_of_root);
-        let model = text_at(system, "Model");
+        let tag = || identifier_at(system, "SKU").or_else(tag_of_root);
+        let model = told("Model");
         let bmc_model = text_at(manager, "Model");
         let generation = match (is_dell, &bmc_model, &model) {
             (false, _, _) => Generation::Other,
@@ -59,7 +90,7 @@ impl Client {
         Ok(Identity {
             vendor,
             service_tag: if is_dell { tag() } else { None },
-            serial: text_at(system, "SerialNumber"),
+            serial: told("SerialNumber"),
             uuid: text_at(system, "UUID"),
             generation,
             bmc_version: text_at(manager, "FirmwareVersion"),
@@ -103,9 +134,12 @@ impl Client {
         let mut report = HealthReport { worst: Health::Unknown, parts: Vec::new(), unreadable: Vec::new() };
         let system = keep(self.system_document().await, "system", &mut report.unreadable);
         let manager = keep(self.manager().await, "manager", &mut report.unreadable);
+        let chassis = match self.chassis_paths(system.as_ref()).await {
+            Err(error) if error.class() == Class::Unsupported => Vec::new(),
+            paths => keep(paths, "chassis", &mut report.unreadable).unwrap_or_default(),
+        };
         let mut documents: Vec<Document> = system.into_iter().collect();
         documents.extend(manager.map(|(_, document)| document));
-        let chassis: Vec<String> = documents.first().map(chassis_of).unwrap_or_default();
         for path in chassis {
             documents.extend(keep(self.get(&path).await, &path, &mut report.unreadable));
         }
@@ -116,10 +150,37 @@ impl Client {
             let health = health_at(&value, "Health").max(health_at(&value, "HealthRollup"));
             let name = text_at(&value, "Name").unwrap_or_default();
             let state = at(&value, &["Status", "State"]).and_then(document::text);
+            let conditions = at(&value, &["Status", "Conditions"]).into_iter().flat_map(document::items);
+            let conditions = conditions.filter_map(document::message).take(MAX_CONDITIONS).collect();
             report.worst = report.worst.max(health);
-            report.parts.push(PartHealth { path: evidence.path.to_string(), name, health, state });
+            let path = evidence.path.to_string();
+            report.parts.push(PartHealth { path, name, health, state, conditions });
         }
         Ok(report)
+    }
+
+    /// The first chassis that tells more than its path: not the rack around it.
+    async fn identifying_chassis(
+        &self,
+        system: Option<&Document>,
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Option<Document> {
+        let paths = match self.chassis_paths(system).await {
+            Err(error) if error.class() == Class::Unsupported => return None,
+            paths => keep(paths, "chassis", unreadable)?,
+        };
+        for path in paths {
+            let Some(chassis) = keep(self.get(&path).await, &path, unreadable) else { continue };
+            // An enclosure around a server has a serial number of its own.
+            let around = ["Enclosure", "Rack", "Pod", "Row", "Zone", "Shelf"];
+            let is_around = str_at(&chassis.value, "ChassisType").is_some_and(|kind| around.contains(&kind));
+            let tells =
+                ["Model", "SerialNumber"].iter().any(|name| identifier_at(&chassis.value, name).is_some());
+            if tells && !(is_around && system.is_some()) {
+                return Some(chassis);
+            }
+        }
+        None
     }
 
     /// What the service declares. Subsystems that cannot be read are listed: what they would have declared is
@@ -142,7 +203,7 @@ impl Client {
         if let Some((links, manager)) = keep(self.manager().await, "manager", &mut unreadable) {
             found.oem_jobs = links.oem_jobs.clone();
             found.manager_reset_kinds = action(&manager.value, "Manager.Reset")
-                .and_then(|action| action.get("ResetType@Redfish.AllowableValues"))
+                .and_then(|action| property(action, "ResetType@Redfish.AllowableValues"))
                 .into_iter()
                 .flat_map(document::items)
                 .filter_map(document::text)
@@ -213,13 +274,13 @@ impl Client {
         Ok(link_at(&service.value, &["Tasks"]).map(str::to_owned))
     }
 
-    /// Resets that are described in a resource of their own (`@Redfish.ActionInfo`, DSP0266, "Action info").
+    /// Resets that are described in a resource of their own (`@Redfish.ActionInfo`, DSP0266).
     async fn reset_kinds_by_action_info(&self, system: &Value) -> Vec<ResetKind> {
         let reset = action(system, "ComputerSystem.Reset");
-        let info = reset.and_then(|reset| reset.get("@Redfish.ActionInfo")).and_then(link);
+        let info = reset.and_then(|reset| property(reset, "@Redfish.ActionInfo")).and_then(link);
         let Some(info) = info else { return Vec::new() };
         let Ok(info) = self.get(info).await else { return Vec::new() };
-        let parameters = info.value.get("Parameters").into_iter().flat_map(document::items);
+        let parameters = field(&info.value, "Parameters").into_iter().flat_map(document::items);
         let reset_type =
             parameters.into_iter().find(|parameter| str_at(parameter, "Name") == Some("ResetType"));
         let values = reset_type.map(|parameter| texts_at(parameter, "AllowableValues")).unwrap_or_default();
@@ -227,33 +288,68 @@ impl Client {
     }
 }
 
-pub(crate) fn chassis_of(system: &Document) -> Vec<String> {
-    let chassis = at(&system.value, &["Links", "Chassis"]).into_iter().flat_map(document::items);
-    chassis.filter_map(link).map(str::to_owned).take(8).collect()
+/// What board makers leave in fields that nobody filled in, in lower case.
+const PLACEHOLDERS: [&str; 22] = [
+    "to be filled by o.e.m.",
+    "to be filled by oem",
+    "default string",
+    "default",
+    "system manufacturer",
+    "system product name",
+    "system serial number",
+    "chassis serial number",
+    "base board serial number",
+    "not specified",
+    "not available",
+    "not applicable",
+    "unspecified",
+    "unknown",
+    "undefined",
+    "none",
+    "null",
+    "n/a",
+    "na",
+    "oem",
+    "o.e.m.",
+    "empty",
+];
+
+/// A property that identifies a thing; `None` when it is a placeholder: one of the words above, digits in a row from
+/// the first on, or one character throughout.
+fn identifier_at(value: &Value, name: &str) -> Option<String> {
+    let text = text_at(value, name)?;
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.trim_matches(|c| matches!(c, '<' | '>' | '(' | ')' | '[' | ']'));
+    let in_a_row =
+        bare.len() >= 6 && ["0123456789", "1234567890"].iter().any(|digits| digits.starts_with(bare));
+    let one_character = bare.len() >= 4 && bare.chars().all(|c| bare.starts_with(c));
+    let is_placeholder = PLACEHOLDERS.contains(&bare) || in_a_row || one_character;
+    (!is_placeholder).then_some(text)
 }
 
 fn inline_reset_kinds(system: &Value) -> Vec<ResetKind> {
     let reset = action(system, "ComputerSystem.Reset");
-    let values = reset.and_then(|reset| reset.get("ResetType@Redfish.AllowableValues"));
+    let values = reset.and_then(|reset| property(reset, "ResetType@Redfish.AllowableValues"));
     let values = values.into_iter().flat_map(document::items).filter_map(Value::as_str);
     values.filter_map(ResetKind::parse).collect()
 }
 
 fn power_state(system: &Value) -> PowerState {
-    match str_at(system, "PowerState") {
-        Some("On") => PowerState::On,
-        Some("Off") => PowerState::Off,
-        Some("PoweringOn") => PowerState::PoweringOn,
-        Some("PoweringOff") => PowerState::PoweringOff,
+    match str_at(system, "PowerState").map(str::to_ascii_lowercase).as_deref() {
+        Some("on") => PowerState::On,
+        Some("off") => PowerState::Off,
+        Some("poweringon") => PowerState::PoweringOn,
+        Some("poweringoff") => PowerState::PoweringOff,
         _ => PowerState::Unknown,
     }
 }
 
 pub(crate) fn health_at(value: &Value, name: &str) -> Health {
-    match at(value, &["Status", name]).and_then(Value::as_str) {
-        Some("OK") => Health::Ok,
-        Some("Warning") => Health::Warning,
-        Some("Critical") => Health::Critical,
+    let status = at(value, &["Status"]);
+    match status.and_then(|status| str_at(status, name)).map(str::to_ascii_lowercase).as_deref() {
+        Some("ok") => Health::Ok,
+        Some("warning") => Health::Warning,
+        Some("critical") => Health::Critical,
         _ => Health::Unknown,
     }
 }
@@ -265,7 +361,7 @@ fn readiness_target(lc_service: &Value) -> Option<&str> {
 
 /// A path in an action's object.
 pub(crate) fn link_in<'a>(action: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a str> {
-    action.get(name).and_then(link)
+    property(action, name).and_then(link)
 }
 
 fn read_update_service(service: &Value, found: &mut Capabilities) {
@@ -280,20 +376,20 @@ fn read_update_service(service: &Value, found: &mut Capabilities) {
     if let Some(simple) = action(service, "UpdateService.SimpleUpdate")
         && let Some(target) = link_in(simple, "target")
     {
-        let protocols = simple.get("TransferProtocol@Redfish.AllowableValues");
+        let protocols = property(simple, "TransferProtocol@Redfish.AllowableValues");
         let protocols = protocols.into_iter().flat_map(document::items).filter_map(document::text);
         found.simple_update = Some(SimpleUpdateSupport {
             target: target.to_owned(),
             protocols: protocols.map(|protocol| protocol.to_ascii_uppercase()).collect(),
-            apply_times: supported(simple.get(APPLY_TIME)),
+            apply_times: supported(property(simple, APPLY_TIME)),
         });
     }
     found.multipart_push = link_at(service, &["MultipartHttpPushUri"]).map(str::to_owned);
     found.http_push = link_at(service, &["HttpPushUri"]).map(str::to_owned);
     found.max_image_bytes = number_at(service, "MaxImageSizeBytes").filter(|bytes| *bytes > 0);
-    let of_multipart = supported(service.get("MultipartHttpPushUri@Redfish.OperationApplyTimeSupport"));
+    let of_multipart = supported(field(service, "MultipartHttpPushUri@Redfish.OperationApplyTimeSupport"));
     let options = at(service, &["HttpPushUriOptions", "HttpPushUriApplyTime"]);
-    let of_push = options.and_then(|options| options.get("ApplyTime@Redfish.AllowableValues"));
+    let of_push = options.and_then(|options| field(options, "ApplyTime@Redfish.AllowableValues"));
     let of_push = of_push.into_iter().flat_map(document::items).filter_map(Value::as_str);
     found.push_apply_times = of_multipart;
     if found.push_apply_times.is_empty() {

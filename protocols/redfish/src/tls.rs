@@ -207,6 +207,75 @@ pub(crate) fn mismatch_in(error: &rustls::Error) -> Option<PinMismatch> {
     error.downcast_ref::<PinMismatch>().copied()
 }
 
+/// Why TLS failed. Whoever shows it says what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFailure {
+    /// In plain words.
+    pub why: String,
+    /// Its certificate may be from a CA that is not trusted: then trusting another one may help.
+    pub trust: bool,
+}
+
+/// Why TLS failed, when an error comes from TLS.
+#[must_use]
+pub fn tls_failure(error: &(dyn std::error::Error + 'static)) -> Option<TlsFailure> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(TlsFailure { why: in_words(tls), trust: is_about_trust(tls) });
+        }
+        // An I/O error does not name what it wraps as its source.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(failure) = wrapped.and_then(|wrapped| tls_failure(wrapped)) {
+            return Some(failure);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// No CA makes another name, another day or another protocol of it.
+fn is_about_trust(error: &rustls::Error) -> bool {
+    use CertificateError as Of;
+    let rustls::Error::InvalidCertificate(certificate) = error else { return false };
+    !matches!(
+        certificate,
+        Of::Expired
+            | Of::ExpiredContext { .. }
+            | Of::NotValidYet
+            | Of::NotValidYetContext { .. }
+            | Of::NotValidForName
+            | Of::NotValidForNameContext { .. }
+    )
+}
+
+pub(crate) fn in_words(error: &rustls::Error) -> String {
+    let certificate = match error {
+        rustls::Error::InvalidCertificate(certificate) => certificate,
+        // What a server without TLS answers is not a TLS record.
+        rustls::Error::InvalidMessage(_) => {
+            return format!("no TLS is spoken there: {error}; compare the port");
+        }
+        _ => return format!("TLS failed: {error}"),
+    };
+    let words = match certificate {
+        CertificateError::UnknownIssuer => "its certificate is from a CA that is not trusted here",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet; compare the clocks"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for another name than the one in the address"
+        }
+        // webpki's error, which rustls does not have as its own.
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is marked as a CA's own, which a server cannot use: make one with basicConstraints CA:FALSE"
+        }
+        other => return format!("its certificate is not accepted: {other}"),
+    };
+    words.to_owned()
+}
+
 /// TLS 1.2 and 1.3 with the given trust. Sessions are not resumed: every connection proves the key.
 pub(crate) fn client_config(pin: Arc<SpkiPin>) -> Result<rustls::ClientConfig, rustls::Error> {
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -283,6 +352,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Who typed the wrong port is not sent to look for a CA.
+    #[test]
+    fn trust_is_only_spoken_of_where_it_helps() {
+        let failure = |error: rustls::Error| tls_failure(&error).unwrap();
+        let plain = failure(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType));
+        assert!(plain.why.starts_with("no TLS is spoken there") && !plain.trust, "{plain:?}");
+        assert!(failure(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)).trust);
+        assert!(!failure(rustls::Error::InvalidCertificate(CertificateError::Expired)).trust);
+    }
 
     #[test]
     fn fingerprints_read_what_they_print() {

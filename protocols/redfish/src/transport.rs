@@ -8,7 +8,7 @@
 //! request reached the service, so it may be repeated. [`TransportError::NoAnswer`] promises nothing: the service
 //! may have acted on it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -19,6 +19,11 @@ use crate::tls::PinMismatch;
 /// The largest answer that is read, unless the transport was told otherwise: a firmware inventory of a fully
 /// populated server, expanded, is about 1 MiB.
 pub const DEFAULT_ANSWER_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Marks, as an extension of a request, one that repeats a read whose answer was lost: on a connection of its own,
+/// because those that are kept may be gone like the one before.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeated;
 
 /// Sends one request and returns its whole answer.
 ///
@@ -34,10 +39,14 @@ pub trait Transport: Send + Sync {
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>>;
 }
 
+/// Whether more of a request may leave. Asked from the task that writes it, before each piece.
+pub type Fence = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// A request body: a sequence of buffers, never copied together. An upload is its frame and the package.
 #[derive(Clone, Default)]
 pub struct Body {
     parts: Vec<Bytes>,
+    fence: Option<Fence>,
 }
 
 impl Body {
@@ -50,7 +59,19 @@ impl Body {
     /// A body of the given buffers in order.
     #[must_use]
     pub fn from_parts(parts: Vec<Bytes>) -> Self {
-        Self { parts: parts.into_iter().filter(|part| !part.is_empty()).collect() }
+        Self { parts: parts.into_iter().filter(|part| !part.is_empty()).collect(), fence: None }
+    }
+
+    /// The same body, broken off as soon as `fence` says no: the rest of it is never written.
+    #[must_use]
+    pub fn fenced(self, fence: Fence) -> Self {
+        Self { fence: Some(fence), ..self }
+    }
+
+    /// See [`Body::fenced`].
+    #[must_use]
+    pub fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     /// The length in bytes.

@@ -84,7 +84,7 @@ impl Client {
         self.mutate(Call::post(&declared.target, &Value::Object(body), deadline)).await
     }
 
-    /// Sends a package to the service's `MultipartHttpPushUri` (DSP0266, "Update service", parts `UpdateParameters` and
+    /// Sends a package to the service's `MultipartHttpPushUri` (DSP0266, parts `UpdateParameters` and
     /// `UpdateFile`). At `deadline` an unfinished upload is cut off.
     ///
     /// # Errors
@@ -198,7 +198,7 @@ impl Client {
 
     fn accepted(&self, path: &str, response: &Response<Bytes>) -> Accepted {
         let status = response.status().as_u16();
-        let body = document::parse(response.body());
+        let body = self.parse(response.body());
         let message = body.as_ref().and_then(|body| document::messages(body).into_iter().next());
         let up_to_date =
             message.as_ref().is_some_and(|message| crate::classify_message(message) == Some(Class::UpToDate));
@@ -216,7 +216,8 @@ pub(crate) fn task_of(location: Option<&str>, body: Option<&Value>) -> Option<Ta
         return Some(by_path(path));
     }
     let body = body?;
-    let is_work = ["TaskState", "JobState", "TaskMonitor"].iter().any(|name| body.get(*name).is_some());
+    let is_work =
+        ["TaskState", "JobState", "TaskMonitor"].iter().any(|name| document::field(body, name).is_some());
     if is_work && let Some(path) = link(body) {
         let id = text_at(body, "Id");
         return Some(TaskRef { id: id.or_else(|| by_path(path).id), ..by_path(path) });

@@ -102,18 +102,33 @@ async fn a_connection_is_cut_in_mid_query() {
         assert_eq!(runs.len(), 2, "{leased}");
         let report = json!({"items": [told(&runs[0], 1, "once")]});
         let request = || edge.request(Method::POST, "/v1/executor/report", &token).json(&report);
-        assert_unavailable(&held(&edge, request(), &end_session).await);
-        assert_unavailable(&held(&edge, request(), &cut_line).await);
+        let answers = [held(&edge, request(), &end_session).await, held(&edge, request(), &cut_line).await];
+        for answer in &answers {
+            // A host that asks once more meets the statement that Postgres is still at.
+            if !is_busy(answer) {
+                assert_unavailable(answer);
+            }
+        }
         edge.recovers(Duration::from_secs(5)).await;
         for _ in 0..2 {
-            // The line broke after it was done.
-            let results = body(send(request()).await);
+            // The line broke after it was done, or while Postgres was still at it.
+            let mut answer = send(request()).await;
+            while is_busy(&answer) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                answer = send(request()).await;
+            }
+            let results = body(answer);
             assert_eq!(results["results"][0]["status"], "duplicate", "{results}");
         }
         let stored = "select count(*) from rackhand.event where message = 'once'";
         assert_eq!(edge.site.database.value(stored).await, 1, "{kind:?}");
         assert!(edge.connections().await <= 16);
     }
+}
+
+/// Whether Postgres is still at a former report of the executor.
+fn is_busy(answer: &rackhand_tests::server::Answer) -> bool {
+    answer.body["code"] == "report-busy"
 }
 
 pub fn lease(held: &[(String, u64)]) -> Value {

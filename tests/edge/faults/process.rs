@@ -90,13 +90,16 @@ async fn killed_during_a_long_poll_and_an_event_stream() {
         let third =
             body(send(edge.request(Method::POST, "/v1/executor/lease", &token).json(&lease(&held))).await);
         assert_eq!((granted(&third).len(), &third["lost"]), (0, &json!([])), "{kind:?}");
-        // Every event once and in order, over both streams.
+        // Every event once and in order, over both streams, also those that became final meanwhile.
         let path = format!("/v1/events?after={start}&limit=1000");
-        let all = body(send(edge.get(&path)).await);
-        let told: Vec<_> = all["items"].as_array().unwrap().iter().map(cursor).collect();
+        let told = async || -> Vec<String> {
+            body(send(edge.get(&path)).await)["items"].as_array().unwrap().iter().map(cursor).collect()
+        };
+        let final_so_far = told().await.len();
         let mut resumed = Stream::open(&edge, stream.seen.last().unwrap()).await;
-        resumed.read(told.len() - stream.seen.len()).await;
-        assert_eq!([stream.seen, resumed.seen].concat(), told, "{kind:?}");
+        resumed.read(final_so_far - stream.seen.len()).await;
+        let seen = [stream.seen, resumed.seen].concat();
+        assert_eq!(seen, told().await[..seen.len()], "{kind:?}");
     }
 }
 
@@ -110,6 +113,7 @@ async fn callers_that_go_away_hold_nothing_up() {
         let options = Options { alone, max_wait: Some(Duration::from_secs(2)), ..Options::default() };
         let edge = Edge::with(kind, TestSite::new().await, options).await;
         let server = edge.site.servers(1).await.remove(0);
+        // More than a session may hold, and nobody may have noticed yet that these callers have gone.
         for round in 0..60 {
             let poll = edge.get("/v1/events?after=latest&wait_ms=2000").send();
             assert!(tokio::time::timeout(Duration::from_millis(round % 20), poll).await.is_err());

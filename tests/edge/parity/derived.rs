@@ -1,7 +1,7 @@
-//! The part of the list that follows from the OpenAPI document: what every operation refuses, whoever asks. The
-//! body that is otherwise right is the one recorded for the operation.
+//! The part of the list that follows from the OpenAPI document: what every operation refuses, whoever asks.
+//! The body that is otherwise right is the one recorded for the operation.
 
-use rackhand_functions::request::MAX_BODY_BYTES;
+use rackhand_functions::request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES};
 use rackhand_schema::ErrorCode as Code;
 use serde_json::json;
 
@@ -15,8 +15,10 @@ use super::{
 const DEEP: usize = 100_000;
 
 /// Operations that answer without the database.
-pub const WITHOUT_DATABASE: [&str; 4] =
-    ["GET /docs", "GET /errors/{code}", "GET /openapi.json", "GET /v1/version"];
+pub const WITHOUT_DATABASE: [&str; 5] =
+    ["GET /docs", "GET /errors/{code}", "GET /openapi.json", "GET /v1/version", "POST /v1/executor/nonce"];
+/// The nonce of the example is too old by then, and that is seen before the database is asked.
+const REFUSED_BEFORE: &str = "POST /v1/executor/token";
 
 pub fn steps(operations: &[Operation], recorded: &[Step]) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -31,7 +33,8 @@ pub fn steps(operations: &[Operation], recorded: &[Step]) -> Vec<Step> {
         ("over a fault of ours", Code::Internal, AT_FAULT),
     ] {
         steps.push(database(what, sql));
-        let asking = examples.iter().filter(|(one, _)| !WITHOUT_DATABASE.contains(&one.name.as_str()));
+        let asks = |name: &str| name != REFUSED_BEFORE && !WITHOUT_DATABASE.contains(&name);
+        let asking = examples.iter().filter(|(one, _)| asks(&one.name));
         steps.extend(asking.map(|(one, example)| like(one, example, what).refused(code)));
     }
     steps
@@ -131,7 +134,9 @@ fn of_body(operation: &Operation, example: &Request) -> Vec<Step> {
     let sent =
         |what, kind, bytes: &[u8]| like(operation, example, what).body(Body::Raw(kind, bytes.to_vec()));
     const JSON: &str = "application/json";
-    let deep = [b"{\"a\":".as_slice(), &[b'['; DEEP], &[b']'; DEEP], b"}"].concat();
+    let most = if operation.role == "anonymous" { MAX_ANONYMOUS_BODY_BYTES } else { MAX_BODY_BYTES };
+    let depth = DEEP.min(most / 2 - 8);
+    let deep = [b"{\"a\":".as_slice(), &vec![b'['; depth], &vec![b']'; depth], b"}"].concat();
     let mut steps = vec![
         sent("a body of nothing", JSON, b"").refused(Code::MalformedJson),
         sent("a body too deep for a stack", JSON, &deep).refused(Code::InvalidRequest),
@@ -139,9 +144,12 @@ fn of_body(operation: &Operation, example: &Request) -> Vec<Step> {
         sent("a body that is no text", JSON, b"\xff\xfe").refused(Code::MalformedJson),
         sent("a list for a body", JSON, b"[]").refused(Code::InvalidRequest),
         sent("text for a body", "text/plain", b"{}").refused(Code::UnsupportedMediaType),
-        sent("a body too large", JSON, &vec![b' '; MAX_BODY_BYTES + 1]).refused(Code::BodyTooLarge),
-        like(operation, example, "no body").body(Body::None).refused(Code::UnsupportedMediaType),
+        sent("a body too large", JSON, &vec![b' '; most + 1]).refused(Code::BodyTooLarge),
     ];
+    if operation.needs_body {
+        let none = like(operation, example, "no body").body(Body::None);
+        steps.push(none.refused(Code::UnsupportedMediaType));
+    }
     if schema["required"].as_array().is_some_and(|names| !names.is_empty()) || schema.get("allOf").is_some() {
         steps.push(sent("nothing of what it needs", JSON, b"{}").refused(Code::InvalidRequest));
     }
@@ -152,6 +160,9 @@ fn of_body(operation: &Operation, example: &Request) -> Vec<Step> {
     }
     steps
 }
+
+/// Paths that take PATCH.
+const PATCHED: [&str; 1] = ["/v1/users/{id}"];
 
 fn of_address(operation: &Operation, example: &Request) -> Vec<Step> {
     let path = example.path.split('?').next().unwrap_or_default();
@@ -175,7 +186,8 @@ fn of_address(operation: &Operation, example: &Request) -> Vec<Step> {
         let path = format!("{path}?{name}={value}");
         steps.push(at(&format!("{name} that does not fit"), "GET", path).refused(Code::InvalidRequest));
     }
-    steps.push(at("a method it does not take", "PATCH", path.to_owned()).refused(Code::MethodNotAllowed));
+    let other = if PATCHED.contains(&operation.path.as_str()) { "PUT" } else { "PATCH" };
+    steps.push(at("a method it does not take", other, path.to_owned()).refused(Code::MethodNotAllowed));
     if operation.method == "GET" && example.events.is_none() {
         steps.push(at("only the headers", "HEAD", path.to_owned()).ok(200));
     }

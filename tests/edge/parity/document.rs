@@ -13,9 +13,11 @@ pub struct Operation {
     pub wrong_queries: Vec<(String, &'static str)>,
     /// The schema of the body, if it takes one.
     pub body: Option<Value>,
+    /// Whether it needs it.
+    pub needs_body: bool,
 }
 
-const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 pub fn operations() -> Vec<Operation> {
     let document = rackhand_functions::document().unwrap();
@@ -33,6 +35,7 @@ pub fn operations() -> Vec<Operation> {
                 errors: errors.iter().map(|code| code.as_str().unwrap().to_owned()).collect(),
                 wrong_queries: wrong_queries(&document, operation),
                 body: body.map(|schema| resolve(&document, schema).clone()),
+                needs_body: operation.pointer("/requestBody/required") == Some(&Value::Bool(true)),
             });
         }
     }

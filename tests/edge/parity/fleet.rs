@@ -79,6 +79,8 @@ fn token(who: &str, session: &str) -> Step {
 fn signing_in() -> Vec<Step> {
     let mut forged = json!({"executor_id": "${one_id}", "nonce": "${nonce}", "session_id": ONE_SESSION});
     forged["signature"] = json!(base64(&[7; 64]));
+    let mut stranger = forged.clone();
+    stranger["executor_id"] = json!(UNKNOWN);
     vec![
         nonce("one"),
         post("a signature by nobody", "/v1/executor/token", forged).refused(Code::SignatureInvalid),
@@ -96,7 +98,8 @@ fn signing_in() -> Vec<Step> {
         sign("two_id", TWO, TWO_SESSION),
         token("two", TWO_SESSION).refused(Code::SessionSuperseded),
         post("a nonce for nobody", "/v1/executor/nonce", json!({"executor_id": UNKNOWN}))
-            .refused(Code::ExecutorRevoked),
+            .keep("nonce", "/nonce"),
+        post("which is of no use", "/v1/executor/token", stranger).refused(Code::ExecutorRevoked),
     ]
 }
 
@@ -130,8 +133,6 @@ fn revocation() -> Vec<Step> {
         sign("rex_id", REX, REX_SESSION),
         delete("rex is revoked", "/v1/executors/${rex_id}").by("ada"),
         token("rex", REX_SESSION).refused(Code::ExecutorRevoked),
-        post("no nonce for rex", "/v1/executor/nonce", json!({"executor_id": "${rex_id}"}))
-            .refused(Code::ExecutorRevoked),
         get("executors", "/v1/executors?limit=2").by("vic").keep("executors_next", "/next"),
         get("more executors", "/v1/executors?limit=2&cursor=${executors_next}").by("vic"),
         get("executors of beta", "/v1/executors?site=${beta}").by("ada"),
@@ -144,16 +145,30 @@ fn credentials() -> Vec<Step> {
         let body = json!({"site_id": site, "name": "bmc", "version": version, "sealed": base64(&[1; 100])});
         post(name, "/v1/credentials", body).by("olga").ok(201)
     };
+    let for_one = |url: &str, bytes: usize| {
+        json!({"site_id": "${alpha}", "name": "for one BMC", "version": 1, "sealed": base64(&vec![1; bytes]),
+            "sealed_for": [{"url": url, "spki_sha256": "ab".repeat(32)}, {"url": "ipmi://10.0.0.99"}]})
+    };
     let unsealed = json!({"site_id": "${alpha}", "name": "bmc", "version": 1,
         "sealed": r#"{"username":"root","password":"a password that must not get as far as the database"}"#});
     vec![
         put("a credential", "${alpha}", 1).keep("credential", "/id"),
-        put("the same version", "${alpha}", 1).refused(Code::CredentialVersion),
+        put("the same once more, as after a lost answer", "${alpha}", 1),
         put("a version too far", "${alpha}", 3).refused(Code::CredentialVersion),
         put("its next version", "${alpha}", 2),
         put("for no site", UNKNOWN, 1).refused(Code::NotFound),
         put("for a site she cannot see", "${beta}", 1).refused(Code::NotFound),
         post("one that is not sealed", "/v1/credentials", unsealed).by("olga").refused(Code::InvalidRequest),
+        post("one that names its BMC", "/v1/credentials", for_one("https://10.0.0.99", 200))
+            .by("olga")
+            .ok(201)
+            .keep("for_one", "/id"),
+        post("one that names none", "/v1/credentials", for_one("http://10.0.0.99", 200))
+            .by("olga")
+            .refused(Code::InvalidRequest),
+        post("one that names more than is sealed", "/v1/credentials", for_one("https://10.0.0.99", 100))
+            .by("olga")
+            .refused(Code::InvalidRequest),
         get("credentials", "/v1/credentials?site=${alpha}").by("vic"),
     ]
 }
@@ -187,7 +202,20 @@ fn servers() -> Vec<Step> {
             .keep("node2", "/ids/node-2")
             .keep("node3", "/ids/node-3")
             .keep("node4", "/ids/node-4"),
-        register("one changed, one not", json!([server("node-1", 1), changed])),
+        register("one changed, one not", json!([server("node-1", 1), changed.clone()])),
+        register("one with another address, one not", json!([server("node-1", 21), server("node-2", 2)])),
+        post(
+            "another address, as requested",
+            "/v1/servers/bulk",
+            json!({"site_id": "${alpha}", "servers": [server("node-1", 21)], "replace": true}),
+        )
+        .by("olga"),
+        post(
+            "and back",
+            "/v1/servers/bulk",
+            json!({"site_id": "${alpha}", "servers": [server("node-1", 1), changed], "replace": true}),
+        )
+        .by("olga"),
         post("for no site", "/v1/servers/bulk", json!({"site_id": UNKNOWN, "servers": [server("x", 1)]}))
             .by("olga")
             .refused(Code::NotFound),
@@ -205,6 +233,7 @@ fn servers() -> Vec<Step> {
         get("Otto's", "/v1/servers").by("otto"),
         get("one server", "/v1/servers/${node1}").by("vic"),
         get("one that Otto cannot see", "/v1/servers/${node1}").by("otto").refused(Code::NotFound),
+        delete("its site stays", "/v1/sites/${alpha}").by("ada").refused(Code::SiteInUse),
         delete("one goes", "/v1/servers/${node4}").by("olga"),
         get("is gone", "/v1/servers/${node4}").by("vic").refused(Code::NotFound),
         get("one with two addresses", "/v1/servers/${node6}").by("vic"),

@@ -1,5 +1,5 @@
-//! Makes answers of different hosts comparable: whatever differs from run to run becomes a placeholder, and the
-//! same value the same placeholder, so that a mixed-up id still shows.
+//! Makes answers of different hosts comparable: whatever differs from run to run becomes a placeholder, and
+//! the same value the same placeholder, so that a mixed-up id still shows.
 //!
 //! A placeholder is named after the step in which its value first appeared: `<id 12.1>`.
 
@@ -52,8 +52,9 @@ impl Normal {
             return whole.map_or(word.to_owned(), |(_, name)| format!("{name}…"));
         }
         let Some(kind) = kind(bare) else { return word.to_owned() };
-        // A signed token is the same again within a second.
-        if matches!(kind, "time" | "signed") {
+        // A signed token is the same again within a second; a cursor may be the horizon, which moves with
+        // time.
+        if matches!(kind, "time" | "signed" | "cursor") {
             return format!("<{kind}>{}", &word[bare.len()..]);
         }
         // A trace id is written with and without hyphens.
@@ -86,7 +87,13 @@ fn kind(word: &str) -> Option<&'static str> {
         return Some("id");
     }
     let time = word.len() == 27 && word.as_bytes()[10] == b'T' && word.ends_with('Z');
-    let cursor = || word.split_once('.').is_some_and(|(xid, id)| digits(xid) && is_hex(id) && !id.is_empty());
+    // `xid.id`, and an event's, which begins with its era.
+    let parts: Vec<_> = word.split('.').collect();
+    let cursor = || match parts.as_slice() {
+        [xid, id] => digits(xid) && is_hex(id) && !id.is_empty(),
+        [era, xid, id] => digits(xid) && [era, id].iter().all(|part| !part.is_empty() && is_hex(part)),
+        _ => false,
+    };
     let random = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     match word.len() {
         _ if time => Some("time"),
@@ -96,6 +103,11 @@ fn kind(word: &str) -> Option<&'static str> {
         65.. if is_hex(word) && word.starts_with("7b22") => Some("page"),
         // 32 random bytes in base64.
         43 if random(word) => Some("token"),
+        // A refresh token: its family's, and its own.
+        87 if parts.len() == 2 && parts.iter().all(|part| part.len() == 43 && random(part)) => Some("token"),
+        // A signed nonce: time, random bytes and signature.
+        118 if random(word) => Some("nonce"),
+        _ if word.starts_with("127.0.0.1:") => Some("address"),
         _ if word.split('.').count() == 3 && word.len() > 100 => Some("signed"),
         _ if cursor() => Some("cursor"),
         _ => None,
@@ -108,7 +120,7 @@ fn the_same_value_keeps_the_same_name() {
     normal.begin(7);
     let (id, time) = ("01920000-0000-7000-8000-000000000001", "2026-01-02T03:04:05.000006Z");
     let text = format!(r#"{{"id":"{id}","at":"{time}","next":"1234.5","trace":"{}"}}"#, id.replace('-', ""));
-    let expected = r#"{"id":"<id 7.1>","at":"<time>","next":"<cursor 7.2>","trace":"<id 7.1>"}"#;
+    let expected = r#"{"id":"<id 7.1>","at":"<time>","next":"<cursor>","trace":"<id 7.1>"}"#;
     assert_eq!(normal.text(&text, false), expected);
     normal.begin(8);
     let text = format!("{id}. Version 6.10.30.00 after 299 seconds, 12 times, of {}", "ab".repeat(32));

@@ -17,7 +17,7 @@ const REFRESH: &str = "/v1/auth/refresh";
 const AGENT: &str = "parity/1";
 
 pub fn steps() -> Vec<Step> {
-    [service(), signing_in(), browser(), users_and_sites(), roles(), sessions()].concat()
+    [service(), signing_in(), browser(), users_and_sites(), roles(), sessions(), passwords()].concat()
 }
 
 /// What stands at the very end: it shuts an account out.
@@ -154,6 +154,10 @@ fn users_and_sites() -> Vec<Step> {
         post("site alpha", "/v1/sites", site("alpha")).by("ada").ok(201).keep("alpha", "/id"),
         post("site beta", "/v1/sites", site("beta")).by("ada").ok(201).keep("beta", "/id"),
         post("alpha again", "/v1/sites", site("alpha")).by("ada").refused(Code::NameTaken),
+        post("a mistyped site", "/v1/sites", site("alhpa")).by("ada").ok(201).keep("alhpa", "/id"),
+        delete("it goes", "/v1/sites/${alhpa}").by("ada"),
+        get("it is gone", "/v1/sites/${alhpa}").by("ada").refused(Code::NotFound),
+        delete("once", "/v1/sites/${alhpa}").by("ada").refused(Code::NotFound),
         post("an impossible lease", "/v1/sites", json!({"name": "x", "config": {"lease_ttl_ms": 1}}))
             .by("ada")
             .refused(Code::InvalidRequest),
@@ -196,6 +200,34 @@ fn roles() -> Vec<Step> {
             .by("olga")
             .refused(Code::ForbiddenRole),
         get("Olga may not see users", "/v1/users").by("olga").refused(Code::ForbiddenRole),
+    ]
+}
+
+/// One without a password is given a link, chooses one, changes it and leaves.
+fn passwords() -> Vec<Step> {
+    let choose = |name: &'static str| {
+        post(name, "/v1/auth/password-choice", json!({"token": "${link}", "password": PASSWORD}))
+    };
+    let change = |name: &'static str, present: &str| {
+        post(name, "/v1/auth/password", json!({"present": present, "new": "another one of Nan's"})).by("nan")
+    };
+    vec![
+        post("Nan", "/v1/users", json!({"name": "Nan", "email": "nan@example.test"}))
+            .by("ada")
+            .ok(201)
+            .keep("nan_id", "/id"),
+        any("POST", "a link for Nan", "/v1/users/${nan_id}/password-link")
+            .by("ada")
+            .ok(201)
+            .keep("link", "/token"),
+        choose("she chooses a password").ok(204),
+        choose("once").refused(Code::ResetRefused),
+        sign_in("nan"),
+        change("not by guessing", "a guess").refused(Code::PasswordWrong),
+        change("she changes it", PASSWORD).ok(204),
+        delete("and ends her other sessions", "/v1/users/${nan_id}/sessions").by("nan"),
+        any("PATCH", "she leaves", "/v1/users/${nan_id}").by("ada").json(json!({"disabled": true})),
+        get("and is out", "/v1/auth/me").by("nan").refused(Code::SessionEnded),
     ]
 }
 

@@ -34,8 +34,8 @@ pub struct Answered {
     pub body: String,
 }
 
-/// Headers that speak of the transport and not of the answer; `vary` comes from the native host's compression,
-/// which the platforms do themselves.
+/// Headers that speak of the transport and not of the answer; `vary` comes from the native host's
+/// compression, which the platforms do themselves.
 const OF_TRANSPORT: [&str; 6] =
     ["date", "connection", "keep-alive", "transfer-encoding", "content-length", "vary"];
 
@@ -93,7 +93,9 @@ impl<'a> Replay<'a> {
             Act::Sign { executor, key, session } => {
                 let (executor, session) = (self.fill(&format!("${{{executor}}}")), self.fill(session));
                 let nonce = self.fill("${nonce}");
-                let message = token_message(&nonce, executor.parse().unwrap(), session.parse().unwrap());
+                let called = self.fill("${authority}");
+                let message =
+                    token_message(&called, &nonce, executor.parse().unwrap(), session.parse().unwrap());
                 let signature = SigningKey::from_bytes(&[*key; 32]).sign(message.as_bytes()).to_bytes();
                 let text = base64::engine::general_purpose::STANDARD.encode(signature);
                 self.known.insert("signature".to_owned(), text);

@@ -1,4 +1,5 @@
-//! The same request in the ways that HTTP/1.1 allows to send it (RFC 9112), byte by byte, and ones it does not.
+//! The same request in the ways that HTTP/1.1 allows to send it (RFC 9112), byte by byte, and ones it does
+//! not.
 
 use std::time::Duration;
 

@@ -358,7 +358,17 @@ fn waiting() -> Vec<Step> {
 fn control() -> Vec<Step> {
     let mut bare = server("node-2", 2);
     bare["credential_id"] = json!(null);
+    let mut elsewhere = server("node-2", 2);
+    elsewhere["credential_id"] = json!("${for_one}");
     vec![
+        create("an inventory that nobody takes", "inventory", json!({}), json!(["${node2}"]))
+            .keep("job", "/id"),
+        get("its run", "/v1/jobs/${job}/runs").by("vic").keep("run", "/items/0/id"),
+        post("is closed", "/v1/runs/${run}/close", json!({"reason": "parity"})).by("olga"),
+        post("once", "/v1/runs/${run}/close", json!({"reason": "parity"})).by("olga").refused(Code::RunState),
+        any("POST", "its BMC may be tried again", "/v1/servers/${node2}/credential/try-again")
+            .by("olga")
+            .ok(204),
         create("an inventory to wait", "inventory", json!({}), json!(["${node2}"])).keep("job", "/id"),
         act("it is not paused", "resume").refused(Code::JobState),
         act("pause", "pause"),
@@ -369,6 +379,9 @@ fn control() -> Vec<Step> {
         act("cancelled already", "cancel").refused(Code::JobState),
         register("its key is taken away", json!([bare])),
         act("so there is nothing to retry", "retry-failed").refused(Code::PlanEmpty),
+        register("another, which is sealed for another BMC", json!([elsewhere])),
+        power("that blocks it", "${node2}"),
+        act("nothing is left of it", "cancel"),
         register("and given back", json!([server("node-2", 2)])),
     ]
 }
@@ -379,5 +392,11 @@ fn upkeep() -> Vec<Step> {
         tick("a tick by nobody").refused(Code::NotSignedIn),
         tick("a tick by an admin").by("ada").refused(Code::NotSignedIn),
         tick("a tick").by("tick").numbers_vary(),
+        get("the keys of the audit", "/v1/audit/keys"),
+        get("checkpoints after the last", "/v1/audit/audit/checkpoints?after=1000000").by("ada"),
+        get("the first record", "/v1/audit/audit/records?limit=1").by("ada").numbers_vary(),
+        get("records beyond the last", "/v1/audit/audit/records?after=9.9.9&limit=1")
+            .by("ada")
+            .refused(Code::InvalidRequest),
     ]
 }

@@ -1,4 +1,5 @@
-//! Serial-over-LAN: how soon a keystroke comes back from a host that echoes it, and how fast text goes through.
+//! Serial-over-LAN: how soon a keystroke comes back from a host that echoes it, and how fast text goes
+//! through.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,9 @@
-//! What it costs to watch two thousand BMCs: the client's CPU while the sensors of each are read once a minute.
+//! What it costs to watch two thousand BMCs: the client's CPU while the sensors of each are read once a
+//! minute.
 //!
-//! The BMCs are the lab's, in one other process: this program again, started with [`SERVE`]. Sessions and records are
-//! kept, as an executor does; the BMCs' turns are spread over the minute. Opening two thousand sessions and reading
-//! their records is not in the measure, keeping them alive is.
+//! The BMCs are the lab's, in one other process: this program again, started with [`SERVE`]. Sessions and
+//! records are kept, as an executor does; the BMCs' turns are spread over the minute. Opening two thousand
+//! sessions and reading their records is not in the measure, keeping them alive is.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},

@@ -1,7 +1,8 @@
 //! `cargo xtask bench ipmi`: our client beside ipmitool and FreeIPMI, on the same BMCs in one run.
 //!
-//! Prints a Markdown table on stdout and progress on stderr. What is compared is the client's CPU, user and system: the
-//! BMCs are other processes. With the argument `fleet` only the two thousand BMCs of the lab are measured.
+//! Prints a Markdown table on stdout and progress on stderr. What is compared is the client's CPU, user and
+//! system: the BMCs are other processes. With the argument `fleet` only the two thousand BMCs of the lab are
+//! measured.
 
 #![expect(
     clippy::unwrap_used,

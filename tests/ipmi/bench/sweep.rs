@@ -1,8 +1,8 @@
 //! How many times all sensors of a BMC are read for one second of the client's CPU.
 //!
-//! Ours keeps its sessions, as an executor does, and is measured with a session opened for each sweep as well; the
-//! others are started for each sweep, as they are meant to be used, with what they can keep: the sensors' records, read
-//! before.
+//! Ours keeps its sessions, as an executor does, and is measured with a session opened for each sweep as
+//! well; the others are started for each sweep, as they are meant to be used, with what they can keep: the
+//! sensors' records, read before.
 
 use std::{sync::Arc, time::Instant};
 

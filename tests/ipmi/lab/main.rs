@@ -1,5 +1,6 @@
-//! Other people's clients against the lab's BMCs: ipmitool and FreeIPMI with cipher suites 17 and 3, and pyghmi. What
-//! they print is compared with the same machine as the lab itself shows it. Our own client goes through a bad network.
+//! Other people's clients against the lab's BMCs: ipmitool and FreeIPMI with cipher suites 17 and 3, and
+//! pyghmi. What they print is compared with the same machine as the lab itself shows it. Our own client goes
+//! through a bad network.
 
 #![expect(
     clippy::unwrap_used,

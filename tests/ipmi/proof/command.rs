@@ -1,4 +1,5 @@
-//! The `rackhand` command as a person runs it: the real binary, a home of its own, the password by stdin or by file.
+//! The `rackhand` command as a person runs it: the real binary, a home of its own, the password by stdin or
+//! by file.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! What BMCs do in the field (FAILURE-MODES): freeze under load, be busy, refuse commands for good.
+//! What BMCs do in the field: freeze under load, be busy, refuse commands for good.
 
 use std::time::Duration;
 

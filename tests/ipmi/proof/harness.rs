@@ -1,5 +1,5 @@
-//! The peers by themselves: what the other tests compare with is what the reference clients see, and the network is as
-//! bad as it is told to be.
+//! The peers by themselves: what the other tests compare with is what the reference clients see, and the
+//! network is as bad as it is told to be.
 
 use std::{io::Write as _, time::Duration};
 

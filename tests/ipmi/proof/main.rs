@@ -10,6 +10,7 @@
 
 mod command;
 mod field;
+mod foreign;
 mod harness;
 mod hostile;
 mod opening;

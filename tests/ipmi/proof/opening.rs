@@ -11,8 +11,8 @@ use tokio::{
 
 use crate::sol::{bmc, expect, session};
 
-/// Consoles one after the other that end with each number, once around; each begins with one character, as a person
-/// does. Nothing is lost and nothing comes twice.
+/// Consoles one after the other that end with each number, once around; each begins with one character, as a
+/// person does. Nothing is lost and nothing comes twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_character_arrives_whatever_number_the_last_console_ended_with() {
     let (bmc, mut host) = bmc().await;

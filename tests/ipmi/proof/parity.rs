@@ -1,5 +1,5 @@
-//! Everything that is read equals what was configured, on a hundred BMCs at once, and what ipmitool and FreeIPMI
-//! print, on some of them.
+//! Everything that is read equals what was configured, on a hundred BMCs at once, and what ipmitool and
+//! FreeIPMI print, on some of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -124,7 +124,8 @@ fn are_thresholds(analog: &Analog, reading: &Reading, name: &str) {
     }
 }
 
-/// Value and thresholds. Neither client unpacks 6-bit names: those are compared with what was configured only.
+/// Value and thresholds. Neither client unpacks 6-bit names: those are compared with what was configured
+/// only.
 fn agrees(reading: &Reading, shown: &Shown, equal: fn(f64, &str) -> bool) {
     if shown.name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
         assert_eq!(reading.sensor.name, shown.name);

@@ -1,12 +1,17 @@
-//! A planted password is nowhere but in memory: not in an argument, an environment, a log line, an error or a debug
-//! output, whatever happens to the session.
+//! A planted password is nowhere but in memory: not in an argument, an environment, a log line, an error or a
+//! debug output, whatever happens to the session.
 
 use std::{
     fs, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rackhand_ipmi::{Carrier as _, client::Target, commands::device::GetDeviceId};
+use rackhand_ipmi::{
+    Carrier as _,
+    client::Target,
+    commands::device::GetDeviceId,
+    session::{Config, SuitePolicy},
+};
 use rackhand_ipmi_tests::{
     Bmc, ForeignBmc, Hardware, Relay,
     hardware::ADMINISTRATOR,
@@ -103,7 +108,8 @@ async fn a_password_is_in_no_log_error_argument_or_environment() {
     errors.push(connect(bmc.address(), config("nobody", &password)).await.err().unwrap());
     for mode in [Mode::WrongRakp, Mode::Downgrade] {
         let foreign = ForeignBmc::start(mode).await;
-        let config = config(ForeignBmc::USER, ForeignBmc::PASSWORD);
+        let suites = SuitePolicy::Strict;
+        let config = Config { suites, ..config(ForeignBmc::USER, ForeignBmc::PASSWORD) };
         errors.push(connect(foreign.address(), config).await.err().unwrap());
         holds_none("pyghmi's log", &foreign.log(), &passwords);
         processes_hold_none(&passwords);

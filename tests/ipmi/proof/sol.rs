@@ -1,14 +1,16 @@
-//! Serial-over-LAN with `ipmi_sim`: every byte once and in order through a bad network, clear ends, and respect for
-//! other people's consoles.
+//! Serial-over-LAN with `ipmi_sim`: every byte once and in order through a bad network, clear ends, and
+//! respect for other people's consoles.
 //!
 //! What the network may do is bounded by what `ipmi_sim` and the protocol survive, whatever the client:
 //!
-//! * `ipmi_sim` gives up what it has to send after the sixth repetition (1 s each) since it last had nothing to send:
-//!   where datagrams are lost, bursts towards the client are short and end before the next one begins.
-//! * It takes a late copy of a packet for a new one, for it does not look for replays: copies towards it arrive one
-//!   behind the other, and nothing towards it is held back for as long as a repetition takes.
-//! * Numbers repeat after 15 packets, here after a millisecond. Where the BMC gets copies it answers twice, and a late
-//!   second answer would count for a later packet: copies towards it and delays from it are not combined.
+//! * `ipmi_sim` gives up what it has to send after the sixth repetition (1 s each) since it last had nothing
+//!   to send: where datagrams are lost, bursts towards the client are short and end before the next one
+//!   begins.
+//! * It takes a late copy of a packet for a new one, for it does not look for replays: copies towards it
+//!   arrive one behind the other, and nothing towards it is held back for as long as a repetition takes.
+//! * Numbers repeat after 15 packets, here after a millisecond. Where the BMC gets copies it answers twice,
+//!   and a late second answer would count for a later packet: copies towards it and delays from it are not
+//!   combined.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Cipher suites: 17 with a server that nobody here wrote, 3 only where 17 is refused before any authentication, and one
-//! attempt for a wrong password.
+//! Cipher suites: 17 with a server that nobody here wrote, 3 only where 17 is refused before any
+//! authentication, and one attempt for a wrong password.
 
 use rackhand_ipmi::{
     Carrier as _, Error,
@@ -76,12 +76,17 @@ async fn d37_a_bmc_pinned_to_17_is_never_spoken_to_with_3() {
 }
 
 #[tokio::test]
-async fn d37_an_answer_with_the_algorithms_of_suite_3_is_refused() {
+async fn d37_an_answer_with_the_algorithms_of_suite_3_is_a_refusal_of_17() {
     let bmc = ForeignBmc::start(Mode::Downgrade).await;
-    let error = connect(bmc.address(), foreign()).await.err().expect("refused");
+    let strict = Config { suites: SuitePolicy::Strict, ..foreign() };
+    let error = connect(bmc.address(), strict).await.err().expect("refused");
     assert!(matches!(error, Error::Downgraded { asked: Suite::S17, .. }), "{error}");
     // Nothing was proved to it, and 3 was not tried.
     assert_eq!((bmc.proposals(), bmc.count("rakp1"), bmc.count("rakp3")), (vec![17], 0, 0));
+    let client = connect(bmc.address(), foreign()).await.unwrap();
+    assert_eq!(client.suite(), Suite::S3);
+    client.close().await;
+    assert_eq!((bmc.proposals(), bmc.count("rakp1"), bmc.count("session")), (vec![17, 17, 3], 1, 1));
 }
 
 /// To the client a server that does not know the password and a wrong password are the same.

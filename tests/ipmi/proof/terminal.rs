@@ -1,5 +1,5 @@
-//! `rackhand bmc console` on a pseudo terminal: what is typed arrives as it is, and the terminal is as it was after
-//! every end.
+//! `rackhand bmc console` on a pseudo terminal: what is typed arrives as it is, and the terminal is as it was
+//! after every end.
 
 use std::{
     fs::{self, File},
@@ -247,7 +247,7 @@ async fn d39_a_console_that_a_killed_command_left_is_taken_back_by_the_same_pers
         let mut second = Window::console(someone, &bmc);
         assert_eq!(second.ends(SOON).await.code(), Some(6), "{}", second.screen());
         second.is_as_before();
-        assert!(second.screen().contains("the console is in use by session"), "{}", second.screen());
+        second.shows("the console is in use by session").await;
     }
     killed.types(b"k");
     expect(&mut host, b"k").await;
@@ -261,7 +261,7 @@ async fn d39_a_console_that_a_killed_command_left_is_taken_back_by_the_same_pers
     assert_eq!(stranger.ends(SOON).await.code(), Some(6), "{}", stranger.screen());
 
     let mut next = Window::connected(&person, &bmc).await;
-    next.shows("a console that an earlier command of yours left behind was ended").await;
+    next.shows("closed a console that an earlier command of yours had left open").await;
     next.types(b"n");
     expect(&mut host, b"n").await;
     next.types(b"\r~.");

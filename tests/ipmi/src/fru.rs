@@ -1,5 +1,5 @@
-//! FRU data as a BMC stores it (*IPMI Platform Management FRU Information Storage Definition*, v1.0): a common header,
-//! chassis, board and product areas, each with its checksum.
+//! FRU data as a BMC stores it (*IPMI Platform Management FRU Information Storage Definition*, v1.0): a
+//! common header, chassis, board and product areas, each with its checksum.
 
 /// What the inventory says; every field a different text.
 #[derive(Clone, PartialEq, Eq, Debug)]

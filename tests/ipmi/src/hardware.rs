@@ -1,7 +1,8 @@
-//! What a simulated BMC has: sensors, event log, inventory and users, and how `ipmi_sim` and `sdrcomp` are told.
+//! What a simulated BMC has: sensors, event log, inventory and users, and how `ipmi_sim` and `sdrcomp` are
+//! told.
 //!
-//! [`Hardware::numbered`] gives each BMC other values; nothing about them comes from the client under test, so that what
-//! is written here is what its answers are compared with.
+//! [`Hardware::numbered`] gives each BMC other values; nothing about them comes from the client under test,
+//! so that what is written here is what its answers are compared with.
 
 mod records;
 mod sensors;
@@ -105,7 +106,8 @@ impl Hardware {
         let at = directory.display();
         let size = self.fru.encoded().len();
         let mut commands = String::from("mc_setbmc 0x20\n");
-        // Device 0, revision 3, firmware 9.08, all but the bridge and the event generator, OpenIPMI's own numbers.
+        // Device 0, revision 3, firmware 9.08, all but the bridge and the event generator, OpenIPMI's own
+        // numbers.
         commands.push_str("mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n");
         commands.push_str("sel_enable 0x20 1000 0x0a\n");
         let _ = writeln!(commands, "mc_add_fru_data 0x20 0 {size} file 0 \"{at}/fru\"");

@@ -1,6 +1,7 @@
 //! The reference clients: what ipmitool and FreeIPMI print about a BMC, read into values.
 //!
-//! Passwords go by file. Both know only what they print: numbers are compared with the precision they print them with.
+//! Passwords go by file. Both know only what they print: numbers are compared with the precision they print
+//! them with.
 
 mod freeipmi;
 mod ipmitool;

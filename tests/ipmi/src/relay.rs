@@ -1,5 +1,5 @@
-//! A bad network: a UDP relay in front of a BMC that drops, duplicates, delays and reorders datagrams by a seeded
-//! chance, can be cut, and tells what it saw.
+//! A bad network: a UDP relay in front of a BMC that drops, duplicates, delays and reorders datagrams by a
+//! seeded chance, can be cut, and tells what it saw.
 //!
 //! Each client that speaks to it gets a socket of its own towards the BMC, as a NAT router would give it.
 
@@ -30,8 +30,8 @@ pub struct Weather {
     /// Held back for up to `delay`, while later ones pass it.
     pub delayed: u8,
     pub delay: Duration,
-    /// Copies of a datagram are delayed each by itself; otherwise together. Those that are not delayed leave one behind
-    /// the other, with nothing between them.
+    /// Copies of a datagram are delayed each by itself; otherwise together. Those that are not delayed leave
+    /// one behind the other, with nothing between them.
     pub apart: bool,
 }
 

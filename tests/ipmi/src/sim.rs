@@ -1,7 +1,7 @@
 //! BMCs by OpenIPMI's `ipmi_sim`: one process of about 6 MB (most of it shared) for each.
 //!
-//! It speaks RMCP+ with cipher suites 0 to 3 and refuses 17. Power and boot device are files that a small script
-//! reads and writes; readings that a test changes are files too.
+//! It speaks RMCP+ with cipher suites 0 to 3 and refuses 17. Power and boot device are files that a small
+//! script reads and writes; readings that a test changes are files too.
 
 use std::{
     fs,
@@ -183,7 +183,8 @@ impl Bmc {
         rustix::process::kill_process(id, signal).unwrap();
     }
 
-    /// Starts it again at the same address, after [`Bmc::kill`]: a BMC that was reset, its sessions forgotten.
+    /// Starts it again at the same address, after [`Bmc::kill`]: a BMC that was reset, its sessions
+    /// forgotten.
     pub async fn restart(&mut self) {
         self.process.kill();
         self.process = start(self.directory.path());

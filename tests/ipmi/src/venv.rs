@@ -1,5 +1,6 @@
-//! A Python virtual environment with packages of the registry, made once in the target directory, under a lock: several
-//! test processes may ask. Without `python3 -m venv` or the registry the test fails and says what is missing.
+//! A Python virtual environment with packages of the registry, made once in the target directory, under a
+//! lock: several test processes may ask. Without `python3 -m venv` or the registry the test fails and says
+//! what is missing.
 
 use std::{
     fs::{self, File},

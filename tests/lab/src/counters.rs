@@ -1,7 +1,7 @@
 //! What the lab counted: the numbers end-to-end tests assert on.
 //!
-//! Times are simulated seconds since the lab started unless a name says `real`, which is seconds on the host's
-//! monotonic clock since the lab started.
+//! Times are simulated seconds since the lab started unless a name says `real`, which is seconds on the
+//! host's monotonic clock since the lab started.
 
 use std::collections::BTreeMap;
 
@@ -217,8 +217,8 @@ impl Counters {
         self.mutation_log.sort_by(|left, right| left.began.total_cmp(&right.began));
     }
 
-    /// The most any one component of one BMC was flashed with one version: 1 after a correct update. On a sum it
-    /// counts each BMC apart.
+    /// The most any one component of one BMC was flashed with one version: 1 after a correct update. On a sum
+    /// it counts each BMC apart.
     pub fn most_flashes_of_one(&self) -> u64 {
         let mut seen: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
         for flash in &self.flashes {

@@ -1,4 +1,4 @@
-//! Faults that can be switched on for one BMC while it runs, each named after a row of `FAILURE-MODES.md`.
+//! Faults that can be switched on for one BMC while it runs.
 //!
 //! A fault is either lasting or armed for a number of uses; what counts as one use is said at each variant.
 
@@ -10,56 +10,62 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum Fault {
-    /// D01: `POST` to the session collection answers 503 RAC0218. One use: one refused login.
+    /// `POST` to the session collection answers 503 RAC0218. One use: one refused login.
     SessionTableFull,
-    /// D02: every session token is forgotten. One use: the next request that carries a token.
+    /// Every session token is forgotten. One use: the next request that carries a token.
     SessionDies,
-    /// D04: a request with right credentials gets 401 (not counted as a failed login). One use: one request.
+    /// A request with right credentials gets 401 (not counted as a failed login). One use: one request.
     SpuriousUnauthorized,
-    /// D09: documents are preceded by a licence error in the same body. One use: one `GET`.
+    /// Documents are preceded by a licence error in the same body. One use: one `GET`.
     MalformedErrorJson,
-    /// D10: updates and OEM actions are refused for want of a licence. One use: one refusal.
+    /// Updates and OEM actions are refused for want of a licence. One use: one refusal.
     NoLicence,
-    /// D11: HTTP 400 SWC0700 to every authenticated request. One use: one request.
+    /// HTTP 400 SWC0700 to every authenticated request. One use: one request.
     NotReadySwc0700,
-    /// D12: the Lifecycle Controller is in use by someone else; update jobs stay `New`.
+    /// The Lifecycle Controller is in use by someone else; update jobs stay `New`.
     LcBusy,
-    /// D14: the task disappears `seconds` after it ended; with `everywhere` the job does too. One use: one job.
+    /// The task disappears `seconds` after it ended; with `everywhere` the job does too. One use: one job.
     TaskVanishes {
         #[serde(default)]
         seconds: u64,
         #[serde(default)]
         everywhere: bool,
     },
-    /// D15: the flash ends `Completed`, 100 %, but critical with JCP052, and nothing was written. One use: one job.
+    /// The flash ends `Completed`, 100 %, but critical with JCP052, and nothing was written. One use: one
+    /// job.
     CompletedCritical,
-    /// D15: the flash ends `CompletedWithErrors` and nothing was written. One use: one job.
+    /// The flash ends `CompletedWithErrors` and nothing was written. One use: one job.
     CompletedWithErrors,
-    /// D16: a direct update ends in `RebootPending`; the version changes at the next host boot. One use: one job.
+    /// A direct update ends in `RebootPending`; the version changes at the next host boot. One use: one job.
     RebootPending,
-    /// D17: the BMC resets, cutting the answer, when a task or job is read. One use: one reset.
+    /// The BMC resets, cutting the answer, when a task or job is read. One use: one reset.
     BmcResetWhilePolled,
-    /// D18: a mutating `POST` or `PATCH` is carried out, then the connection is cut. One use: one request.
+    /// A mutating `POST` or `PATCH` is carried out, then the connection is cut. One use: one request.
     CutAfterAccept,
-    /// D18: a mutating `POST` or `PATCH` is read, not carried out, and the connection is cut. One use: one request.
+    /// A mutating `POST` or `PATCH` is read, not carried out, and the connection is cut. One use: one
+    /// request.
     CutBeforeAccept,
-    /// D18: a new job shows up in queue and task list only after `seconds`. One use: one job.
+    /// A new job shows up in queue and task list only after `seconds`. One use: one job.
     JobVisibilityDelay { seconds: u64 },
-    /// D20: the job succeeds and the inventory still shows the old version. One use: one job.
+    /// The job succeeds and the inventory still shows the old version. One use: one job.
     VersionUnchanged,
-    /// D21: the firmware inventory answers 503 for `seconds` after a flash. One use: one job.
+    /// The firmware inventory answers 503 for `seconds` after a flash. One use: one job.
     InventoryUnreadable { seconds: u64 },
-    /// D22: an update is refused with HTTP 400 SUP029. One use: one `POST`.
+    /// The rows of what was flashed show the new version as `Updating` for `seconds` after the flash. One use: one job.
+    RowUpdating { seconds: u64 },
+    /// The BMC shows the version it ran before for `seconds` after its own update. One use: one job.
+    ManagerStale { seconds: u64 },
+    /// An update is refused with HTTP 400 SUP029. One use: one `POST`.
     UpToDateSup029,
-    /// D23: the flash fails with PR21. One use: one job.
+    /// The flash fails with PR21. One use: one job.
     FlashFailsPr21,
-    /// D34: a power request is answered with success and ignored. One use: one request.
+    /// A power request is answered with success and ignored. One use: one request.
     PowerIgnored,
-    /// D34: the power state changes `seconds` after the request. One use: one request.
+    /// The power state changes `seconds` after the request. One use: one request.
     SlowPower { seconds: u64 },
     /// A setting is answered with success and not taken over. One use: one `PATCH`.
     SettingIgnored,
-    /// D36: staged jobs stay `Scheduled` through reboots.
+    /// Staged jobs stay `Scheduled` through reboots.
     StuckScheduled,
     /// The BMC's clock is off by this much, beside what its `ServerSpec` says.
     ClockOffset { seconds: i64 },
@@ -91,21 +97,21 @@ pub enum Fault {
     IpmiLyingLengths { what: LyingLength },
     /// IPMI: sensor records, events and inventories are given in parts of at most so many bytes, else CAh.
     IpmiReadLimit { bytes: u8 },
-    /// D38: more commands than this within a second, and the BMC says nothing over IPMI for so long.
+    /// More commands than this within a second, and the BMC says nothing over IPMI for so long.
     IpmiFreeze { commands: u32, seconds: u64 },
-    /// D37: cipher suite 17 is listed, and refused. One use: one request to open a session with it.
+    /// Cipher suite 17 is listed, and refused. One use: one request to open a session with it.
     #[serde(rename = "ipmi_refuses_17")]
     IpmiRefuses17,
-    /// D37: a request for suite 17 is answered with suite 3. One use: one such request.
+    /// A request for suite 17 is answered with suite 3. One use: one such request.
     #[serde(rename = "ipmi_answers_17_with_3")]
     IpmiAnswers17With3,
-    /// D39: the session that has the console is never timed out, however long its client is gone.
+    /// The session that has the console is never timed out, however long its client is gone.
     IpmiSolStale,
     /// IPMI: only so many characters of each SOL packet are taken.
     IpmiSolPartial { characters: u8 },
     /// The next command resets the BMC, which is away for so long, in simulated time. One use: one command.
     IpmiBmcReset { seconds: u64 },
-    /// D43: a command is refused with this completion code and not carried out. One use: one such command.
+    /// A command is refused with this completion code and not carried out. One use: one such command.
     IpmiCompletion { net_fn: u8, command: u8, completion: u8 },
 }
 
@@ -160,6 +166,8 @@ impl Fault {
             Self::JobVisibilityDelay { .. } => "job_visibility_delay",
             Self::VersionUnchanged => "version_unchanged",
             Self::InventoryUnreadable { .. } => "inventory_unreadable",
+            Self::RowUpdating { .. } => "row_updating",
+            Self::ManagerStale { .. } => "manager_stale",
             Self::UpToDateSup029 => "up_to_date_sup029",
             Self::FlashFailsPr21 => "flash_fails_pr21",
             Self::PowerIgnored => "power_ignored",

@@ -1,8 +1,8 @@
 //! The site without sockets: requests become function calls, delays become tokio sleeps.
 //!
-//! Under `tokio::time::pause` (`start_paused`) a whole firmware update takes microseconds of real time; simulated
-//! time is tokio's time since creation, plus what [`InProcess::skip`] added. Images are taken from the lab's packages
-//! by the last part of their URL; any other URL fails like a 404.
+//! Under `tokio::time::pause` (`start_paused`) a whole firmware update takes microseconds of real time;
+//! simulated time is tokio's time since creation, plus what [`InProcess::skip`] added. Images are taken from
+//! the lab's packages by the last part of their URL; any other URL fails like a 404.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,7 +81,8 @@ impl InProcess {
 
     /// Sends one request to BMC number `bmc` and waits as long as the BMC takes.
     ///
-    /// Dropping the future mid-way is what a client's timeout or death is: the request may have been carried out.
+    /// Dropping the future mid-way is what a client's timeout or death is: the request may have been carried
+    /// out.
     pub async fn call(
         &self,
         bmc: usize,

@@ -1,14 +1,16 @@
-//! A simulated site: BMCs of three Dell generations that speak Redfish and IPMI as the real ones do, misbehave on
-//! request, and count what was done to them.
+//! A simulated site: BMCs of three Dell generations that speak Redfish and IPMI as the real ones do,
+//! misbehave on request, and count what was done to them.
 //!
-//! - [`Site`] is the model: no socket, no clock. Simulated time is an argument, so a day passes in microseconds.
-//! - [`InProcess`] calls the model directly under tokio's (pausable) clock: for crash suites and property tests.
-//! - [`Lab`] puts real HTTPS servers and UDP ports, a package repository and a control API in front of the same model, with time
-//!   sped up: for end-to-end tests and `cargo xtask up`.
+//! - [`Site`] is the model: no socket, no clock. Simulated time is an argument, so a day passes in
+//!   microseconds.
+//! - [`InProcess`] calls the model directly under tokio's (pausable) clock: for crash suites and property
+//!   tests.
+//! - [`Lab`] puts real HTTPS servers and UDP ports, a package repository and a control API in front of the
+//!   same model, with time sped up: for end-to-end tests and `cargo xtask up`.
 //! - [`replay`] serves a recorded Redfish tree.
 //!
-//! What is modelled after what is in `lab-fidelity.md`. The lab fails loudly: a port it cannot bind is an error of
-//! [`Lab::start`]; everything a client does wrong gets the error a BMC would give.
+//! What is modelled after what is in `lab-fidelity.md`. The lab fails loudly: a port it cannot bind is an
+//! error of [`Lab::start`]; everything a client does wrong gets the error a BMC would give.
 
 mod counters;
 mod fault;

@@ -1,8 +1,8 @@
 //! `rackhand-lab`: the simulated site as a process of its own, or a recorded tree served over HTTPS.
 //!
-//! It listens on loopback only, prints where, writes the same as JSON to `--ready-file` once everything answers, and
-//! ends on SIGTERM, SIGINT or the death of the process that started it. Passwords come from a file or standard
-//! input, never from arguments.
+//! It listens on loopback only, prints where, writes the same as JSON to `--ready-file` once everything
+//! answers, and ends on SIGTERM, SIGINT or the death of the process that started it. Passwords come from a
+//! file or standard input, never from arguments.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::net::SocketAddr;
@@ -226,7 +226,8 @@ fn announce(text: &str, file: Option<&Path>, ready: &Value) -> Result<(), Failur
 
 /// Returns on SIGTERM, on SIGINT, and when the process that started this one is gone.
 ///
-/// It compares parent ids instead of asking for a death signal, which would come when the starting *thread* ends.
+/// It compares parent ids instead of asking for a death signal, which would come when the starting *thread*
+/// ends.
 async fn told_to_stop() -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

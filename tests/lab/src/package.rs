@@ -1,7 +1,7 @@
 //! Firmware packages of the lab: small files that say what they are, with a checksum that catches corruption.
 //!
-//! Layout: the magic line, one line of JSON (`PackageHeader`), filler, and the SHA-256 of all before it. A BMC model
-//! identifies a package by this content, never by its name, as a real one does.
+//! Layout: the magic line, one line of JSON (`PackageHeader`), filler, and the SHA-256 of all before it. A
+//! BMC model identifies a package by this content, never by its name, as a real one does.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -99,8 +99,8 @@ impl Package {
         }
     }
 
-    /// What the site's repository offers: two BIOS versions for each model, and for each generation new firmware
-    /// for the BMC, the network adapters, the power supplies and the diagnostics.
+    /// What the site's repository offers: two BIOS versions for each model, and for each generation new
+    /// firmware for the BMC, the network adapters, the power supplies and the diagnostics.
     pub fn repository() -> Vec<Self> {
         let mut list = Vec::new();
         for model in Model::ALL {

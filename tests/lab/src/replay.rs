@@ -1,10 +1,11 @@
-//! Serves a recorded Redfish tree over HTTPS: every document as it was recorded. `$expand` on a collection puts the
-//! recorded members in place of their links, as the recorded service did; other query options are ignored.
+//! Serves a recorded Redfish tree over HTTPS: every document as it was recorded. `$expand` on a collection
+//! puts the recorded members in place of their links, as the recorded service did; other query options are
+//! ignored.
 //!
-//! A tree is a tar archive, gzipped, of `redfish/v1/…/index.json` (and whole files, as registries have them). `GET`
-//! works with and without a trailing slash; anything that would change something gets a Redfish error, except
-//! logging in and out. Credentials are checked when some are given, otherwise any will do; the service root is
-//! public. Fails when the archive cannot be read or holds no service root.
+//! A tree is a tar archive, gzipped, of `redfish/v1/…/index.json` (and whole files, as registries have them).
+//! `GET` works with and without a trailing slash; anything that would change something gets a Redfish error,
+//! except logging in and out. Credentials are checked when some are given, otherwise any will do; the service
+//! root is public. Fails when the archive cannot be read or holds no service root.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -1,8 +1,8 @@
 //! What a simulated server is: its model, the components it carries and how long its work takes.
 //!
-//! Everything here is plain data. Versions and component ids are those a person would meet in the field, so that
-//! what a client prints looks right; the component list of the R750 follows the recorded tree of
-//! `shared/data/redfish` (`UpdateService/FirmwareInventory`).
+//! Everything here is plain data. Versions and component ids are those a person would meet in the field, so
+//! that what a client prints looks right; the component list of the R750 follows a recorded tree
+//! (`UpdateService/FirmwareInventory`).
 
 use std::time::Duration;
 
@@ -350,8 +350,8 @@ impl ServerSpec {
         self
     }
 
-    /// A mixed site of `count` servers of all three generations, named `bmc-01`, `bmc-02`, …; the same for the
-    /// same arguments. One in six has old, self-rebooting BMC firmware, and clocks disagree.
+    /// A mixed site of `count` servers of all three generations, named `bmc-01`, `bmc-02`, …; the same for
+    /// the same arguments. One in six has old, self-rebooting BMC firmware, and clocks disagree.
     pub fn fleet(count: usize, seed: u64) -> Vec<Self> {
         let width = count.to_string().len().max(2);
         Model::ALL

@@ -30,7 +30,8 @@ async fn get(lab: &InProcess, path: &str) -> Option<Value> {
 fn links(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
-            // A lone @odata.id is a link; beside other properties it is the document's or an inline part's own name.
+            // A lone @odata.id is a link; beside other properties it is the document's or an inline part's
+            // own name.
             if let (1, Some(Value::String(path))) = (map.len(), map.get("@odata.id")) {
                 into.insert(path.clone());
             }

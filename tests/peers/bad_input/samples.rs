@@ -1,4 +1,5 @@
-//! Operations of the OpenAPI document with a sound request for each, and what can be put in place of its fields.
+//! Operations of the OpenAPI document with a sound request for each, and what can be put in place of its
+//! fields.
 
 use serde_json::{Map, Value, json};
 
@@ -83,6 +84,7 @@ fn sample(document: &Value, schema: &Value, name: &str, ids: &Ids) -> Value {
         "targets" => Some(json!([ids.server])),
         "servers" => Some(json!([{"name": "n", "bmc_url": "https://10.1.1.1", "spki_sha256": null,
             "credential_id": ids.credential, "tags": ["a"]}])),
+        "sealed_for" => Some(json!([{"url": "https://10.1.1.1", "spki_sha256": "a".repeat(64)}])),
         "items" => Some(json!([{"run_id": ids.run, "epoch": 1, "seq": 1, "type": "event", "level": "info",
             "message": "m", "data": null}])),
         "email" => Some(json!("new@example.test")),
@@ -90,7 +92,8 @@ fn sample(document: &Value, schema: &Value, name: &str, ids: &Ids) -> Value {
         "digest" => Some(json!("0".repeat(64))),
         "lease_ttl_ms" => Some(json!(60_000)),
         "wait_ms" => Some(json!(0)),
-        "token" | "sealed" => Some(json!("c2VhbGVk".repeat(12))),
+        "token" => Some(json!("c2VhbGVk".repeat(12))),
+        "sealed" => Some(json!("c2VhbGVk".repeat(24))),
         "signing_key" | "sealing_key" | "public_key" => Some(json!("A".repeat(43) + "=")),
         _ => None,
     };

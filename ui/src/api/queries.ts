@@ -24,6 +24,21 @@ const PAGE = 100;
 /** The most targets of one job. */
 export const MAX_TARGETS = 1000;
 
+/** Everything that a list has, page by page. */
+async function everyPage<T>(read: (cursor: string | undefined) => Promise<{ items: T[]; next?: string | null }>, most = Infinity): Promise<T[]> {
+  const items: T[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await read(cursor);
+    items.push(...page.items);
+    cursor = page.next ?? undefined;
+  } while (cursor !== undefined && items.length <= most);
+  return items;
+}
+
+/** The most that one page may have. */
+const FULL = 500;
+
 export const meQuery = queryOptions({
   queryKey: ["me"],
   queryFn: ({ signal }) => body(api.GET("/v1/auth/me", { signal })),
@@ -32,16 +47,28 @@ export const meQuery = queryOptions({
 
 export const sitesQuery = queryOptions({
   queryKey: ["sites"],
-  queryFn: ({ signal }) => body(api.GET("/v1/sites", { signal })),
+  queryFn: async ({ signal }) => ({ items: await everyPage((cursor) => body(api.GET("/v1/sites", { params: { query: { cursor, limit: FULL } }, signal }))) }),
   refetchInterval: 20_000,
 });
 
 export const executorsQuery = (site: string | undefined) =>
   queryOptions({
     queryKey: ["executors", { site }],
-    queryFn: ({ signal }) => body(api.GET("/v1/executors", { params: { query: { site } }, signal })),
+    queryFn: async ({ signal }) => ({ items: await everyPage((cursor) => body(api.GET("/v1/executors", { params: { query: { site, cursor, limit: FULL } }, signal }))) }),
     refetchInterval: 10_000,
   });
+
+export const credentialsQuery = (site: string | undefined) =>
+  queryOptions({
+    queryKey: ["credentials", { site }],
+    queryFn: async ({ signal }) => ({ items: await everyPage((cursor) => body(api.GET("/v1/credentials", { params: { query: { site, cursor, limit: FULL } }, signal }))) }),
+  });
+
+/** Everyone, page by page. */
+export const peopleQuery = queryOptions({
+  queryKey: ["people"],
+  queryFn: ({ signal }) => everyPage((cursor) => body(api.GET("/v1/users", { params: { query: { cursor, limit: FULL } }, signal }))),
+});
 
 export const serversQuery = (filter: FleetFilter) =>
   infiniteQueryOptions({
@@ -56,16 +83,35 @@ export const serversQuery = (filter: FleetFilter) =>
 
 /** Every server that matches, page by page, for a frozen selection. Never a part: throws above `MAX_TARGETS`. */
 export async function allMatching(filter: FleetFilter) {
-  const items = [];
-  let cursor: string | undefined;
-  do {
-    const page = await body(api.GET("/v1/servers", { params: { query: { ...filter, cursor, limit: 500 } } }));
-    items.push(...page.items);
-    cursor = page.next ?? undefined;
-    if (items.length > MAX_TARGETS) throw new Error(`More than ${MAX_TARGETS} servers match; a job takes no more. Narrow the filter.`);
-  } while (cursor !== undefined);
+  const items = await everyPage((cursor) => body(api.GET("/v1/servers", { params: { query: { ...filter, cursor, limit: FULL } } })), MAX_TARGETS);
+  if (items.length > MAX_TARGETS) throw new Error(`More than ${MAX_TARGETS} servers match; a job takes no more. Narrow the filter.`);
   return items;
 }
+
+/** Id → name of servers, of as many as one page has: for lists that only know ids. */
+export const serverNames = (site: string | undefined) =>
+  queryOptions({
+    queryKey: ["servers", "names", { site }],
+    queryFn: async ({ signal }) => {
+      const { items } = await body(api.GET("/v1/servers", { params: { query: { site, limit: FULL } }, signal }));
+      return new Map(items.map((server) => [server.id, server.name]));
+    },
+    staleTime: 60_000,
+  });
+
+/** The names that are taken in a site. */
+export async function namesIn(site: string): Promise<ReadonlySet<string>> {
+  const servers = await everyPage((cursor) => body(api.GET("/v1/servers", { params: { query: { site, cursor, limit: FULL } } })));
+  return new Set(servers.map((server) => server.name));
+}
+
+/** Servers whose name, service tag or model has `q` in it, some of them. */
+export const serversLike = (q: string, site: string | undefined) =>
+  queryOptions({
+    queryKey: ["servers", "like", { q, site }],
+    queryFn: ({ signal }) => body(api.GET("/v1/servers", { params: { query: { q, site, limit: 20 } }, signal })),
+    enabled: q !== "",
+  });
 
 export const serverQuery = (id: string) =>
   queryOptions({
@@ -103,16 +149,7 @@ export const jobQuery = (id: string) =>
 export const jobRunsQuery = (id: string, over: boolean) =>
   queryOptions({
     queryKey: ["job", id, "runs"],
-    queryFn: async ({ signal }) => {
-      const items: Run[] = [];
-      let cursor: string | undefined;
-      do {
-        const page = await body(api.GET("/v1/jobs/{id}/runs", { params: { path: { id }, query: { cursor, limit: 500 } }, signal }));
-        items.push(...page.items);
-        cursor = page.next ?? undefined;
-      } while (cursor !== undefined);
-      return items;
-    },
+    queryFn: ({ signal }) => everyPage((cursor) => body(api.GET("/v1/jobs/{id}/runs", { params: { path: { id }, query: { cursor, limit: FULL } }, signal }))),
     refetchInterval: over ? false : BUSY_POLL,
   });
 

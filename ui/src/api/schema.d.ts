@@ -55,6 +55,63 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/audit/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The public keys that verify checkpoints and access tokens. Of those that the database says have signed checkpoints,
+         *     the ones that are known here: others may have written into it.
+         */
+        get: operations["audit_keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/audit/{tree}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Signed heads of a tree, in order. */
+        get: operations["audit_checkpoints"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/audit/{tree}/records": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The records of a tree in its order, a line of canonical JSON (RFC 8785) each: the bytes that are hashed.
+         *     The header `x-next-cursor` is where to go on; it stays the same when there is nothing more.
+         */
+        get: operations["audit_records"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/auth/login": {
         parameters: {
             query?: never;
@@ -81,7 +138,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** End this session. */
+        /**
+         * End this session, by its access token or its refresh token; either may have expired. A browser's cookies are deleted.
+         *     If the database does not answer they stay, so that asking again still ends the session.
+         */
         post: operations["auth_logout"];
         delete?: never;
         options?: never;
@@ -100,6 +160,40 @@ export interface paths {
         get: operations["auth_me"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Change one's own password. All other sessions of one's own end. */
+        post: operations["auth_change_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/password-choice": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Choose a password with a one-time link. All sessions of the account end. */
+        post: operations["auth_choose_password"];
         delete?: never;
         options?: never;
         head?: never;
@@ -166,8 +260,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The same in order, as a stream of server-sent events: `id` is the cursor, `event` the kind, `data` the event.
-         *     It ends with the access token; `Last-Event-ID` goes on where it ended.
+         * The same in order, as a stream of server-sent events: `id` is the cursor, `event` the kind, `data` the
+         *     event. It ends with the access token; `Last-Event-ID` goes on where it ended.
          */
         get: operations["events_stream_events"];
         put?: never;
@@ -241,7 +335,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** A nonce to sign, valid for a minute and once. */
+        /**
+         * A nonce to sign, valid for a minute and once. Nothing is stored for it: whoever asks for many of them takes nothing
+         *     from the executor.
+         */
         post: operations["executor_nonce"];
         delete?: never;
         options?: never;
@@ -508,6 +605,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/runs/{id}/close": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Close a run that no executor works on and that nobody can finish. It ends `unknown` if it had announced a change,
+         *     else `cancelled`; its slots are freed, and what it had changed and not restored stays for people to see.
+         */
+        post: operations["runs_close"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/servers": {
         parameters: {
             query?: never;
@@ -534,7 +651,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Register servers, or change their registration. Each stands alone: a bad one is refused and named. */
+        /**
+         * Register servers, or change their registration. Each stands alone: a bad one is refused and named. So is one whose
+         *     name is taken by a server with another BMC address, unless `replace` is set.
+         */
         post: operations["servers_bulk"];
         delete?: never;
         options?: never;
@@ -555,6 +675,26 @@ export interface paths {
         post?: never;
         /** Remove a server that no job works on; its history stays. */
         delete: operations["servers_remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/servers/{id}/credential/try-again": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
+         *     have barred it. Only this BMC's attempts are forgotten.
+         */
+        post: operations["servers_try_again"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -627,7 +767,8 @@ export interface paths {
          */
         put: operations["sites_update"];
         post?: never;
-        delete?: never;
+        /** Remove a site in which nothing ever was. */
+        delete: operations["sites_remove"];
         options?: never;
         head?: never;
         patch?: never;
@@ -685,6 +826,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Change a user's name, or disable or enable the account. The last admin of the fleet cannot be disabled. */
+        patch: operations["users_change"];
+        trace?: never;
+    };
     "/v1/users/{id}/grants": {
         parameters: {
             query?: never;
@@ -719,6 +877,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users/{id}/password-link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a link with which the person chooses a password, once. An earlier link ends; the present password stays until
+         *     the link is used, and nobody is held up by what strangers tried with the account.
+         */
+        post: operations["users_reset_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{id}/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** End all sessions of a user (fleet admin), or all of one's own but this one. */
+        delete: operations["users_end_sessions"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/version": {
         parameters: {
             query?: never;
@@ -740,6 +935,8 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @enum {string} */
+        ActorKind: "user" | "executor" | "anonymous" | "system";
         Approval: {
             /** @description The digest of the plan that was read. */
             digest: string;
@@ -757,7 +954,15 @@ export interface components {
         };
         /** @enum {string} */
         AttemptStep: "reserve" | "accepted" | "rejected" | "not_sent";
+        /** @description A key that has signed checkpoints, or does. */
+        AuditKey: {
+            since?: components["schemas"]["String"] | null;
+            /** @description C2SP signed-note verifier key: `<origin>+<key id>+<key>`. */
+            vkey: string;
+        };
         BmcEndpoint: {
+            /** @description Name of that credential. */
+            credential?: string | null;
             credential_id?: components["schemas"]["CredentialId"] | null;
             id: components["schemas"]["BmcId"];
             /** @description `host[:port]` of the same BMC for IPMI, where it may be spoken to that way, too. */
@@ -765,6 +970,8 @@ export interface components {
             owner?: components["schemas"]["ExecutorId"] | null;
             /** Format: int64 */
             owner_epoch: number;
+            /** @description Name of that executor. */
+            owner_name?: string | null;
             /** @description SHA-256 of the BMC's SubjectPublicKeyInfo, hex; approved by an operator. */
             spki_sha256?: string | null;
             url: string;
@@ -791,6 +998,12 @@ export interface components {
         BootTimes: "once" | "continuous";
         BulkUpsert: {
             /**
+             * @description Servers whose name is registered may get another `bmc_url`, or another `ipmi` or none in place of one.
+             *     Otherwise such a one is refused: its runs and its credential would go to another machine, at once or with the
+             *     next `ipmi`. For people who know that a server has moved, and for inventory sources that own the addresses.
+             */
+            replace?: boolean;
+            /**
              * @description Objects with `name`, `bmc_url`, `ipmi`, `credential_id`, `spki_sha256` and `tags`, of which the first two are
              *     needed. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
              *     has several systems, or `ipmi://host[:port]`; `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
@@ -811,11 +1024,45 @@ export interface components {
             /** Format: int64 */
             unchanged: number;
         };
+        /** @description A signed head of a tree. */
+        Checkpoint: {
+            at: components["schemas"]["String"];
+            /** @description The last event it covers. */
+            cursor: string;
+            /** @description The roots of the perfect subtrees it consists of, the largest first, hex: who verifies may begin here. */
+            frontier: string[];
+            /** @description A C2SP tlog-checkpoint: the signed note over origin, size and root. */
+            note: string;
+            /**
+             * Format: int64
+             * @description 1, 2, 3, … in each tree.
+             */
+            number: number;
+            /** @description RFC 6962 §2.1 over the records of these events, hex. */
+            root: string;
+            /**
+             * Format: int64
+             * @description Events it covers, from the first one on.
+             */
+            size: number;
+        };
+        CheckpointPage: {
+            /** @description By number; ask again with the last one's until there are none. */
+            items: components["schemas"]["Checkpoint"][];
+        };
         /** @description A credential as the cloud knows it: ciphertext and the name of the key it is sealed to. */
         Credential: {
+            /**
+             * Format: int32
+             * @description How many addresses this version is sealed for, as whoever sealed it says; absent: not said.
+             */
+            address_count?: number | null;
+            /** @description The first 20 of them at most. */
+            addresses?: string[] | null;
             created_at: components["schemas"]["String"];
             id: components["schemas"]["CredentialId"];
             name: string;
+            refused_at?: components["schemas"]["String"] | null;
             site_id: components["schemas"]["SiteId"];
             /** @description Stopped after rejections on two BMCs or twice on one, until a new version comes. */
             suspended: boolean;
@@ -839,6 +1086,19 @@ export interface components {
         };
         /** Format: uuid */
         CredentialId: string;
+        /**
+         * @description A BMC for which a credential may be used. An `ipmi://` address right after an `https://` one in the list is that of the
+         *     same BMC, and is used beside no other. Any other is a BMC of its own: those stand before the first `https://` one.
+         */
+        CredentialTarget: {
+            /**
+             * @description SHA-256 of the SubjectPublicKeyInfo the BMC must show, hex. Only IPMI has none: there both sides prove by the
+             *     password itself who they are.
+             */
+            spki_sha256?: string | null;
+            /** @description `https://host[:port]` or `ipmi://host[:port]`; a path is ignored. */
+            url: string;
+        };
         /** @description A reversible change made on the way. */
         Effect: {
             id: components["schemas"]["EffectId"];
@@ -882,14 +1142,13 @@ export interface components {
             token: string;
         };
         Event: {
-            /** @description Who: a person's or an executor's name. */
+            /** @description Who did it: a person's or an executor's name, as it is now. */
             actor: string;
+            actor_kind?: components["schemas"]["ActorKind"];
             at: components["schemas"]["String"];
             /** @description Position for `after`, `before` and `Last-Event-ID`: opaque, ordered, never skipped. */
             cursor: string;
             data: unknown;
-            /** @description Hash-chain link of its stream, hex: SHA-256 over the previous link and this event. */
-            hash: string;
             job_id?: components["schemas"]["JobId"] | null;
             /** @description What happened: `job.approved`, `run.state`, `run.phase`, `run.log`, `login.failed`, … */
             kind: string;
@@ -901,6 +1160,9 @@ export interface components {
             server_id?: components["schemas"]["ServerId"] | null;
             site_id?: components["schemas"]["SiteId"] | null;
             trace_id?: components["schemas"]["TraceId"] | null;
+            /** @description Their name. */
+            user?: string | null;
+            user_id?: components["schemas"]["UserId"] | null;
         };
         EventPage: {
             /** @description Continue in the same direction from here; also given when there was nothing more. */
@@ -953,9 +1215,13 @@ export interface components {
         };
         /** @description One piece of firmware as installed now. Rows of the BMC for previous or staged versions are not here. */
         FirmwareComponent: {
+            /** @description The state in which the BMC says that this version does not run, e.g. `Updating` or `Disabled`. */
+            inactive?: string | null;
             /** @description Stable within the server: the vendor's component address, e.g. `BIOS.Setup.1-1` or `NIC.Slot.5-1`. */
             key: string;
             name: string;
+            /** @description It is the firmware of the BMC itself, which runs the version that its manager shows. */
+            of_bmc?: boolean;
             /** @description The vendor's id of the firmware family, matched against packages (Dell `SoftwareId`, e.g. `159`). */
             software_id?: string | null;
             updateable: boolean;
@@ -1064,11 +1330,16 @@ export interface components {
             unreadable: {
                 [key: string]: string;
             };
+            /** @description UUID of the system, as the BMC shows it. */
+            uuid?: string | null;
             vendor?: string | null;
         };
         InventoryParams: Record<string, never>;
         ItemResult: {
-            /** @description For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `effects-open` or `invalid-request`. */
+            /**
+             * @description For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `effects-open`, `intent-open`,
+             *     `not-found` or `invalid-request`.
+             */
             code?: string | null;
             /**
              * Format: int64
@@ -1153,16 +1424,33 @@ export interface components {
             sealing_key: string;
             signing_key: string;
         };
+        /** @description How the latest run on a server ended, where that was not well. */
+        LastFailure: {
+            /** @description When it ended. */
+            at: components["schemas"]["String"];
+            /** @description An error code, such as `bmc-unreachable`. */
+            code: string;
+            detail: string;
+            job_id: components["schemas"]["JobId"];
+            run_id: components["schemas"]["RunId"];
+        };
         LeaseRequest: {
             /**
              * Format: int32
              * @description How many further runs it would take; 0 while draining.
              */
             capacity: number;
+            /**
+             * Format: int32
+             * @description How many further runs that change something it would take; absent: as many as others.
+             */
+            changes?: number | null;
             /** @description Every run this process works on. */
             held: components["schemas"]["HeldRun"][];
-            /** @description Job kinds its own policy allows. */
+            /** @description Job kinds its own policy allows, whether it takes one now or not. */
             kinds: string[];
+            /** @description This process ends and holds nothing: its session is over with this request. */
+            leaving?: boolean;
             version: string;
             /**
              * Format: int32
@@ -1197,6 +1485,26 @@ export interface components {
             email: string;
             password: string;
         };
+        /** @description Ends a session by its refresh token, also when the access token has expired. A browser sends its cookies instead. */
+        Logout: {
+            refresh_token?: string | null;
+        };
+        /**
+         * @description A machine as the control plane knew it when the plan was made: where its BMC is and who it says it is. An
+         *     executor compares it before it changes anything; what is absent was not known and is not compared.
+         */
+        Machine: {
+            /** @description `host[:port]` for IPMI, as registered. */
+            ipmi?: string | null;
+            /** @description As in [`crate::server::Inventory::service_tag`]. */
+            service_tag?: string | null;
+            /** @description SHA-256 of the BMC's approved SubjectPublicKeyInfo, hex. */
+            spki_sha256?: string | null;
+            /** @description Address of the BMC as registered, [`crate::protocol::GrantTarget::url`]. */
+            url?: string | null;
+            /** @description As in [`crate::server::Inventory::uuid`]. */
+            uuid?: string | null;
+        };
         Me: {
             email: string;
             grants: components["schemas"]["Grant"][];
@@ -1211,6 +1519,13 @@ export interface components {
              *     [`SealedCredential`].
              */
             sealed: string;
+            /**
+             * @description [`SealedCredential::targets`] in the clear, by which plans say in advance what an executor would refuse. An
+             *     executor goes by the sealed list alone and does not compare the two: who changes this one makes plans wrong, and
+             *     opens no credential for any other BMC. Its JSON is at most as long as the sealed text. Absent: plans do not look
+             *     at it; nor do they at more than 50,000 targets for a job.
+             */
+            sealed_for?: components["schemas"]["CredentialTarget"][] | null;
             site_id: components["schemas"]["SiteId"];
             /**
              * Format: int32
@@ -1238,7 +1553,8 @@ export interface components {
         NewUser: {
             email: string;
             name: string;
-            password: string;
+            /** @description Absent: the person chooses one with a link ([`PasswordLink`]) and cannot sign in before. */
+            password?: string | null;
         };
         Nonce: {
             nonce: string;
@@ -1254,9 +1570,17 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Credential: {
             items: {
+                /**
+                 * Format: int32
+                 * @description How many addresses this version is sealed for, as whoever sealed it says; absent: not said.
+                 */
+                address_count?: number | null;
+                /** @description The first 20 of them at most. */
+                addresses?: string[] | null;
                 created_at: components["schemas"]["String"];
                 id: components["schemas"]["CredentialId"];
                 name: string;
+                refused_at?: components["schemas"]["String"] | null;
                 site_id: components["schemas"]["SiteId"];
                 /** @description Stopped after rejections on two BMCs or twice on one, until a new version comes. */
                 suspended: boolean;
@@ -1356,6 +1680,10 @@ export interface components {
                 current: boolean;
                 expires_at: components["schemas"]["String"];
                 id: components["schemas"]["SessionId"];
+                /** @description Network of the sign-in: an IPv4 address, or an IPv6 /64. */
+                network: string;
+                /** @description When its tokens were last renewed. */
+                seen_at: components["schemas"]["String"];
                 user_agent: string;
             }[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
@@ -1398,6 +1726,27 @@ export interface components {
             }[];
             /** @description Pass as `cursor` to get what follows; absent on the last page. */
             next?: string | null;
+        };
+        /** @description Changes one's own password. There is no `Debug`: it holds two. */
+        PasswordChange: {
+            new: string;
+            present: string;
+        };
+        /** @description Chooses a password with the token of a [`PasswordLink`]. There is no `Debug`: it holds both. */
+        PasswordChoice: {
+            password: string;
+            token: string;
+        };
+        /** @description A link with which a person chooses a password, once. */
+        PasswordLink: {
+            /**
+             * Format: int32
+             * @description Seconds.
+             */
+            expires_in: number;
+            /** @description The page for it, where the control plane knows its own address. */
+            link?: string | null;
+            token: string;
         };
         /** @description One phase of a run's timeline; a resumed phase keeps its row. */
         PhaseRecord: {
@@ -1457,6 +1806,7 @@ export interface components {
             blockers: string[];
             /** Format: int32 */
             estimated_minutes: number;
+            machine?: components["schemas"]["Machine"] | null;
             server: string;
             server_id: components["schemas"]["ServerId"];
             steps: components["schemas"]["PlanStep"][];
@@ -1484,6 +1834,15 @@ export interface components {
             trace_id?: string | null;
             /** @description Path of the page about this code, `/errors/<code>`. */
             type: string;
+        };
+        /** @description The public keys of a deployment. */
+        PublicKeys: {
+            /** @description All that ever signed a checkpoint. */
+            checkpoints: components["schemas"]["AuditKey"][];
+            /** @description Names the deployment; part of the origin of its trees, `rackhand/<log>/<tree>`. */
+            log: string;
+            /** @description Those that are taken today. */
+            tokens: components["schemas"]["TokenKey"][];
         };
         Reason: {
             reason: string;
@@ -1620,7 +1979,8 @@ export interface components {
             plan: components["schemas"]["PlanTarget"];
             /**
              * Format: int64
-             * @description Milliseconds since the predecessor's lease ended (0 if never leased before).
+             * @description Milliseconds since the predecessor's lease ended (0 if never leased before); with an open intent, since the
+             *     lease ended under which it was announced. Whoever had the run since then has sent nothing.
              */
             predecessor_ended_ms: number;
             run_id: components["schemas"]["RunId"];
@@ -1674,6 +2034,7 @@ export interface components {
             generation?: string | null;
             health: components["schemas"]["Health"];
             id: components["schemas"]["ServerId"];
+            last_failure?: components["schemas"]["LastFailure"] | null;
             model?: string | null;
             name: string;
             power: components["schemas"]["PowerState"];
@@ -1693,6 +2054,10 @@ export interface components {
             current: boolean;
             expires_at: components["schemas"]["String"];
             id: components["schemas"]["SessionId"];
+            /** @description Network of the sign-in: an IPv4 address, or an IPv6 /64. */
+            network: string;
+            /** @description When its tokens were last renewed. */
+            seen_at: components["schemas"]["String"];
             user_agent: string;
         };
         /**
@@ -1778,6 +2143,12 @@ export interface components {
             config: components["schemas"]["SiteConfig"];
         };
         String: string;
+        /** @description A key that verifies access tokens. */
+        TokenKey: {
+            kid: string;
+            /** @description Ed25519, hex. */
+            public_key: string;
+        };
         TokenRequest: {
             executor_id: components["schemas"]["ExecutorId"];
             nonce: string;
@@ -1792,6 +2163,11 @@ export interface components {
          * @description W3C trace id (16 bytes), kept as a UUID so that it can be stored and indexed alike.
          */
         TraceId: string;
+        /**
+         * @description Which of the two.
+         * @enum {string}
+         */
+        Tree: "audit" | "lines";
         /** @description What was done, in numbers. */
         Upkeep: {
             /**
@@ -1803,14 +2179,29 @@ export interface components {
             busy?: boolean;
             /**
              * Format: int32
+             * @description Months of lines dropped.
+             */
+            dropped?: number;
+            /**
+             * Format: int32
              * @description Leases of dead sessions ended.
              */
             expired?: number;
             /**
              * Format: int32
+             * @description Partitions of events made for the time to come.
+             */
+            made?: number;
+            /**
+             * Format: int32
              * @description Expired rows deleted.
              */
             pruned?: number;
+            /**
+             * Format: int32
+             * @description Refusals of minutes that are over, told as events.
+             */
+            refusals?: number;
             /**
              * Format: int32
              * @description Runs with open effects that nobody would have been offered.
@@ -1829,6 +2220,12 @@ export interface components {
             grants: components["schemas"]["Grant"][];
             id: components["schemas"]["UserId"];
             name: string;
+        };
+        /** @description Changes a user; what is absent stays. */
+        UserChange: {
+            /** @description A disabled user cannot sign in; their sessions end at once. */
+            disabled?: boolean | null;
+            name?: string | null;
         };
         /** Format: uuid */
         UserId: string;
@@ -1974,6 +2371,203 @@ export interface operations {
             };
         };
     };
+    audit_keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicKeys"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    audit_checkpoints: {
+        parameters: {
+            query?: {
+                /** @description Those with a higher number. Absent: from the first one. */
+                after?: number;
+                /** @description 1–1000; 100 if absent. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                tree: components["schemas"]["Tree"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckpointPage"];
+                };
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    audit_records: {
+        parameters: {
+            query?: {
+                /** @description A cursor: records after it. Absent: from the first one. */
+                after?: string;
+                /** @description 1–1000; 500 if absent. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                tree: components["schemas"]["Tree"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/jsonl": string;
+                };
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     auth_login: {
         parameters: {
             query?: never;
@@ -2015,6 +2609,15 @@ export interface operations {
             };
             /** @description `origin-refused` */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2067,7 +2670,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `login-busy`, `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2085,7 +2688,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Logout"];
+            };
+        };
         responses: {
             204: {
                 headers: {
@@ -2093,8 +2700,8 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description `not-signed-in`, `session-ended` */
-            401: {
+            /** @description `malformed-json` */
+            400: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2111,6 +2718,42 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal` */
             500: {
                 headers: {
@@ -2120,7 +2763,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2167,6 +2810,219 @@ export interface operations {
                 };
             };
             /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    auth_change_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordChange"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-json` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `password-wrong`, `origin-refused` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `login-limited` */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `login-busy`, `database-unavailable`, `server-busy` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    auth_choose_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordChoice"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-json` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `reset-refused` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `login-limited` */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `login-busy`, `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2225,6 +3081,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `body-too-large` */
             413: {
                 headers: {
@@ -2252,6 +3117,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `login-limited` */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal` */
             500: {
                 headers: {
@@ -2261,7 +3135,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2390,6 +3264,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `credential-version` */
             409: {
                 headers: {
@@ -2435,7 +3318,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2490,6 +3373,15 @@ export interface operations {
             };
             /** @description `invalid-request` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-streams` */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2554,6 +3446,15 @@ export interface operations {
             };
             /** @description `invalid-request` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-streams` */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2629,6 +3530,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `session-superseded` */
             409: {
                 headers: {
@@ -2674,7 +3584,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2717,6 +3627,15 @@ export interface operations {
             };
             /** @description `enrolment-refused` */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2769,7 +3688,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2819,6 +3738,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `session-superseded` */
             409: {
                 headers: {
@@ -2864,7 +3792,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2905,8 +3833,8 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `executor-revoked` */
-            401: {
+            /** @description `request-timeout` */
+            408: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2950,7 +3878,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3000,6 +3928,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `session-superseded` */
             409: {
                 headers: {
@@ -3036,6 +3973,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `report-busy` */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal` */
             500: {
                 headers: {
@@ -3045,7 +3991,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3086,6 +4032,15 @@ export interface operations {
             };
             /** @description `not-signed-in`, `executor-revoked` */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3138,7 +4093,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3181,6 +4136,15 @@ export interface operations {
             };
             /** @description `executor-revoked`, `nonce-invalid`, `signature-invalid` */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3233,7 +4197,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3527,6 +4491,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `idempotency-mismatch`, `plan-empty` */
             409: {
                 headers: {
@@ -3572,7 +4545,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3699,6 +4672,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `plan-stale`, `plan-empty`, `job-state` */
             409: {
                 headers: {
@@ -3744,7 +4726,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3814,6 +4796,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `job-state` */
             409: {
                 headers: {
@@ -3859,7 +4850,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3929,6 +4920,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `job-state` */
             409: {
                 headers: {
@@ -3974,7 +4974,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4044,6 +5044,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `job-state` */
             409: {
                 headers: {
@@ -4089,7 +5098,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4161,6 +5170,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `idempotency-mismatch`, `plan-empty`, `job-state` */
             409: {
                 headers: {
@@ -4206,7 +5224,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4345,6 +5363,130 @@ export interface operations {
             };
         };
     };
+    runs_close: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["RunId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Run"];
+                };
+            };
+            /** @description `malformed-json` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `origin-refused`, `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `run-state` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable`, `server-busy` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     servers_list: {
         parameters: {
             query?: {
@@ -4471,6 +5613,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `body-too-large` */
             413: {
                 headers: {
@@ -4507,7 +5658,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4621,6 +5772,79 @@ export interface operations {
             };
             /** @description `job-state` */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    servers_try_again: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["ServerId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `origin-refused`, `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4887,6 +6111,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `name-taken` */
             409: {
                 headers: {
@@ -4932,7 +6165,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5061,6 +6294,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `version-conflict` */
             412: {
                 headers: {
@@ -5090,6 +6332,79 @@ export interface operations {
             };
             /** @description `invalid-request` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable`, `server-busy` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sites_remove: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["SiteId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `origin-refused`, `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `site-in-use` */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5176,6 +6491,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `body-too-large` */
             413: {
                 headers: {
@@ -5212,7 +6536,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5404,6 +6728,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `name-taken` */
             409: {
                 headers: {
@@ -5449,7 +6782,122 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `login-busy`, `database-unavailable`, `server-busy` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    users_change: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UserChange"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description `malformed-json` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `origin-refused`, `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5519,6 +6967,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `body-too-large` */
             413: {
                 headers: {
@@ -5555,7 +7012,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `database-unavailable` */
+            /** @description `database-unavailable`, `server-busy` */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -5613,6 +7070,145 @@ export interface operations {
             };
             /** @description `invalid-request` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    users_reset_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PasswordLink"];
+                };
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `origin-refused`, `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database-unavailable` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    users_end_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `not-signed-in`, `session-ended` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `origin-refused`, `forbidden-role` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found` */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

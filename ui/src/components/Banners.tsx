@@ -65,12 +65,12 @@ export function Banners() {
       )}
       {!lost && deaf.length > 0 && (
         <Banner tone="warn">
-          <strong className="font-semibold">No executor is online in {deaf.map((site) => site.name).join(", ")}.</strong> Runs wait there, and what is shown of its servers grows old.
+          <strong className="font-semibold">No executor is online in {deaf.map((site) => site.name).join(", ")}.</strong> Runs wait there, and their status is getting stale.
         </Banner>
       )}
       {paused.length > 0 && (
         <Banner tone="wait">
-          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => site.name).join(", ")}.</strong> No new change starts; what is in a BMC already is observed to its end.
+          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => site.name).join(", ")}.</strong> No new change starts; work already in a BMC is followed until it finishes.
         </Banner>
       )}
     </>

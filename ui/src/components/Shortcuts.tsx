@@ -11,13 +11,18 @@ const KEYS: [string, string][] = [
   ["/", "Search"],
   ["j  k", "Next, previous row"],
   ["Enter", "Open the row"],
+  ["x", "Select the row, or not"],
   ["g s", "Servers"],
   ["g j", "Jobs"],
+  ["g v", "Events"],
+  ["g i", "Sites"],
   ["g e", "Executors"],
+  ["g c", "Credentials"],
   ["?", "These shortcuts"],
 ];
 
-const PLACES: Record<string, "/servers" | "/jobs" | "/executors"> = { s: "/servers", j: "/jobs", e: "/executors" };
+type Place = "/servers" | "/jobs" | "/events" | "/sites" | "/executors" | "/credentials";
+const PLACES: Record<string, Place> = { s: "/servers", j: "/jobs", v: "/events", i: "/sites", e: "/executors", c: "/credentials" };
 /** The second key of a pair must follow within this. */
 const PAIR_MS = 1200;
 
@@ -41,6 +46,8 @@ export function Shortcuts() {
         if (search) event.preventDefault();
       } else if (event.key === "j" || event.key === "k") {
         step(event.key === "j" ? 1 : -1);
+      } else if (event.key === "x") {
+        document.activeElement?.closest("[data-row]")?.querySelector<HTMLInputElement>("input[type=checkbox]")?.click();
       } else if (event.key === "?") {
         help.current?.showModal();
       }

@@ -1,4 +1,7 @@
-/** Status by shape, word and colour: each tone has its own shape, so none depends on colour alone. */
+/**
+ * Status by shape, word and colour: each tone has its own shape, so none depends on colour alone. The word stands on
+ * the baseline of its line; the shape in its middle.
+ */
 import type { ExecutorState, StatusTone } from "./tones";
 import { EXECUTOR, HEALTH, JOB, PHASE, POWER, RUN } from "./tones";
 
@@ -16,7 +19,7 @@ const COLOUR: Record<StatusTone, string> = {
 
 export function Shape({ tone, size = 14 }: { tone: StatusTone; size?: number }) {
   return (
-    <svg width={size} height={size} viewBox="0 0 16 16" fill="none" aria-hidden="true" className={`shrink-0 ${COLOUR[tone]}`}>
+    <svg width={size} height={size} viewBox="0 0 16 16" fill="none" aria-hidden="true" className={`shrink-0 self-center ${COLOUR[tone]}`}>
       {tone === "ok" && (
         <>
           <circle cx="8" cy="8" r="6.5" fill="currentColor" />
@@ -67,7 +70,7 @@ export function Shape({ tone, size = 14 }: { tone: StatusTone; size?: number }) 
 
 export function Status({ tone, word, title }: { tone: StatusTone; word: string; title?: string }) {
   return (
-    <span className={`inline-flex items-center gap-1.5 whitespace-nowrap ${COLOUR[tone]}`} title={title}>
+    <span className={`inline-flex items-baseline gap-1.5 whitespace-nowrap ${COLOUR[tone]}`} title={title}>
       <Shape tone={tone} />
       {word}
     </span>

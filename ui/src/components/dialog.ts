@@ -1,4 +1,4 @@
-/** Classes that every dialog shares. */
+/** Classes of dialogs, apart from the component: the first page loads none of it. */
 export const DIALOG = {
   backdrop: "fixed inset-0 z-40 bg-black/45",
   popup:

@@ -1,16 +1,16 @@
 /** Small building blocks: buttons that say why they are disabled, problems, empty and loading states. */
 import { Link } from "@tanstack/react-router";
-import { type ButtonHTMLAttributes, type ReactNode, useEffect, useId, useState, useSyncExternalStore } from "react";
+import { type ComponentProps, type ReactNode, useEffect, useId, useState, useSyncExternalStore } from "react";
 
 import { ApiError, Unreachable } from "../api/problem";
 import { serverNow } from "../lib/clock";
 import { age, clock, duration } from "../lib/format";
 import { Shape } from "./Status";
 
-type Look = "plain" | "primary" | "danger" | "quiet";
+export type Look = "plain" | "primary" | "danger" | "quiet";
 const LOOK: Record<Look, string> = { plain: "", primary: "btn-primary", danger: "btn-danger", quiet: "btn-quiet" };
 
-interface ButtonProps extends Omit<ButtonHTMLAttributes<HTMLButtonElement>, "disabled"> {
+interface ButtonProps extends Omit<ComponentProps<"button">, "disabled"> {
   look?: Look;
   /** Why it cannot be used; it stays focusable, so that the reason can be read. */
   blocked?: string;
@@ -94,13 +94,12 @@ export function For({ since }: { since: string }) {
   );
 }
 
-export function ProblemNote({ error, retry, what }: { error: unknown; retry?: () => void; what?: string }) {
+export function ProblemNote({ error, retry, what }: { error: unknown; retry?: () => void; what?: string | undefined }) {
   const problem = error instanceof ApiError ? error.problem : undefined;
   return (
     <div role="alert" className="border-bad/40 bg-bad-wash text-ink rounded-md border px-3 py-2.5">
       <p className="font-medium">
-        {what && <>{what}: </>}
-        {problem?.title ?? (error instanceof Unreachable ? "No answer" : "This did not work")}
+        {[what, problem?.title ?? (error instanceof Unreachable ? "No answer" : what ? undefined : "This did not work")].filter(Boolean).join(": ")}
       </p>
       {(problem === undefined || problem.detail.replace(/\.$/, "") !== problem.title) && (
         <p className="mt-0.5">{error instanceof Error ? error.message : String(error)}</p>
@@ -115,7 +114,7 @@ export function ProblemNote({ error, retry, what }: { error: unknown; retry?: ()
         </ul>
       )}
       <p className="text-soft mt-1.5 flex flex-wrap items-center gap-x-4 gap-y-1 text-xs">
-        {problem?.needs_role && <span>Needs the role {problem.needs_role}</span>}
+        {problem?.needs_role && <span>Requires the role {problem.needs_role}</span>}
         {problem?.code && (
           <a className="link" href={`/errors/${encodeURIComponent(problem.code)}`} target="_blank" rel="noreferrer">
             {problem.code}: what to do
@@ -208,12 +207,21 @@ export function Facts({ rows }: { rows: [string, ReactNode][] }) {
   );
 }
 
-export function Panel({ title, aside, children, id }: { title: string; aside?: ReactNode; children: ReactNode; id?: string }) {
+interface PanelProps {
+  title: string;
+  /** The title is a name, which keeps its case. */
+  named?: boolean;
+  aside?: ReactNode;
+  children: ReactNode;
+  id?: string;
+}
+
+export function Panel({ title, named = false, aside, children, id }: PanelProps) {
   const own = useId();
   return (
     <section className="panel" aria-labelledby={id ?? own}>
       <div className="border-line bg-raised flex min-h-9 items-center justify-between gap-3 border-b px-3">
-        <h2 id={id ?? own} className="eyebrow">
+        <h2 id={id ?? own} className={named ? "font-medium" : "eyebrow"}>
           {title}
         </h2>
         {aside && <div className="text-soft text-xs">{aside}</div>}

@@ -3,6 +3,7 @@
  * changing the fleet meanwhile does not change it.
  */
 import type { FirmwarePackage } from "../api/types";
+import type { PackageForm } from "./packages";
 
 export interface DraftTarget {
   id: string;
@@ -20,6 +21,18 @@ export interface Draft {
   packages?: Record<string, FirmwarePackage>;
   allowDowngrade?: boolean;
   reason?: string;
+  /** What has been typed so far: a session that ends takes nothing with it. */
+  form?: FirmwareForm;
+}
+
+export interface FirmwareForm {
+  packages: Record<string, PackageForm>;
+  downgrade: boolean;
+  parallel: string;
+  pauseAfter: string;
+  /** Local time, as the browser's own field gives it; empty: at once. */
+  startAfter: string;
+  reason: string;
 }
 
 const PREFIX = "rackhand.draft.";
@@ -30,11 +43,33 @@ export function saveDraft(draft: Draft): string {
   return id;
 }
 
+/** Keeps what has been typed, where {@link loadDraft} finds it again. */
+export function keepForm(id: string, form: FirmwareForm): void {
+  const draft = loadDraft(id);
+  if (draft !== undefined) sessionStorage.setItem(PREFIX + id, JSON.stringify({ ...draft, form }));
+}
+
 export function loadDraft(id: string | undefined): Draft | undefined {
   if (id === undefined) return undefined;
   try {
     const text = sessionStorage.getItem(PREFIX + id);
     return text === null ? undefined : (JSON.parse(text) as Draft);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Keeps what has been typed into a page for this tab; undefined forgets it. */
+export function keepTyped(page: string, typed: unknown): void {
+  if (typed === undefined) sessionStorage.removeItem(PREFIX + page);
+  else sessionStorage.setItem(PREFIX + page, JSON.stringify(typed));
+}
+
+/** What {@link keepTyped} kept. */
+export function loadTyped<T>(page: string): T | undefined {
+  try {
+    const text = sessionStorage.getItem(PREFIX + page);
+    return text === null ? undefined : (JSON.parse(text) as T);
   } catch {
     return undefined;
   }

@@ -93,3 +93,8 @@ export function jobKind(kind: string): string {
   const text = words(kind);
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
+
+/** The name of the item with that id; while the list is not here, the end of the id. */
+export function nameOf(items: readonly { id: string; name: string }[] | undefined, id: string): string {
+  return items?.find((item) => item.id === id)?.name ?? id.slice(-8);
+}

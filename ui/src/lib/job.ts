@@ -45,12 +45,41 @@ export function planSums(plan: Plan): PlanSums {
   return sums;
 }
 
+/** Whether a step changes something. A kind of step that is not listed here does not compile. */
 export function changes(step: PlanStep): boolean {
-  return step.step === "firmware" || step.step === "power" || step.step === "boot_override";
+  switch (step.step) {
+    case "firmware":
+    case "power":
+    case "boot_override":
+      return true;
+    case "read_inventory":
+    case "already_installed":
+      return false;
+    default:
+      return unlisted(step, true);
+  }
 }
 
+const RESTARTS: string[] = ["graceful_restart", "force_restart", "power_cycle"];
+
 export function rebootOf(step: PlanStep): Reboot {
-  return step.step === "firmware" ? step.reboot : "none";
+  switch (step.step) {
+    case "firmware":
+      return step.reboot;
+    case "power":
+      return RESTARTS.includes(step.action) ? "host" : "none";
+    case "boot_override":
+    case "read_inventory":
+    case "already_installed":
+      return "none";
+    default:
+      return unlisted(step, "host");
+  }
+}
+
+/** A newer server may send what this page does not know: then the careful answer counts. */
+function unlisted<T>(_: never, careful: T): T {
+  return careful;
 }
 
 export const REBOOT: Record<Reboot, string> = {
@@ -63,13 +92,80 @@ export const REBOOT: Record<Reboot, string> = {
 /** What the approve button does: "Approve: change 9 servers, restart 9 hosts". */
 export function approveLabel(job: Job): string {
   const sums = planSums(job.plan);
-  if (job.kind === "power") return `Approve: ${words(job.params.action)} ${count(sums.change, "server")}`;
-  if (job.kind === "boot_override") return `Approve: set what ${count(sums.change, "server")} ${sums.change === 1 ? "boots" : "boot"} from`;
   if (sums.change === 0) return "Approve: nothing to change";
-  const parts = [`update ${count(sums.change, "server")}`];
-  if (sums.hostReboots > 0) parts.push(`restart ${count(sums.hostReboots, "host")}`);
-  else if (sums.bmcReboots > 0) parts.push(`restart ${count(sums.bmcReboots, "BMC")}`);
-  return `Approve: ${parts.join(", ")}`;
+  const servers = count(sums.change, "server");
+  switch (job.kind) {
+    case "power":
+      return `Approve: ${words(job.params.action)} ${servers}`;
+    case "boot_override":
+      return `Approve: set what ${servers} ${sums.change === 1 ? "boots" : "boot"} from`;
+    case "inventory":
+      return `Approve: read ${servers}`;
+    case "firmware_update": {
+      const parts = [`update ${servers}`];
+      if (sums.hostReboots > 0) parts.push(`restart ${count(sums.hostReboots, "host")}`);
+      else if (sums.bmcReboots > 0) parts.push(`restart ${count(sums.bmcReboots, "BMC")}`);
+      return `Approve: ${parts.join(", ")}`;
+    }
+    default:
+      return unlisted(job, `Approve: change ${servers}`);
+  }
+}
+
+const UNDER_WAY = ["running", "leased", "waiting", "settling"];
+
+/** How many runs are under way, wait to start, or did not succeed. */
+export function runSums({ runs }: Pick<Job, "runs">): { working: number; queued: number; again: number } {
+  const sum = (states: string[]): number => states.reduce((all, state) => all + (runs[state] ?? 0), 0);
+  return { working: sum(UNDER_WAY), queued: sum(["queued"]), again: sum(["failed", "cancelled", "unknown"]) };
+}
+
+/** What pausing does. */
+export function pauseNote(job: Pick<Job, "runs">): string {
+  const { working, queued } = runSums(job);
+  const parts = ["No new run starts."];
+  if (working > 0) parts.push(`${count(working, "run")} under way ${working === 1 ? "continues" : "continue"} to a safe end.`);
+  if (queued > 0) parts.push(`${count(queued, "run")} ${queued === 1 ? "waits" : "wait"}.`);
+  return parts.join(" ");
+}
+
+/** What resuming does: the limits of the approved plan hold, and failures are counted anew. */
+export function resumeNote(job: Pick<Job, "runs" | "policy">): string {
+  const { queued } = runSums(job);
+  const { max_parallel, pause_after_failures } = job.policy;
+  const brake =
+    pause_after_failures > 0
+      ? `Failures are counted from now: the job pauses again after ${count(pause_after_failures, "more failure", "more failures")}.`
+      : "The job never pauses on failures.";
+  return `${count(queued, "run")} may start again, at most ${max_parallel} at once. ${brake}`;
+}
+
+/** What cancelling does; runs that there are none of are not mentioned. */
+export function cancelNote(job: Pick<Job, "runs" | "state">): string {
+  if (job.state === "planned") return "Nothing has started, so nothing is undone. The plan cannot be approved afterwards.";
+  const { working, queued } = runSums(job);
+  const parts: string[] = [];
+  if (queued > 0) parts.push(`${count(queued, "run")} will not start.`);
+  if (working > 0) {
+    parts.push(
+      `${count(working, "run")} under way ${working === 1 ? "ends" : "end"} at the next safe point: while a device is flashing nothing is interrupted, and what was changed on the way is restored.`,
+    );
+  }
+  return parts.join(" ") || "No run is waiting or under way; the job ends.";
+}
+
+/** What a job gets unless someone says otherwise. */
+export const PACE = { max_parallel: 8, pause_after_failures: 3, start_after: null };
+export const LIMITS = { parallel: { min: 1, max: 1000 }, pauseAfter: { min: 0, max: 1000 } };
+export const REASON = { min: 3, max: 500, short: "Give a reason of at least 3 characters." };
+
+/** Whether a text is a whole number within limits. */
+export function inRange(text: string, { min, max }: { min: number; max: number }): boolean {
+  return /^\d{1,4}$/.test(text) && parseInt(text, 10) >= min && parseInt(text, 10) <= max;
+}
+
+export function paceWrong(parallel: string, pauseAfter: string): boolean {
+  return !inRange(parallel, LIMITS.parallel) || !inRange(pauseAfter, LIMITS.pauseAfter);
 }
 
 /** Blocked targets first, then those with warnings, then changes, then nothing to do; else the plan's order. */

@@ -4,12 +4,18 @@
  */
 export const PAGES = {
   signIn: () => import("../pages/SignIn"),
+  choosePassword: () => import("../pages/ChoosePassword"),
   fleet: () => import("../pages/Fleet"),
   server: () => import("../pages/Server"),
+  addServers: () => import("../pages/AddServers"),
   jobs: () => import("../pages/Jobs"),
   newFirmwareJob: () => import("../pages/NewFirmwareJob"),
   job: () => import("../pages/Job"),
+  events: () => import("../pages/Events"),
+  sites: () => import("../pages/Sites"),
+  credentials: () => import("../pages/Credentials"),
   executors: () => import("../pages/Executors"),
+  people: () => import("../pages/People"),
 };
 
 const AFTER_MS = 1500;
@@ -17,7 +23,7 @@ const AFTER_MS = 1500;
 /** Fetches the other pages a moment later; gives what cancels it. */
 export function fetchPagesSoon(): () => void {
   const timer = setTimeout(() => {
-    // A page that cannot be fetched now is fetched when somebody goes there.
+    // A page that cannot be fetched now is fetched when someone goes there.
     for (const load of Object.values(PAGES)) load().catch(() => undefined);
   }, AFTER_MS);
   return () => clearTimeout(timer);

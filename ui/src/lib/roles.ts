@@ -1,17 +1,28 @@
 /** Which role a person holds where, and the words for what is missing. */
 import type { Me, Role } from "../api/types";
 
-const ORDER: Role[] = ["viewer", "operator", "admin"];
+/** From the one that may least. */
+export const ROLES: Role[] = ["viewer", "operator", "admin"];
 
 /** Whether `me` holds at least `role` in `site` (by a grant there or for the whole fleet). */
 export function holds(me: Me, role: Role, site: string): boolean {
   return me.grants.some(
     (grant) =>
-      ORDER.indexOf(grant.role) >= ORDER.indexOf(role) && (grant.site_id === null || grant.site_id === undefined || grant.site_id === site),
+      ROLES.indexOf(grant.role) >= ROLES.indexOf(role) && (grant.site_id === null || grant.site_id === undefined || grant.site_id === site),
   );
+}
+
+/** Whether `me` is an admin of the whole fleet. */
+export function leadsFleet(me: Me): boolean {
+  return me.grants.some((grant) => grant.role === "admin" && (grant.site_id === null || grant.site_id === undefined));
 }
 
 /** Why `me` may not, or undefined. */
 export function missingRole(me: Me, role: Role, site: string, siteName: string): string | undefined {
-  return holds(me, role, site) ? undefined : `Needs the role ${role} in ${siteName}; ask an admin of the site.`;
+  return holds(me, role, site) ? undefined : `Requires the role ${role} in ${siteName}; ask an admin of the site.`;
+}
+
+/** Why `me` may not do what only an admin of the whole fleet may, or undefined. */
+export function missingFleetAdmin(me: Me): string | undefined {
+  return leadsFleet(me) ? undefined : "Requires the role admin of the whole fleet; ask an admin of the fleet.";
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Job, Me, Plan } from "../api/types";
-import { approveLabel, planOrder, planSums } from "./job";
+import { approveLabel, cancelNote, pauseNote, planOrder, planSums, resumeNote } from "./job";
 import { isBlank, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
@@ -37,7 +37,7 @@ describe("plans", () => {
     targets: [
       target("a", { steps: [step("host")] }),
       target("b", { steps: [{ step: "already_installed", component: "BIOS", version: "2" }] }),
-      target("c", { steps: [step("host_at_once")], blockers: ["a job works on it"] }),
+      target("c", { steps: [step("host_at_once")], blockers: ["job in progress"] }),
       target("d", { steps: [step("bmc")], warnings: ["health is warning"] }),
     ],
   };
@@ -47,10 +47,35 @@ describe("plans", () => {
     expect(planOrder(plan.targets).map((item) => item.server)).toEqual(["c", "d", "a", "b"]);
   });
 
+  it("takes a kind of step that it does not know for a change", () => {
+    const newer = { step: "wipe_disks" } as unknown as Plan["targets"][number]["steps"][number];
+    const changing = { ...plan, targets: [target("e", { steps: [newer] })] };
+    expect(planSums(changing)).toMatchObject({ change: 1, nothing: 0, hostReboots: 1 });
+    expect(approveLabel({ kind: "wipe_disks", plan: changing } as unknown as Job)).toBe("Approve: change 1 server");
+  });
+
   it("the button says what it does", () => {
     const job = { kind: "firmware_update", plan } as Job;
     expect(approveLabel(job)).toBe("Approve: update 2 servers, restart 1 host");
     expect(approveLabel({ ...job, plan: { ...plan, targets: plan.targets.slice(1, 2) } })).toBe("Approve: nothing to change");
+  });
+});
+
+describe("what is asked before a job is changed", () => {
+  const policy = { max_parallel: 8, pause_after_failures: 3, start_after: null };
+
+  it("resuming keeps the brake and says that failures are counted anew", () => {
+    expect(resumeNote({ runs: { queued: 5, failed: 3 }, policy })).toBe("5 runs may start again, at most 8 at once. Failures are counted from now: the job pauses again after 3 more failures.");
+    expect(resumeNote({ runs: { queued: 1 }, policy: { ...policy, pause_after_failures: 1 } })).toContain("after 1 more failure.");
+    expect(resumeNote({ runs: { queued: 1 }, policy: { ...policy, pause_after_failures: 0 } })).toContain("never pauses on failures");
+  });
+
+  it("cancelling speaks of no runs that there are not", () => {
+    expect(cancelNote({ state: "running", runs: { queued: 2, failed: 2 } })).toBe("2 runs will not start.");
+    expect(cancelNote({ state: "paused", runs: { running: 1 } })).toMatch(/^1 run under way ends at the next safe point/);
+    expect(cancelNote({ state: "paused", runs: { failed: 2 } })).toBe("No run is waiting or under way; the job ends.");
+    expect(cancelNote({ state: "planned", runs: {} })).toContain("Nothing has started");
+    expect(pauseNote({ runs: { queued: 1, settling: 1, waiting: 1 } })).toBe("No new run starts. 2 runs under way continue to a safe end. 1 run waits.");
   });
 });
 

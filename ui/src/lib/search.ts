@@ -32,6 +32,13 @@ export interface JobView {
   only?: string;
 }
 
+export interface EventView {
+  site?: string;
+  server?: string;
+  /** Also the lines of the runs' logs. */
+  lines?: "shown";
+}
+
 type Raw = Record<string, unknown>;
 
 export function fleetFilter(raw: Raw): FleetFilter {
@@ -52,6 +59,10 @@ export function jobFilter(raw: Raw): JobFilter {
 
 export function jobView(raw: Raw): JobView {
   return clean({ view: oneOf(raw.view, ["plan", "runs"] as const), run: text(raw.run), line: text(raw.line), only: text(raw.only) });
+}
+
+export function eventView(raw: Raw): EventView {
+  return clean({ site: text(raw.site), server: text(raw.server), lines: oneOf(raw.lines, ["shown"] as const) });
 }
 
 export function siteOnly(raw: Raw): { site?: string } {

@@ -18,8 +18,9 @@ export function staleAfter(event: Pick<Event, "kind" | "job_id" | "run_id" | "se
   if (event.server_id) keys.push(["server", event.server_id]);
   if (event.server_id || family === "server" || family === "bmc") keys.push(["servers"]);
   if (family === "executor") keys.push(["executors"], ["sites"]);
-  if (family === "site" || family === "credential") keys.push(["sites"]);
-  if (family === "user" || family === "grant") keys.push(["me"]);
+  if (family === "site") keys.push(["sites"]);
+  if (family === "credential") keys.push(["credentials"]);
+  if (family === "user" || family === "grant") keys.push(["me"], ["people"]);
   return keys;
 }
 

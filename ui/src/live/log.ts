@@ -1,5 +1,5 @@
 /**
- * The events of one run, job or server, kept up to date: all from the first on, or the newest ones and
+ * The events of one run, job, server or site, or of the whole fleet, kept up to date: all from the first on, or the newest ones and
  * older ones on request. The stream only says that there is more, and the missing part is fetched by this
  * log's own cursor. So nothing is skipped or doubled, whatever the stream missed.
  */
@@ -7,13 +7,7 @@ import { useEffect, useState, useSyncExternalStore } from "react";
 
 import type { Event } from "../api/types";
 import { useLive } from "./LiveProvider";
-import { eventsAfter, eventsBefore, type LiveStream } from "./stream";
-
-export interface LogFilter {
-  run?: string;
-  job?: string;
-  server?: string;
-}
+import { type EventFilter, eventsAfter, eventsBefore, type LiveStream } from "./stream";
 
 export interface LogOptions {
   /** Begin with so many of the newest instead of with the first. */
@@ -40,7 +34,7 @@ export interface Source {
 }
 
 export class EventLog {
-  #filter: LogFilter;
+  #filter: EventFilter;
   #newest: number | undefined;
   #source: Source;
   #cursor: string | undefined;
@@ -52,7 +46,7 @@ export class EventLog {
   #again = false;
   #stopped = false;
 
-  constructor(filter: LogFilter, { newest }: LogOptions = {}, source: Source = { after: eventsAfter, before: eventsBefore }) {
+  constructor(filter: EventFilter, { newest }: LogOptions = {}, source: Source = { after: eventsAfter, before: eventsBefore }) {
     this.#filter = filter;
     this.#newest = newest;
     this.#source = source;
@@ -127,8 +121,7 @@ export class EventLog {
     void this.pump();
     let soon: ReturnType<typeof setTimeout> | undefined;
     const off = live.onEvent((event) => {
-      const { run, job, server } = this.#filter;
-      if ((run && event.run_id !== run) || (job && event.job_id !== job) || (server && event.server_id !== server)) return;
+      if (!isAbout(event, this.#filter)) return;
       soon ??= setTimeout(() => {
         soon = undefined;
         void this.pump();
@@ -151,8 +144,16 @@ export class EventLog {
   }
 }
 
+/** Whether an event is one of those that `filter` asks the server for. */
+export function isAbout(event: Event, { run, job, server, site }: EventFilter): boolean {
+  if (run !== undefined) return event.run_id === run;
+  if (job !== undefined) return event.job_id === job;
+  if (server !== undefined) return event.server_id === server;
+  return site === undefined || event.site_id === site;
+}
+
 /** The log for `filter`. Give the component a `key` when the filter changes. */
-export function useEventLog(filter: LogFilter, options?: LogOptions): LogState & { retry: () => void; loadOlder: () => Promise<void> } {
+export function useEventLog(filter: EventFilter, options?: LogOptions): LogState & { retry: () => void; loadOlder: () => Promise<void> } {
   const live = useLive();
   const [log] = useState(() => new EventLog(filter, options));
   useEffect(() => log.run(live), [log, live]);

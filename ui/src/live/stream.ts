@@ -219,12 +219,20 @@ export class LiveStream {
   }
 }
 
+/** Events about one thing: of these the most particular counts. */
+export interface EventFilter {
+  site?: string;
+  server?: string;
+  job?: string;
+  run?: string;
+}
+
 /** One page of events after `cursor`. */
-export function eventsAfter(filter: { run?: string; job?: string; server?: string }, after: string | undefined, limit: number) {
+export function eventsAfter(filter: EventFilter, after: string | undefined, limit: number) {
   return body(api.GET("/v1/events", { params: { query: { ...filter, after, limit } } }));
 }
 
 /** One page of events before `cursor`, the newest first; `latest`: the newest of all. */
-export function eventsBefore(filter: { run?: string; job?: string; server?: string }, before: string, limit: number) {
+export function eventsBefore(filter: EventFilter, before: string, limit: number) {
   return body(api.GET("/v1/events", { params: { query: { ...filter, before, limit } } }));
 }

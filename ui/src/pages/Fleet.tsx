@@ -1,15 +1,17 @@
 /** The fleet: every server that matches the filter in the URL. */
 import { keepPreviousData, useInfiniteQuery, useQuery, useSuspenseQuery } from "@tanstack/react-query";
-import { useNavigate, useSearch } from "@tanstack/react-router";
-import { useMemo, useState } from "react";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
+import { useCallback, useMemo, useState } from "react";
 
 import { allMatching, MAX_TARGETS, meQuery, serversQuery, sitesQuery } from "../api/queries";
 import type { ServerSummary } from "../api/types";
+import { BootDialog } from "../components/BootDialog";
 import { InventoryButton } from "../components/InventoryButton";
+import { PowerDialog } from "../components/PowerDialog";
 import { Button, Empty, Loading, PageHead, ProblemNote } from "../components/ui";
 import { saveDraft } from "../lib/draft";
 import { count, number } from "../lib/format";
-import { missingRole } from "../lib/roles";
+import { holds, missingRole } from "../lib/roles";
 import type { FleetFilter } from "../lib/search";
 import { FleetFilters } from "./fleet/Filters";
 import { FleetTable } from "./fleet/FleetTable";
@@ -25,8 +27,11 @@ export function Fleet() {
   const rows = useMemo(() => list.data?.pages.flatMap((page) => page.items) ?? [], [list.data]);
   const counts = list.data?.pages.at(-1)?.counts;
   const filtered = Object.keys(filter).some((key) => key !== "site");
-  const setFilter = (change: Partial<FleetFilter>): void =>
-    void navigate({ search: (old) => ({ ...old, ...change }), replace: true, resetScroll: false });
+  // One function for good: the table's cells are made from it, and new ones would lose the focus.
+  const setFilter = useCallback(
+    (change: Partial<FleetFilter>): void => void navigate({ search: (old) => ({ ...old, ...change }), replace: true, resetScroll: false }),
+    [navigate],
+  );
 
   return (
     <>
@@ -38,6 +43,7 @@ export function Fleet() {
             {list.isFetching && list.data && !list.isFetchingNextPage && <span className="text-faint"> · reading</span>}
           </span>
         }
+        actions={<AddLink site={filter.site} />}
       />
       <FleetFilters filter={filter} counts={counts} change={setFilter} />
       <SelectionBar filter={filter} rows={rows} total={counts?.total ?? 0} selection={selection} select={setSelection} />
@@ -55,8 +61,10 @@ export function Fleet() {
             </Empty>
           ) : (
             <Empty title="No servers yet">
-              <p>Register them with the command line; an executor of the site then reads each BMC:</p>
-              <pre className="panel mono bg-sunk mt-3 px-3 py-2 text-left">rackhand servers import servers.json</pre>
+              <Link to="/servers/add" search={filter.site ? { site: filter.site } : {}} className="link">
+                Add servers
+              </Link>
+              ; an executor of their site then reads each BMC.
             </Empty>
           )}
         </div>
@@ -73,6 +81,20 @@ export function Fleet() {
         />
       )}
     </>
+  );
+}
+
+function AddLink({ site }: { site: string | undefined }) {
+  const { data: me } = useSuspenseQuery(meQuery);
+  const { data: sites } = useQuery(sitesQuery);
+  const places = (sites?.items ?? []).filter((item) => site === undefined || item.id === site);
+  if (places.length > 0 && !places.some((item) => holds(me, "operator", item.id))) {
+    return <Button blocked={`Requires the role operator in ${site === undefined ? "a site" : places[0]?.name}; ask an admin of the site.`}>Add servers</Button>;
+  }
+  return (
+    <Link to="/servers/add" search={site ? { site } : {}} className="btn">
+      Add servers
+    </Link>
   );
 }
 
@@ -154,6 +176,8 @@ function SelectionBar({ filter, rows, total, selection, select }: SelectionBarPr
       </p>
       <div className="flex flex-wrap items-center gap-2">
         <InventoryButton siteId={first?.site_id ?? ""} targets={picked.map((item) => item.id)} blocked={blocked} />
+        <PowerDialog siteId={first?.site_id ?? ""} servers={picked} blocked={blocked} />
+        <BootDialog siteId={first?.site_id ?? ""} servers={picked} blocked={blocked} />
         <Button look="primary" blocked={blocked} explain={picked.length > 0} onClick={update}>
           Update firmware{picked.length > 0 ? ` on ${count(picked.length, "server")}` : ""}
         </Button>

@@ -46,17 +46,19 @@ function Loaded({ job, error }: { job: Job; error: unknown }) {
               by {job.created_by_name}, <Age at={job.created_at} />
             </span>
             {job.plan.approved_by_name && <span>approved by {job.plan.approved_by_name}</span>}
-            <span className="text-faint">
-              trace <code className="mono select-all">{job.trace_id.replaceAll("-", "")}</code>
-            </span>
           </>
         }
         actions={<JobActions job={job} me={me} put={put} />}
       />
-      <p className="pb-3">
-        <span className="eyebrow pr-2">Reason</span>
-        {job.reason}
-      </p>
+      <div className="flex flex-wrap items-baseline justify-between gap-x-6 pb-3">
+        <p>
+          <span className="eyebrow pr-2">Reason</span>
+          {job.reason}
+        </p>
+        <p className="text-faint text-[11px]">
+          trace <code className="font-mono select-all">{job.trace_id.replaceAll("-", "")}</code>
+        </p>
+      </div>
       {job.state_reason !== "" && (
         <p role="status" className="border-line bg-raised mb-3 rounded-md border px-3 py-2">
           {job.state_reason}
@@ -109,7 +111,7 @@ function Runs({ job }: { job: Job }) {
       {isPending && <Loading what="the runs" />}
       {runs && runs.length === 0 && (
         <div className="panel">
-          <Empty title="No runs">{job.state === "planned" ? "They come with the approval." : "The plan left every server out."}</Empty>
+          <Empty title="No runs">{job.state === "planned" ? "They come with the approval." : "The plan blocked every server."}</Empty>
         </div>
       )}
       {runs && runs.length > 0 && (

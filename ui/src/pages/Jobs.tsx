@@ -62,10 +62,10 @@ export function Jobs() {
       )}
       {jobs.length > 0 && (
         <div className={`panel overflow-x-auto ${list.isPlaceholderData ? "opacity-60" : ""}`} tabIndex={0} role="region" aria-label="Job list, scrollable">
-          <table className="grid-table min-w-[900px]">
+          <table role="table" className="grid-table cards md:min-w-[900px]">
             <caption className="sr-only">Jobs</caption>
             <thead>
-              <tr>
+              <tr role="row">
                 <th scope="col">Job</th>
                 <th scope="col">State</th>
                 <th scope="col">Progress</th>
@@ -96,25 +96,25 @@ export function Jobs() {
 
 function Row({ job }: { job: Job }) {
   return (
-    <tr data-row>
-      <td>
+    <tr role="row" data-row>
+      <td role="cell">
         <Link to="/jobs/$id" params={{ id: job.id }} className="font-medium hover:underline">
           {jobTitle(job)}
         </Link>
         <span className="text-soft"> · {count(job.targets, "server")}</span>
       </td>
-      <td>
+      <td role="cell">
         <JobStatus state={job.state} />
       </td>
-      <td className="w-44">
+      <td role="cell" className="w-44">
         <Counters runs={job.runs} total={job.targets} compact />
       </td>
-      <td>{job.site}</td>
-      <td className="text-soft max-w-72" title={job.reason}>
+      <td role="cell">{job.site}</td>
+      <td role="cell" className="text-soft max-w-72" title={job.reason}>
         {job.reason}
       </td>
-      <td>{job.created_by_name}</td>
-      <td>
+      <td role="cell">{job.created_by_name}</td>
+      <td role="cell">
         <Age at={job.created_at} />
       </td>
     </tr>

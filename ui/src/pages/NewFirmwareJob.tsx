@@ -1,17 +1,18 @@
 /** A firmware job in preparation: frozen targets, a package for each model or BMC generation, pace and reason. */
-import { useMutation, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
+import { useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 
-import { api, body } from "../api/client";
 import { meQuery } from "../api/queries";
-import type { NewJob } from "../api/types";
 import { InventoryButton } from "../components/InventoryButton";
+import { usePlannedJob } from "../components/JobDialog";
+import { PaceFields } from "../components/PaceFields";
 import { Shape } from "../components/Status";
 import { Button, Empty, PageHead, Panel, ProblemNote } from "../components/ui";
-import { type Draft, loadDraft } from "../lib/draft";
+import { type Draft, type FirmwareForm, keepForm, loadDraft } from "../lib/draft";
 import { byNumber, count, generation as generationName } from "../lib/format";
-import { EMPTY, isBlank, packageFor, packageKey, packageProblems, type PackageForm, toForm, toPackage } from "../lib/packages";
+import { PACE, paceWrong, REASON } from "../lib/job";
+import { EMPTY, isBlank, packageFor, packageKey, packageProblems, toForm, toPackage } from "../lib/packages";
 import { missingRole } from "../lib/roles";
 import { PackageEditor, PastePackages } from "./job/PackageEditor";
 
@@ -32,32 +33,25 @@ export function NewFirmwareJob() {
       </div>
     );
   }
-  return <Form key={id} draft={draft} />;
+  return <Form key={id} id={id ?? ""} draft={draft} />;
 }
 
-function Form({ draft }: { draft: Draft }) {
+function Form({ id, draft }: { id: string; draft: Draft }) {
   const { data: me } = useSuspenseQuery(meQuery);
   const queries = useQueryClient();
   const navigate = useNavigate();
   const generations = useMemo(() => distinct(draft.targets.map((target) => target.generation)), [draft]);
   const models = useMemo(() => distinct(draft.targets.map((target) => target.model)), [draft]);
 
-  const [packages, setPackages] = useState<Record<string, PackageForm>>(() => {
-    const given = Object.entries(draft.packages ?? {}).map(([key, item]) => [key, toForm(item)] as const);
-    const empty = generations.map((key) => [key, EMPTY] as const);
-    return Object.fromEntries(given.length > 0 ? given : empty.length > 0 ? empty : [["any", EMPTY]]);
-  });
-  const [downgrade, setDowngrade] = useState(draft.allowDowngrade ?? false);
-  const [parallel, setParallel] = useState("8");
-  const [pauseAfter, setPauseAfter] = useState("3");
-  // Local time, as the browser's own field gives it; empty: at once.
-  const [startAfter, setStartAfter] = useState("");
-  const [reason, setReason] = useState(draft.reason ?? "");
+  const [form, setForm] = useState<FirmwareForm>(() => draft.form ?? fresh(draft, generations));
+  useEffect(() => keepForm(id, form), [id, form]);
+  const { packages, downgrade, parallel, pauseAfter, startAfter, reason } = form;
+  const set = (change: Partial<FirmwareForm>): void => setForm((old) => ({ ...old, ...change }));
+  const setPackages = (change: (old: FirmwareForm["packages"]) => FirmwareForm["packages"]): void => setForm((old) => ({ ...old, packages: change(old.packages) }));
   const [tried, setTried] = useState(false);
-  const key = useRef({ body: "", key: "" });
 
-  const filled = Object.entries(packages).filter(([, form]) => !isBlank(form));
-  const wrong = filled.some(([, form]) => Object.keys(packageProblems(form)).length > 0);
+  const filled = Object.entries(packages).filter(([, item]) => !isBlank(item));
+  const wrong = filled.some(([, item]) => Object.keys(packageProblems(item)).length > 0);
   const given = filled.map(([name]) => name);
   // A target's identity is null where nobody has read it yet, and absent where the draft was made without it.
   const unread = draft.targets.filter((target) => target.model === null && target.generation === null);
@@ -65,32 +59,23 @@ function Form({ draft }: { draft: Draft }) {
   const uncovered = draft.targets.filter((target) => target.model !== undefined && !unread.includes(target)).filter((target) => packageFor(target, given) === undefined);
   const servers = (name: string): number => draft.targets.filter((target) => packageFor(target, Object.keys(packages)) === name).length;
   const addable = [...generations, ...models, "any"].filter((name) => packages[name] === undefined);
-  const paceWrong = !inRange(parallel, 1, 1000) || !inRange(pauseAfter, 0, 1000);
 
-  const create = useMutation({
-    mutationFn: () => {
-      const job: NewJob = {
-        site_id: draft.siteId,
-        kind: "firmware_update",
-        params: { packages: Object.fromEntries(filled.map(([name, form]) => [name, toPackage(form)])), allow_downgrade: downgrade },
-        targets: draft.targets.map((target) => target.id),
-        policy: { max_parallel: Number(parallel), pause_after_failures: Number(pauseAfter), start_after: utc(startAfter) },
-        reason: reason.trim(),
-      };
-      // The same content keeps its key: after a lost answer the same job comes back, not a second one.
-      const text = JSON.stringify(job);
-      if (key.current.body !== text) key.current = { body: text, key: crypto.randomUUID() };
-      return body(api.POST("/v1/jobs", { body: job, params: { header: { "Idempotency-Key": key.current.key } } }));
-    },
-    onSuccess: (job) => {
-      queries.setQueryData(["job", job.id], job);
-      void queries.invalidateQueries({ queryKey: ["jobs"] });
-      void navigate({ to: "/jobs/$id", params: { id: job.id } });
-    },
+  const create = usePlannedJob((job) => {
+    void queries.invalidateQueries({ queryKey: ["jobs"] });
+    void navigate({ to: "/jobs/$id", params: { id: job.id } });
   });
+  const plan = (): void =>
+    create.mutate({
+      site_id: draft.siteId,
+      kind: "firmware_update",
+      params: { packages: Object.fromEntries(filled.map(([name, item]) => [name, toPackage(item)])), allow_downgrade: downgrade },
+      targets: draft.targets.map((target) => target.id),
+      policy: { max_parallel: Number(parallel), pause_after_failures: Number(pauseAfter), start_after: utc(startAfter) },
+      reason: reason.trim(),
+    });
 
   const missing =
-    filled.length === 0 ? "Give at least one package." : wrong ? "Some package fields are not right yet." : reason.trim().length < 3 ? "Give a reason of at least 3 characters." : paceWrong ? "The pace is not right yet." : undefined;
+    filled.length === 0 ? "Give at least one package." : wrong ? "Some package fields are not right yet." : reason.trim().length < REASON.min ? REASON.short : paceWrong(parallel, pauseAfter) ? "Check the limits above." : undefined;
   const forbidden = missingRole(me, "operator", draft.siteId, draft.site);
 
   return (
@@ -100,7 +85,7 @@ function Form({ draft }: { draft: Draft }) {
       onSubmit={(event) => {
         event.preventDefault();
         setTried(true);
-        if (missing === undefined && forbidden === undefined && !create.isPending) create.mutate();
+        if (missing === undefined && forbidden === undefined && !create.isPending) plan();
       }}
     >
       <PageHead
@@ -119,20 +104,20 @@ function Form({ draft }: { draft: Draft }) {
               <span className="pt-0.5">
                 <Shape tone="warn" />
               </span>
-              {count(unread.length, "server")} {unread.length === 1 ? "has" : "have"} never been read, so {unread.length === 1 ? "its" : "their"} firmware is not known and the plan will leave {unread.length === 1 ? "it" : "them"} out. Read the inventory first, then select {unread.length === 1 ? "it" : "them"} again.
+              {count(unread.length, "server")} {unread.length === 1 ? "has" : "have"} never been read, so {unread.length === 1 ? "its" : "their"} firmware is not known and the plan will block {unread.length === 1 ? "it" : "them"}. Read the inventory first, then select {unread.length === 1 ? "it" : "them"} again.
             </p>
             <InventoryButton siteId={draft.siteId} targets={unread.map((target) => target.id)} blocked={forbidden} />
           </div>
         )}
-        <Panel title="Packages, by server model or BMC generation" aside={<PastePackages use={setPackages} />}>
+        <Panel title="Packages, by server model or BMC generation" aside={<PastePackages use={(given) => set({ packages: given })} />}>
           <div className="flex flex-col gap-4 p-4">
             <p className="text-soft">An executor fetches the file inside the site, checks its SHA-256, and hands nothing else to a BMC. The version is what must be read back.</p>
-            {Object.entries(packages).map(([name, form]) => (
+            {Object.entries(packages).map(([name, item]) => (
               <PackageEditor
                 key={name}
                 target={name}
                 servers={lookedUp ? servers(name) : undefined}
-                form={form}
+                form={item}
                 strict={tried}
                 change={(next) => setPackages((old) => ({ ...old, [name]: next }))}
                 remove={
@@ -160,7 +145,7 @@ function Form({ draft }: { draft: Draft }) {
             )}
             {filled.length > 0 && uncovered.length > 0 && (
               <p className="text-warn">
-                {count(uncovered.length, "server")} {uncovered.length === 1 ? "has" : "have"} no package and will be left out by the plan:{" "}
+                {count(uncovered.length, "server")} {uncovered.length === 1 ? "has" : "have"} no package and will be blocked in the plan:{" "}
                 {uncovered
                   .slice(0, 8)
                   .map((target) => target.name)
@@ -173,16 +158,15 @@ function Form({ draft }: { draft: Draft }) {
         <Panel title="How and why">
           <div className="flex flex-col gap-4 p-4">
             <div className="flex flex-wrap gap-x-6 gap-y-3">
-              <NumberField label="At once, at most" value={parallel} set={setParallel} ok={inRange(parallel, 1, 1000)} hint="1 to 1000 servers" />
-              <NumberField label="Pause after failures" value={pauseAfter} set={setPauseAfter} ok={inRange(pauseAfter, 0, 1000)} hint="0 never pauses" />
+              <PaceFields pace={{ parallel, pauseAfter }} set={set} />
               <label className="flex flex-col gap-1">
                 <span className="font-medium">Not before</span>
-                <input className="field w-56" type="datetime-local" value={startAfter} onChange={(event) => setStartAfter(event.target.value)} />
+                <input className="field w-56" type="datetime-local" value={startAfter} onChange={(event) => set({ startAfter: event.target.value })} />
                 <span className="text-faint text-xs">Your time; empty starts at once</span>
               </label>
               <label className="flex items-center gap-2 self-center pt-4">
-                <input type="checkbox" className="accent-accent size-3.5" checked={downgrade} onChange={(event) => setDowngrade(event.target.checked)} />
-                Also install when it is older than what is there
+                <input type="checkbox" className="accent-accent size-3.5" checked={downgrade} onChange={(event) => set({ downgrade: event.target.checked })} />
+                Allow downgrades
               </label>
             </div>
             <label className="flex flex-col gap-1">
@@ -190,12 +174,12 @@ function Form({ draft }: { draft: Draft }) {
               <textarea
                 className="field"
                 rows={2}
-                maxLength={500}
+                maxLength={REASON.max}
                 required
                 value={reason}
-                aria-invalid={(tried && reason.trim().length < 3) || undefined}
+                aria-invalid={(tried && reason.trim().length < REASON.min) || undefined}
                 placeholder="Why this is done; the audit keeps it"
-                onChange={(event) => setReason(event.target.value)}
+                onChange={(event) => set({ reason: event.target.value })}
               />
             </label>
           </div>
@@ -212,6 +196,20 @@ function Form({ draft }: { draft: Draft }) {
       </div>
     </form>
   );
+}
+
+/** The form before anyone has typed into it. */
+function fresh(draft: Draft, generations: string[]): FirmwareForm {
+  const given = Object.entries(draft.packages ?? {}).map(([key, item]) => [key, toForm(item)] as const);
+  const empty = generations.map((key) => [key, EMPTY] as const);
+  return {
+    packages: Object.fromEntries(given.length > 0 ? given : empty.length > 0 ? empty : [["any", EMPTY]]),
+    downgrade: draft.allowDowngrade ?? false,
+    parallel: String(PACE.max_parallel),
+    pauseAfter: String(PACE.pause_after_failures),
+    startAfter: "",
+    reason: draft.reason ?? "",
+  };
 }
 
 function distinct(values: (string | null | undefined)[]): string[] {
@@ -236,29 +234,7 @@ function Targets({ draft, generations }: { draft: Draft; generations: string[] }
   );
 }
 
-interface NumberFieldProps {
-  label: string;
-  value: string;
-  set: (value: string) => void;
-  ok: boolean;
-  hint: string;
-}
-
-function NumberField({ label, value, set, ok, hint }: NumberFieldProps) {
-  return (
-    <label className="flex flex-col gap-1">
-      <span className="font-medium">{label}</span>
-      <input className="field w-28" inputMode="numeric" value={value} aria-invalid={!ok || undefined} onChange={(event) => set(event.target.value)} />
-      <span className={ok ? "text-faint text-xs" : "text-bad text-xs"}>{hint}</span>
-    </label>
-  );
-}
-
 /** A local time of a `datetime-local` field in UTC, to the second. */
 function utc(local: string): string | null {
   return local ? new Date(local).toISOString().replace(/\.\d+Z$/, "Z") : null;
-}
-
-function inRange(text: string, min: number, max: number): boolean {
-  return /^\d{1,4}$/.test(text) && parseInt(text, 10) >= min && parseInt(text, 10) <= max;
 }

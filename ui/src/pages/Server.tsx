@@ -1,18 +1,20 @@
 /** One server: what it is, how it is, its firmware, its BMC and what happened to it lately. */
-import { useQuery, useSuspenseQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams } from "@tanstack/react-router";
-import { useState } from "react";
 
-import { executorsQuery, meQuery, serverQuery } from "../api/queries";
-import type { Event, FirmwareComponent, Server } from "../api/types";
+import { api, body } from "../api/client";
+import { credentialsQuery, meQuery, serverQuery } from "../api/queries";
+import type { Credential, FirmwareComponent, LastFailure, Server } from "../api/types";
 import { BootDialog } from "../components/BootDialog";
+import { EventList } from "../components/EventList";
+import { FormDialog } from "../components/FormDialog";
 import { InventoryButton } from "../components/InventoryButton";
+import { PowerDialog } from "../components/PowerDialog";
 import { HealthStatus, PowerStatus, Shape, Status } from "../components/Status";
-import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, Unread, useNow } from "../components/ui";
+import { Age, Button, Empty, Facts, JobLink, Loading, None, PageHead, Panel, ProblemNote, Unread } from "../components/ui";
 import { saveDraft } from "../lib/draft";
-import { clock, count, generation, STALE_MS, withoutName, words } from "../lib/format";
+import { count, generation, STALE_MS, withoutName, words } from "../lib/format";
 import { missingRole } from "../lib/roles";
-import { useEventLog } from "../live/log";
 
 export function ServerPage() {
   const { id } = useParams({ from: "/signed-in/servers/$id" });
@@ -34,8 +36,8 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
     });
     void navigate({ to: "/jobs/new", search: { draft } });
   };
-  const { data: executors } = useQuery(executorsQuery(server.site_id));
-  const owner = executors?.items.find((executor) => executor.id === server.bmc.owner)?.name ?? server.bmc.owner;
+  const { data: credentials } = useQuery(credentialsQuery(server.site_id));
+  const credential = credentials?.items.find((item) => item.id === server.bmc.credential_id);
   const forbidden = missingRole(me, "operator", server.site_id, server.site);
   const unreadable = Object.entries(server.unreadable);
   return (
@@ -55,7 +57,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
             </span>
             {server.active_job && (
               <span className="text-info flex items-center gap-1">
-                <Shape tone="busy" /> <JobLink id={server.active_job}>a job works on it</JobLink>
+                <Shape tone="busy" /> <JobLink id={server.active_job}>job in progress</JobLink>
               </span>
             )}
           </>
@@ -63,7 +65,8 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
         actions={
           <>
             <InventoryButton siteId={server.site_id} targets={[server.id]} blocked={forbidden} />
-            <BootDialog server={server} blocked={forbidden} />
+            <PowerDialog siteId={server.site_id} servers={[server]} blocked={forbidden} />
+            <BootDialog siteId={server.site_id} servers={[server]} blocked={forbidden} />
             <Button look="primary" blocked={forbidden} explain onClick={update}>
               Update firmware
             </Button>
@@ -75,6 +78,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
           <ProblemNote error={error} what="What is shown may be out of date" />
         </div>
       )}
+      {server.last_failure && <Failure last={server.last_failure} name={server.name} />}
       {unreadable.length > 0 && (
         <div role="status" className="border-warn/40 bg-warn-wash mb-4 rounded-md border px-3 py-2.5">
           <p className="flex items-center gap-2 font-medium">
@@ -121,19 +125,90 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
                     <Status tone="warn" word="not pinned yet" />
                   ),
                 ],
-                ["Credential", server.bmc.credential_id ? <span className="mono">{server.bmc.credential_id.slice(-12)}</span> : <Status tone="warn" word="none" />],
-                ["Owner", owner ? `${owner}, epoch ${server.bmc.owner_epoch}` : "no executor yet"],
-                ["Able to", server.capabilities.map(words).join(", ") || <None />],
+                [
+                  "Credential",
+                  server.bmc.credential ? (
+                    <span className="flex flex-col items-start gap-1.5">
+                      <CredentialName name={server.bmc.credential} credential={credential} />
+                      {(credential?.suspended || BARRED.includes(server.last_failure?.code ?? "")) && <TryAgain server={server} blocked={forbidden} />}
+                    </span>
+                  ) : (
+                    <Status tone="warn" word="none" />
+                  ),
+                ],
+                ["Owner", server.bmc.owner_name ? `${server.bmc.owner_name}, epoch ${server.bmc.owner_epoch}` : "no executor yet"],
+                ["Capabilities", server.capabilities.map(words).join(", ") || <None />],
               ]}
             />
           </Panel>
         </div>
         <div className="flex min-w-0 flex-col gap-4">
           <Firmware components={server.components} seenAt={server.seen_at} />
-          <Recent id={server.id} name={server.name} />
+          <Panel
+            title="Recent runs and events"
+            aside={
+              <Link to="/events" search={{ server: server.id }} className="link">
+                All events
+              </Link>
+            }
+          >
+            <EventList filter={{ server: server.id }} name={server.name} place="max-h-[360px] overflow-auto" />
+          </Panel>
         </div>
       </div>
     </>
+  );
+}
+
+/** Why the latest run on this server did not end well; gone once one does. */
+function Failure({ last, name }: { last: LastFailure; name: string }) {
+  return (
+    <div role="status" className="border-bad/40 bg-bad-wash mb-4 flex flex-wrap items-baseline gap-x-4 gap-y-1 rounded-md border px-3 py-2.5">
+      <p className="flex flex-1 basis-96 items-start gap-2">
+        <span className="pt-0.5">
+          <Shape tone="bad" />
+        </span>
+        <span>
+          <span className="font-medium">The latest run did not succeed</span> <Age at={last.at} />: {withoutName(last.detail, name)}
+        </span>
+      </p>
+      <a className="link" href={`/errors/${encodeURIComponent(last.code)}`} target="_blank" rel="noreferrer">
+        {last.code}: what to do
+      </a>
+      <Link to="/jobs/$id" params={{ id: last.job_id }} search={{ run: last.run_id }} className="link">
+        Go to the run
+      </Link>
+    </div>
+  );
+}
+
+/** Failures after which a credential may be barred from this BMC. */
+const BARRED = ["bmc-auth-failed", "credential-suspended"];
+
+function TryAgain({ server, blocked }: { server: Server; blocked: string | undefined }) {
+  const queries = useQueryClient();
+  return (
+    <FormDialog
+      label="Let it be tried again…"
+      blocked={blocked}
+      title={`Try the credential on ${server.name} again`}
+      note="For a password that is right after all, such as after the BMC's own was changed. Executors may present it to this BMC once more; refusals by other BMCs still count. A wrong password may lock the account on the BMC: set the credential anew instead."
+      send="Let it be tried again"
+      failed="Nothing was changed"
+      act={() => body(api.POST("/v1/servers/{id}/credential/try-again", { params: { path: { id: server.id } } }))}
+      done={() => void queries.invalidateQueries({ queryKey: ["credentials"] })}
+    />
+  );
+}
+
+/** By its name; suspended ones say so. */
+function CredentialName({ name, credential }: { name: string; credential: Credential | undefined }) {
+  return (
+    <span className="flex flex-wrap items-center gap-x-3">
+      {name}
+      {credential && `, version ${credential.version}`}
+      {credential?.suspended && <Status tone="bad" word="suspended" />}
+    </span>
   );
 }
 
@@ -143,7 +218,7 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
       {components.length === 0 ? (
         <Empty title="No firmware known">An inventory run reads it from the BMC.</Empty>
       ) : (
-        <div className="max-h-[440px] overflow-auto" tabIndex={0} role="region" aria-label="Firmware list, scrollable">
+        <div className="overflow-x-auto" tabIndex={0} role="region" aria-label="Firmware list, scrollable">
           <table className="grid-table">
             <caption className="sr-only">Installed firmware</caption>
             <thead className="sticky top-0">
@@ -158,10 +233,13 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
             <tbody>
               {components.map((component) => (
                 <tr key={component.key} data-row>
-                  <td className="max-w-64" title={component.name}>
+                  <td className="max-w-48" title={component.name}>
                     {component.name}
                   </td>
-                  <td className="mono">{component.version}</td>
+                  <td className="mono">
+                    {component.version}
+                    {component.inactive && <span className="text-soft"> ({component.inactive})</span>}
+                  </td>
                   <td className="mono">{component.software_id ?? <None />}</td>
                   <td className="mono text-soft max-w-44" title={component.key}>
                     {component.key}
@@ -174,77 +252,5 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
         </div>
       )}
     </Panel>
-  );
-}
-
-/** How many events, log lines included, are read at once. */
-const NEWEST = 200;
-
-function Recent({ id, name }: { id: string; name: string }) {
-  const log = useEventLog({ server: id }, { newest: NEWEST });
-  const now = useNow();
-  const [loading, setLoading] = useState(false);
-  // The lines of a run's log stand on its job's page.
-  const newest = log.items.filter((event) => event.kind !== "run.log").reverse();
-  const older = async (): Promise<void> => {
-    setLoading(true);
-    await log.loadOlder();
-    setLoading(false);
-  };
-  return (
-    <Panel title="Recent runs and events" aside={log.complete ? undefined : "reading…"}>
-      {log.error !== undefined && (
-        <div className="p-3">
-          <ProblemNote error={log.error} what="The events cannot be read" retry={log.retry} />
-        </div>
-      )}
-      {log.complete && newest.length === 0 && !log.older && <Empty title="Nothing has happened yet" />}
-      {(newest.length > 0 || log.older) && (
-        <div className="max-h-[360px] overflow-auto" tabIndex={0} role="region" aria-label="Events, scrollable">
-          <ul>
-            {newest.map((event) => (
-              <EventRow key={event.cursor} event={event} name={name} now={now} />
-            ))}
-          </ul>
-          {log.older && (
-            <div className="p-2 text-center">
-              <Button busy={loading} onClick={() => void older()}>
-                Show older events
-              </Button>
-            </div>
-          )}
-        </div>
-      )}
-    </Panel>
-  );
-}
-
-function EventRow({ event, name, now }: { event: Event; name: string; now: number }) {
-  const message = withoutName(event.message, name);
-  return (
-    <li className="border-line grid grid-cols-[130px_150px_minmax(0,1fr)_auto] items-baseline gap-3 border-b px-3 py-1.5 last:border-b-0 max-lg:grid-cols-[130px_minmax(0,1fr)]">
-      <time dateTime={event.at} className="mono text-soft">
-        {clock(event.at, now)}
-      </time>
-      <span className="mono text-faint truncate max-lg:hidden">{event.kind}</span>
-      <span className={event.level === "error" ? "text-bad" : event.level === "warn" ? "text-warn" : ""}>
-        {event.level === "error" || event.level === "warn" ? `${event.level}: ` : ""}
-        {message}
-        {event.late && <span className="text-faint"> (late)</span>}
-      </span>
-      <span className="text-xs max-lg:hidden">
-        {event.job_id && (
-          <Link
-            to="/jobs/$id"
-            params={{ id: event.job_id }}
-            search={event.run_id ? { run: event.run_id } : {}}
-            className="link text-soft"
-            aria-label={`Job of: ${event.message}`}
-          >
-            job
-          </Link>
-        )}
-      </span>
-    </li>
   );
 }

@@ -1,7 +1,8 @@
-//! Licences, bans and sources of every dependency, by the rules of `deny.toml`.
+//! Licences, bans, sources and advisories of every dependency, by the rules of `deny.toml`.
 //!
-//! cargo-deny does it where it is installed. Installing it takes longer than all other checks, so without it the same
-//! three rules are applied to `cargo metadata` here; advisories need its database and are then reported as skipped.
+//! cargo-deny does it where it is installed. Compiling it costs minutes, and where RustSec's database on github.com is
+//! unreachable it gives nothing more, so without it the first three rules are applied to `cargo metadata` here.
+//! Advisories need both: where one of them is missing, they are reported as skipped.
 
 use std::fs;
 
@@ -24,7 +25,9 @@ struct Rules {
 
 pub fn run() -> Result<Tally> {
     if install::on_path("cargo-deny").is_some() {
-        return cargo(&["deny", "--all-features", "check", "licenses", "bans", "sources"]);
+        let mut tally = cargo(&["deny", "--all-features", "check", "licenses", "bans", "sources"])?;
+        tally.add(advisories(cargo)?);
+        return Ok(tally);
     }
     let root = paths::root();
     let path = root.join("deny.toml");
@@ -45,10 +48,18 @@ pub fn run() -> Result<Tally> {
         say(fault);
     }
     say(format!("{} crates checked against deny.toml", packages.len()));
-    let mut tally = Tally::skip("advisories: cargo-deny is not installed");
+    let mut tally = Tally::skip("advisories: cargo-deny is not installed: cargo install --locked cargo-deny");
     tally.passed = u64::from(faults.is_empty());
     tally.failed = faults.len() as u64;
     Ok(tally)
+}
+
+/// A database that cannot be fetched is no advisory, and cargo-deny ends with the same status for both.
+fn advisories(cargo: impl Fn(&[&str]) -> Result<Tally>) -> Result<Tally> {
+    if cargo(&["deny", "fetch", "db"])?.failed > 0 {
+        return Ok(Tally::skip("advisories: RustSec's database on github.com cannot be fetched"));
+    }
+    cargo(&["deny", "--offline", "--all-features", "check", "advisories"])
 }
 
 impl Rules {
@@ -186,6 +197,20 @@ mod tests {
             assert!(!rules.allows("a", bad), "{bad}");
         }
         assert!(rules.allows("odd", "OpenSSL") && !rules.allows("a", "OpenSSL"));
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_fetched_is_a_skipped_check_and_an_advisory_a_failed_one() {
+        let ends = |command: &'static str| {
+            advisories(|arguments| {
+                Ok(if arguments.contains(&command) { Tally::failure() } else { Tally::one() })
+            })
+            .unwrap()
+        };
+        let unreachable = ends("fetch");
+        assert_eq!((unreachable.passed, unreachable.failed, unreachable.skipped.len()), (0, 0, 1));
+        assert_eq!(ends("check"), Tally::failure());
+        assert_eq!(ends("nothing"), Tally::one());
     }
 
     #[test]

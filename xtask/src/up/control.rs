@@ -17,7 +17,9 @@ use crate::{
     children::{Children, first_line},
     edge::{self, Host},
     error::{Failure, Result},
-    install, paths,
+    install,
+    login::Login,
+    paths,
     postgres::free_port,
     terminal::say,
 };
@@ -99,9 +101,11 @@ fn worker(port: u16, folder: &Path, api_file: &Path, secrets: &Secrets) -> Resul
 fn spin(port: u16, folder: &Path, api_file: &Path, secrets: &Secrets) -> Result<Program> {
     let variables = folder.join("spin.json");
     // A host without notifications looks again and again, so waits are short.
+    let url = read(api_file)?;
+    let Login { host, port: database_port, .. } = Login::parse(&url)?;
     let values = json!({"signing_key": secrets.signing_key, "tick_token": secrets.tick_token,
-        "database_url": read(api_file)?, "database_host": "127.0.0.1", "database_ca": "", "public_url": "",
-        "max_wait_ms": "5000", "poll_ms": "100"});
+        "database_url": url, "database_host": format!("{host}:{database_port}"), "database_ca": "",
+        "public_url": "", "trusted_proxies": "", "max_wait_ms": "5000", "poll_ms": "100"});
     paths::write_secret(&variables, &values.to_string())?;
     let script = edge::spin_runner().join("serve.mjs");
     let (component, out) = (edge::spin_component(), paths::target().join("edge/spin"));

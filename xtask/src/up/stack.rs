@@ -34,13 +34,8 @@ pub const SITE: &str = "lab";
 pub const EXECUTORS: [&str; 2] = ["executor-1", "executor-2"];
 /// A killed executor's work is taken over after this; shorter than the default, so that nobody waits for it.
 const LEASE_TTL_MS: &str = "5000";
-/// What cargo builds, package and binary.
-const BINARIES: [(&str, &str); 4] = [
-    ("rackhand-server", "rackhand-server"),
-    ("rackhand-executor", "rackhand-executor"),
-    ("rackhand-lab", "rackhand-lab"),
-    ("rackhand", "rackhand"),
-];
+/// What cargo builds.
+pub const BINARIES: [&str; 4] = ["rackhand-server", "rackhand-executor", "rackhand-lab", "rackhand"];
 
 /// Everything that runs.
 pub struct Stack {
@@ -59,10 +54,9 @@ pub fn build(host: Host) -> Result<()> {
     let root = paths::root();
     say("building the binaries");
     let mut cargo = paths::cargo();
-    cargo.arg("build");
-    for (package, binary) in BINARIES {
-        cargo.args(["--package", package, "--bin", binary]);
-    }
+    // With the features that the whole workspace asks for, as the tests have them.
+    cargo.args(["build", "--workspace"]);
+    cargo.args(BINARIES.iter().flat_map(|binary| ["--bin", binary]));
     succeed(cargo, "cargo build")?;
     edge::build(host)?;
     build_ui(&root.join("ui"))
@@ -175,7 +169,8 @@ impl Stack {
             let settings = format!("device_time_scale = {:?}\n", self.speed);
             write(&data.join("executor.toml"), &settings)?;
             // BMCs that fetch packages themselves fetch them from the executor.
-            write(&data.join("policy.toml"), "package_listen = \"127.0.0.1:0\"\n")?;
+            let policy = "package_listen = \"127.0.0.1:0\"\npackage_hosts = [\"127.0.0.1\"]\n";
+            write(&data.join("policy.toml"), policy)?;
             let token = self.cli.json(&["executors", "enrol-token", "--site", &self.site], None).await?;
             let enrol = with(
                 &program,

@@ -33,7 +33,7 @@ pub fn judged(error: &Error) -> AuthOutcome {
     match error {
         Error::Credentials { .. } => AuthOutcome::Rejected,
         // The BMC's own proof did fit the password.
-        Error::BmcKey | Error::Privilege { why: PrivilegeRefusal::Completion(_), .. } => {
+        Error::BmcKey | Error::NoProof | Error::Privilege { why: PrivilegeRefusal::Completion(_), .. } => {
             AuthOutcome::Accepted
         }
         // Our proof was sent; what the BMC thinks of it is not known.
@@ -56,7 +56,7 @@ pub fn command(error: &Error, mutates: bool) -> BmcError {
             | CompletionCode::FIRMWARE_UPDATING
             | CompletionCode::INITIALISING => BUSY,
             CompletionCode::TIMEOUT | CompletionCode::NO_RESPONSE | CompletionCode::UNSPECIFIED => unclear,
-            // FAILURE-MODES D43: these are verdicts, not moods.
+            // These are verdicts, not moods.
             CompletionCode::INVALID_COMMAND
             | CompletionCode::INVALID_FOR_LUN
             | CompletionCode::PRIVILEGE

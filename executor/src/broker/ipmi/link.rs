@@ -15,7 +15,7 @@ use crate::bmc::Stream;
 
 /// The port of IPMI over LAN (section 13.1.2).
 const PORT: u16 = 623;
-/// Least time between two commands: some BMCs freeze after a quick series (FAILURE-MODES D38).
+/// Least time between two commands: some BMCs freeze after a quick series.
 const GAP: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Whom to log in as, and where.

@@ -2,7 +2,7 @@
 //!
 //! One session per BMC, opened when it is needed and kept until the broker closes it; a BMC that hears nothing ends it
 //! by itself after a minute (section 6.12.15). Logging in asks the same budget as Redfish does and makes one attempt,
-//! whichever suites it takes (FAILURE-MODES D37). The suite that worked is kept in the journal, so that nobody in
+//! whichever suites it takes. The suite that worked is kept in the journal, so that nobody in
 //! between can talk a later process into a weaker one.
 //!
 //! A read whose session turns out to have ended is made once more in a new one. A mutation never is: before it the
@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 use self::link::{Link, Links, Login, Session};
 use super::{Endpoint, budget::Budget};
 use crate::{
-    bmc::{Bmc, BmcError, BmcErrorKind, BootControl, Console, EventLog, Power, Sensors, Stream, Via},
+    bmc::{Bmc, BmcError, BmcErrorKind, BootControl, Console, EventLog, Power, Sensors, Shown, Stream, Via},
     journal::{Journal, Write},
 };
 
@@ -183,6 +183,10 @@ fn has_ended(error: &Error) -> bool {
 impl Bmc for IpmiBmc {
     fn via(&self) -> Via {
         Via::Ipmi
+    }
+
+    fn machine(&self) -> BoxFuture<'_, Result<Shown, BmcError>> {
+        Box::pin(self.read_machine())
     }
 
     fn inventory(&self) -> BoxFuture<'_, Result<Inventory, BmcError>> {

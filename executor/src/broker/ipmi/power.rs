@@ -78,14 +78,14 @@ async fn newest(session: Session) -> Result<Option<u64>, Error> {
     if session.run(&GetSelInfo).await?.entries == 0 {
         return Ok(None);
     }
-    Ok(Some(mark_of(&session.run(&GetSelEntry { id: GetSelEntry::LAST }).await?.entry)))
+    Ok(Some(mark_of(&session.run(&GetSelEntry { id: GetSelEntry::LAST }).await?.entry?)))
 }
 
 /// Silence proves nothing: many BMCs write no record of what they were asked to do.
 async fn trace(session: Session, mark: u64) -> Result<PowerTrace, Error> {
     let id = u16::try_from(mark & 0xffff).unwrap_or_default();
     let mut at = match session.run(&GetSelEntry { id }).await {
-        Ok(found) if mark_of(&found.entry) == mark => found.next,
+        Ok(found) if found.entry.as_ref().is_ok_and(|entry| mark_of(entry) == mark) => found.next,
         Ok(_) | Err(Error::Refused { .. }) => return Ok(PowerTrace::Untold),
         Err(error) => return Err(error),
     };
@@ -98,7 +98,7 @@ async fn trace(session: Session, mark: u64) -> Result<PowerTrace, Error> {
             Err(Error::Refused { completion: CompletionCode::NOT_PRESENT, .. }) => break,
             Err(error) => return Err(error),
         };
-        if tells_power(&found.entry) {
+        if found.entry.as_ref().is_ok_and(tells_power) {
             return Ok(PowerTrace::Seen);
         }
         at = found.next;

@@ -12,7 +12,7 @@ use rackhand_schema::server::Health;
 
 use super::{IpmiBmc, link::Session};
 use crate::{
-    bmc::{BmcError, SensorReading, Sensors},
+    bmc::{BmcError, SensorReading, SensorReport, Sensors},
     text,
 };
 
@@ -39,6 +39,15 @@ fn reading(found: &Reading) -> SensorReading {
 }
 
 impl IpmiBmc {
+    /// What is wrong with the records that the last sweep went by.
+    pub(super) async fn record_faults(&self) -> Vec<String> {
+        let records = self.records.lock().await;
+        let Some(cache) = &*records else { return Vec::new() };
+        let bad =
+            cache.bad_records().map(|(record, why)| format!("record {:#06x} is skipped: {why}", record.id));
+        cache.cut_short().map(ToString::to_string).into_iter().chain(bad).collect()
+    }
+
     async fn sweep(&self, session: Session) -> Result<Vec<SensorReading>, Error> {
         let identity = session.0.identity();
         let mut records = self.records.lock().await;
@@ -64,7 +73,10 @@ impl IpmiBmc {
 }
 
 impl Sensors for IpmiBmc {
-    fn sensors(&self) -> BoxFuture<'_, Result<Vec<SensorReading>, BmcError>> {
-        Box::pin(self.read(|session| Box::pin(self.sweep(session))))
+    fn sensors(&self) -> BoxFuture<'_, Result<SensorReport, BmcError>> {
+        Box::pin(async move {
+            let readings = self.read(|session| Box::pin(self.sweep(session))).await?;
+            Ok(SensorReport { readings, ..SensorReport::default() })
+        })
     }
 }

@@ -1,18 +1,21 @@
 //! The broker's clients over Redfish: [`Bmc`] and its capabilities on top of `rackhand-redfish`. Redfish has no stream
-//! for a serial console, so there is none here (FAILURE-MODES D42).
+//! for a serial console, so there is none here.
 //!
-//! The login budget ([`super::budget`]) is asked before a password is presented. The session is written to the journal, sealed to this executor's own
-//! key, so that a successor of this process can delete it ([`delete_leftovers`]): an iDRAC has few of them.
+//! The login budget ([`super::budget`]) is asked before a password is presented. The session is written to the journal,
+//! sealed to this executor's own key, so that a successor of this process can delete it ([`Leftovers`]): an iDRAC has few
+//! of them. Every request pays the BMC's rate, and one of a mutation carries the fence of its lease.
 
 mod inventory;
 
 use std::{collections::BTreeSet, str::FromStr as _, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use bytes::Bytes;
+use futures::{StreamExt as _, future::BoxFuture};
 use rackhand_redfish::{
-    AuthAttempt, AuthGate, AuthOutcome, Boot, BootChange, Class, Client, Credentials, Endpoint as Address,
-    Error, Fingerprint, GateDenied, HttpsTransport, MultipartUpdate, ResetKind, SessionHandle, SimpleUpdate,
-    TaskRef, TaskState, TlsTrust, Transport, Unobserved, UpdateSemantics, update_semantics,
+    AuthAttempt, AuthGate, AuthOutcome, Body, Boot, BootChange, Class, Client, Credentials,
+    Endpoint as Address, Error, Fingerprint, GateDenied, HttpsTransport, MultipartUpdate, NotSent, Options,
+    ResetKind, SessionHandle, SimpleUpdate, TaskRef, TaskState, TlsTrust, Transport, TransportError,
+    Unobserved, UpdateSemantics, update_semantics,
 };
 use rackhand_schema::{
     id::BmcId,
@@ -24,23 +27,25 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{
-    Endpoint,
+    Endpoint, Pace, Service,
     budget::{Budget, Gate},
 };
 use crate::{
     bmc::{
         Bmc, BmcError, BmcErrorKind, BootControl, BootSetting, DeviceJob, EventLog, Firmware, Handover,
-        JobPhase, JobProgress, JobRef, Power, PowerTrace, Readiness, SensorReading, Sensors, StageRequest,
-        Staged, UpdateSupport, Via,
+        JobPhase, JobProgress, JobRef, LogSince, Power, PowerTrace, Readiness, SensorReading, SensorReport,
+        Sensors, Shown, StageRequest, Staged, UpdateSupport, Via,
     },
     credential::OpenCredential,
     identity::Identity,
-    journal::{Journal, Write},
-    text,
+    journal::{Journal, JournalError, Write},
+    lease, text,
 };
 
-/// Key of a BMC's session in the journal's meta values.
+/// Begins the key of a session in the journal's meta values; each session has a key of its own.
 const SESSION: &str = "bmc_session:";
+/// Leftover sessions that are deleted at once.
+const LEFTOVERS: usize = 8;
 
 /// How connections to a BMC are made; the seam for simulated sites.
 pub trait Transports: Send + Sync + 'static {
@@ -78,21 +83,29 @@ fn address(url: &str, pin: &str) -> Result<(Address, [u8; 32]), BmcError> {
     Ok((endpoint, pin.0))
 }
 
+/// All parts of one look share the refusal of the first one. When the next look may log in, the broker says.
+const REFUSED: Duration = Duration::from_secs(5);
+
 impl RedfishConnector {
-    /// Builds a client for `url`, whose service must show the key `pin`; sends nothing yet.
+    /// Builds a client for `service`; sends nothing yet.
+    ///
+    /// # Errors
+    /// When its address or its TLS key is none.
     pub fn connect(
         &self,
         endpoint: &Endpoint,
-        url: &str,
-        pin: &str,
+        service: &Service,
         budget: Arc<Budget>,
+        pace: Arc<Pace>,
     ) -> Result<Arc<dyn Bmc>, BmcError> {
+        let Service { url, spki_sha256: pin } = service;
         let (parsed, key) = address(url, pin)?;
         let OpenCredential { username, password, .. } = &endpoint.credential;
         let credentials = Credentials::new(username.clone(), password.clone());
-        let transport = self.transports.open(url, key);
-        let client =
-            Client::new(transport, parsed, credentials, Arc::new(Gate(budget)), Arc::new(Unobserved));
+        let transport = Arc::new(Paced { inner: self.transports.open(url, key), pace });
+        let (gate, observer) = (Arc::new(Gate(budget)), Arc::new(Unobserved));
+        let options = Options { refused_period: REFUSED, ..Options::default() };
+        let client = Client::with_options(transport, parsed, credentials, gate, observer, options);
         Ok(Arc::new(RedfishBmc {
             client,
             url: url.to_owned(),
@@ -100,31 +113,79 @@ impl RedfishConnector {
             bmc_id: endpoint.bmc_id,
             journal: Arc::clone(&self.journal),
             identity: Arc::clone(&self.identity),
-            stored: tokio::sync::Mutex::new(None),
+            kept: tokio::sync::Mutex::new(None),
         }))
     }
 }
 
-/// Deletes the sessions that a former process of this executor has left at BMCs. The password is not needed:
-/// a session's token suffices to end it.
-pub async fn delete_leftovers(connector: &RedfishConnector) {
-    let Ok(sessions) = connector.journal.metas(SESSION).await else { return };
-    for (key, sealed) in sessions {
-        if let Some(stored) =
-            connector.identity.unseal(&sealed).and_then(|plain| serde_json::from_slice::<Stored>(&plain).ok())
+/// Pays the BMC's rate for each request, and puts the fence of the mutation it belongs to into its body.
+struct Paced {
+    inner: Arc<dyn Transport>,
+    pace: Arc<Pace>,
+}
+
+impl Transport for Paced {
+    fn send<'a>(
+        &'a self,
+        request: http::Request<Body>,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
+        Box::pin(async move {
+            if tokio::time::timeout_at(deadline, self.pace.turn()).await.is_err() {
+                return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
+            }
+            let request = match lease::fence() {
+                Some(fence) => request.map(|body| body.fenced(fence)),
+                None => request,
+            };
+            self.inner.send(request, deadline).await
+        })
+    }
+}
+
+/// The sessions that a former process of this executor has left at BMCs.
+pub struct Leftovers {
+    connector: Arc<RedfishConnector>,
+    /// Key in the journal, and what stands there.
+    sessions: Vec<(String, String)>,
+}
+
+impl Leftovers {
+    /// Reads the journal, which holds no session of this process yet.
+    ///
+    /// # Errors
+    /// When the journal fails.
+    pub async fn read(connector: Arc<RedfishConnector>) -> Result<Self, JournalError> {
+        let sessions = connector.journal.metas(SESSION).await?;
+        Ok(Self { connector, sessions })
+    }
+
+    /// Deletes them, a few at once: a BMC that is gone keeps nobody waiting for the others. The password is not needed:
+    /// a session's token suffices to end it.
+    pub async fn delete(self) {
+        let Self { connector, sessions } = self;
+        let deletions = sessions.into_iter().map(|(key, sealed)| connector.delete_session(key, sealed));
+        futures::stream::iter(deletions).buffer_unordered(LEFTOVERS).collect::<()>().await;
+    }
+}
+
+impl RedfishConnector {
+    async fn delete_session(&self, key: String, sealed: String) {
+        let stored =
+            self.identity.unseal(&sealed).and_then(|plain| serde_json::from_slice::<Stored>(&plain).ok());
+        if let Some(stored) = stored
             && let Ok((endpoint, pin)) = address(&stored.url, &stored.pin)
         {
-            let transport = connector.transports.open(&stored.url, pin);
+            let transport = self.transports.open(&stored.url, pin);
             let nobody = Credentials::new("", Zeroizing::new(String::new()));
             let client = Client::new(transport, endpoint, nobody, Arc::new(Closed), Arc::new(Unobserved));
             let handle = SessionHandle::new(stored.uri, Zeroizing::new(stored.token));
             if let Err(error) = client.delete_session(&handle).await {
-                tracing::info!(%error, "a session of the former process could not be deleted; it times out by itself");
+                tracing::info!(%error, "a session of the former process could not be deleted; it times out automatically");
             }
         }
-        if connector.journal.write(Write::Meta { key, value: None }).await.is_err() {
-            return;
-        }
+        // A journal that fails is noticed by the runs, which depend on it.
+        let _ = self.journal.write(Write::Meta { key, value: None }).await;
     }
 }
 
@@ -149,19 +210,32 @@ struct RedfishBmc {
     bmc_id: BmcId,
     journal: Arc<dyn Journal>,
     identity: Arc<Identity>,
-    /// Address of the session that stands in the journal.
-    stored: tokio::sync::Mutex<Option<String>>,
+    /// The session that stands in the journal.
+    kept: tokio::sync::Mutex<Option<Kept>>,
+}
+
+struct Kept {
+    key: String,
+    handle: SessionHandle,
 }
 
 impl RedfishBmc {
     /// Writes a new session down. A journal that fails is noticed by the runs, which depend on it.
     async fn keep_session(&self) {
-        let mut stored = self.stored.lock().await;
+        let mut kept = self.kept.lock().await;
         let current = self.client.session_handle().await;
-        if stored.as_deref() == current.as_ref().map(|handle| handle.uri.as_str()) {
+        // A BMC that has restarted numbers its sessions anew: the address alone says nothing.
+        let same = match (&*kept, &current) {
+            (Some(kept), Some(current)) => {
+                kept.handle.uri == current.uri && kept.handle.token() == current.token()
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
             return;
         }
-        let value = current.as_ref().and_then(|handle| {
+        let sealed = current.and_then(|handle| {
             let plain = Stored {
                 url: self.url.clone(),
                 pin: self.pin.clone(),
@@ -169,11 +243,14 @@ impl RedfishBmc {
                 token: handle.token().to_string(),
             };
             let plain = Zeroizing::new(serde_json::to_vec(&plain).ok()?);
-            self.identity.seal_to_self(&plain)
+            let value = Some(self.identity.seal_to_self(&plain)?);
+            let key = format!("{SESSION}{}:{}", self.bmc_id, crate::package::random_token().ok()?);
+            Some((Write::Meta { key: key.clone(), value }, Kept { key, handle }))
         });
-        let key = format!("{SESSION}{}", self.bmc_id);
-        if self.journal.write(Write::Meta { key, value }).await.is_ok() {
-            *stored = current.map(|handle| handle.uri);
+        let gone = kept.as_ref().map(|kept| Write::Meta { key: kept.key.clone(), value: None });
+        let (written, next) = sealed.unzip();
+        if self.journal.commit(gone.into_iter().chain(written).collect()).await.is_ok() {
+            *kept = next;
         }
     }
 
@@ -202,13 +279,18 @@ fn bmc_error(error: &Error) -> BmcError {
         Class::Ambiguous => BmcErrorKind::Ambiguous,
         _ => BmcErrorKind::Refused,
     };
-    let mut detail = error.to_string();
+    BmcError { kind, message_id: error.message_id().map(text::clean), detail: text::clean(&told(error)) }
+}
+
+/// An error with everything that caused it.
+fn told(error: &Error) -> String {
+    let mut told = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(next) = source {
-        detail = format!("{detail}: {next}");
+        told = format!("{told}: {next}");
         source = next.source();
     }
-    BmcError { kind, message_id: error.message_id().map(text::clean), detail: text::clean(&detail) }
+    told
 }
 
 fn power(state: &rackhand_redfish::PowerState) -> PowerState {
@@ -308,6 +390,22 @@ impl Bmc for RedfishBmc {
         Via::Redfish
     }
 
+    fn machine(&self) -> BoxFuture<'_, Result<Shown, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.identity().await;
+            let mut found = self.done(result).await?;
+            // What identifies it stands in the system; without that nothing was read.
+            if let Some(part) = found.unreadable.iter().position(|part| part.what == "system") {
+                return Err(bmc_error(&found.unreadable.swap_remove(part).error));
+            }
+            Ok(Shown {
+                tag: found.service_tag,
+                serials: found.serial.into_iter().collect(),
+                uuid: found.uuid,
+            })
+        })
+    }
+
     fn inventory(&self) -> BoxFuture<'_, Result<Inventory, BmcError>> {
         Box::pin(async move {
             let result = self.read_inventory().await;
@@ -335,6 +433,14 @@ impl Bmc for RedfishBmc {
         Some(self)
     }
 
+    fn paces_itself(&self) -> bool {
+        true
+    }
+
+    fn forget(&self) {
+        self.client.forget_links();
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.client.close().await;
@@ -356,6 +462,13 @@ impl Power for RedfishBmc {
             let result = self.client.system().await;
             let declared = self.done(result).await?.reset_kinds;
             Ok(declared.is_empty() || declared.contains(&reset_kind(action)))
+        })
+    }
+
+    fn last_reset(&self) -> BoxFuture<'_, Result<Option<String>, BmcError>> {
+        Box::pin(async move {
+            let result = self.client.system().await;
+            Ok(self.done(result).await?.last_reset.map(|time| text::clean(&time)))
         })
     }
 
@@ -405,28 +518,42 @@ impl EventLog for RedfishBmc {
 
     fn power_since(&self, mark: u64) -> BoxFuture<'_, Result<PowerTrace, BmcError>> {
         Box::pin(async move {
-            let records = self.log_since(Some(mark)).await?;
-            let seen = records.iter().any(|(id, _)| POWER_RECORDS.contains(&id.as_str()));
-            Ok(if seen { PowerTrace::Seen } else { PowerTrace::Nothing })
+            let log = self.log_since(mark).await?;
+            let seen = log.records.iter().any(|(id, _)| POWER_RECORDS.contains(&id.as_str()));
+            Ok(match (seen, log.whole) {
+                (true, _) => PowerTrace::Seen,
+                (false, true) => PowerTrace::Nothing,
+                (false, false) => PowerTrace::Untold,
+            })
         })
     }
 }
 
 impl Sensors for RedfishBmc {
-    fn sensors(&self) -> BoxFuture<'_, Result<Vec<SensorReading>, BmcError>> {
+    fn sensors(&self) -> BoxFuture<'_, Result<SensorReport, BmcError>> {
         Box::pin(async move {
             let result = self.client.sensors().await;
-            let readings = self.done(result).await?;
+            let report = self.done(result).await?;
             let reading = |found: rackhand_redfish::SensorReading| SensorReading {
                 name: text::clean(&found.name),
                 value: found.value,
                 unit: text::clean(&found.unit),
                 health: health(found.health),
             };
-            Ok(readings.into_iter().map(reading).collect())
+            let missing = report.unreadable.iter();
+            Ok(SensorReport {
+                readings: report.readings.into_iter().map(reading).collect(),
+                unreadable: missing
+                    .map(|part| (text::clean(&part.what), text::clean(&told(&part.error))))
+                    .collect(),
+            })
         })
     }
 }
+
+/// Values of `ServerStatus` of a host on its way into staged updates or in them (schema `DellLCService`, action
+/// `GetRemoteServicesAPIStatus`).
+const AT_WORK: [&str; 3] = ["InPOST", "CollectingSystemInventory", "AutomatedTaskExecution"];
 
 impl Firmware for RedfishBmc {
     fn jobs(&self) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>> {
@@ -461,18 +588,18 @@ impl Firmware for RedfishBmc {
         })
     }
 
-    fn log_since(&self, mark: Option<u64>) -> BoxFuture<'_, Result<Vec<(String, String)>, BmcError>> {
+    fn log_since(&self, mark: u64) -> BoxFuture<'_, Result<LogSince, BmcError>> {
         Box::pin(async move {
-            let result = self.client.lifecycle_log(mark).await;
+            // The record at the mark is read along: a log without it was cleared, or has lost its older part.
+            let result = self.client.lifecycle_log(Some(mark.saturating_sub(1))).await;
             let log = self.done(result).await?;
-            Ok(log
-                .records
-                .into_iter()
-                .map(|record| {
-                    let id = record.message.short_id().unwrap_or_default();
-                    (text::clean(id), text::clean(&record.message.text))
-                })
-                .collect())
+            let whole = log.complete && log.records.iter().any(|record| record.number == Some(mark));
+            let newer = log.records.into_iter().filter(|record| record.number != Some(mark));
+            let records = newer.map(|record| {
+                let id = record.message.short_id().unwrap_or_default();
+                (text::clean(id), text::clean(&record.message.text))
+            });
+            Ok(LogSince { records: records.collect(), whole })
         })
     }
 
@@ -480,9 +607,14 @@ impl Firmware for RedfishBmc {
         Box::pin(async move {
             let result = self.client.readiness().await;
             Ok(match self.done(result).await? {
-                None => Readiness { ready: true, detail: "does not say".into() },
+                None => Readiness { ready: true, host_at_work: None, detail: "does not say".into() },
                 Some(said) => Readiness {
                     ready: said.lc_ready(),
+                    host_at_work: said
+                        .server
+                        .as_deref()
+                        .filter(|host| AT_WORK.contains(host))
+                        .map(|host| format!("the host is at work: {host}")),
                     detail: text::clean(&format!(
                         "Lifecycle Controller {}, real-time monitoring {}, host {}",
                         said.lc.as_deref().unwrap_or("?"),
@@ -523,8 +655,13 @@ impl Firmware for RedfishBmc {
             let task = TaskRef { path: job.path.clone(), id: job.id.clone(), log_mark: job.log_mark };
             let result = self.client.follow(&task).await;
             let progress = self.done(result).await?;
+            let phase = job_phase(&progress.state);
+            if !phase.is_live() {
+                // It may have replaced the firmware of the BMC itself.
+                self.client.forget_links();
+            }
             Ok(JobProgress {
-                phase: job_phase(&progress.state),
+                phase,
                 percent: progress.percent,
                 message_id: progress.message_id.map(|id| text::clean(&id)),
                 message: text::clean(&progress.message),
@@ -557,10 +694,7 @@ impl Firmware for RedfishBmc {
                 let words = accepted.message.map(|message| text::clean(&message.text));
                 return Ok(Staged::UpToDate(words.unwrap_or_default()));
             }
-            let Some(task) = accepted.task else {
-                // Taken, but without a name for the work: the queue must tell.
-                return Err(BmcError::new(BmcErrorKind::Ambiguous, "the answer names no job"));
-            };
+            let Some(task) = accepted.task else { return Ok(Staged::Unnamed) };
             Ok(Staged::Started(JobRef {
                 id: task.id,
                 path: task.path,

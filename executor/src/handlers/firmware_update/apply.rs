@@ -1,15 +1,13 @@
 //! Follows the device job to its end.
 //!
-//! A BMC that goes away meanwhile is expected, within a limit (FAILURE-MODES D17); a job that vanishes is
-//! followed into the log and then judged by the version (D14); one that makes no progress for long is stalled
-//! (D36), and nothing is done about it but to say so: there is no safe way to stop a flash.
-
-use std::time::Duration;
+//! A BMC that goes away meanwhile is expected, within a limit; a job that vanishes is
+//! followed into the log and then judged by the version; one that makes no progress for long is stalled,
+//! and nothing is done about it but to say so: there is no safe way to stop a flash.
 
 use rackhand_schema::{ErrorCode, protocol::Intent};
 use serde_json::{Value, json};
 
-use super::{APPLY, MAX_STAGES, Planned, State};
+use super::{APPLY, MAX_STAGES, Planned, State, late_visibility};
 use crate::{
     bmc::{BmcError, JobPhase, JobProgress},
     engine::{Activity, Context, Interrupt, Probe, fault},
@@ -26,77 +24,59 @@ pub fn describe(progress: &JobProgress) -> Value {
     })
 }
 
-/// Tells a slow job from a stalled one, and a hidden one from a vanished one.
-#[derive(Debug, Default)]
-pub struct Watch {
-    last_look: Option<Duration>,
-    quiet: Option<Duration>,
-    gone_since: Option<Duration>,
-}
-
-impl Watch {
-    /// For a job that is alive or not to be seen.
-    pub fn look(
-        &mut self,
-        context: &Context,
-        state: &mut State,
-        progress: &JobProgress,
-        plan: &Planned,
-    ) -> Probe {
-        let now = context.now();
-        let since_last = now.saturating_sub(self.last_look.replace(now).unwrap_or(now));
-        let seen = format!("{:?} {:?} {}", progress.phase, progress.percent, progress.message);
-        let seen = text::clean(&seen);
-        let before = self.quiet.unwrap_or(Duration::from_millis(state.quiet_ms));
-        let quiet = if seen == state.progress { before + since_last } else { Duration::ZERO };
-        self.quiet = Some(quiet);
+/// Tells a slow job from a stalled one, and a hidden one from a vanished one. For a job that is alive or not to be
+/// seen.
+pub fn watch(context: &Context, state: &mut State, progress: &JobProgress, plan: &Planned) -> Probe {
+    let seen = text::clean(&format!("{:?} {:?} {}", progress.phase, progress.percent, progress.message));
+    if seen != state.progress {
         state.progress = seen;
-        // Whole minutes: a checkpoint is written when it changes.
-        state.quiet_ms = quiet.as_secs() / 60 * 60_000;
-        let server = context.server();
-        if progress.phase == JobPhase::Vanished {
-            let since = *self.gone_since.get_or_insert(now);
-            if now.saturating_sub(since) > context.timing().job_visibility {
-                return Probe::Done(json!({ "vanished": true }));
-            }
-            return Probe::InFlight {
-                reason: "device_job",
-                detail: format!("{server}: the job is not to be seen for the moment"),
-                percent: None,
-            };
+        context.begin_wait("quiet");
+    }
+    let quiet = context.waited("quiet");
+    let server = context.server();
+    if progress.phase == JobPhase::Vanished {
+        let patience = if state.seen { context.timing().job_visibility } else { late_visibility(context) };
+        if context.waited("vanished") > patience {
+            return Probe::Done(json!({ "vanished": true }));
         }
-        self.gone_since = None;
-        if quiet > context.timing().stall {
-            return Probe::Impossible(fault(
-                ErrorCode::DeviceStalled,
-                format!(
-                    "{server} has made no progress with {} {} for {} s ({}). Nothing was forced. Look at its job queue and console.",
-                    plan.component_name,
-                    plan.to,
-                    quiet.as_secs(),
-                    progress.message
-                ),
-                describe(progress),
-            ));
-        }
-        let percent = progress.percent.map_or_else(String::new, |percent| format!(", {percent} %"));
-        Probe::InFlight {
+        return Probe::InFlight {
             reason: "device_job",
-            detail: format!("{server}: {}{percent}", text::clean(&progress.message)),
-            percent: progress.percent,
-        }
+            detail: format!("{server}: the device does not list its job at the moment"),
+            percent: None,
+        };
+    }
+    context.end_wait("vanished");
+    state.seen = true;
+    if quiet > context.timing().stall {
+        return Probe::Impossible(fault(
+            ErrorCode::DeviceStalled,
+            format!(
+                "{server} has made no progress with {} {} for {} s ({}). Nothing was forced. Look at its job queue \
+                 and console.",
+                plan.component_name,
+                plan.to,
+                quiet.as_secs(),
+                progress.message
+            ),
+            describe(progress),
+        ));
+    }
+    let percent = progress.percent.map_or_else(String::new, |percent| format!(", {percent} %"));
+    Probe::InFlight {
+        reason: "device_job",
+        detail: format!("{server}: {}{percent}", text::clean(&progress.message)),
+        percent: progress.percent,
     }
 }
 
 pub struct Apply<'a> {
     plan: &'a Planned,
     state: &'a mut State,
-    watch: Watch,
 }
 
 impl<'a> Apply<'a> {
     pub fn new(plan: &'a Planned, state: &'a mut State) -> Self {
-        Self { plan, state, watch: Watch::default() }
+        Self { plan, state }
     }
 
     async fn failed(&self, context: &Context, progress: &JobProgress) -> Result<Probe, BmcError> {
@@ -105,17 +85,17 @@ impl<'a> Apply<'a> {
             return Ok(Probe::Done(describe(progress)));
         }
         let inventory = context.line.firmware_inventory().await?;
-        let found = inventory.components.into_iter().find(|found| found.key == self.plan.component);
-        let version = found.map(|found| found.version);
-        if version.as_deref() == Some(&self.plan.to) {
-            // The device contradicts itself; what counts is what is installed.
+        let version = self.state.component(self.plan, &inventory).map(|found| &found.version);
+        if version.is_some_and(|version| self.plan.ends_with(version)) {
+            // The device contradicts itself; what counts is what is installed, and `verify` sees whether it runs.
             return Ok(Probe::Done(describe(progress)));
         }
-        let untouched = version.as_deref() == Some(&self.plan.from);
-        if untouched && rackhand_redfish::never_had_package(id) && self.state.stages < MAX_STAGES {
+        let untouched = version.is_some_and(|version| self.plan.starts_from(version));
+        let alone = self.state.lost.is_none() && self.state.stages < MAX_STAGES;
+        if untouched && alone && rackhand_redfish::never_had_package(id) {
             return Ok(Probe::Done(json!({ "stage_again": true, "job": describe(progress) })));
         }
-        let now_installed = version.unwrap_or_else(|| "an unreadable version".into());
+        let now_installed = version.map_or("an unreadable version", String::as_str);
         Ok(Probe::Impossible(fault(
             ErrorCode::DeviceFailed,
             format!(
@@ -148,6 +128,7 @@ impl Activity for Apply<'_> {
             return Ok(Probe::Done(json!({ "job": null })));
         };
         let progress = context.line.follow(&job).await?;
+        self.state.seen |= progress.phase != JobPhase::Vanished;
         match progress.phase {
             JobPhase::Completed => Ok(Probe::Done(describe(&progress))),
             JobPhase::RebootPending if self.plan.may_restart_host() && self.state.resets.is_empty() => {
@@ -164,12 +145,12 @@ impl Activity for Apply<'_> {
             JobPhase::Cancelled => Ok(Probe::Impossible(fault(
                 ErrorCode::DeviceFailed,
                 format!(
-                    "{}: somebody took the update out of the device's queue. Retry when that is settled.",
+                    "{}: someone removed the update from the device's queue. Retry when that is settled.",
                     context.server()
                 ),
                 describe(&progress),
             ))),
-            _ => Ok(self.watch.look(context, self.state, &progress, self.plan)),
+            _ => Ok(watch(context, self.state, &progress, self.plan)),
         }
     }
 }

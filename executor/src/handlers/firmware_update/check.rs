@@ -1,14 +1,12 @@
 //! Before anything is changed: is the server what the plan says, is it ready, and is the package at hand?
 
-use std::time::Duration;
-
 use rackhand_schema::{ErrorCode, protocol::Intent};
 use serde_json::{Value, json};
 
 use super::{CHECK, PACKAGE, Planned, State};
 use crate::{
     bmc::BmcError,
-    engine::{Activity, Context, Probe, fault},
+    engine::{Activity, Context, Interrupt, Probe, fault},
     handlers::settle::host_power,
     package::PackageError,
 };
@@ -50,10 +48,13 @@ impl Activity for Check<'_> {
             )));
         };
         let evidence = json!({ "component": plan.component, "version": found.version });
-        if found.version == plan.to {
+        if plan.ends_with(&found.version) {
+            if let Some(detail) = plan.doubt(found, &inventory) {
+                return Ok(Probe::NotReady { reason: "inventory", detail });
+            }
             return Ok(Probe::Done(json!({ "already": found.version, "component": plan.component })));
         }
-        if found.version != plan.from {
+        if !plan.starts_from(&found.version) {
             return Ok(Probe::Impossible(fault(
                 ErrorCode::VersionDrift,
                 format!(
@@ -67,6 +68,10 @@ impl Activity for Check<'_> {
         if let Some(job) = live {
             return Ok(Probe::Foreign(format!("device job {} ({})", job.id, job.name)));
         }
+        // Dell's keys name slots and stay. Elsewhere they may be hashes of the version, which an update replaces.
+        if !inventory.vendor.as_deref().is_some_and(|vendor| vendor.contains("Dell")) {
+            self.state.keys = inventory.components.iter().map(|component| component.key.clone()).collect();
+        }
         self.state.support = context.line.update_support().await?;
         self.state.power = Some(host_power(context).await?);
         Ok(Probe::Done(evidence))
@@ -77,12 +82,11 @@ impl Activity for Check<'_> {
 pub struct Package<'a> {
     plan: &'a Planned,
     state: &'a State,
-    since: Option<Duration>,
 }
 
 impl<'a> Package<'a> {
     pub fn new(plan: &'a Planned, state: &'a State) -> Self {
-        Self { plan, state, since: None }
+        Self { plan, state }
     }
 }
 
@@ -91,20 +95,28 @@ impl Activity for Package<'_> {
         PACKAGE
     }
 
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::Cancellable
+    }
+
     fn state(&self) -> Value {
         json!(self.state)
     }
 
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
         let package = &self.plan.package;
-        let since = *self.since.get_or_insert(context.now());
         let error = match context.shared.packages.repository.get(package).await {
             Ok(bytes) => {
                 return Ok(Probe::Done(json!({ "sha256": package.sha256, "bytes": bytes.len() })));
             }
+            // Each try has a deadline; until then a person may cancel.
+            Err(error @ PackageError::Coming(_)) => {
+                let detail = format!("{} {error}", package.name);
+                return Ok(Probe::InFlight { reason: "package", detail, percent: None });
+            }
             Err(error) => error,
         };
-        let patient = context.now().saturating_sub(since) < context.timing().settle * 3;
+        let patient = context.waited("package") < context.timing().settle * 3;
         if patient && matches!(error, PackageError::Unreachable(_)) {
             return Ok(Probe::NotReady { reason: "package", detail: error.to_string() });
         }
@@ -115,7 +127,7 @@ impl Activity for Package<'_> {
 /// How a run ends without its package.
 pub fn unavailable(error: &PackageError, package: &str, server: &str) -> rackhand_schema::protocol::Finish {
     let code = match error {
-        PackageError::Unreachable(_) => ErrorCode::PackageUnreachable,
+        PackageError::Unreachable(_) | PackageError::Coming(_) => ErrorCode::PackageUnreachable,
         PackageError::Mismatch(_) => ErrorCode::PackageMismatch,
         PackageError::Refused(_) => ErrorCode::PolicyRefused,
     };

@@ -1,9 +1,9 @@
 //! Was the package taken? The rules for a hand-over whose answer was lost; pure.
 //!
 //! A BMC's clock proves nothing, so job ids from before are compared with those of now, then names and targets,
-//! and the log is asked last (DESIGN §5, "Ambiguity").
+//! and the log is asked last. A log that was cleared tells nothing.
 
-use crate::bmc::DeviceJob;
+use crate::bmc::{DeviceJob, LogSince};
 
 /// What the device's queue and log say after the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,22 +18,25 @@ pub enum Trace {
     Several(String),
 }
 
-/// `before`: job ids from before the request. `records`: log messages (id, text) after it.
+/// `before`: job ids from before the first request. `log`: what was recorded after it; none where there is no log.
 pub fn trace(
     before: &[String],
     now: &[DeviceJob],
-    records: &[(String, String)],
+    log: Option<&LogSince>,
     component: &str,
     component_name: &str,
 ) -> Trace {
     let new: Vec<&DeviceJob> = now.iter().filter(|job| !before.contains(&job.id)).collect();
     match new.as_slice() {
         [] => {
-            // A job that came and went (D14): the log knows its name.
-            let logged = records.iter().find(|(id, text)| is_job_record(id, text, before));
-            match logged {
+            // A job that came and went: the log knows its name.
+            let mut records = log.into_iter().flat_map(|log| &log.records);
+            match records.find(|(id, text)| is_job_record(id, text, before)) {
                 Some((id, text)) => {
                     Trace::Several(format!("the log tells of a job ({id}: {text}), the queue shows none"))
+                }
+                None if log.is_some_and(|log| !log.whole) => {
+                    Trace::Several("the queue shows no job, and the log was cleared or not read whole".into())
                 }
                 None => Trace::Nothing,
             }
@@ -91,7 +94,18 @@ mod tests {
     }
 
     fn found(now: &[DeviceJob], records: &[(String, String)]) -> Trace {
-        trace(&["JID_1".into()], now, records, "BIOS.Setup.1-1", "BIOS")
+        let log = LogSince { records: records.to_vec(), whole: true };
+        trace(&["JID_1".into()], now, Some(&log), "BIOS.Setup.1-1", "BIOS")
+    }
+
+    #[test]
+    fn a_log_with_a_hole_proves_nothing() {
+        let cleared = LogSince { records: vec![], whole: false };
+        let seen = |now: &[DeviceJob], log| trace(&[], now, log, "BIOS.Setup.1-1", "BIOS");
+        assert!(matches!(seen(&[], Some(&cleared)), Trace::Several(_)));
+        assert_eq!(seen(&[], None), Trace::Nothing, "a device without a log has its queue");
+        let ours = [job("JID_2", "Firmware Update: BIOS")];
+        assert_eq!(seen(&ours, Some(&cleared)), Trace::Job("JID_2".into()));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! `check → package → stage → reboot → apply → verify`, then the open effects are settled. Each phase is an
 //! [`crate::engine::Activity`] over one [`State`], which is the checkpoint: a successor on another machine goes
-//! on from it. `reboot` and `apply` may alternate once more when a finished job asks for another restart
-//! (FAILURE-MODES D16); a job that failed before it had its package is staged again, at most [`MAX_STAGES`]
-//! times. Everything else ends the run: there is no blind second try.
+//! on from it. `reboot` and `apply` may alternate once more when a finished job asks for another restart; a job that
+//! failed before it had its package is staged again, at most [`MAX_STAGES`] times. A package whose hand-over got no
+//! answer and left no trace is handed over once more, and never a third time. Everything else ends the run: there is no
+//! blind second try.
 
 mod apply;
 mod check;
@@ -18,12 +19,13 @@ use rackhand_schema::{
     job::{FirmwarePackage, FirmwareUpdateParams, PlanStep, PowerAction, Reboot},
     protocol::Finish,
     run::{EffectState, Outcome, PhaseState},
-    server::PowerState,
+    server::{FirmwareComponent, Inventory, PowerState},
+    version,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{inventory::cancelled, settle::BMC_JOB};
+use super::{inventory::cancelled, restart::Mark, settle::BMC_JOB};
 use crate::{
     bmc::{JobRef, UpdateSupport},
     engine::{Context, Ended, Stop, fault, perform, success},
@@ -31,6 +33,19 @@ use crate::{
 
 /// Tries to get a package into the device, as long as it provably never had it.
 const MAX_STAGES: u32 = 3;
+
+/// A hand-over whose answer was lost. It may show up later than anybody thought, so that its `before` is what all
+/// later looks are compared with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LostHandover {
+    /// Job ids in the device's queue before it.
+    pub before: Vec<String>,
+    /// Newest log record before it.
+    pub log_mark: Option<u64>,
+    /// The package was handed over a second time after it.
+    pub again: bool,
+}
 
 /// Where the update stands. Everything a successor needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,14 +59,37 @@ pub struct State {
     /// The device said that it has this version.
     pub up_to_date: bool,
     pub stages: u32,
+    /// The first hand-over that got no answer.
+    pub lost: Option<LostHandover>,
+    /// The device took the package and did not name the job.
+    pub unnamed: bool,
+    /// The device has shown the job.
+    pub seen: bool,
+    /// Keys of the inventory before anything was done, where they may be version hashes.
+    pub keys: Vec<String>,
     /// Resets the device took for the job at hand.
     pub resets: Vec<PowerAction>,
+    /// What the host showed before the last one.
+    pub mark: Mark,
     /// The finished job asks for a restart.
     pub restart_pending: bool,
     /// Last progress seen, to tell a slow job from a stalled one.
     pub progress: String,
-    /// How long there has been no progress, milliseconds, over all executors.
-    pub quiet_ms: u64,
+}
+
+impl State {
+    /// The planned component as `found` shows it: under its key or, where an update may replace keys, in a row that
+    /// was not there before and has the wanted version, rather one that runs.
+    pub fn component<'a>(&self, plan: &Planned, found: &'a Inventory) -> Option<&'a FirmwareComponent> {
+        let named = found.components.iter().find(|component| component.key == plan.component);
+        if self.keys.is_empty() || named.is_some_and(|named| plan.ends_with(&named.version)) {
+            return named;
+        }
+        let is_new = |component: &&FirmwareComponent| {
+            !self.keys.contains(&component.key) && plan.ends_with(&component.version)
+        };
+        found.components.iter().filter(is_new).min_by_key(|component| component.inactive.is_some()).or(named)
+    }
 }
 
 /// What the approved plan says about this target.
@@ -66,6 +104,24 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// Whether `found` is the version that the plan starts from.
+    pub fn starts_from(&self, found: &str) -> bool {
+        version::same(found, &self.from)
+    }
+
+    /// Whether `found` is the version that the plan ends with.
+    pub fn ends_with(&self, found: &str) -> bool {
+        version::same(found, &self.to)
+    }
+
+    /// Why `found`, which shows the version that the plan ends with, does not prove that it runs.
+    pub fn doubt(&self, found: &FirmwareComponent, inventory: &Inventory) -> Option<String> {
+        let unreadable = inventory.unreadable.get("manager").filter(|_| found.is_bmc());
+        found
+            .doubt(inventory.bmc_version.as_deref(), Some(&self.from))
+            .or_else(|| unreadable.map(|why| format!("what the BMC runs cannot be read: {why}")))
+    }
+
     /// Whether the approved plan includes a restart of the host.
     pub fn may_restart_host(&self) -> bool {
         matches!(self.reboot, Reboot::Host | Reboot::HostAtOnce)
@@ -165,15 +221,20 @@ pub async fn run(context: &mut Context, params: &FirmwareUpdateParams) -> Result
         };
         let evidence = match ended {
             Ended::Done(evidence) => evidence,
-            Ended::Finish(finish) => return Ok(finish),
+            Ended::Finish(finish) => return Ok(doubted(context, &state, finish)),
             Ended::Cancelled => {
-                let done = match phase {
-                    CHECK | PACKAGE => "Nothing was changed.",
-                    _ => "The update was taken out of the device's queue before it began.",
+                let done = match &state.job {
+                    _ if state.lost.is_some() => "Its queue was left as it is.",
+                    None => "Nothing was changed.",
+                    Some(_) => "The update is taken out of the device's queue before it begins.",
                 };
-                return Ok(cancelled(context, done));
+                return Ok(doubted(context, &state, cancelled(context, done)));
             }
         };
+        if phase == APPLY {
+            // The device has the package; its room is for others.
+            offer = None;
+        }
         phase = match phase {
             CHECK if evidence.get("already").is_some() => {
                 return Ok(success(
@@ -206,17 +267,54 @@ pub async fn run(context: &mut Context, params: &FirmwareUpdateParams) -> Result
                 return Ok(success(
                     Outcome::Succeeded,
                     format!(
-                        "{}: {} {} → {}, read back{reset}.",
+                        "{}: {} {} → {}, read back{reset}.{}",
                         context.server(),
                         plan.component_name,
                         plan.from,
-                        plan.to
+                        plan.to,
+                        left_behind(&state)
                     ),
                     evidence,
                 ));
             }
         };
     }
+}
+
+/// How a run ends whose package may be inside the device without a job that is certainly its own: never as `failed`,
+/// and never as `cancelled`. A job that was found by comparing queues may be somebody else's, and ours still to come.
+fn doubted(context: &Context, state: &State, finish: Finish) -> Finish {
+    let ended = matches!(finish.outcome, Outcome::Failed | Outcome::Cancelled);
+    if !ended || state.lost.is_none() {
+        return finish;
+    }
+    fault(
+        ErrorCode::OutcomeUnknown,
+        format!(
+            "The package for {} was handed over without a clear answer, and a job of it may still show up or wait. Then: {} \
+             Look at the server's job queue, then decide.",
+            context.server(),
+            finish.detail
+        ),
+        finish.evidence,
+    )
+}
+
+/// What an update that succeeded may have left in the device. Of two hand-overs one job was followed at most; that of
+/// the other would flash the same version at a later restart, and nobody else would know of it.
+fn left_behind(state: &State) -> &'static str {
+    match &state.lost {
+        Some(lost) if lost.again => {
+            " The package was handed over twice, because the first answer was lost. A second job may still show up and \
+             run at a later restart: look at the server's job queue before that."
+        }
+        _ => "",
+    }
+}
+
+/// How long a job may stay invisible after its package was handed over, clocks and queues included.
+fn late_visibility(context: &Context) -> std::time::Duration {
+    context.timing().upload_visibility + context.timing().settle
 }
 
 /// Direct updates need no restart; the others wait in `reboot` until the device has begun.

@@ -1,39 +1,83 @@
 //! Restarts the host so that the staged job runs, and sees it begin.
 //!
-//! Never while a device job runs, and only while the device shows our job still `Scheduled`. A running host is
-//! asked politely first; if it does not follow, it is forced when the policy allows. A host that was off is
-//! powered on, which is an effect (`host_power`) to be undone at the end. A reset whose answer was lost is
-//! repeated only when the job has not begun within the time a host takes to boot.
+//! Never while a device job runs, the host is on its way through a boot, or somebody else's job would run along; and
+//! only while the device shows our job still `Scheduled`. All that is looked at before the intent and again once the
+//! permit is at hand. A running host is asked politely first; if it does not follow, or the device has no polite
+//! restart, it is forced when the policy allows and the device's log says that the host has not restarted. A host that was off is powered on, which is an effect (`host_power`)
+//! to be undone at the end. A reset whose answer was lost is repeated only when the job has not begun within the time
+//! a host takes to boot and the device's log says that the host has not restarted ([`crate::handlers::restart`]).
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use rackhand_schema::{ErrorCode, job::PowerAction, protocol::Intent, server::PowerState};
 use serde_json::{Value, json};
 
 use super::{
     Planned, REBOOT, State,
-    apply::{Watch, describe},
+    apply::{describe, watch},
+    late_visibility,
 };
 use crate::{
-    bmc::{BmcError, BmcErrorKind, JobPhase, JobRef, PowerTrace, Via},
+    bmc::{BmcError, BmcErrorKind, DeviceJob, JobPhase, JobRef, PowerTrace, Via},
     engine::{
         Activity, Context, Interrupt, Probe,
         context::intended,
         fault,
         shell::{Prepared, Unprepared},
     },
-    handlers::settle::{HOST_POWER, alive_job, host_power},
+    handlers::{
+        restart::Mark,
+        settle::{HOST_POWER, host_power},
+    },
     lease::MutationPermit,
 };
+
+/// The wait for the job to begin after the last reset that was taken.
+const RESET: &str = "reset";
 
 pub struct Restart<'a> {
     plan: &'a Planned,
     state: &'a mut State,
-    watch: Watch,
-    /// When this process saw the reset taken, or took over after it.
-    reset_at: Option<Duration>,
-    entered: Option<Duration>,
     next: PowerAction,
+    /// The host's power when that was chosen.
+    power: PowerState,
+    /// What the host showed then.
+    mark: Mark,
+}
+
+/// The reset that makes the device begin; none when it would be one by force and the policy forbids that. `declared`:
+/// what the device lists; empty when it lists nothing. `asked`: a polite restart was ignored already.
+fn next_reset(
+    power: PowerState,
+    declared: &BTreeSet<String>,
+    asked: bool,
+    force: bool,
+) -> Option<PowerAction> {
+    let polite = declared.is_empty() || declared.contains("GracefulRestart");
+    match power {
+        PowerState::Off => Some(PowerAction::On),
+        _ if polite && !asked => Some(PowerAction::GracefulRestart),
+        _ => force.then_some(PowerAction::ForceRestart),
+    }
+}
+
+/// Whether `job` is the one that `ours` stands for.
+fn is_ours(job: &DeviceJob, ours: &JobRef) -> bool {
+    let by_path = |path: &String| path.trim_end_matches('/').rsplit('/').next() == Some(job.id.as_str());
+    ours.names(&job.id) || ours.path.as_ref().is_some_and(by_path)
+}
+
+/// Whether the reset that `intent` announced has come.
+async fn reset_trace(context: &Context, intent: &Intent) -> Result<PowerTrace, BmcError> {
+    if intent.before.get("power").and_then(Value::as_str) != Some("off") {
+        return Mark::of(intent).trace(context, Via::Redfish).await;
+    }
+    let is_off = host_power(context).await? == PowerState::Off;
+    Ok(if is_off { PowerTrace::Nothing } else { PowerTrace::Seen })
+}
+
+fn busy(detail: impl AsRef<str>) -> BmcError {
+    BmcError::new(BmcErrorKind::NotReady { retry_after: None }, detail)
 }
 
 impl<'a> Restart<'a> {
@@ -41,11 +85,36 @@ impl<'a> Restart<'a> {
         Self {
             plan,
             state,
-            watch: Watch::default(),
-            reset_at: None,
-            entered: None,
             next: PowerAction::GracefulRestart,
+            power: PowerState::Unknown,
+            mark: Mark::default(),
         }
+    }
+
+    /// That nothing but our job stands between a restart and its end.
+    async fn alone(&self, context: &Context, power: PowerState) -> Result<(), BmcError> {
+        let ours = self.state.job.clone().unwrap_or_default();
+        let jobs = context.line.jobs().await?;
+        if let Some(job) = jobs.iter().find(|job| job.phase.may_be_flashing()) {
+            return Err(busy(format!("device job {} ({}) is under way", job.id, job.name)));
+        }
+        let known = ours.id.is_some() || ours.path.is_some();
+        if let Some(job) = jobs.iter().find(|job| known && job.phase.is_live() && !is_ours(job, &ours)) {
+            let detail = format!("device job {} ({}), which a restart would run along", job.id, job.name);
+            return Err(BmcError::new(BmcErrorKind::ForeignJob, detail));
+        }
+        if power != PowerState::Off
+            && let Some(why) = context.line.readiness().await?.host_at_work
+        {
+            return Err(busy(why));
+        }
+        Ok(())
+    }
+
+    /// The reset that an intent announced.
+    fn announced(&self, intent: &Intent) -> PowerAction {
+        let reset = intent.before.get("reset").cloned().unwrap_or_default();
+        serde_json::from_value(reset).unwrap_or(self.next)
     }
 
     /// How long the last reset may take until the job begins.
@@ -65,42 +134,66 @@ impl<'a> Restart<'a> {
         };
         if let Some(intent) = intent {
             // The answer to a reset was lost.
-            let was_off = intent.before.get("power").and_then(Value::as_str) == Some("off");
-            if was_off && host_power(context).await? != PowerState::Off {
-                self.note_reset(PowerAction::On);
-                return Ok(booting("the host is on and boots"));
-            }
-            return Ok(Probe::NotStarted);
+            return Ok(match reset_trace(context, intent).await? {
+                PowerTrace::Seen => {
+                    self.note_reset(context, self.announced(intent), Mark::of(intent));
+                    booting("the host is on and boots")
+                }
+                PowerTrace::Nothing => Probe::NotStarted,
+                PowerTrace::Untold => Probe::Ambiguous(
+                    "the job still waits, and nothing tells whether the host has restarted".into(),
+                ),
+            });
         }
-        let now = context.now();
         if !self.state.resets.is_empty() {
-            let since = *self.reset_at.get_or_insert(now);
-            if now.saturating_sub(since) < self.patience(context) {
+            let waited = context.waited(RESET);
+            if waited < self.patience(context) {
                 return Ok(booting("the host restarts; the device begins while it boots"));
             }
             let forced = self.state.resets.iter().any(|reset| *reset != PowerAction::GracefulRestart);
-            if forced || !context.shared.policy.allow_forced_restart {
-                let done = if forced { "was restarted" } else { "did not follow a polite restart" };
+            let followed =
+                if forced { PowerTrace::Seen } else { self.state.mark.trace(context, Via::Redfish).await? };
+            // A slow shutdown took its time from the boot: that gets the whole of its own.
+            let boot =
+                self.patience(context) + if forced { Duration::ZERO } else { context.timing().host_boot };
+            if followed != PowerTrace::Nothing && waited < boot {
+                return Ok(booting("the host may have restarted; the device begins while it boots"));
+            }
+            if followed == PowerTrace::Untold {
+                return Ok(Probe::Ambiguous(
+                    "the job still waits, and nothing tells whether the host has followed the polite restart"
+                        .into(),
+                ));
+            }
+            if followed == PowerTrace::Seen || !context.shared.policy.allow_forced_restart {
+                let seen = followed == PowerTrace::Seen;
+                let done = if seen { "was restarted" } else { "did not follow a polite restart" };
                 return Ok(Probe::Impossible(fault(
                     ErrorCode::DeviceStalled,
                     format!(
                         "{server} {done}, but the device has not begun the update within {} s. The update is taken out of its queue.",
-                        now.saturating_sub(since).as_secs()
+                        waited.as_secs()
                     ),
                     json!({ "resets": self.state.resets }),
                 )));
             }
             return Ok(Probe::NotStarted);
         }
-        let entered = *self.entered.get_or_insert(now);
-        if self.state.support.reboots_by_itself && now.saturating_sub(entered) < context.timing().settle * 2 {
-            return Ok(booting("this firmware restarts the host by itself"));
+        let scheduled = context.waited("scheduled");
+        let twice = self.state.lost.as_ref().is_some_and(|lost| lost.again);
+        if twice && scheduled < late_visibility(context) {
+            return Ok(booting("the package was handed over twice; a second job may still show up"));
+        }
+        if self.state.support.reboots_by_itself && scheduled < context.timing().settle * 2 {
+            return Ok(booting("this BMC firmware restarts the host automatically"));
         }
         Ok(Probe::NotStarted)
     }
 
-    fn note_reset(&mut self, action: PowerAction) {
+    fn note_reset(&mut self, context: &Context, action: PowerAction, mark: Mark) {
         self.state.resets.push(action);
+        self.state.mark = mark;
+        context.begin_wait(RESET);
     }
 }
 
@@ -133,27 +226,42 @@ impl Activity for Restart<'_> {
         let job = self.state.job.clone().unwrap_or_default();
         let progress = context.line.follow(&job).await?;
         let seen = describe(&progress);
+        self.state.seen |= progress.phase != JobPhase::Vanished;
         match progress.phase {
             JobPhase::Scheduled => self.scheduled(context, intent).await,
             JobPhase::RebootPending if self.state.restart_pending && intent.is_none() => {
                 if self.state.resets.is_empty() { Ok(Probe::NotStarted) } else { Ok(Probe::Done(seen)) }
             }
             JobPhase::RebootPending if self.state.restart_pending => {
-                // No job shows whether the restart came: only the host's power record could.
-                let mark = intent.and_then(|intent| intent.before.get("log_mark")).and_then(Value::as_u64);
-                if context.line.power_trace(Via::Redfish, mark).await? == PowerTrace::Seen {
-                    self.note_reset(self.next);
-                    return Ok(Probe::Done(seen));
-                }
-                Ok(Probe::NotStarted)
+                // No job shows whether the restart came: only the host's record could.
+                let Some(intent) = intent else { return Ok(Probe::NotStarted) };
+                Ok(match Mark::of(intent).trace(context, Via::Redfish).await? {
+                    PowerTrace::Seen => {
+                        self.note_reset(context, self.announced(intent), Mark::of(intent));
+                        Probe::Done(seen)
+                    }
+                    PowerTrace::Nothing => Probe::NotStarted,
+                    PowerTrace::Untold => {
+                        Probe::Ambiguous("nothing tells whether the host has restarted".into())
+                    }
+                })
             }
             JobPhase::New | JobPhase::Downloading | JobPhase::Waiting | JobPhase::Vanished => {
-                Ok(self.watch.look(context, self.state, &progress, self.plan))
+                if let Some(intent) = intent {
+                    // A job that is hidden for a moment shows nothing of the reset whose answer was lost.
+                    if reset_trace(context, intent).await? != PowerTrace::Seen {
+                        let detail =
+                            format!("{}, and nothing tells whether the host has restarted", progress.message);
+                        return Ok(Probe::NotReady { reason: "device_job", detail });
+                    }
+                    self.note_reset(context, self.announced(intent), Mark::of(intent));
+                }
+                Ok(watch(context, self.state, &progress, self.plan))
             }
             _ => {
-                if intent.is_some() && self.state.resets.is_empty() {
+                if let Some(intent) = intent.filter(|_| self.state.resets.is_empty()) {
                     // It began: so the reset was taken.
-                    self.note_reset(self.next);
+                    self.note_reset(context, self.announced(intent), Mark::of(intent));
                 }
                 Ok(Probe::Done(seen))
             }
@@ -161,28 +269,35 @@ impl Activity for Restart<'_> {
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
-        if let Some(busy) = alive_job(context).await? {
-            return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, busy).into());
-        }
         let power = host_power(context).await?;
+        if !matches!(power, PowerState::On | PowerState::Off) {
+            return Err(busy("the host's power is changing").into());
+        }
+        self.alone(context, power).await?;
         let asked = self.state.resets.contains(&PowerAction::GracefulRestart);
-        let resets = &self.state.support.resets;
-        let polite = resets.is_empty() || resets.contains("GracefulRestart");
-        self.next = match power {
-            PowerState::Off => PowerAction::On,
-            PowerState::On if polite && !asked => PowerAction::GracefulRestart,
-            PowerState::On => PowerAction::ForceRestart,
-            PowerState::PoweringOn | PowerState::PoweringOff | PowerState::Unknown => {
-                let kind = BmcErrorKind::NotReady { retry_after: None };
-                return Err(BmcError::new(kind, "the host's power is changing").into());
-            }
+        let force = context.shared.policy.allow_forced_restart;
+        let Some(next) = next_reset(power, &self.state.support.resets, asked, force) else {
+            return Err(fault(
+                ErrorCode::PolicyRefused,
+                format!(
+                    "{} can only be restarted by force, which `allow_forced_restart` in this executor's policy.toml \
+                     forbids. The host was not touched; the update is taken out of the device's queue.",
+                    context.server()
+                ),
+                json!({ "resets": self.state.support.resets }),
+            )
+            .into());
         };
-        let log_mark = context.line.log_mark().await.unwrap_or_default();
+        (self.next, self.power) = (next, power);
+        self.mark = Mark::take(context, Via::Redfish).await;
+        let Mark { log_mark, last_reset } = &self.mark;
         let JobRef { id, .. } = self.state.job.clone().unwrap_or_default();
         let effect = (power == PowerState::Off && context.open_effect(HOST_POWER).is_none())
             .then(|| intended(HOST_POWER, "state", json!(PowerState::Off), json!(PowerState::On)));
         Ok(Prepared {
-            before: json!({ "power": power, "job": id, "log_mark": log_mark, "reset": self.next }),
+            before: json!({
+                "power": power, "job": id, "log_mark": log_mark, "last_reset": last_reset, "reset": next,
+            }),
             limit: context.short_limit(),
             upload: false,
             effect,
@@ -190,9 +305,41 @@ impl Activity for Restart<'_> {
     }
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
+        // Announcing it took its time: a slow shutdown may have reached the boot in which the job runs.
+        let progress = context.line.follow(&self.state.job.clone().unwrap_or_default()).await?;
+        if !matches!(progress.phase, JobPhase::Scheduled | JobPhase::RebootPending) {
+            return Err(busy(format!("the job does not wait for a restart any more: {}", progress.message)));
+        }
+        let power = host_power(context).await?;
+        if power != self.power {
+            return Err(busy("the host's power has changed meanwhile"));
+        }
+        self.alone(context, power).await?;
         context.line.reset(permit, Via::Redfish, self.next).await?;
-        self.note_reset(self.next);
-        self.reset_at = Some(context.now());
+        self.note_reset(context, self.next, self.mark.clone());
         Ok(json!({ "accepted": self.next }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn force_needs_the_policy_whatever_the_device_lists() {
+        let listed = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect::<BTreeSet<_>>();
+        let (polite, rude) = (listed(&["GracefulRestart", "ForceRestart"]), listed(&["ForceRestart"]));
+        let none = BTreeSet::new();
+        for declared in [&polite, &rude, &none] {
+            for asked in [false, true] {
+                assert_eq!(next_reset(PowerState::Off, declared, asked, false), Some(PowerAction::On));
+                let next = next_reset(PowerState::On, declared, asked, false);
+                assert_ne!(next, Some(PowerAction::ForceRestart), "{declared:?} {asked}");
+            }
+        }
+        assert_eq!(next_reset(PowerState::On, &polite, false, true), Some(PowerAction::GracefulRestart));
+        assert_eq!(next_reset(PowerState::On, &polite, true, true), Some(PowerAction::ForceRestart));
+        assert_eq!(next_reset(PowerState::On, &rude, false, true), Some(PowerAction::ForceRestart));
+        assert_eq!(next_reset(PowerState::On, &rude, false, false), None);
     }
 }

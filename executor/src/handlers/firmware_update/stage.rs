@@ -1,7 +1,9 @@
 //! Hands the package to the device, once.
 //!
 //! The method is chosen by what the BMC declares, before the intent; afterwards nothing but a probe follows.
-//! The intent stores the job ids of before, the last log record and the version. The effect `bmc_job` stands
+//! The intent stores the job ids of before, the last log record and the version. A lost hand-over is compared with
+//! what was there before the first one, however many follow: one more, when nothing has shown up within
+//! `upload_visibility`, and then a person decides. The effect `bmc_job` stands
 //! for the job in the device's queue until it has run or was deleted.
 
 use std::time::Duration;
@@ -14,21 +16,23 @@ use rackhand_schema::{
 use serde_json::{Value, json};
 
 use super::{
-    Planned, STAGE, State,
+    LostHandover, Planned, STAGE, State,
     check::unavailable,
     evidence::{Trace, trace},
+    late_visibility,
 };
 use crate::{
     bmc::{BmcError, BmcErrorKind, Handover, JobRef, StageRequest, Staged},
     engine::{
         Activity, Context, Interrupt, Probe,
         context::intended,
+        decide::IntentAge,
         fault,
         shell::{Prepared, Unprepared},
     },
-    handlers::settle::BMC_JOB,
+    handlers::settle::{BMC_JOB, job_wanted},
     lease::MutationPermit,
-    package::Offer,
+    package::{Offer, PackageError},
 };
 
 pub struct Stage<'a> {
@@ -36,48 +40,118 @@ pub struct Stage<'a> {
     state: &'a mut State,
     offer: &'a mut Option<Box<dyn Offer>>,
     request: Option<StageRequest>,
+    /// Ids in the queue before this hand-over, or before the first one that got no answer.
+    before: Vec<String>,
+}
+
+fn not_ready(why: impl AsRef<str>) -> BmcError {
+    BmcError::new(BmcErrorKind::NotReady { retry_after: None }, why)
+}
+
+/// A device that is not ready need not show its whole queue.
+async fn ready(context: &Context) -> Result<(), BmcError> {
+    let readiness = context.line.readiness().await?;
+    if readiness.ready { Ok(()) } else { Err(not_ready(readiness.detail)) }
+}
+
+/// Whether the device has answered for so long that its queue would show what it was given before.
+fn has_shown_all(context: &Context) -> bool {
+    context.answered_for() >= context.timing().upload_visibility
+}
+
+fn makes_sure(context: &Context) -> Probe {
+    let detail = format!("{}: makes sure that no job of the first hand-over shows up", context.server());
+    Probe::NotReady { reason: "device_job", detail }
 }
 
 impl<'a> Stage<'a> {
     pub fn new(plan: &'a Planned, state: &'a mut State, offer: &'a mut Option<Box<dyn Offer>>) -> Self {
-        Self { plan, state, offer, request: None }
+        Self { plan, state, offer, request: None, before: Vec::new() }
     }
 
+    /// An inventory that cannot be read says nothing about a version, and is no drift: it is looked at again.
     async fn version(&self, context: &Context) -> Result<Option<String>, BmcError> {
         let inventory = context.line.firmware_inventory().await?;
-        let component = inventory.components.into_iter().find(|found| found.key == self.plan.component);
-        Ok(component.map(|component| component.version))
+        if let Some(why) = inventory.unreadable.get("firmware") {
+            return Err(not_ready(why));
+        }
+        Ok(self.state.component(self.plan, &inventory).map(|found| found.version.clone()))
     }
 
-    async fn look_for_traces(&mut self, context: &Context, intent: &Intent) -> Result<Probe, BmcError> {
-        let before: Vec<String> = intent
-            .before
-            .get("jobs")
-            .and_then(Value::as_array)
-            .map(|ids| ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
-            .unwrap_or_default();
-        let mark = intent.before.get("log_mark").and_then(Value::as_u64);
+    /// Whether the device has the wanted version already. If it is not certain to run, `verify` finds out: the device
+    /// must not be given the package again.
+    async fn is_there(&self, context: &Context) -> Result<bool, BmcError> {
+        Ok(self.version(context).await?.is_some_and(|version| self.plan.ends_with(&version)))
+    }
+
+    /// What the device shows of the hand-over since `lost`. `settled`: it would have shown by now.
+    async fn look_for_traces(
+        &mut self,
+        context: &Context,
+        lost: &LostHandover,
+        settled: bool,
+    ) -> Result<Probe, BmcError> {
+        let mark = lost.log_mark;
         let now = context.line.jobs().await?;
-        let records = if mark.is_some() { context.line.log_since(mark).await? } else { Vec::new() };
-        match trace(&before, &now, &records, &self.plan.component, &self.plan.component_name) {
+        let log = match mark {
+            Some(mark) => Some(context.line.log_since(mark).await?),
+            None => None,
+        };
+        let plan = self.plan;
+        match trace(&lost.before, &now, log.as_ref(), &plan.component, &plan.component_name) {
+            // The other one of two hand-overs may still be on its way into the queue.
+            Trace::Job(_) if lost.again && !settled => Ok(Probe::NotStarted),
             Trace::Job(id) => {
                 self.state.job = Some(JobRef { id: Some(id.clone()), path: None, log_mark: mark });
                 Ok(Probe::Done(json!({ "job": id, "found_by": "set_difference" })))
             }
             Trace::Foreign(what) => Ok(Probe::Foreign(what)),
-            Trace::Several(what) => {
-                if self.version(context).await?.as_deref() == Some(&self.plan.to) {
-                    self.state.up_to_date = true;
-                    return Ok(Probe::Done(json!({ "version": self.plan.to, "found_by": "version" })));
-                }
-                Ok(Probe::Ambiguous(what))
-            }
-            Trace::Nothing if self.version(context).await?.as_deref() == Some(&self.plan.to) => {
+            Trace::Several(what) if !self.is_there(context).await? => Ok(Probe::Ambiguous(what)),
+            Trace::Nothing if !self.is_there(context).await? => Ok(match lost.again {
+                true => Probe::Ambiguous("it was handed over twice, and no job has shown up".into()),
+                false => Probe::NotStarted,
+            }),
+            Trace::Several(_) | Trace::Nothing => {
                 self.state.up_to_date = true;
                 Ok(Probe::Done(json!({ "version": self.plan.to, "found_by": "version" })))
             }
-            Trace::Nothing => Ok(Probe::NotStarted),
         }
+    }
+
+    /// The first hand-over without an answer, with what this one says.
+    fn lost(&mut self, intent: &Intent) -> LostHandover {
+        let ids = intent.before.get("jobs").and_then(Value::as_array).cloned().unwrap_or_default();
+        let again = intent.before.get("again").and_then(Value::as_bool).unwrap_or_default();
+        let lost = self.state.lost.get_or_insert_with(|| LostHandover {
+            before: ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+            log_mark: intent.before.get("log_mark").and_then(Value::as_u64),
+            again,
+        });
+        lost.again |= again;
+        lost.clone()
+    }
+
+    /// Taken without a name: waits until the queue tells which job it is. It is never handed over again.
+    async fn find_unnamed(&mut self, context: &Context) -> Result<Probe, BmcError> {
+        let settled = context.waited("unnamed") > late_visibility(context);
+        let lost = self.state.lost.clone().unwrap_or_default();
+        Ok(match self.look_for_traces(context, &lost, settled).await? {
+            Probe::Done(evidence) => Probe::Done(evidence),
+            Probe::NotStarted | Probe::Ambiguous(_) | Probe::Foreign(_) if !settled => Probe::InFlight {
+                reason: "device_job",
+                detail: format!("{} took the package; its job is not visible yet", context.server()),
+                percent: None,
+            },
+            Probe::NotStarted => Probe::Ambiguous("it took the package and shows no job".into()),
+            Probe::Foreign(what) => Probe::Ambiguous(what),
+            other => other,
+        })
+    }
+
+    /// A job that the device has to carry out, or may be carrying out.
+    async fn live_job(&self, context: &Context) -> Result<Option<String>, BmcError> {
+        let live = context.line.jobs().await?.into_iter().find(|job| job.phase.is_live());
+        Ok(live.map(|job| format!("device job {} ({})", job.id, job.name)))
     }
 }
 
@@ -100,7 +174,7 @@ impl Activity for Stage<'_> {
     }
 
     fn window(&self, context: &Context) -> Duration {
-        context.timing().job_visibility.max(context.timing().settle)
+        late_visibility(context)
     }
 
     fn interrupt(&self) -> Interrupt {
@@ -115,49 +189,74 @@ impl Activity for Stage<'_> {
             return Ok(Probe::Done(json!({ "version": self.plan.to })));
         }
         if let Some(intent) = intent {
-            return self.look_for_traces(context, intent).await;
+            let lost = self.lost(intent);
+            ready(context).await?;
+            let settled = context.intent_age(self.window(context)) == IntentAge::Settled;
+            return Ok(match self.look_for_traces(context, &lost, settled).await? {
+                // A BMC that was away meanwhile shows its queue later than it answers.
+                Probe::NotStarted if settled && !has_shown_all(context) => makes_sure(context),
+                found => found,
+            });
+        }
+        if self.state.unnamed {
+            return self.find_unnamed(context).await;
+        }
+        if let Some(lost) = self.state.lost.clone() {
+            // Nothing had shown up within its time. It may have by now.
+            ready(context).await?;
+            let found = self.look_for_traces(context, &lost, true).await?;
+            if found != Probe::NotStarted {
+                return Ok(found);
+            }
+            if !has_shown_all(context) {
+                return Ok(makes_sure(context));
+            }
         }
         let readiness = context.line.readiness().await?;
         if !readiness.ready {
             return Ok(Probe::NotReady { reason: "lifecycle_controller", detail: readiness.detail });
         }
-        let live = context.line.jobs().await?.into_iter().find(|job| job.phase.is_live());
-        Ok(match live {
-            Some(job) => Probe::Foreign(format!("device job {} ({})", job.id, job.name)),
-            None => Probe::NotStarted,
-        })
+        Ok(self.live_job(context).await?.map_or(Probe::NotStarted, Probe::Foreign))
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
         let package = &self.plan.package;
         let server = context.server().to_owned();
-        let bytes = context
-            .shared
-            .packages
-            .repository
-            .get(package)
-            .await
-            .map_err(|error| unavailable(&error, &package.name, &server))?;
+        let bytes = context.shared.packages.repository.get(package).await.map_err(|error| match error {
+            PackageError::Coming(why) => Unprepared::Bmc(not_ready(why)),
+            error => unavailable(&error, &package.name, &server).into(),
+        })?;
         // Looked at again, however long the package took.
-        let found = self.version(context).await?;
-        if found.as_deref() != Some(&self.plan.from) {
+        let Some(found) = self.version(context).await? else {
+            // `check` has seen it: a BMC that has just started shows its rows one by one.
+            return Err(not_ready(format!("{} is not in the inventory", self.plan.component_name)).into());
+        };
+        if !self.plan.starts_from(&found) {
             return Err(fault(
                 ErrorCode::VersionDrift,
                 format!(
-                    "{server} shows {} {} now, but the plan was made for {}. Nothing was handed over.",
-                    self.plan.component_name,
-                    found.unwrap_or_else(|| "nothing".into()),
-                    self.plan.from
+                    "{server} shows {} {found} now, but the plan was made for {}. Nothing was handed over.",
+                    self.plan.component_name, self.plan.from
                 ),
                 Value::Null,
             )
             .into());
         }
-        let jobs: Vec<String> = context.line.jobs().await?.into_iter().map(|job| job.id).collect();
-        let log_mark = match context.line.log_mark().await {
-            Err(error) if error.kind == BmcErrorKind::Unsupported => None,
+        let queue = context.line.jobs().await?;
+        if let Some(job) = queue.iter().find(|job| job.phase.is_live()) {
+            let detail = format!("device job {} ({})", job.id, job.name);
+            return Err(BmcError::new(BmcErrorKind::ForeignJob, detail).into());
+        }
+        let mut log_mark = match context.line.log_mark().await {
+            Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::NotFound) => None,
             other => other?,
         };
+        self.before = queue.into_iter().map(|job| job.id).collect();
+        if let Some(lost) = &self.state.lost {
+            self.before.clone_from(&lost.before);
+            log_mark = lost.log_mark;
+        }
+        let again = self.state.lost.is_some();
         let support = &self.state.support;
         let http_pull =
             support.simple_update && (support.protocols.is_empty() || support.protocols.contains("HTTP"));
@@ -167,7 +266,7 @@ impl Activity for Stage<'_> {
             let Some(publisher) = &context.shared.packages.publisher else {
                 return Err(fault(
                     ErrorCode::PolicyRefused,
-                    format!("{server} fetches packages by itself, and this executor has no `package_listen` in policy.toml to serve them from. Nothing was handed over."),
+                    format!("{server} fetches packages itself, and this executor has no `package_listen` in policy.toml to serve them from. Nothing was handed over."),
                     Value::Null,
                 )
                 .into());
@@ -189,7 +288,9 @@ impl Activity for Stage<'_> {
         let on_reset = support.on_reset && self.plan.may_restart_host();
         self.request = Some(StageRequest { handover, on_reset, log_mark });
         Ok(Prepared {
-            before: json!({ "jobs": jobs, "log_mark": log_mark, "version": self.plan.from }),
+            before: json!({
+                "jobs": self.before, "log_mark": log_mark, "version": self.plan.from, "again": again,
+            }),
             limit: if upload { context.timing().upload } else { context.short_limit() },
             upload,
             effect: Some(intended(BMC_JOB, &self.plan.component, Value::Null, json!({ "job": null }))),
@@ -200,14 +301,26 @@ impl Activity for Stage<'_> {
         let Some(request) = self.request.take() else {
             return Err(BmcError::new(BmcErrorKind::Refused, "nothing was prepared"));
         };
+        if let Some(job) = self.live_job(context).await? {
+            return Err(BmcError::new(BmcErrorKind::ForeignJob, job));
+        }
         let log_mark = request.log_mark;
         let staged = context.line.stage(permit, request).await?;
+        if let Some(lost) = &mut self.state.lost {
+            lost.again = true;
+        }
         self.state.stages += 1;
         match staged {
             Staged::Started(job) => {
                 let answer = json!({ "job": job.id });
                 self.state.job = Some(JobRef { log_mark: job.log_mark.or(log_mark), ..job });
                 Ok(answer)
+            }
+            Staged::Unnamed => {
+                self.state.unnamed = true;
+                let before = std::mem::take(&mut self.before);
+                self.state.lost.get_or_insert(LostHandover { before, log_mark, again: false });
+                Ok(json!({ "job": null }))
             }
             Staged::UpToDate(words) => {
                 self.state.up_to_date = true;
@@ -222,7 +335,7 @@ pub async fn name_effect(context: &mut Context, state: &State) -> Result<(), cra
     let Some(effect) = context.open_effect(BMC_JOB).cloned() else { return Ok(()) };
     let id = state.job.as_ref().and_then(|job| job.id.clone());
     let named = if id.is_some() { EffectState::Applied } else { EffectState::NotApplied };
-    let wanted = json!({ "job": id });
+    let wanted = job_wanted(id.as_deref(), state.lost.is_some());
     if effect.wanted == wanted && effect.state == named {
         return Ok(());
     }

@@ -1,9 +1,7 @@
 //! Done means read back: waits until the device is ready and shows the version.
 //!
-//! After a flash the inventory is stale, empty or unreadable for a while (FAILURE-MODES D20, D21); an unreadable
-//! version is never taken for an old one.
-
-use std::time::Duration;
+//! After a flash the inventory is stale, empty or unreadable for a while; an unreadable
+//! version is never taken for an old one. Nor is a version that the BMC does not show to run taken for a new one.
 
 use rackhand_schema::{ErrorCode, protocol::Intent};
 use serde_json::{Value, json};
@@ -17,12 +15,11 @@ use crate::{
 pub struct Verify<'a> {
     plan: &'a Planned,
     state: &'a State,
-    since: Option<Duration>,
 }
 
 impl<'a> Verify<'a> {
     pub fn new(plan: &'a Planned, state: &'a State) -> Self {
-        Self { plan, state, since: None }
+        Self { plan, state }
     }
 }
 
@@ -44,14 +41,31 @@ impl Activity for Verify<'_> {
         if !readiness.ready {
             return Ok(Probe::NotReady { reason: "lifecycle_controller", detail: readiness.detail });
         }
-        let since = *self.since.get_or_insert(context.now());
-        let patient = context.now().saturating_sub(since) < context.timing().verify;
+        let patient = context.waited("reading_back") < context.timing().verify;
         let inventory = context.line.firmware_inventory().await?;
         let (plan, server) = (self.plan, context.server());
-        let found = inventory.components.iter().find(|component| component.key == plan.component);
-        let evidence = json!({ "component": plan.component, "version": found.map(|found| &found.version) });
+        let found = self.state.component(plan, &inventory);
+        let evidence = json!({
+            "component": found.map_or(&plan.component, |found| &found.key),
+            "version": found.map(|found| &found.version),
+        });
+        let shown = found.filter(|found| plan.ends_with(&found.version));
+        let doubt = shown.and_then(|found| plan.doubt(found, &inventory));
         match found {
-            Some(found) if found.version == plan.to => Ok(Probe::Done(evidence)),
+            Some(_) if let Some(doubt) = doubt => Ok(if patient {
+                let detail = format!("{server}: {doubt}");
+                Probe::InFlight { reason: "reading_back", detail, percent: None }
+            } else {
+                Probe::Impossible(fault(
+                    ErrorCode::OutcomeUnknown,
+                    format!(
+                        "{server}: the device job ended, but {doubt}. Nothing was repeated. Take an inventory \
+                         when the device has settled."
+                    ),
+                    evidence,
+                ))
+            }),
+            Some(_) if shown.is_some() => Ok(Probe::Done(evidence)),
             _ if patient => Ok(Probe::InFlight {
                 reason: "reading_back",
                 detail: match found {
@@ -60,6 +74,11 @@ impl Activity for Verify<'_> {
                 },
                 percent: None,
             }),
+            // It took the package, named a job and never showed it: the job may still come.
+            Some(_) if self.state.job.is_some() && !self.state.seen => Ok(Probe::Ambiguous(format!(
+                "the device job has never shown up, and {} is not {} yet",
+                plan.component_name, plan.to
+            ))),
             Some(found) => {
                 let pending = if self.state.progress.contains("RebootPending") {
                     " The device says that it wants another restart."

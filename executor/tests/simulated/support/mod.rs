@@ -1,18 +1,21 @@
-//! A site in one process and in paused time: a model of the control plane's queue, the lab's BMCs, executors that
-//! can be killed at any journal write.
+//! A site in one process and in paused time: a model of the control plane's queue, the lab's BMCs, executors
+//! that can be killed at any journal write.
 
 mod ipmi;
+pub mod openbmc;
 pub mod plane;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use crypto_box::SecretKey;
 use futures::future::BoxFuture;
@@ -23,31 +26,31 @@ use rackhand_executor::{
             IpmiConnector,
             link::{Links, Udp},
         },
-        redfish::{RedfishConnector, Transports, delete_leftovers},
+        redfish::{Leftovers, RedfishConnector, Transports},
     },
     clock::{Clock, TokioClock},
     cloud::Cloud,
-    credential::{self, SiteSecret},
+    credential::{self, SiteSecret, Use, Versions},
     identity::{self, Identity, Keys, Membership},
-    journal::{Journal, JournalObserver, Observed, Write, memory::MemoryJournal},
+    journal::{Journal, JournalError, JournalObserver, Observed, Pending, Write, memory::MemoryJournal},
     package::{Offer, PackageError, Packages, Publisher, Repository},
     policy::Policy,
     service::{Executor, Handle, Parts, Settings},
     site_key::Confirmed,
     timing::Timing,
 };
-use rackhand_lab::{CallError, InProcess, ServerSpec, SiteConfig};
-use rackhand_redfish::{Body, NotSent, Transport, TransportError};
+use rackhand_lab::{CallError, Fault, InProcess, ServerSpec, SiteConfig, Times};
+use rackhand_redfish::{Body, Fingerprint, NotSent, PinMismatch, Transport, TransportError};
 use rackhand_schema::{
     id::{BmcId, CredentialId, ExecutorId, ExecutorSessionId, JobId, RunId, ServerId, SiteId, TraceId},
     job::{
-        BootOverrideParams, FirmwarePackage, FirmwareUpdateParams, InventoryParams, JobSpec, PlanStep,
-        PlanTarget, PowerAction, PowerParams, Reboot,
+        BootOverrideParams, FirmwarePackage, FirmwareUpdateParams, InventoryParams, JobSpec, Machine,
+        PlanStep, PlanTarget, PowerAction, PowerParams, Reboot,
     },
     protocol::{GrantCredential, GrantTarget, RunGrant},
     server::{CredentialTarget, SealedCredential},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -68,7 +71,43 @@ pub struct Wire {
     pub redfish_cuts: AtomicBool,
     /// Requests that reached a Redfish service.
     pub redfish_requests: AtomicU64,
+    /// Of these, those that change something, and whether they carried the fence of a lease.
+    pub redfish_changes: Mutex<Vec<(String, bool)>>,
+    /// Of these, for its root.
+    pub redfish_roots: AtomicU64,
+    /// BMCs of which nothing is heard any more: what is sent to them vanishes.
+    pub dark: Mutex<BTreeSet<usize>>,
+    /// This account may not read what has this in its path.
+    pub forbids: Mutex<Option<String>>,
+    /// So many logins are refused, whatever the password.
+    pub refuses_logins: AtomicU64,
+    /// Whoever asks for a package panics.
+    pub repository_panics: AtomicBool,
     pub ipmi_down: AtomicBool,
+    /// Answers to updates name no job.
+    pub unnamed: AtomicBool,
+    /// From the next update on, this BMC answers 90 s late.
+    pub slow_update: Mutex<Option<String>>,
+    /// The Redfish service has no Lifecycle log.
+    pub no_log: AtomicBool,
+    /// The list of firmware answers 503.
+    pub no_firmware_list: AtomicBool,
+    /// So many reads are refused with this status.
+    pub refuses: Mutex<(u32, u16)>,
+    /// Whatever would change something is refused as busy; reads are answered.
+    pub refuses_changes: AtomicBool,
+    /// So many resets are refused as busy.
+    pub refuses_resets: AtomicU32,
+    /// From the next POST on whose path contains this, the job queue shows nothing for so long.
+    pub hides_jobs: Mutex<Option<(&'static str, Duration)>>,
+    hidden_until: Mutex<Option<tokio::time::Instant>>,
+    /// The package repository takes connections and sends nothing; how often it was asked.
+    pub repository_stalls: AtomicBool,
+    pub repository_asked: AtomicU32,
+    /// The Redfish service shows another key.
+    pub other_key: AtomicBool,
+    /// Redfish shows its firmware as OpenBMC does, under ids that an update replaces.
+    pub openbmc: AtomicBool,
     /// As `redfish_cuts`.
     pub ipmi_cuts: AtomicBool,
     /// Attempts to open a session.
@@ -81,6 +120,78 @@ struct LabTransport {
     bmc: usize,
 }
 
+impl LabTransport {
+    /// Sessions are the client's own, and one action of Dell's only reads.
+    fn changes(request: &http::Request<Body>) -> bool {
+        let (method, path) = (request.method(), request.uri().path());
+        let reads = method == http::Method::GET || path.ends_with("GetRemoteServicesAPIStatus");
+        !reads && !path.contains("/Sessions")
+    }
+
+    fn note_change(&self, request: &http::Request<Body>) {
+        if Self::changes(request) {
+            let (method, path) = (request.method(), request.uri().path());
+            let change = (format!("{method} {path}"), request.body().fence().is_some());
+            self.wire.redfish_changes.lock().unwrap().push(change);
+        }
+    }
+
+    /// Whether the queue of jobs is hidden at the moment.
+    fn hides(&self, request: &http::Request<Body>) -> bool {
+        let path = request.uri().path();
+        let now = tokio::time::Instant::now();
+        let mut begins = self.wire.hides_jobs.lock().unwrap();
+        if request.method() == http::Method::POST
+            && let Some((_, lasts)) = begins.take_if(|(part, _)| path.contains(*part))
+        {
+            *self.wire.hidden_until.lock().unwrap() = Some(now + lasts);
+        }
+        let hidden = self.wire.hidden_until.lock().unwrap().is_some_and(|until| now < until);
+        hidden
+            && request.method() == http::Method::GET
+            && (path.contains("/Jobs/") || path.contains("/Tasks/"))
+    }
+
+    /// An answer that the BMC never gave.
+    fn refused(&self, request: &http::Request<Body>) -> Option<http::Response<Bytes>> {
+        let path = request.uri().path();
+        let answer = |status: u16| http::Response::builder().status(status).body(Bytes::new()).unwrap();
+        if self.wire.no_log.load(Ordering::Relaxed) && path.to_ascii_lowercase().contains("lclog") {
+            return Some(answer(404));
+        }
+        if self.wire.no_firmware_list.load(Ordering::Relaxed) && path.contains("/FirmwareInventory") {
+            return Some(answer(503));
+        }
+        if self.wire.refuses_changes.load(Ordering::Relaxed) && Self::changes(request) {
+            // A bare 503 would leave open whether it was taken.
+            return Some(answer(409));
+        }
+        if self.hides(request) {
+            return Some(answer(404));
+        }
+        let hidden =
+            self.wire.hidden_until.lock().unwrap().is_some_and(|until| tokio::time::Instant::now() < until);
+        let is_list = ["/Jobs", "/Tasks"].iter().any(|list| path.trim_end_matches('/').ends_with(list));
+        if hidden && is_list && request.method() == http::Method::GET {
+            let empty = Bytes::from_static(br#"{"Members":[],"Members@odata.count":0}"#);
+            let response = http::Response::builder().header("content-type", "application/json").body(empty);
+            return Some(response.unwrap());
+        }
+        let one_less = |left: u32| left.checked_sub(1);
+        if path.ends_with("ComputerSystem.Reset")
+            && self.wire.refuses_resets.try_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+        {
+            return Some(answer(409));
+        }
+        let mut refuses = self.wire.refuses.lock().unwrap();
+        if request.method() != http::Method::GET || refuses.0 == 0 {
+            return None;
+        }
+        refuses.0 -= 1;
+        Some(answer(refuses.1))
+    }
+}
+
 impl Transport for LabTransport {
     fn send<'a>(
         &'a self,
@@ -91,7 +202,47 @@ impl Transport for LabTransport {
             if self.wire.redfish_down.load(Ordering::Relaxed) {
                 return Err(TransportError::NotSent { why: NotSent::Refused });
             }
+            if self.wire.dark.lock().unwrap().contains(&self.bmc) {
+                tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + Duration::from_secs(10)))
+                    .await;
+                return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
+            }
+            if self.wire.other_key.load(Ordering::Relaxed) {
+                let mismatch = PinMismatch { expected: Fingerprint([0; 32]), found: Fingerprint([1; 32]) };
+                return Err(TransportError::PinMismatch(mismatch));
+            }
             self.wire.redfish_requests.fetch_add(1, Ordering::Relaxed);
+            let path = request.uri().path().to_owned();
+            if path.trim_end_matches('/') == "/redfish/v1" {
+                self.wire.redfish_roots.fetch_add(1, Ordering::Relaxed);
+            }
+            let answer =
+                |status: u16| Ok(http::Response::builder().status(status).body(Bytes::new()).unwrap());
+            if self.wire.forbids.lock().unwrap().as_ref().is_some_and(|part| path.contains(part)) {
+                return answer(403);
+            }
+            let login = request.method() == http::Method::POST && path.ends_with("/Sessions");
+            let one_less = |left: u64| left.checked_sub(1);
+            let refused = login
+                && self
+                    .wire
+                    .refuses_logins
+                    .try_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+                    .is_ok();
+            if refused {
+                return answer(401);
+            }
+            if let Some(refusal) = self.refused(&request) {
+                return Ok(refusal);
+            }
+            let updates = request.method() == http::Method::POST
+                && (request.uri().path().contains("SimpleUpdate")
+                    || request.uri().path().contains("MultipartUpload"));
+            if updates && let Some(name) = self.wire.slow_update.lock().unwrap().take() {
+                let slow = Fault::SlowResponses { milliseconds: 90_000 };
+                self.lab.fault(&name, slow, Times::Always).unwrap();
+            }
+            self.note_change(&request);
             let changes = request.uri().path().ends_with("ComputerSystem.Reset")
                 || request.method() == http::Method::PATCH;
             let request = request.map(Body::into_bytes);
@@ -101,7 +252,17 @@ impl Transport for LabTransport {
                 return Err(TransportError::NoAnswer { why: "cut".into() });
             }
             match tokio::time::timeout_at(deadline, self.lab.call(self.bmc, request)).await {
-                Ok(Ok(response)) => Ok(response),
+                Ok(Ok(mut response)) => {
+                    if updates && response.status().is_success() && self.wire.unnamed.load(Ordering::Relaxed)
+                    {
+                        response.headers_mut().remove(http::header::LOCATION);
+                        *response.body_mut() = Bytes::new();
+                    }
+                    if self.wire.openbmc.load(Ordering::Relaxed) {
+                        openbmc::retell(response.body_mut());
+                    }
+                    Ok(response)
+                }
                 Ok(Err(CallError::NotSent)) => Err(TransportError::NotSent { why: NotSent::Refused }),
                 Ok(Err(CallError::NoAnswer)) => Err(TransportError::NoAnswer { why: "cut".into() }),
                 Err(_) => Err(TransportError::NoAnswer { why: "deadline".into() }),
@@ -120,12 +281,21 @@ impl Transports for LabTransports {
     }
 }
 
-struct LabRepository(InProcess);
+struct LabRepository(InProcess, Arc<Wire>);
 
 impl Repository for LabRepository {
     fn get<'a>(&'a self, package: &'a FirmwarePackage) -> BoxFuture<'a, Result<Bytes, PackageError>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_secs(2)).await;
+            assert!(!self.1.repository_panics.load(Ordering::Relaxed), "as a handler with a bug would");
+            if self.1.repository_stalls.load(Ordering::Relaxed) {
+                // As the cache does: it is on its way for a minute, and then has not come.
+                tokio::time::sleep(Duration::from_secs(13)).await;
+                return Err(match self.1.repository_asked.fetch_add(1, Ordering::Relaxed) % 4 {
+                    3 => PackageError::Unreachable("it sends nothing".into()),
+                    _ => PackageError::Coming("is on its way".into()),
+                });
+            }
             let found = self.0.package(&package.file_name);
             found.map(|found| found.bytes).ok_or_else(|| PackageError::Unreachable("404".into()))
         })
@@ -187,6 +357,33 @@ impl JournalObserver for StopAt {
     }
 }
 
+/// A disk that may be full.
+struct Disk {
+    journal: Arc<MemoryJournal>,
+    full: Arc<AtomicBool>,
+}
+
+impl Journal for Disk {
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), JournalError>> {
+        if self.full.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(JournalError("disk full".into()))));
+        }
+        self.journal.commit(writes)
+    }
+
+    fn pending(&self) -> BoxFuture<'_, Result<Vec<Pending>, JournalError>> {
+        self.journal.pending()
+    }
+
+    fn meta<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, JournalError>> {
+        self.journal.meta(key)
+    }
+
+    fn metas<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<(String, String)>, JournalError>> {
+        self.journal.metas(prefix)
+    }
+}
+
 struct Member {
     identity: Arc<Identity>,
     journal: Arc<MemoryJournal>,
@@ -207,7 +404,15 @@ pub struct World {
     pub plane: Arc<Plane>,
     pub timing: Timing,
     pub policy: Policy,
+    /// Runs at once.
+    pub capacity: u32,
     pub wire: Arc<Wire>,
+    /// No journal can write.
+    pub disk_full: Arc<AtomicBool>,
+    /// Of the BMCs' credential, as it is granted from now on.
+    pub credential_version: AtomicU32,
+    /// The machine that the plans of this world name.
+    pub machine: Option<Machine>,
     /// How the BMCs are registered.
     pub reach: Reach,
     /// Real datagrams to this BMC instead of the model's. For tests whose time is not paused.
@@ -249,7 +454,23 @@ impl World {
         }
         let (timing, policy) = (Timing::default(), Policy::default());
         let (wire, reach) = (Arc::default(), Reach::default());
-        Self { lab, plane, timing, policy, wire, reach, udp: None, clock, site_key, members, servers }
+        Self {
+            lab,
+            plane,
+            timing,
+            policy,
+            capacity: 16,
+            wire,
+            disk_full: Arc::default(),
+            credential_version: AtomicU32::new(1),
+            machine: None,
+            reach,
+            udp: None,
+            clock,
+            site_key,
+            members,
+            servers,
+        }
     }
 
     pub fn reached(mut self, reach: Reach) -> Self {
@@ -270,7 +491,9 @@ impl World {
         let member = &self.members[executor];
         let journal: Arc<dyn Journal> = match observer {
             Some(observer) => Arc::new(Observed::new(Arc::clone(&member.journal) as Arc<_>, observer)),
-            None => Arc::clone(&member.journal) as Arc<_>,
+            None => {
+                Arc::new(Disk { journal: Arc::clone(&member.journal), full: Arc::clone(&self.disk_full) })
+            }
         };
         let resumes = member.journal.meta("session").await.unwrap().map(|text| text.parse().unwrap());
         let session = ExecutorSessionId::generate();
@@ -281,10 +504,12 @@ impl World {
         let cloud: Arc<dyn Cloud> =
             Arc::new(ModelCloud { plane: Arc::clone(&self.plane), session, link: Arc::clone(&member.link) });
         let connector = Arc::new(self.transports(member, Arc::clone(&cloud)));
-        delete_leftovers(&connector.redfish).await;
-        let settings = Settings { timing: self.timing.clone(), policy: self.policy.clone(), capacity: 16 };
+        let leftovers = Leftovers::read(Arc::clone(&connector.redfish)).await.unwrap();
+        tokio::spawn(leftovers.delete());
+        let settings =
+            Settings { timing: self.timing.clone(), policy: self.policy.clone(), capacity: self.capacity };
         let packages = Packages {
-            repository: Arc::new(LabRepository(self.lab.clone())),
+            repository: Arc::new(LabRepository(self.lab.clone(), Arc::clone(&self.wire))),
             publisher: Some(Arc::new(LabPublisher)),
         };
         Executor::start(
@@ -316,11 +541,16 @@ impl World {
             ipmi: opened.ipmi,
             credential_id: CredentialId::from_uuid(id(300)),
             credential: opened.credential,
+            credential_use: Use {
+                versions: Arc::new(Versions::new(Arc::clone(&member.journal) as Arc<_>)),
+                name: "bmc".into(),
+                version: 1,
+            },
             proven: false,
         };
         let connector = Arc::new(self.transports(member, cloud));
         let broker = Broker::new(connector, Arc::clone(&self.clock), Arc::new(self.timing.clone()));
-        broker.line(endpoint, Priority::Observe).await.unwrap()
+        broker.line(endpoint, Priority::Observe).unwrap()
     }
 
     fn transports(&self, member: &Member, cloud: Arc<dyn Cloud>) -> connect::Transports {
@@ -339,7 +569,7 @@ impl World {
         }
     }
 
-    fn target(&self, server: usize) -> GrantTarget {
+    pub fn target(&self, server: usize) -> GrantTarget {
         let name = self.servers[server].name.clone();
         let pin = (self.reach != Reach::Ipmi).then(|| PIN.to_owned());
         let scheme = if pin.is_some() { "https" } else { "ipmi" };
@@ -349,7 +579,7 @@ impl World {
         let inside = SealedCredential {
             site_id: SiteId::from_uuid(id(1)),
             name: "bmc".into(),
-            version: 1,
+            version: self.credential_version.load(Ordering::Relaxed),
             username: "root".into(),
             password: self.plane.password(),
             targets: vec![CredentialTarget { url: url.clone(), spki_sha256: pin.clone() }, second],
@@ -368,14 +598,14 @@ impl World {
             credential: Some(GrantCredential {
                 id: CredentialId::from_uuid(id(300)),
                 name: "bmc".into(),
-                version: 1,
+                version: self.credential_version.load(Ordering::Relaxed),
                 sealed,
                 proven: false,
             }),
         }
     }
 
-    fn add(&self, server: usize, spec: JobSpec, steps: Vec<PlanStep>) -> RunId {
+    pub fn add(&self, server: usize, spec: JobSpec, steps: Vec<PlanStep>) -> RunId {
         let target = self.target(server);
         let run_id = RunId::generate();
         self.plane.add(RunGrant {
@@ -392,6 +622,7 @@ impl World {
                 blockers: vec![],
                 warnings: vec![],
                 estimated_minutes: 30,
+                machine: self.machine.clone(),
             },
             target,
             phase: String::new(),
@@ -447,6 +678,25 @@ impl World {
     pub fn version(&self, server: usize, component: &str) -> Option<String> {
         let status = self.lab.status(&self.servers[server].name).unwrap();
         status.versions.get(component).cloned()
+    }
+
+    /// Somebody else, at a console of their own, resets the host.
+    pub async fn other_console_resets(&self, server: usize, kind: &str) {
+        let reset = http::Request::post("/redfish/v1/Systems/System.Embedded.1/Actions/ComputerSystem.Reset");
+        self.other_console(server, reset, &json!({ "ResetType": kind })).await;
+    }
+
+    /// Somebody else, at a console of their own, sends this.
+    pub async fn other_console(&self, server: usize, request: http::request::Builder, body: &Value) {
+        let login = STANDARD.encode(format!("root:{}", self.plane.password()));
+        let request = request
+            .header(http::header::AUTHORIZATION, format!("Basic {login}"))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Bytes::from(body.to_string()))
+            .unwrap();
+        let index = self.lab.index(&self.servers[server].name).unwrap();
+        let answer = self.lab.call(index, request).await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 
     /// Lets time pass until the run has ended.

@@ -1,5 +1,5 @@
-//! The control plane's queue, as `schema/migrations/0005_queue.sql` keeps it, without a database: sessions that
-//! expire, leases with epochs, items in sequence, intents, effects, settling.
+//! The control plane's queue, as `schema/migrations/0005_queue.sql` keeps it, without a database: sessions
+//! that expire, leases with epochs, items in sequence, intents, effects, settling.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +32,8 @@ pub const TTL: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Link {
     pub partitioned: AtomicBool,
+    /// The next lease request vanishes, as in a connection that a network device has forgotten.
+    pub swallows: AtomicBool,
     /// So many answers get lost after the request was carried out.
     pub lose_answers: AtomicU32,
 }
@@ -54,10 +56,18 @@ pub struct RunRow {
 }
 
 impl RunRow {
+    /// What counts for an open intent is the end of the lease under which it was announced.
+    fn end_lease(&mut self, at: Duration) {
+        self.lease = None;
+        if self.grant.intent.is_none() || self.lease_ended.is_none() {
+            self.lease_ended = Some(at);
+        }
+    }
+
     /// What happened, a line for each item.
     pub fn story(&self) -> String {
         let lines = self.items.iter().map(|item| {
-            let line: String = serde_json::to_string(&item.body).unwrap().chars().take(400).collect();
+            let line: String = serde_json::to_string(&item.body).unwrap().chars().take(1000).collect();
             format!("{}/{} {line}\n", item.epoch, item.seq)
         });
         format!("{}{:#?}", lines.collect::<String>(), self.finish)
@@ -78,8 +88,10 @@ struct Inner {
     keys: BTreeMap<ExecutorId, String>,
     cancelled: BTreeSet<RunId>,
     proven: BTreeSet<BmcId>,
+    kinds_told: BTreeSet<Vec<String>>,
     failures: BTreeMap<BmcId, u32>,
     paused: bool,
+    refuses_intents: bool,
     password: Option<String>,
 }
 
@@ -119,8 +131,31 @@ impl Plane {
         self.lock().runs[&run].clone()
     }
 
+    /// The run with its items since the last call. They are taken out, and so is a run that has ended: a simulation
+    /// of days does not keep them all.
+    pub fn take(&self, run: RunId) -> RunRow {
+        let mut inner = self.lock();
+        let row = inner.runs.get_mut(&run).unwrap();
+        let items = std::mem::take(&mut row.items);
+        let row = RunRow { items, ..row.clone() };
+        if row.finish.is_some() {
+            inner.runs.remove(&run);
+        }
+        row
+    }
+
     pub fn cancel(&self, run: RunId) {
         self.lock().cancelled.insert(run);
+    }
+
+    /// The control plane's row changes under the run.
+    pub fn edit(&self, run: RunId, change: impl FnOnce(&mut RunGrant)) {
+        change(&mut self.lock().runs.get_mut(&run).unwrap().grant);
+    }
+
+    /// What a former executor has left open.
+    pub fn leave(&self, run: RunId, effect: Effect) {
+        self.lock().runs.get_mut(&run).unwrap().effects.push(effect);
     }
 
     /// Nobody gets the run until it is released.
@@ -132,8 +167,18 @@ impl Plane {
         self.lock().runs.get_mut(&run).unwrap().ready_at = Duration::ZERO;
     }
 
+    /// What executors have said that they can do.
+    pub fn kinds_told(&self) -> BTreeSet<Vec<String>> {
+        self.lock().kinds_told.clone()
+    }
+
     pub fn pause(&self, paused: bool) {
         self.lock().paused = paused;
+    }
+
+    /// Whether intents are refused, as by a control plane that holds an older one.
+    pub fn refuse_intents(&self, refuse: bool) {
+        self.lock().refuses_intents = refuse;
     }
 
     pub fn share_key(&self, executor: ExecutorId, sealed: String) {
@@ -174,8 +219,7 @@ impl Plane {
             .collect();
         for row in inner.runs.values_mut() {
             if let Some(ended) = row.lease.and_then(|session| dead.get(&session)) {
-                row.lease = None;
-                row.lease_ended = Some(*ended);
+                row.end_lease(*ended);
             }
         }
     }
@@ -199,13 +243,15 @@ impl Plane {
             .filter(|session| !session.superseded && session.expires > now)
             .map(|session| session.executor)
             .collect();
-        let mut room = request.capacity;
+        inner.kinds_told.insert(request.kinds.clone());
+        let claim = request.claim();
+        let mut room = claim.most;
         for row in inner.runs.values_mut() {
             let bmc = row.grant.target.bmc_id;
             let owner = inner.owners.get(&bmc).copied();
             let may = owner.is_none_or(|owner| owner == me || !living.contains(&owner));
             let free = row.lease.is_none() && row.finish.is_none() && row.ready_at <= now;
-            if room > 0 && free && may && request.kinds.iter().any(|kind| kind == row.grant.spec.kind()) {
+            if room > 0 && free && may && claim.kinds.contains(&row.grant.spec.kind()) {
                 room -= 1;
                 inner.owners.insert(bmc, me);
                 row.lease = Some(session);
@@ -306,10 +352,11 @@ fn take(
             row.grant.checkpoint = state.clone();
         }
         ReportBody::Intent(intent) => {
-            if row.grant.intent.is_some() {
+            if row.grant.intent.is_some() || inner.refuses_intents {
                 return (ItemStatus::Refused, Some("invalid-request"), None);
             }
             row.grant.intent = Some(intent.clone());
+            row.lease_ended = None;
         }
         ReportBody::IntentResolved { .. } => row.grant.intent = None,
         ReportBody::Effect(effect) => match row.effects.iter_mut().find(|known| known.id == effect.id) {
@@ -319,11 +366,13 @@ fn take(
         ReportBody::Inventory(inventory) => row.inventory = Some(inventory.clone()),
         ReportBody::Finish(finish) => {
             let known = finish.outcome != Outcome::Unknown;
-            if known && (row.grant.intent.is_some() || (open && row.grant.settle.is_some())) {
+            if known && row.grant.intent.is_some() {
+                return (ItemStatus::Refused, Some("intent-open"), None);
+            }
+            if known && open && row.grant.settle.is_some() {
                 return (ItemStatus::Refused, Some("effects-open"), None);
             }
-            row.lease = None;
-            row.lease_ended = Some(now);
+            row.end_lease(now);
             if known && open {
                 row.grant.settle = Some(finish.clone());
             } else {
@@ -331,8 +380,7 @@ fn take(
             }
         }
         ReportBody::Yield { resume_after_ms, .. } => {
-            row.lease = None;
-            row.lease_ended = Some(now);
+            row.end_lease(now);
             row.ready_at = now + Duration::from_millis(*resume_after_ms);
         }
         ReportBody::Event { .. } => {}
@@ -369,8 +417,16 @@ impl ModelCloud {
 }
 
 impl Cloud for ModelCloud {
-    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, Result<LeaseResponse, CloudError>> {
+    fn lease<'a>(
+        &'a self,
+        request: &'a LeaseRequest,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<LeaseResponse, CloudError>> {
         Box::pin(async move {
+            if self.link.swallows.swap(false, Ordering::Relaxed) {
+                tokio::time::sleep(limit).await;
+                return Err(CloudError::Unreachable("no answer in time".into()));
+            }
             self.way_there().await?;
             let mut left = Duration::from_millis(request.wait_ms.into());
             loop {

@@ -37,7 +37,8 @@ pub fn set_cookie(name: &str, value: &str, max_age: u32) -> Answer<HeaderValue> 
     .map_err(|error| Refusal::internal(format!("a cookie: {error}")))
 }
 
-/// Refuses a request that does not come from our own page.
+/// Refuses a request that does not come from our own page: a page of `public_url`, or of this machine where that is not
+/// set.
 ///
 /// # Errors
 /// `origin-refused`.
@@ -51,19 +52,29 @@ pub fn check_origin(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) ->
     let Some(origin) = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()) else {
         return refuse("A browser's request that changes something needs an Origin header.");
     };
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    let host = headers
-        .get(header::HOST)
-        .and_then(|value| value.to_str().ok())
-        .or_else(|| uri.authority().map(http::uri::Authority::as_str));
-    let ours = match public_url {
-        Some(url) => origin.eq_ignore_ascii_case(url.trim_end_matches('/')),
-        None => false,
+    let ours = match (public_url, called_locally(headers, uri)) {
+        (Some(url), _) => origin.eq_ignore_ascii_case(url.trim_end_matches('/')),
+        (None, Some(host)) => {
+            origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+        }
+        (None, None) => return refuse("This control plane's settings do not name its public URL."),
     };
-    if ours || (authority.is_some() && authority.zip(host).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))) {
-        return Ok(());
-    }
-    refuse("The request comes from a page of another origin.")
+    if ours { Ok(()) } else { refuse("The request comes from a page of another origin.") }
+}
+
+/// `host[:port]` of the `Host` header, if that is this machine. Any other name in it is what the caller says, and proves
+/// nothing: whoever relays requests for others writes ours or theirs there, as they like.
+pub fn called_locally<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    host.or_else(|| uri.authority().map(http::uri::Authority::as_str)).filter(|host| is_this_machine(host))
+}
+
+/// Whether browsers hold `host[:port]` to be this machine, and so take our cookies without TLS.
+fn is_this_machine(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
+    let host = authority.host().trim_matches(['[', ']']);
+    let named = host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost");
+    named || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -91,15 +102,28 @@ mod tests {
         let check = |pairs: &[(&'static str, &str)], url| check_origin(&headers(pairs), &uri, url).is_ok();
         let browser = ("x-rackhand-client", "browser");
         let host = ("host", "rack.example:8420");
-        assert!(check(&[browser, host, ("origin", "https://rack.example:8420")], None));
         assert!(check(
             &[browser, ("host", "inner"), ("origin", "https://rack.example")],
             Some("https://rack.example/")
         ));
-        assert!(!check(&[host, ("origin", "https://rack.example:8420")], None), "no client header");
-        assert!(!check(&[browser, host], None), "no origin");
-        assert!(!check(&[browser, host, ("origin", "https://evil.example")], None));
-        assert!(!check(&[browser, host, ("origin", "null")], None));
+        for this_machine in ["127.0.0.1:8420", "localhost:8420", "[::1]:8420"] {
+            let origin = format!("http://{this_machine}");
+            assert!(check(&[browser, ("host", this_machine), ("origin", &origin)], None), "{origin}");
+        }
+        // A name that only the request says.
+        assert!(!check(&[browser, host, ("origin", "https://rack.example:8420")], None));
+        let here = ("host", "127.0.0.1:8420");
+        let inner = [browser, ("host", "inner"), ("origin", "https://inner")];
+        assert!(!check(&inner, Some("https://rack.example")), "where we are reached is known");
+        assert!(!check(
+            &[browser, ("host", "rack.example"), ("origin", "http://rack.example")],
+            Some("https://rack.example")
+        ));
+        assert!(!check(&[here, ("origin", "http://127.0.0.1:8420")], None), "no client header");
+        assert!(!check(&[browser, here], None), "no origin");
+        assert!(!check(&[browser, here, ("origin", "http://127.0.0.1:8421")], None));
+        assert!(!check(&[browser, here, ("origin", "https://evil.example")], None));
+        assert!(!check(&[browser, here, ("origin", "null")], None));
         assert!(!check(&[browser, ("origin", "null")], None));
     }
 }

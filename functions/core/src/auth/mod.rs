@@ -15,7 +15,7 @@ use rackhand_schema::{
     ErrorCode,
     digest::sha256_hex,
     id::{SessionId, UserId},
-    identity::{Login, Me, Refresh, SignedIn},
+    identity::{Login, Logout, Me, PasswordChange, PasswordChoice, Refresh, SignedIn},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -25,17 +25,27 @@ use crate::{
     auth::token::ACCESS_TTL,
     host::{Host, Statement},
     problem::{Answer, Refusal},
-    request::{Anyone, Body, Call, Json, RawBody, Viewer, parse},
+    request::{Anyone, Body, Call, Json, OptionalBody, RawBody, Viewer, bearer, parse},
 };
 
 /// How long a session lasts however it is used, seconds.
 const SESSION_TTL: u32 = 7 * 24 * 3600;
+
+/// How long a session lasts that is not used, seconds.
+const SESSION_IDLE: u32 = 24 * 3600;
 
 static LOGIN_BEGIN: Statement = Statement { name: "auth/login_begin", sql: include_str!("login_begin.sql") };
 static LOGIN_FINISH: Statement =
     Statement { name: "auth/login_finish", sql: include_str!("login_finish.sql") };
 static REFRESH: Statement = Statement { name: "auth/refresh", sql: include_str!("refresh.sql") };
 static LOGOUT: Statement = Statement { name: "auth/logout", sql: include_str!("logout.sql") };
+static RESET_BEGIN: Statement = Statement { name: "auth/reset_begin", sql: include_str!("reset_begin.sql") };
+static RESET_FINISH: Statement =
+    Statement { name: "auth/reset_finish", sql: include_str!("reset_finish.sql") };
+static CHANGE_BEGIN: Statement =
+    Statement { name: "auth/change_begin", sql: include_str!("change_begin.sql") };
+static CHANGE_FINISH: Statement =
+    Statement { name: "auth/change_finish", sql: include_str!("change_finish.sql") };
 static ME: Statement = Statement { name: "auth/me", sql: include_str!("me.sql") };
 
 pub fn routes() -> OpenApiRouter {
@@ -43,7 +53,14 @@ pub fn routes() -> OpenApiRouter {
         .routes(routes!(login))
         .routes(routes!(refresh))
         .routes(routes!(logout))
+        .routes(routes!(change_password))
+        .routes(routes!(choose_password))
         .routes(routes!(me))
+}
+
+/// Standard base64, with padding.
+pub fn base64_encode(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// Standard base64, with or without padding.
@@ -58,11 +75,35 @@ pub fn opaque_token(host: &Host) -> Answer<(String, String)> {
     Ok((token, hash))
 }
 
+/// `<family>.<secret>`, both random. All tokens of a session have its family, so that one that was exchanged long ago
+/// is known without a row of its own; the database has SHA-256 of the family and of the whole.
+struct RefreshToken(String);
+
+impl RefreshToken {
+    fn of_family(host: &Host, family: &str) -> Answer<Self> {
+        let (secret, _) = opaque_token(host)?;
+        Ok(Self(format!("{family}.{secret}")))
+    }
+
+    fn family(&self) -> &str {
+        self.0.split_once('.').map_or("", |(family, _)| family)
+    }
+
+    fn family_hash(&self) -> String {
+        sha256_hex(self.family().as_bytes())
+    }
+
+    fn hash(&self) -> String {
+        sha256_hex(self.0.as_bytes())
+    }
+}
+
 /// Sign in with e-mail and password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = Login,
     responses((status = 200, body = SignedIn)),
     extensions(("x-rackhand-role" = json!("anonymous")),
-        ("x-rackhand-errors" = json!(["invalid-credentials", "login-limited", "origin-refused"]))))]
+        ("x-rackhand-errors" =
+            json!(["invalid-credentials", "login-limited", "login-busy", "origin-refused"]))))]
 async fn login(
     Anyone(call): Anyone,
     uri: Uri,
@@ -76,15 +117,20 @@ async fn login(
     }
     let browser = asked_by_browser(&call, &uri, &headers)?;
     let known: Known = call.run(&LOGIN_BEGIN, &json!({"email": login.email})).await?;
-    let accepted = password::fits(&login.password, known.password_hash.as_deref())?;
-    let (refresh_token, refresh_hash) = opaque_token(&call.host)?;
+    let fitted = password::fitted(&call.host, login.password, known.password_hash).await?;
+    let (family, _) = opaque_token(&call.host)?;
+    let refresh_token = RefreshToken::of_family(&call.host, &family)?;
+    // What this browser was signed in with before is of no use to anybody any more.
+    let former = browser::cookie(&headers, browser::REFRESH_COOKIE).filter(|_| browser);
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let session: Option<Started> = call
         .run(
             &LOGIN_FINISH,
             &json!({
-                "email": login.email, "user_id": known.user_id, "accepted": accepted,
-                "refresh_hash": refresh_hash, "user_agent": agent, "ttl_s": SESSION_TTL,
+                "email": login.email, "user_id": known.user_id, "fitted": fitted,
+                "family": refresh_token.family_hash(), "refresh_hash": refresh_token.hash(),
+                "former": former.map(|token| RefreshToken(token.to_owned()).family_hash()),
+                "user_agent": agent, "ttl_s": SESSION_TTL,
             }),
         )
         .await?;
@@ -97,7 +143,8 @@ async fn login(
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = Refresh,
     responses((status = 200, body = SignedIn)),
     extensions(("x-rackhand-role" = json!("anonymous")),
-        ("x-rackhand-errors" = json!(["not-signed-in", "session-ended", "refresh-reused", "origin-refused"]))))]
+        ("x-rackhand-errors" =
+            json!(["not-signed-in", "session-ended", "refresh-reused", "login-limited", "origin-refused"]))))]
 async fn refresh(
     Anyone(call): Anyone,
     uri: Uri,
@@ -121,10 +168,14 @@ async fn refresh(
             (token, true)
         }
     };
-    let (refresh_token, next_hash) = opaque_token(&call.host)?;
-    let args = json!({"hash": sha256_hex(presented.as_bytes()), "next_hash": next_hash});
+    let presented = RefreshToken(presented);
+    let next = RefreshToken::of_family(&call.host, presented.family())?;
+    let args = json!({
+        "family": presented.family_hash(), "hash": presented.hash(), "next_hash": next.hash(),
+        "idle_s": SESSION_IDLE,
+    });
     match call.run(&REFRESH, &args).await? {
-        Exchanged::Started(session) => signed_in(&call, session, refresh_token, browser),
+        Exchanged::Started(session) => signed_in(&call, session, next, browser),
         Exchanged::Refused { refused, detail } => {
             let code = ErrorCode::parse(&refused).unwrap_or(ErrorCode::SessionEnded);
             Err(Refusal::new(code, detail))
@@ -132,16 +183,71 @@ async fn refresh(
     }
 }
 
-/// End this session.
-#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", responses((status = 204)),
-    extensions(("x-rackhand-role" = json!("any"))))]
-async fn logout(Viewer(call): Viewer) -> Answer<Response> {
-    call.text(&LOGOUT, &json!({})).await?;
+/// End this session, by its access token or its refresh token; either may have expired. A browser's cookies are deleted.
+/// If the database does not answer they stay, so that asking again still ends the session.
+#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", request_body = Option<Logout>,
+    responses((status = 204)),
+    extensions(("x-rackhand-role" = json!("anonymous")), ("x-rackhand-errors" = json!(["origin-refused"]))))]
+async fn logout(
+    Anyone(call): Anyone,
+    uri: Uri,
+    headers: HeaderMap,
+    OptionalBody(body): OptionalBody,
+) -> Answer<Response> {
+    let given: Logout = body.map(|body| parse(&body)).transpose()?.unwrap_or_default();
+    let cookie = |name| browser::cookie(&headers, name).map(str::to_owned);
+    let (access, refresh) = (cookie(browser::ACCESS_COOKIE), cookie(browser::REFRESH_COOKIE));
+    if access.is_some() || refresh.is_some() {
+        browser::check_origin(&headers, &uri, call.host.settings.public_url.as_deref())?;
+    }
+    let access = bearer(&headers).map(str::to_owned).or(access);
+    let session = access.and_then(|token| call.host.keys.verify_user(&token, call.host.now_unix()).ok());
+    let refresh = given.refresh_token.or(refresh);
+    let args = json!({
+        "session": session.map(|claims| claims.sid),
+        "family": refresh.map(|token| RefreshToken(token).family_hash()),
+    });
+    call.text(&LOGOUT, &args).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     for name in [browser::ACCESS_COOKIE, browser::REFRESH_COOKIE] {
         response.headers_mut().append(header::SET_COOKIE, browser::set_cookie(name, "", 0)?);
     }
     Ok(response)
+}
+
+/// Change one's own password. All other sessions of one's own end.
+#[utoipa::path(post, path = "/v1/auth/password", tag = "auth", request_body = PasswordChange,
+    responses((status = 204)),
+    extensions(("x-rackhand-role" = json!("any")),
+        ("x-rackhand-errors" = json!(["password-wrong", "login-limited", "login-busy"]))))]
+async fn change_password(Viewer(call): Viewer, Body(change): Body<PasswordChange>) -> Answer<StatusCode> {
+    #[derive(Deserialize)]
+    struct Known {
+        password_hash: Option<String>,
+    }
+    let known: Known = call.run(&CHANGE_BEGIN, &json!({})).await?;
+    let fitted = password::fitted(&call.host, change.present, known.password_hash).await?;
+    let fitted = fitted
+        .ok_or_else(|| Refusal::new(ErrorCode::PasswordWrong, "The present password is not this one."))?;
+    let password_hash = password::hash(&call.host, change.new).await?;
+    call.text(&CHANGE_FINISH, &json!({"fitted": fitted, "password_hash": password_hash})).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Choose a password with a one-time link. All sessions of the account end.
+#[utoipa::path(post, path = "/v1/auth/password-choice", tag = "auth", request_body = PasswordChoice,
+    responses((status = 204)),
+    extensions(("x-rackhand-role" = json!("anonymous")),
+        ("x-rackhand-errors" = json!(["reset-refused", "login-limited", "login-busy"]))))]
+async fn choose_password(Anyone(call): Anyone, Body(choice): Body<PasswordChoice>) -> Answer<StatusCode> {
+    let token_hash = sha256_hex(choice.token.as_bytes());
+    if !call.run::<bool, _>(&RESET_BEGIN, &json!({"token_hash": token_hash})).await? {
+        let detail = "This link is unknown, used, expired or withdrawn. Ask an admin for a new one.";
+        return Err(Refusal::new(ErrorCode::ResetRefused, detail));
+    }
+    let password_hash = password::hash(&call.host, choice.password).await?;
+    call.text(&RESET_FINISH, &json!({"token_hash": token_hash, "password_hash": password_hash})).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Who is signed in, with the roles granted.
@@ -165,7 +271,12 @@ fn asked_by_browser(call: &Call, uri: &Uri, headers: &HeaderMap) -> Answer<bool>
     Ok(true)
 }
 
-fn signed_in(call: &Call, session: Started, refresh_token: String, browser: bool) -> Answer<Response> {
+fn signed_in(
+    call: &Call,
+    session: Started,
+    RefreshToken(refresh_token): RefreshToken,
+    browser: bool,
+) -> Answer<Response> {
     let access = call.host.keys.sign_user(session.user.id, session.session_id, call.host.now_unix())?;
     let body = |access_token, refresh_token| {
         Json::of(&SignedIn { user: session.user, expires_in: ACCESS_TTL, access_token, refresh_token })

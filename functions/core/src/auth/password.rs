@@ -7,6 +7,7 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     host::Host,
@@ -24,8 +25,21 @@ fn hasher() -> Answer<Argon2<'static>> {
 }
 
 /// The PHC string to store.
-pub fn hash(host: &Host, password: &str) -> Answer<String> {
-    hash_with_salt(password, &host.random::<16>()?)
+pub async fn hash(host: &Host, password: String) -> Answer<String> {
+    let (password, salt) = (Zeroizing::new(password), host.random::<16>()?);
+    host.work(move || hash_with_salt(&password, &salt)).await?
+}
+
+/// `stored` if `password` fits it; `None` (no such user, or no password chosen yet) takes as long and never fits.
+///
+/// Comparing takes a while: who acts on it has to see that the stored hash is still this one.
+pub async fn fitted(host: &Host, password: String, stored: Option<String>) -> Answer<Option<String>> {
+    let password = Zeroizing::new(password);
+    host.work(move || {
+        let fits = compare(&password, stored.as_deref())?;
+        Ok(stored.filter(|_| fits))
+    })
+    .await?
 }
 
 /// The same for hosts' commands, which have no [`Host`].
@@ -36,8 +50,7 @@ pub fn hash_with_salt(password: &str, salt: &[u8; 16]) -> Answer<String> {
     Ok(hash.to_string())
 }
 
-/// Whether `password` fits `stored`; `None` (no such user) takes as long and never fits.
-pub fn fits(password: &str, stored: Option<&str>) -> Answer<bool> {
+fn compare(password: &str, stored: Option<&str>) -> Answer<bool> {
     let parsed = PasswordHash::new(stored.unwrap_or(NOBODY))
         .map_err(|error| Refusal::internal(format!("a stored password hash: {error}")))?;
     let fits = hasher()?.verify_password(password.as_bytes(), &parsed).is_ok();
@@ -52,9 +65,9 @@ mod tests {
     fn the_right_password_fits_and_nothing_fits_nobody() {
         let stored = hash_with_salt("correct horse", &[3; 16]).unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(fits("correct horse", Some(&stored)).unwrap());
-        assert!(!fits("wrong horse", Some(&stored)).unwrap());
-        assert!(!fits("correct horse", None).unwrap());
-        assert!(fits("x", Some("not a hash")).is_err());
+        assert!(compare("correct horse", Some(&stored)).unwrap());
+        assert!(!compare("wrong horse", Some(&stored)).unwrap());
+        assert!(!compare("correct horse", None).unwrap());
+        assert!(compare("x", Some("not a hash")).is_err());
     }
 }

@@ -3,18 +3,25 @@
 //! The signature only says who called; every statement checks in the database that the session still
 //! lives, so ending a session takes effect at once. Gateways verify the same tokens by public key alone.
 
-use ed25519_dalek::{Signer as _, SigningKey, pkcs8::DecodePrivateKey as _};
+use std::iter;
+
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey, pkcs8::DecodePrivateKey as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rackhand_schema::{
     ErrorCode,
+    audit::TokenKey,
     digest::sha256_hex,
     id::{ExecutorId, ExecutorSessionId, SessionId, SiteId, UserId},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::jwt;
-use crate::problem::{Answer, Refusal};
+use crate::{
+    audit::note,
+    problem::{Answer, Refusal},
+};
 
 /// Seconds.
 pub const ACCESS_TTL: u32 = 600;
@@ -49,67 +56,150 @@ pub struct ExecutorClaims {
     aud: String,
 }
 
-/// The text is neither 64 hex digits nor a PKCS#8 PEM of an Ed25519 key.
+/// A line is neither 64 hex digits nor part of a PKCS#8 PEM of an Ed25519 key, nor a former public key.
 #[derive(Debug, thiserror::Error)]
-#[error("the signing key is neither 64 hex digits (a 32-byte seed) nor a PKCS#8 PEM of an Ed25519 key")]
+#[error(
+    "a signing key is neither 64 hex digits (a 32-byte seed) nor a PKCS#8 PEM of an Ed25519 key, or a key after the word \
+     `former` is not one that /v1/audit/keys shows"
+)]
 pub struct InvalidKey;
 
-/// The control plane's signing key.
+/// The control plane's keys: one signs tokens, it and others verify them, and one signs checkpoints.
 #[derive(Clone)]
 pub struct SigningKeys {
+    signer: SigningKey,
+    /// The same, for tokens.
+    signing: EncodingKey,
+    /// The first one is that of `signer`.
+    verifying: Vec<Verifier>,
+    checkpoints: SigningKey,
+    /// Keys that may have signed checkpoints before.
+    former: Vec<VerifyingKey>,
+}
+
+#[derive(Clone)]
+struct Verifier {
     kid: String,
-    public: [u8; 32],
-    signing: SigningKey,
-    encoding: EncodingKey,
+    point: VerifyingKey,
+    /// The same, for tokens.
     decoding: DecodingKey,
 }
 
+const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
+const PEM_END: &str = "-----END PRIVATE KEY-----";
+/// In front of the key that signs checkpoints.
+const CHECKPOINTS: &str = "checkpoints";
+/// In front of a public key that has signed checkpoints before.
+const FORMER: &str = "former";
+
 impl SigningKeys {
-    /// From a key file's text: a 32-byte seed as hex, or the PEM that `openssl genpkey -algorithm ed25519`
-    /// writes.
+    /// From a key file's text. A key is a line, a 32-byte seed as hex, or the PEM that `openssl genpkey
+    /// -algorithm ed25519` writes. The first one signs tokens; tokens of all others are taken too, so that
+    /// keys can be replaced while instances run: the new one is added to every instance, moved to the front,
+    /// and the old one removed when its last token has ended. The one after the word `checkpoints` signs
+    /// checkpoints; without one, a key derived from the first does. Those that others of these keys have signed stand
+    /// too, and those of a public key after the word `former`, written as `/v1/audit/keys` shows it.
     ///
     /// # Errors
     /// [`InvalidKey`].
     pub fn from_text(text: &str) -> Result<Self, InvalidKey> {
-        let text = text.trim();
-        if let Some(body) = text.strip_prefix("-----BEGIN PRIVATE KEY-----") {
-            let body = body.strip_suffix("-----END PRIVATE KEY-----").ok_or(InvalidKey)?;
-            let joined = Zeroizing::new(body.split_whitespace().collect::<String>());
-            let der = Zeroizing::new(super::base64_decode(&joined).ok_or(InvalidKey)?);
-            let key = SigningKey::from_pkcs8_der(&der).map_err(|_| InvalidKey)?;
-            return Ok(Self::from_seed(key.as_bytes()));
+        let mut tokens = Vec::new();
+        let mut checkpoints = Vec::new();
+        let mut former = Vec::new();
+        let (mut for_checkpoints, mut is_former) = (false, false);
+        let mut pem: Option<Zeroizing<String>> = None;
+        for word in text.lines().flat_map(|line| match line.trim() {
+            line if line.starts_with("-----") => vec![line],
+            line => line.split_whitespace().collect(),
+        }) {
+            if std::mem::take(&mut is_former) {
+                former.push(note::public_key(word).ok_or(InvalidKey)?);
+                continue;
+            }
+            let seed = match (&mut pem, word) {
+                (None, CHECKPOINTS) => {
+                    for_checkpoints = true;
+                    continue;
+                }
+                (None, FORMER) => {
+                    is_former = true;
+                    continue;
+                }
+                (None, PEM_BEGIN) => {
+                    pem = Some(Zeroizing::default());
+                    continue;
+                }
+                (Some(body), PEM_END) => {
+                    let der = Zeroizing::new(super::base64_decode(body).ok_or(InvalidKey)?);
+                    pem = None;
+                    let key = SigningKey::from_pkcs8_der(&der).map_err(|_| InvalidKey)?;
+                    Zeroizing::new(key.to_bytes())
+                }
+                (Some(body), word) => {
+                    body.push_str(word);
+                    continue;
+                }
+                (None, word) => {
+                    let mut seed = Zeroizing::new([0; 32]);
+                    hex::decode_to_slice(word, &mut *seed).map_err(|_| InvalidKey)?;
+                    seed
+                }
+            };
+            if std::mem::take(&mut for_checkpoints) {
+                checkpoints.push(SigningKey::from_bytes(&seed));
+            } else {
+                tokens.push(seed);
+            }
         }
-        let mut seed = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text, &mut *seed).map_err(|_| InvalidKey)?;
-        Ok(Self::from_seed(&seed))
+        let (Some(first), false, None) = (tokens.first(), for_checkpoints || is_former, &pem) else {
+            return Err(InvalidKey);
+        };
+        let mut keys = Self::from_seed(first);
+        keys.verifying = tokens.iter().map(|seed| Verifier::of(seed)).collect();
+        checkpoints.extend(tokens.iter().map(|seed| derived(seed)));
+        former.extend(checkpoints.iter().skip(1).map(SigningKey::verifying_key));
+        keys.former = former;
+        keys.checkpoints = checkpoints.swap_remove(0);
+        Ok(keys)
     }
 
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        let signing = SigningKey::from_bytes(seed);
-        let public = signing.verifying_key().to_bytes();
         jwt::install();
         Self {
-            kid: sha256_hex(&public).chars().take(16).collect(),
-            public,
-            signing,
-            encoding: jwt::encoding_key(seed),
-            decoding: jwt::decoding_key(&public),
+            signer: SigningKey::from_bytes(seed),
+            signing: jwt::encoding_key(seed),
+            verifying: vec![Verifier::of(seed)],
+            checkpoints: derived(seed),
+            former: Vec::new(),
         }
     }
 
-    /// Ed25519, for those who verify tokens without us.
-    pub const fn public_key(&self) -> [u8; 32] {
-        self.public
+    /// For those who verify tokens without us.
+    pub fn public_keys(&self) -> Vec<TokenKey> {
+        let of =
+            |key: &Verifier| TokenKey { kid: key.kid.clone(), public_key: hex::encode(key.point.as_bytes()) };
+        self.verifying.iter().map(of).collect()
     }
 
-    /// Names the key in tokens and checkpoints: the first 16 hex digits of the public key's SHA-256.
-    pub fn kid(&self) -> &str {
-        &self.kid
+    /// The key that signs checkpoints.
+    pub const fn checkpoints(&self) -> &SigningKey {
+        &self.checkpoints
     }
 
-    /// Ed25519 over these bytes.
+    /// The keys whose checkpoints are ours: the one that signs them, and those that may have before.
+    pub fn checkpoint_keys(&self) -> impl Iterator<Item = &VerifyingKey> {
+        iter::once(self.checkpoints.as_ref()).chain(&self.former)
+    }
+
+    /// Ed25519 over these bytes, for [`Self::signed`].
     pub fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
-        self.signing.sign(bytes).to_bytes()
+        self.signer.sign(bytes).to_bytes()
+    }
+
+    /// Whether this is what [`Self::sign_bytes`] gave for these bytes, with this key or a former one.
+    pub fn signed(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
+        let signature = Signature::from_bytes(signature);
+        self.verifying.iter().any(|key| key.point.verify_strict(bytes, &signature).is_ok())
     }
 
     pub fn sign_user(&self, user: UserId, session: SessionId, now: u64) -> Answer<String> {
@@ -154,8 +244,8 @@ impl SigningKeys {
     }
 
     fn sign<T: Serialize>(&self, claims: &T) -> Answer<String> {
-        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, claims, &self.encoding)
+        let kid = self.verifying.first().map(|key| key.kid.clone());
+        jsonwebtoken::encode(&Header { kid, ..Header::new(Algorithm::EdDSA) }, claims, &self.signing)
             .map_err(|error| Refusal::internal(format!("signing a token: {error}")))
     }
 
@@ -163,22 +253,37 @@ impl SigningKeys {
     fn verify<T: DeserializeOwned>(&self, token: &str, audience: &str) -> Answer<T> {
         let refuse = || Refusal::new(ErrorCode::NotSignedIn, "The access token is not valid. Sign in again.");
         let header = jsonwebtoken::decode_header(token).map_err(|_| refuse())?;
-        if header.kid.as_deref() != Some(&self.kid) {
-            return Err(refuse());
-        }
+        let known = |key: &&Verifier| header.kid.as_deref() == Some(&key.kid);
+        let key = self.verifying.iter().find(known).ok_or_else(refuse)?;
         let mut rules = Validation::new(Algorithm::EdDSA);
         rules.validate_exp = false;
         rules.set_issuer(&[ISSUER]);
         rules.set_audience(&[audience]);
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let decoded = jsonwebtoken::decode::<T>(token, &self.decoding, &rules).map_err(|_| refuse())?;
+        let decoded = jsonwebtoken::decode::<T>(token, &key.decoding, &rules).map_err(|_| refuse())?;
         Ok(decoded.claims)
+    }
+}
+
+/// The key that signs checkpoints where none is named.
+fn derived(seed: &[u8; 32]) -> SigningKey {
+    let seed = Sha256::new().chain_update(b"rackhand checkpoints 1\n").chain_update(seed).finalize();
+    SigningKey::from_bytes(&seed.into())
+}
+
+impl Verifier {
+    fn of(seed: &[u8; 32]) -> Self {
+        let point = SigningKey::from_bytes(seed).verifying_key();
+        // Names the key in tokens: the first 16 hex digits of the public key's SHA-256.
+        let kid = sha256_hex(point.as_bytes()).chars().take(16).collect();
+        Self { kid, point, decoding: jwt::decoding_key(point.as_bytes()) }
     }
 }
 
 fn check_time(exp: u64, now: u64) -> Answer<()> {
     if now > exp.saturating_add(LEEWAY) {
-        return Err(Refusal::new(ErrorCode::NotSignedIn, "The access token has expired. Refresh it."));
+        let expired = Refusal::new(ErrorCode::NotSignedIn, "The access token has expired. Refresh it.");
+        return Err(Refusal { routine: true, ..expired });
     }
     Ok(())
 }
@@ -219,7 +324,54 @@ mod tests {
         let seed = "d4ee72dbf913584ad5b6d8f1f769f8ad3afe7c28cbf1d4fbe097a88f44755842\n";
         let (from_pem, from_seed) =
             (SigningKeys::from_text(pem).unwrap(), SigningKeys::from_text(seed).unwrap());
-        assert_eq!(from_pem.public_key(), from_seed.public_key());
-        assert!(SigningKeys::from_text("too short").is_err());
+        assert_eq!(from_pem.public_keys()[0].public_key, from_seed.public_keys()[0].public_key);
+        assert_eq!(from_pem.checkpoints(), from_seed.checkpoints());
+        for broken in
+            ["too short", "", "checkpoints", "-----BEGIN PRIVATE KEY-----\nMC4C", &format!("{seed}x")]
+        {
+            assert!(SigningKeys::from_text(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_replaced_while_tokens_of_the_old_one_live() {
+        let (old, new, sealing) = ("11".repeat(32), "22".repeat(32), "33".repeat(32));
+        let keys = |text: String| SigningKeys::from_text(&text).unwrap();
+        // Everywhere the old one; the new one is known; it signs; the old one is gone.
+        let steps = [
+            keys(old.clone()),
+            keys(format!("{old}\n{new}\n")),
+            keys(format!("{new}\n{old}\ncheckpoints {sealing}")),
+            keys(format!("{new}\ncheckpoints {sealing}")),
+        ];
+        let now = 1_800_000_000;
+        for pair in steps.windows(2) {
+            for (from, to) in [(0, 1), (1, 0)] {
+                let token = pair[from].sign_user(ID.parse().unwrap(), ID.parse().unwrap(), now).unwrap();
+                assert!(pair[to].verify_user(&token, now).is_ok(), "instances of a rolling release");
+            }
+        }
+        let token = steps[0].sign_user(ID.parse().unwrap(), ID.parse().unwrap(), now).unwrap();
+        assert!(steps[3].verify_user(&token, now).is_err());
+        let sealing = keys(sealing);
+        assert_eq!(
+            hex::encode(steps[3].checkpoints().verifying_key().as_bytes()),
+            sealing.public_keys()[0].public_key
+        );
+        assert_ne!(steps[0].checkpoints().to_bytes(), [0x11; 32], "no token is signed with it");
+
+        // Checkpoints: each step knows those of the one before, and the last one those of the first if it is told.
+        for pair in steps.windows(2) {
+            let signer = pair[0].checkpoints().verifying_key();
+            assert!(pair[1].checkpoint_keys().any(|key| *key == signer));
+        }
+        let first = steps[0].checkpoints().verifying_key();
+        assert!(!steps[3].checkpoint_keys().any(|key| *key == first));
+        let vkey = note::verifier_key("rackhand/log/audit", &first);
+        let told = SigningKeys::from_text(&format!("{}\nformer {vkey}\n", "22".repeat(32))).unwrap();
+        assert!(told.checkpoint_keys().any(|key| *key == first));
+        for broken in ["former", "former x", &format!("former {}", vkey.replace("audit", "lines"))] {
+            assert!(SigningKeys::from_text(&format!("{}\n{broken}", "22".repeat(32))).is_err(), "{broken}");
+        }
     }
 }

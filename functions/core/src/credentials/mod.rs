@@ -1,4 +1,4 @@
-//! Credentials: sealed before they come here; only name and version are ever shown again.
+//! Credentials: sealed before they come here; only name, version and addresses are ever shown again.
 
 use http::StatusCode;
 use rackhand_schema::{
@@ -43,8 +43,21 @@ async fn list(Viewer(call): Viewer, Params(filter): Params<OfSite>) -> Answer<Js
     extensions(("x-rackhand-role" = json!("operator")), ("x-rackhand-errors" = json!(["credential-version"]))))]
 async fn put(Operator(call): Operator, Body(credential): Body<NewCredential>) -> Answer<(StatusCode, Json)> {
     // Whoever forgets to seal sends JSON or a password; neither may get as far as the database.
-    if base64_decode(&credential.sealed).is_none_or(|sealed| sealed.len() < SEALED_BOX_OVERHEAD) {
+    let Some(text_bytes) =
+        base64_decode(&credential.sealed).and_then(|sealed| sealed.len().checked_sub(SEALED_BOX_OVERHEAD))
+    else {
         return Err(Refusal::invalid("sealed", "is not base64 of a sealed box"));
+    };
+    // What may be sealed bounds what is stored in the clear.
+    if let Some(targets) = &credential.sealed_for {
+        let json = serde_json::to_vec(targets)
+            .map_err(|error| Refusal::internal(format!("the list of a credential: {error}")))?;
+        if json.len() > text_bytes {
+            return Err(Refusal::invalid(
+                "sealed_for",
+                "is longer than the sealed text, which contains the same list",
+            ));
+        }
     }
     Ok((StatusCode::CREATED, call.json(&PUT, &credential).await?))
 }

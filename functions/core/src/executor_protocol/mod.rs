@@ -1,29 +1,33 @@
 //! What executors call: join, sign in, lease, report. See `rackhand_schema::protocol` for the rules.
 //!
 //! Signing in is nonce → Ed25519 signature → token, with the server's time alone: an executor needs no
-//! clock. The signature is verified here, between using up the nonce and starting the session.
+//! clock. The signature is verified here, before the session starts and the nonce is written down as used.
 
+mod nonce;
 mod report;
 mod sanitise;
 
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
 use ed25519_dalek::{Signature, VerifyingKey};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, Uri};
 use rackhand_schema::{
     ErrorCode,
     digest::sha256_hex,
-    executor::{Enrol, Enrolled, ExecutorToken, Nonce, NonceRequest, SiteKey, TokenRequest, token_message},
+    executor::{
+        Enrol, Enrolled, ExecutorToken, Nonce, NonceRequest, SiteKey, TokenRequest, audience, token_message,
+    },
     id::SiteId,
-    protocol::{AttemptAnswer, CredentialAttempt, LeaseRequest, LeaseResponse, Report, ReportResponse},
+    protocol::{
+        AttemptAnswer, Claim, CredentialAttempt, LeaseRequest, LeaseResponse, Report, ReportResponse,
+    },
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::{base64_decode, token::ACCESS_TTL},
+    auth::{base64_decode, browser, token::ACCESS_TTL},
     host::{Topic, Wake},
     problem::{Answer, Refusal},
     request::{Anyone, Body, Executor, Json, RawBody},
@@ -31,7 +35,6 @@ use crate::{
 };
 
 statement!(ENROL, "executor_protocol", "enrol");
-statement!(NONCE, "executor_protocol", "nonce");
 statement!(CHALLENGE, "executor_protocol", "challenge");
 statement!(SESSION, "executor_protocol", "session");
 statement!(LEASE, "executor_protocol", "lease");
@@ -42,6 +45,9 @@ statement!(SITE_KEY, "executor_protocol", "site_key");
 /// An answer that only repeats cancellations is held so long, so that an executor that cannot stop yet
 /// does not poll without pause.
 const REPEATED_CANCEL_HOLD: Duration = Duration::from_secs(1);
+
+/// For so long a nonce may be signed and sent, seconds; as much may the clocks of two hosts differ.
+const NONCE_TTL: u64 = 60;
 
 /// However soon something is due.
 const SHORTEST_WAIT_MS: u64 = 10;
@@ -93,14 +99,13 @@ pub fn fingerprint(signing: &[u8; 32], sealing: &[u8; 32]) -> String {
     grouped
 }
 
-/// A nonce to sign, valid for a minute and once.
+/// A nonce to sign, valid for a minute and once. Nothing is stored for it: whoever asks for many of them takes nothing
+/// from the executor.
 #[utoipa::path(post, path = "/v1/executor/nonce", tag = "executor", request_body = NonceRequest,
-    responses((status = 200, body = Nonce)),
-    extensions(("x-rackhand-role" = json!("anonymous")), ("x-rackhand-errors" = json!(["executor-revoked"]))))]
+    responses((status = 200, body = Nonce)), extensions(("x-rackhand-role" = json!("anonymous"))))]
 async fn nonce(Anyone(call): Anyone, Body(request): Body<NonceRequest>) -> Answer<Json> {
-    let nonce = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(call.host.random::<32>()?);
-    call.text(&NONCE, &json!({"executor_id": request.executor_id, "nonce": nonce})).await?;
-    Json::of(&Nonce { nonce })
+    let (keys, random) = (&call.host.keys, call.host.random()?);
+    Json::of(&Nonce { nonce: nonce::issue(keys, request.executor_id, call.host.now_unix(), random) })
 }
 
 /// Exchange a signed nonce for a token of ten minutes.
@@ -108,27 +113,50 @@ async fn nonce(Anyone(call): Anyone, Body(request): Body<NonceRequest>) -> Answe
     responses((status = 200, body = ExecutorToken)),
     extensions(("x-rackhand-role" = json!("anonymous")), ("x-rackhand-errors" = json!(
         ["executor-revoked", "nonce-invalid", "signature-invalid", "session-superseded"]))))]
-async fn token(Anyone(call): Anyone, Body(request): Body<TokenRequest>) -> Answer<Json> {
+async fn token(
+    Anyone(call): Anyone,
+    uri: Uri,
+    headers: HeaderMap,
+    Body(request): Body<TokenRequest>,
+) -> Answer<Json> {
     #[derive(Deserialize)]
     struct Challenge {
         signing_key: String,
         site_id: SiteId,
     }
-    let args = json!({"executor_id": request.executor_id, "nonce": request.nonce});
-    let challenge: Challenge = call.run(&CHALLENGE, &args).await?;
-    let message = token_message(&request.nonce, request.executor_id, request.session_id);
+    let now = call.host.now_unix();
+    if !nonce::is_ours(&call.host.keys, request.executor_id, now, &request.nonce) {
+        let detail = "The nonce is older than a minute, not for this executor, or not one of ours.";
+        return Err(Refusal::new(ErrorCode::NonceInvalid, detail));
+    }
+    let challenge: Challenge = call.run(&CHALLENGE, &json!({"executor_id": request.executor_id})).await?;
+    let called = called(&uri, &headers, call.host.settings.public_url.as_deref())?;
+    let message = token_message(&called, &request.nonce, request.executor_id, request.session_id);
     if !signature_fits(&challenge.signing_key, &message, &request.signature) {
-        let detail = "The signature is not by the key this executor enrolled with.";
+        let detail = format!(
+            "The signature is not by the key this executor enrolled with, or not for the control plane at {called}."
+        );
         return Err(Refusal::new(ErrorCode::SignatureInvalid, detail));
     }
     let args = json!({
         "executor_id": request.executor_id, "session_id": request.session_id, "resumes": request.resumes,
+        "nonce": request.nonce,
     });
     call.text(&SESSION, &args).await?;
-    let now = call.host.now_unix();
     let token =
         call.host.keys.sign_executor(request.executor_id, request.session_id, challenge.site_id, now)?;
     Json::of(&ExecutorToken { token, expires_in: ACCESS_TTL })
+}
+
+/// How executors call this control plane: by its public address, or as this machine. Another name in the request is no
+/// proof that the executor meant us: whoever was called by it may have passed the request on.
+fn called(uri: &Uri, headers: &HeaderMap, public_url: Option<&str>) -> Answer<String> {
+    let address = public_url.or_else(|| browser::called_locally(headers, uri));
+    address.map(audience).ok_or_else(|| {
+        let detail = "This control plane's settings do not name its public URL, so it cannot tell whether this executor \
+            was meant for it.";
+        Refusal::new(ErrorCode::SignatureInvalid, detail)
+    })
 }
 
 /// Ed25519 (RFC 8032), strict: one key and message have one signature.
@@ -147,6 +175,12 @@ fn signature_fits(key: &str, message: &str, signature: &str) -> bool {
     responses((status = 200, body = LeaseResponse)),
     extensions(("x-rackhand-role" = json!("executor"))))]
 async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> Answer<Json> {
+    #[derive(Serialize)]
+    struct Asked<'a> {
+        #[serde(flatten)]
+        request: &'a LeaseRequest,
+        claim: Claim<'a>,
+    }
     #[derive(Deserialize)]
     struct Due {
         #[serde(flatten)]
@@ -161,8 +195,9 @@ async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> A
     let now = || (call.host.now_unix_ms)();
     let began = now();
     let mut first: Option<String> = None;
+    let asked = Asked { request: &request, claim: request.claim() };
     loop {
-        let Due { answer, wake_in_ms } = call.run(&LEASE, &request).await?;
+        let Due { answer, wake_in_ms } = call.run(&LEASE, &asked).await?;
         let longest = u64::try_from(call.host.settings.max_wait.as_millis()).unwrap_or(u64::MAX);
         let mut hold = u64::from(request.wait_ms).min(longest).min(u64::from(answer.ttl_ms / 3));
         if !answer.cancel.is_empty() {
@@ -190,7 +225,8 @@ async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> A
 
 /// Report what happened. Items are accepted, kept as late, quarantined or refused one by one.
 #[utoipa::path(post, path = "/v1/executor/report", tag = "executor", request_body = Report,
-    responses((status = 200, body = ReportResponse)), extensions(("x-rackhand-role" = json!("executor"))))]
+    responses((status = 200, body = ReportResponse)),
+    extensions(("x-rackhand-role" = json!("executor")), ("x-rackhand-errors" = json!(["report-busy"]))))]
 async fn report(Executor(call): Executor, RawBody(body): RawBody) -> Answer<Json> {
     let sorted = report::sort_out(&body)?;
     let mut results = if sorted.items.is_empty() {
@@ -225,6 +261,7 @@ async fn site_key(Executor(call): Executor, Body(key): Body<SiteKey>) -> Answer<
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use ed25519_dalek::{Signer as _, SigningKey};
 
     use super::*;

@@ -57,10 +57,13 @@ async fn create(
     headers: HeaderMap,
     Body(job): Body<NewJob>,
 ) -> Answer<(StatusCode, Json)> {
-    let context: plan::Context =
-        call.run(&CONTEXT, &json!({"site_id": job.site_id, "targets": job.targets})).await?;
     let once = idempotency(&headers, &job)?;
-    Ok((StatusCode::CREATED, store(&call, job, &context, once).await?))
+    let args = json!({"site_id": job.site_id, "targets": job.targets, "idempotency": once});
+    let answer = match call.run(&CONTEXT, &args).await? {
+        Known::Replayed { replayed } => Json::of(&replayed)?,
+        Known::New(context) => store(&call, job, &context, once).await?,
+    };
+    Ok((StatusCode::CREATED, answer))
 }
 
 #[derive(Debug, Deserialize, Validate, IntoParams)]
@@ -167,7 +170,10 @@ async fn retry_failed(
         context: plan::Context,
     }
     let once = idempotency(&headers, &json!({"retry": id, "reason": reason.reason}))?;
-    let former: Former = call.run(&RETRY_CONTEXT, &json!({"id": id})).await?;
+    let former: Former = match call.run(&RETRY_CONTEXT, &json!({"id": id, "idempotency": once})).await? {
+        Known::Replayed { replayed } => return Ok((StatusCode::CREATED, Json::of(&replayed)?)),
+        Known::New(former) => former,
+    };
     let job = NewJob {
         site_id: former.site_id,
         spec: former.spec,
@@ -189,6 +195,14 @@ async fn runs(
     let cursor = plain_cursor::<u32>(paging.cursor.as_deref())?;
     let limit = paging.limit.unwrap_or(DEFAULT_LIMIT);
     call.json(&RUNS, &json!({"id": id, "cursor": cursor, "limit": limit})).await
+}
+
+/// What a request that may come twice finds: the job that its first time made, or what to plan from.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Known<T> {
+    Replayed { replayed: Value },
+    New(T),
 }
 
 async fn control(call: &Call, id: JobId, action: &str, reason: &Reason) -> Answer<Json> {

@@ -1,19 +1,20 @@
 //! Planning: what a job would do to each target, from what was last read. Pure: no database, no clock.
 //!
 //! A target that cannot be done is not an error but carries blockers; it is left out when the plan is
-//! approved. The digest covers what people approve (targets in order, steps with packages and prior
-//! versions, policy) and nothing else, so it is stable while forecasts and wording change.
+//! approved. The digest covers what people approve (targets in order, each with its machine, steps with packages and
+//! prior versions, policy) and nothing else, so it is stable while forecasts and wording change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rackhand_schema::{
     digest,
-    id::{ServerId, SiteId},
+    id::{CredentialId, ServerId, SiteId},
     job::{
-        BootOverrideParams, BootTarget, BootTimes, FirmwareUpdateParams, JobPolicy, JobSpec, NewJob, Plan,
-        PlanStep, PlanTarget, PowerAction, Reboot,
+        BootOverrideParams, BootTarget, BootTimes, FirmwareUpdateParams, JobPolicy, JobSpec, Machine, NewJob,
+        Plan, PlanStep, PlanTarget, PowerAction, Reboot,
     },
-    server::{FirmwareComponent, PowerState},
+    server::{Coverage, Covered, CredentialTarget, FirmwareComponent, NotCovered, PowerState},
+    version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,11 +22,29 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Deserialize)]
 pub struct Context {
     pub servers: Vec<TargetContext>,
+    /// Those of the servers.
+    pub credentials: BTreeMap<CredentialId, CredentialContext>,
     /// Targets that the site does not have.
     pub missing: Vec<ServerId>,
+    /// Whether an executor of the site is online.
+    pub executors_online: bool,
 }
 
-/// A target as last read.
+/// A credential as whoever sealed it described it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CredentialContext {
+    pub name: String,
+    /// Absent: not said, or beyond the targets that a plan looks at; no plan is held up by it.
+    pub sealed_for: Option<Vec<CredentialTarget>>,
+}
+
+/// The same, with what its list allows.
+struct Credential<'a> {
+    name: &'a str,
+    coverage: Option<Coverage<'a>>,
+}
+
+/// A target as last read. Its machine is as it is registered and as it said it was: see [`Machine`].
 #[derive(Debug, Clone, Deserialize)]
 pub struct TargetContext {
     pub id: ServerId,
@@ -36,8 +55,13 @@ pub struct TargetContext {
     pub power: PowerState,
     /// Whether the BMC was ever read.
     pub inventoried: bool,
-    pub has_credential: bool,
+    pub credential_id: Option<CredentialId>,
     pub has_pin: bool,
+    /// When its BMC, or the site's BMCs, last refused the credential version that is set; for people.
+    pub refused_at: Option<String>,
+    pub machine: Machine,
+    /// What its BMC was last read to offer.
+    pub capabilities: Vec<String>,
     pub components: Vec<FirmwareComponent>,
 }
 
@@ -63,7 +87,22 @@ pub fn plan(job: &NewJob, context: &Context) -> Result<Plan, PlanError> {
     if let Some(twice) = job.targets.iter().find(|target| !seen.insert(**target)) {
         return Err(PlanError::Twice(*twice));
     }
-    let targets: Vec<_> = context.servers.iter().map(|server| plan_target(&job.spec, server)).collect();
+    let credentials: BTreeMap<_, _> = context
+        .credentials
+        .iter()
+        .map(|(id, known)| {
+            (*id, Credential { name: &known.name, coverage: known.sealed_for.as_deref().map(Coverage::of) })
+        })
+        .collect();
+    let credential_of = |server: &TargetContext| credentials.get(server.credential_id.as_ref()?);
+    let mut targets: Vec<_> =
+        context.servers.iter().map(|server| plan_target(&job.spec, server, credential_of(server))).collect();
+    warn_of_mixed_models(&context.servers, &mut targets);
+    if !context.executors_online {
+        for target in &mut targets {
+            target.warnings.push(NO_EXECUTOR.to_owned());
+        }
+    }
     Ok(Plan {
         digest: digest_of(job, &targets).map_err(PlanError::Digest)?,
         estimated_minutes: forecast(&targets, &job.policy),
@@ -73,13 +112,40 @@ pub fn plan(job: &NewJob, context: &Context) -> Result<Plan, PlanError> {
     })
 }
 
+/// A package that is chosen for a generation or for any server may meet models that it is not made for.
+fn warn_of_mixed_models(servers: &[TargetContext], targets: &mut [PlanTarget]) {
+    let package = |target: &PlanTarget| {
+        target.steps.iter().find_map(|step| match step {
+            PlanStep::Firmware { sha256, .. } => Some(sha256.clone()),
+            _ => None,
+        })
+    };
+    let mut models = BTreeMap::<String, BTreeSet<&str>>::new();
+    for (server, target) in servers.iter().zip(targets.iter()) {
+        if let (Some(sha256), Some(model)) = (package(target), &server.model) {
+            models.entry(sha256).or_default().insert(model);
+        }
+    }
+    for target in targets {
+        let met = package(target).and_then(|sha256| models.get(&sha256)).filter(|met| met.len() > 1);
+        if let Some(met) = met {
+            let names = met.iter().copied().collect::<Vec<_>>().join(", ");
+            target.warnings.push(format!(
+                "One package is for several models here: {names}. Make sure that it is made for each of them."
+            ));
+        }
+    }
+}
+
+const NO_EXECUTOR: &str = "No executor of the site is online: the run waits until one is.";
+
 fn digest_of(job: &NewJob, targets: &[PlanTarget]) -> Result<String, serde_json::Error> {
     #[derive(Serialize)]
     struct Approved<'a> {
         site_id: SiteId,
         spec: &'a JobSpec,
         policy: &'a JobPolicy,
-        targets: Vec<(ServerId, &'a [PlanStep], bool)>,
+        targets: Vec<(ServerId, &'a Option<Machine>, &'a [PlanStep], bool)>,
     }
     digest::canonical(&Approved {
         site_id: job.site_id,
@@ -87,7 +153,9 @@ fn digest_of(job: &NewJob, targets: &[PlanTarget]) -> Result<String, serde_json:
         policy: &job.policy,
         targets: targets
             .iter()
-            .map(|target| (target.server_id, target.steps.as_slice(), target.blockers.is_empty()))
+            .map(|target| {
+                (target.server_id, &target.machine, target.steps.as_slice(), target.blockers.is_empty())
+            })
             .collect(),
     })
 }
@@ -101,7 +169,7 @@ fn forecast(targets: &[PlanTarget], policy: &JobPolicy) -> u32 {
     sum.div_ceil(policy.max_parallel.max(1)).max(longest)
 }
 
-fn plan_target(spec: &JobSpec, server: &TargetContext) -> PlanTarget {
+fn plan_target(spec: &JobSpec, server: &TargetContext, credential: Option<&Credential<'_>>) -> PlanTarget {
     let mut target = PlanTarget {
         server_id: server.id,
         server: server.name.clone(),
@@ -109,8 +177,9 @@ fn plan_target(spec: &JobSpec, server: &TargetContext) -> PlanTarget {
         blockers: Vec::new(),
         warnings: Vec::new(),
         estimated_minutes: 0,
+        machine: Some(server.machine.clone()),
     };
-    if !server.has_credential {
+    if server.credential_id.is_none() {
         target
             .blockers
             .push("No credential is set for its BMC: register the server again with one.".to_owned());
@@ -121,6 +190,13 @@ fn plan_target(spec: &JobSpec, server: &TargetContext) -> PlanTarget {
                 .to_owned(),
         );
     }
+    let over_ipmi = credential.is_none_or(|credential| check_coverage(credential, server, &mut target));
+    if let Some(at) = &server.refused_at {
+        target.warnings.push(format!(
+            "The credential was refused on {at}; nothing was sent since. Seal a new version, or let the BMC be tried \
+             again."
+        ));
+    }
     match spec {
         JobSpec::Inventory(_) => {
             target.steps.push(PlanStep::ReadInventory);
@@ -129,6 +205,12 @@ fn plan_target(spec: &JobSpec, server: &TargetContext) -> PlanTarget {
         JobSpec::Power(params) => {
             if let Some(warning) = power_warning(params.action, server.power) {
                 target.warnings.push(warning.to_owned());
+            }
+            if !offers(server, params.action, over_ipmi) {
+                target.blockers.push(format!(
+                    "Its BMC does not offer this power action. It offers: {}.",
+                    offered(server).collect::<Vec<_>>().join(", ").replace('_', " ")
+                ));
             }
             target.steps.push(PlanStep::Power { action: params.action });
             target.estimated_minutes = match params.action {
@@ -149,6 +231,42 @@ fn plan_target(spec: &JobSpec, server: &TargetContext) -> PlanTarget {
     target
 }
 
+/// Says where an executor would refuse to use the credential. Whether IPMI may be used beside Redfish.
+fn check_coverage(credential: &Credential<'_>, server: &TargetContext, target: &mut PlanTarget) -> bool {
+    let Machine { url: Some(url), ipmi, spki_sha256, .. } = &server.machine else { return true };
+    let Some(coverage) = &credential.coverage else { return true };
+    let name = credential.name;
+    match (coverage.at(url, spki_sha256.as_deref(), ipmi.as_deref()), ipmi) {
+        (Err(NotCovered::Address), _) => target.blockers.push(format!(
+            "Its credential {name} is not sealed for {url}: seal it again for that address too, or register the \
+             server with another one."
+        )),
+        (Err(NotCovered::Pin), _) => target.blockers.push(format!(
+            "Its credential {name} is sealed for another TLS key of {url} than the one that is registered: compare \
+             the key with the BMC's, then seal the credential again with it."
+        )),
+        (Ok(Covered { ipmi: false, .. }), Some(address)) => {
+            target.warnings.push(format!(
+                "Its credential {name} is not sealed for ipmi://{address}, so IPMI is not used for it."
+            ));
+            return false;
+        }
+        (Ok(_), _) => {}
+    }
+    true
+}
+
+/// The power actions that an inventory found, as `power_<action>`; none where it did not tell.
+fn offered(server: &TargetContext) -> impl Iterator<Item = &str> {
+    server.capabilities.iter().filter_map(|word| word.strip_prefix("power_"))
+}
+
+/// Whether the BMC is known, or may be hoped, to carry out `action`. IPMI can do all but a polite restart.
+fn offers(server: &TargetContext, action: PowerAction, over_ipmi: bool) -> bool {
+    let over_ipmi = over_ipmi && server.machine.ipmi.is_some() && action != PowerAction::GracefulRestart;
+    over_ipmi || offered(server).next().is_none() || offered(server).any(|word| word == action.as_str())
+}
+
 fn power_warning(action: PowerAction, power: PowerState) -> Option<&'static str> {
     match (action, power) {
         (PowerAction::On, PowerState::On) => Some("The host was on when last read."),
@@ -158,7 +276,7 @@ fn power_warning(action: PowerAction, power: PowerState) -> Option<&'static str>
         }
         (_, PowerState::Off) => Some("The host was off when last read: there is nothing to restart."),
         (PowerAction::ForceOff | PowerAction::ForceRestart | PowerAction::PowerCycle, _) => {
-            Some("The operating system is not asked: what it has not written is lost.")
+            Some("The OS is not shut down first: unsaved data is lost.")
         }
         _ => None,
     }
@@ -213,7 +331,13 @@ fn plan_firmware(params: &FirmwareUpdateParams, server: &TargetContext, target: 
         ));
         return;
     }
-    if component.version == package.version {
+    if version::same(&component.version, &package.version) {
+        if let Some(doubt) = component.doubt(server.bmc_version.as_deref(), None) {
+            target.blockers.push(format!(
+                "When last read, {doubt}: run an inventory job when its update has ended, then plan again."
+            ));
+            return;
+        }
         target.steps.push(PlanStep::AlreadyInstalled {
             component: component.key.clone(),
             version: component.version.clone(),
@@ -223,7 +347,7 @@ fn plan_firmware(params: &FirmwareUpdateParams, server: &TargetContext, target: 
     if !component.updateable {
         target.blockers.push(format!("{} cannot be updated by its BMC.", component.name));
     }
-    match compare_versions(&component.version, &package.version) {
+    match version::compare(&component.version, &package.version) {
         Some(std::cmp::Ordering::Greater) if !params.allow_downgrade => target.blockers.push(format!(
             "{} has {}, which is newer than {}; downgrading was not allowed.",
             component.name, component.version, package.version
@@ -259,17 +383,17 @@ fn firmware_warning(reboot: Reboot, power: PowerState) -> Option<&'static str> {
             Some("The host was off when last read; the update needs it to start.")
         }
         (Reboot::HostAtOnce, _) => {
-            Some("This BMC is old: it restarts the host by itself as soon as it has the package.")
+            Some("This BMC's firmware is old: the BMC restarts the host as soon as it has the package.")
         }
         _ => None,
     }
 }
 
 /// Which restart the package brings. iDRAC and Lifecycle Controller packages restart the BMC alone. iDRAC 7
-/// and 8 before 2.75 and iDRAC9 before 5.00 restart the host by themselves on SimpleUpdate (DESIGN §5); a
+/// and 8 before 2.75 and iDRAC9 before 5.00 restart the host by themselves on SimpleUpdate; a
 /// version that is not known is taken for an old one.
 fn reboot_of(component: &FirmwareComponent, generation: Option<&str>, bmc_version: Option<&str>) -> Reboot {
-    let of_bmc = component.key.starts_with("iDRAC.")
+    let of_bmc = component.is_idrac()
         || component.key.contains("LC.Embedded")
         || component.name.contains("Lifecycle Controller")
         || component.name.contains("Dell Remote Access Controller");
@@ -281,30 +405,10 @@ fn reboot_of(component: &FirmwareComponent, generation: Option<&str>, bmc_versio
         Some("idrac9") => "5.00",
         _ => return Reboot::Host,
     };
-    let waits = bmc_version.and_then(|version| compare_versions(version, oldest_that_waits));
+    let waits = bmc_version.and_then(|version| version::compare(version, oldest_that_waits));
     match waits {
         Some(std::cmp::Ordering::Equal | std::cmp::Ordering::Greater) => Reboot::Host,
         Some(std::cmp::Ordering::Less) | None => Reboot::HostAtOnce,
-    }
-}
-
-/// Compares dotted versions number by number, a missing number being 0. `None` where a part is neither a
-/// number nor equal text.
-fn compare_versions(a: &str, b: &str) -> Option<std::cmp::Ordering> {
-    let (mut left, mut right) = (a.split(['.', '-']), b.split(['.', '-']));
-    loop {
-        let (l, r) = match (left.next(), right.next()) {
-            (None, None) => return Some(std::cmp::Ordering::Equal),
-            (l, r) => (l.unwrap_or("0"), r.unwrap_or("0")),
-        };
-        let order = match (l.parse::<u64>(), r.parse::<u64>()) {
-            (Ok(l), Ok(r)) => l.cmp(&r),
-            _ if l == r => std::cmp::Ordering::Equal,
-            _ => return None,
-        };
-        if order.is_ne() {
-            return Some(order);
-        }
     }
 }
 

@@ -13,8 +13,8 @@ with matching as not materialized (
             or strpos(lower(coalesce(v.model, '')), $1 ->> 'q') > 0)
 ),
 page as materialized (
-    -- The first of each site by its own index, then the first of those: row-level security hides most rows from
-    -- most people, and walking the whole fleet's index past them would cost more with each site.
+    -- The first of each site by its own index, then the first of those: row-level security hides most rows
+    -- from most people, and walking the whole fleet's index past them would cost more with each site.
     select f.*, row_number() over (order by f.name, f.id) as place
     from unnest(case when $1 ->> 'site' is null then rackhand.allowed_sites()
         else array[($1 ->> 'site')::uuid] end) as own (site)
@@ -46,7 +46,8 @@ select jsonb_build_object(
             'seen_at', case when p.seen_at is not null then rackhand.ts(p.seen_at) end,
             'active_job', (select r.job_id from rackhand.run r
                 where r.server_id = p.id and r.finished_at is null
-                order by r.mutating desc, r.id limit 1)) order by p.place), '[]')
+                order by r.mutating desc, r.id limit 1),
+            'last_failure', rackhand.last_failure_json(p.id)) order by p.place), '[]')
         from page p where p.place <= ($1 ->> 'limit')::int),
     'next', (
         select encode(convert_to(jsonb_build_object('name', p.name, 'id', p.id)::text, 'UTF8'), 'hex')

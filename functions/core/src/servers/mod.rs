@@ -24,9 +24,14 @@ statement!(LIST, "servers", "list");
 statement!(READ, "servers", "read");
 statement!(UPSERT, "servers", "upsert");
 statement!(DELETE, "servers", "delete");
+statement!(TRY_AGAIN, "servers", "try_again");
 
 pub fn routes() -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(bulk)).routes(routes!(list)).routes(routes!(read, remove))
+    OpenApiRouter::new()
+        .routes(routes!(bulk))
+        .routes(routes!(list))
+        .routes(routes!(read, remove))
+        .routes(routes!(try_again))
 }
 
 #[derive(Debug, Deserialize, Validate, IntoParams)]
@@ -89,12 +94,23 @@ async fn remove(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Ans
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Register servers, or change their registration. Each stands alone: a bad one is refused and named.
+/// Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
+/// have barred it. Only this BMC's attempts are forgotten.
+#[utoipa::path(post, path = "/v1/servers/{id}/credential/try-again", tag = "servers",
+    params(("id" = ServerId, Path)), responses((status = 204)),
+    extensions(("x-rackhand-role" = json!("operator")), ("x-rackhand-errors" = json!(["invalid-request"]))))]
+async fn try_again(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Answer<StatusCode> {
+    call.text(&TRY_AGAIN, &json!({"server_id": id})).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Register servers, or change their registration. Each stands alone: a bad one is refused and named. So is one whose
+/// name is taken by a server with another BMC address, unless `replace` is set.
 #[utoipa::path(post, path = "/v1/servers/bulk", tag = "servers", request_body = BulkUpsert,
     responses((status = 200, body = BulkUpsertResult)), extensions(("x-rackhand-role" = json!("operator"))))]
 async fn bulk(Operator(call): Operator, Body(bulk): Body<BulkUpsert>) -> Answer<Json> {
     let (good, refused) = sort_out(bulk.servers);
-    let args = json!({"site_id": bulk.site_id, "servers": good});
+    let args = json!({"site_id": bulk.site_id, "servers": good, "replace": bulk.replace});
     let mut result: BulkUpsertResult = call.run(&UPSERT, &args).await?;
     result.refused.extend(refused);
     result.refused.sort_by_key(|item| item.index);
@@ -107,15 +123,7 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     let mut good = std::collections::BTreeMap::new();
     let mut refused = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
-        let object = if item.is_object() { Ok(item) } else { Err("a server is an object".to_owned()) };
-        let checked = object
-            .and_then(|item| serde_json::from_value::<ServerUpsert>(item).map_err(|error| error.to_string()))
-            .and_then(|server| match server.validate() {
-                Ok(()) if has_nul(&server) => Err("a text contains a NUL character".to_owned()),
-                Ok(()) => Ok(server),
-                Err(report) => Err(report.to_string().trim_end().replace('\n', "; ")),
-            });
-        match checked {
+        match ServerUpsert::from_item(item) {
             Ok(server) => {
                 let value = json!({
                     "index": index, "name": server.name, "bmc_url": server.bmc_url,
@@ -124,7 +132,7 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
                     "tags": server.tags,
                 });
                 if let Some((earlier, _)) = good.insert(server.name.clone(), (index, value)) {
-                    let detail = format!("item {index} names the server `{}` again", server.name);
+                    let detail = format!("the server `{}` is named again further down", server.name);
                     refused.push(RefusedItem { index: earlier, detail });
                 }
             }
@@ -132,13 +140,6 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
         }
     }
     (good.into_values().map(|(_, value)| value).collect(), refused)
-}
-
-fn has_nul(server: &ServerUpsert) -> bool {
-    server.name.contains('\0')
-        || server.bmc_url.contains('\0')
-        || server.ipmi.as_ref().is_some_and(|address| address.contains('\0'))
-        || server.tags.iter().any(|tag| tag.contains('\0'))
 }
 
 #[cfg(test)]

@@ -7,11 +7,16 @@ select jsonb_build_object(
     'active_job', (select r.job_id from rackhand.run r
         where r.server_id = v.id and r.finished_at is null
         order by r.mutating desc, r.id limit 1),
+    'last_failure', rackhand.last_failure_json(v.id),
     'bmc', jsonb_build_object('id', b.id, 'url', b.url, 'ipmi', b.ipmi, 'credential_id', b.credential_id,
-        'spki_sha256', b.spki_sha256, 'owner', b.owner_executor, 'owner_epoch', b.owner_epoch),
+        'credential', (select c.name from rackhand.credential c where c.id = b.credential_id),
+        'spki_sha256', b.spki_sha256, 'owner', b.owner_executor,
+        'owner_name', (select e.name from rackhand.executor e where e.id = b.owner_executor),
+        'owner_epoch', b.owner_epoch),
     'components', (
         select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'name', f.name,
-            'software_id', f.software_id, 'version', f.version, 'updateable', f.updateable)
+            'software_id', f.software_id, 'version', f.version, 'updateable', f.updateable,
+            'inactive', f.inactive, 'of_bmc', f.of_bmc)
             order by f.name, f.key), '[]')
         from rackhand.firmware f where f.server_id = v.id),
     'capabilities', v.capabilities, 'unreadable', v.unreadable,

@@ -29,12 +29,13 @@ statement!(LIST, "sites", "list");
 statement!(READ, "sites", "read");
 statement!(CREATE, "sites", "create");
 statement!(UPDATE, "sites", "update");
+statement!(DELETE, "sites", "delete");
 statement!(ENROLMENT, "sites", "enrolment_token");
 
 pub fn routes() -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(read, update))
+        .routes(routes!(read, update, remove))
         .routes(routes!(enrolment_token))
 }
 
@@ -75,6 +76,15 @@ async fn update(
     let version = headers.get(header::IF_MATCH).map(if_match).transpose()?.flatten();
     let args = json!({"id": id, "config": update.config, "version": version});
     with_etag(call.json(&UPDATE, &args).await?)
+}
+
+/// Remove a site in which nothing ever was.
+#[utoipa::path(delete, path = "/v1/sites/{id}", tag = "sites", params(("id" = SiteId, Path)),
+    responses((status = 204)),
+    extensions(("x-rackhand-role" = json!("fleet admin")), ("x-rackhand-errors" = json!(["site-in-use"]))))]
+async fn remove(Admin(call): Admin, Segment(id): Segment<SiteId>) -> Answer<StatusCode> {
+    call.text(&DELETE, &json!({"id": id})).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]

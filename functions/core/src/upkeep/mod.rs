@@ -1,15 +1,14 @@
 //! What no request does, called by the host about once a minute: [`run`] from a timer or cron trigger, or
 //! `POST /v1/tick` where the host has neither.
 //!
-//! Leases of dead sessions end, runs are admitted, what has expired is deleted, and the heads of all event streams
-//! that grew are sealed: a Merkle root over them, signed with the control plane's key and chained to the one before.
-
-mod merkle;
+//! Leases of dead sessions end, runs are admitted, what has expired is deleted, what was refused becomes
+//! events, and all events are sealed (`audit/seal.rs`). Partitions for the months to come are made, and old
+//! ones dropped.
 
 use std::sync::Arc;
 
 use http::HeaderMap;
-use rackhand_schema::{ErrorCode, id::TraceId};
+use rackhand_schema::{ErrorCode, audit::Tree, id::TraceId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -18,6 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
+    audit::{refusals, seal},
     host::{Host, Scope},
     problem::{Answer, Refusal},
     request::{Anyone, Call, Json, bearer},
@@ -25,12 +25,11 @@ use crate::{
 };
 
 statement!(RUN, "upkeep", "run");
-statement!(DUE, "upkeep", "due");
-statement!(STORE, "upkeep", "store");
+statement!(SITE, "upkeep", "site");
+statement!(BEGIN, "upkeep", "begin");
+statement!(PARTITIONS, "upkeep", "partitions");
 
-/// Events under one checkpoint, at most.
-const EVENTS: u32 = 10_000;
-/// Checkpoints in one call, at most; the next call goes on.
+/// Checkpoints of a tree in one call, at most; the next call goes on.
 const CHECKPOINTS: u32 = 20;
 
 pub fn routes() -> OpenApiRouter {
@@ -52,6 +51,15 @@ pub struct Upkeep {
     /// Expired rows deleted.
     #[serde(default)]
     pub pruned: u32,
+    /// Refusals of minutes that are over, told as events.
+    #[serde(default)]
+    pub refusals: u32,
+    /// Partitions of events made for the time to come.
+    #[serde(default)]
+    pub made: u32,
+    /// Months of lines dropped.
+    #[serde(default)]
+    pub dropped: u32,
     /// Checkpoints signed.
     #[serde(default)]
     pub sealed: u32,
@@ -79,59 +87,76 @@ async fn tick(Anyone(call): Anyone, headers: HeaderMap) -> Answer<Json> {
 /// # Errors
 /// The database does not answer, or a statement does not work; the next round does what this one did not.
 pub async fn run(host: Arc<Host>) -> Result<Upkeep, String> {
+    work(&own_call(host)?).await.map_err(explain)
+}
+
+/// For a process that begins: after a restore into another cluster, events go on in a new era.
+///
+/// # Errors
+/// The database does not answer; the first round of upkeep does the same.
+pub async fn begin(host: Arc<Host>) -> Result<(), String> {
+    own_call(host)?.text(&BEGIN, &json!({})).await.map_err(explain)?;
+    Ok(())
+}
+
+fn own_call(host: Arc<Host>) -> Result<Call, String> {
     let trace = TraceId::from_uuid(Uuid::from_bytes(host.random().map_err(|error| error.to_string())?));
-    let call = Call { host, scope: Scope::Anonymous { trace, address: String::new() }, site_of_token: None };
-    work(&call).await.map_err(|refusal| refusal.cause.unwrap_or(refusal.detail))
+    Ok(Call { host, scope: Scope::Anonymous { trace, address: String::new() }, site_of_token: None })
+}
+
+fn explain(refusal: Refusal) -> String {
+    refusal.cause.unwrap_or(refusal.detail)
 }
 
 async fn work(call: &Call) -> Answer<Upkeep> {
-    let mut done: Upkeep = call.run(&RUN, &json!({})).await?;
-    while done.sealed < CHECKPOINTS && seal(call).await? {
-        done.sealed += 1;
+    refusals::flush(&call.host).await;
+    let Round { mut done, sites } = call.run(&RUN, &json!({})).await?;
+    // A site that does not work or a tree that cannot be sealed holds up none of the others, nor the partitions.
+    let mut trouble = None;
+    for site in sites {
+        match call.run(&SITE, &json!({"site_id": site})).await {
+            Ok(Site { expired, admitted }) => {
+                done.expired += expired;
+                done.admitted += admitted;
+            }
+            Err(refusal) => {
+                trouble.get_or_insert(refusal);
+            }
+        }
     }
-    Ok(done)
+    for tree in Tree::ALL {
+        for _ in 0..CHECKPOINTS {
+            match seal::next(call, tree).await {
+                Ok(true) => done.sealed += 1,
+                Ok(false) => break,
+                Err(refusal) => {
+                    trouble.get_or_insert(refusal);
+                    break;
+                }
+            }
+        }
+    }
+    let Partitions { made, dropped } = call.run(&PARTITIONS, &json!({})).await?;
+    trouble.map_or(Ok(Upkeep { made, dropped, ..done }), Err)
 }
 
 #[derive(Deserialize)]
-struct Due {
-    number: u64,
-    at: String,
-    cursor: Option<String>,
-    previous: String,
-    /// Stream and head, by stream.
-    streams: Vec<(Uuid, String)>,
+struct Round {
+    #[serde(flatten)]
+    done: Upkeep,
+    /// Those that there is something to do for.
+    #[serde(default)]
+    sites: Vec<Uuid>,
 }
 
-/// Signs the next checkpoint; false when there was nothing, or somebody else was faster.
-async fn seal(call: &Call) -> Answer<bool> {
-    let due: Due = call.run(&DUE, &json!({"limit": EVENTS})).await?;
-    let Some(cursor) = due.cursor else { return Ok(false) };
-    let leaves = due.streams.iter().map(|(stream, head)| {
-        let head = hex::decode(head).map_err(|_| Refusal::internal("a head that is not hex"))?;
-        Ok([stream.as_bytes().as_slice(), &head].concat())
-    });
-    let root = hex::encode(merkle::root(&leaves.collect::<Answer<Vec<_>>>()?));
-    let keys = &call.host.keys;
-    let text = checkpoint_text(due.number, &due.at, &cursor, due.streams.len(), &root, &due.previous);
-    let stored: bool = call
-        .run(
-            &STORE,
-            &json!({"number": due.number, "at": due.at, "cursor": cursor, "streams": due.streams.len(),
-                "root": root, "previous": due.previous, "kid": keys.kid(),
-                "signature": hex::encode(keys.sign_bytes(text.as_bytes()))}),
-        )
-        .await?;
-    Ok(stored)
+#[derive(Deserialize)]
+struct Site {
+    expired: u32,
+    admitted: u32,
 }
 
-/// What the signature of a checkpoint is over: a line for each field.
-pub fn checkpoint_text(
-    number: u64,
-    at: &str,
-    cursor: &str,
-    streams: usize,
-    root: &str,
-    previous: &str,
-) -> String {
-    format!("rackhand checkpoint 1\n{number}\n{at}\n{cursor}\n{streams}\n{root}\n{previous}\n")
+#[derive(Deserialize)]
+struct Partitions {
+    made: u32,
+    dropped: u32,
 }

@@ -1,6 +1,6 @@
 //! Channels of a BMC (sections 22.22 to 22.24): what they are and who may use them.
 
-use super::patience::{is_about_one_answer, run};
+use super::patience::run;
 use crate::session::Privilege;
 use crate::wire::bytes::Reader;
 use crate::{Carrier, Command, Error, Malformed, NetFn, Request};
@@ -211,7 +211,7 @@ pub async fn list(carrier: &impl Carrier) -> Result<Vec<ChannelInfo>, Error> {
     for channel in (0..=11).chain([15]) {
         match run(carrier, &GetChannelInfo { channel }).await {
             Ok(info) => channels.push(info),
-            Err(error) if is_about_one_answer(&error) => {}
+            Err(error) if error.is_about_one_answer() => {}
             Err(error) => return Err(error),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::patience::{is_about_one_answer, run};
+use super::patience::run;
 use crate::session::Privilege;
 use crate::wire::bytes::Reader;
 use crate::{Carrier, Command, Error, Malformed, NetFn, Request};
@@ -223,7 +223,7 @@ async fn parameter<const N: usize>(
 async fn optional(carrier: &impl Carrier, channel: u8, parameter: u8) -> Result<Option<Vec<u8>>, Error> {
     match run(carrier, &GetLanParameter { channel, parameter }).await {
         Ok(data) => Ok(Some(data)),
-        Err(error) if is_about_one_answer(&error) => Ok(None),
+        Err(error) if error.is_about_one_answer() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -16,5 +16,7 @@ mod text;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod spoilt;
 
 pub use timestamp::{Moment, Timestamp};

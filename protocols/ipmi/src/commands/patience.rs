@@ -40,11 +40,6 @@ pub(crate) fn refusal(error: &Error) -> Option<CompletionCode> {
     if let Error::Refused { completion, .. } = error { Some(*completion) } else { None }
 }
 
-/// Whether an error is about one answer only: the BMC is there and may answer the next request.
-pub(crate) fn is_about_one_answer(error: &Error) -> bool {
-    matches!(error, Error::Refused { .. } | Error::Malformed(_))
-}
-
 /// Codes by which BMCs say that they were asked for too much at once.
 pub(crate) fn wants_less(completion: CompletionCode) -> bool {
     matches!(

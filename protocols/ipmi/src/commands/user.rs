@@ -4,7 +4,7 @@
 
 use zeroize::Zeroizing;
 
-use super::patience::{is_about_one_answer, refusal, run};
+use super::patience::{refusal, run};
 use super::text::{Encoding, decode};
 use crate::session::Privilege;
 use crate::wire::bytes::Reader;
@@ -265,18 +265,44 @@ pub async fn test_password(carrier: &impl Carrier, id: u8, password: UserPasswor
     }
 }
 
-/// Every user slot of the BMC with its access on `channel`. Slots the BMC refuses to tell are left out.
-pub async fn list(carrier: &impl Carrier, channel: u8) -> Result<Vec<User>, Error> {
-    let first = run(carrier, &GetUserAccess { channel, id: 1 }).await?;
-    let mut users = Vec::with_capacity(usize::from(first.max_users));
-    for id in 1..=first.max_users {
+/// The accounts of a BMC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Users {
+    /// Every slot with its access on the channel, used or free.
+    pub users: Vec<User>,
+    /// Slots of which the BMC tells nothing; on some these are the free ones.
+    pub untold: Vec<u8>,
+}
+
+/// Slots that are asked in turn for how many there are: the first one belongs to nobody on some BMCs, and is refused.
+const FIRST_SLOTS: std::ops::RangeInclusive<u8> = 1..=3;
+
+/// Every user slot of the BMC with its access on `channel`.
+pub async fn list(carrier: &impl Carrier, channel: u8) -> Result<Users, Error> {
+    let slots = slots(carrier, channel).await?;
+    let mut found = Users { users: Vec::with_capacity(usize::from(slots)), untold: Vec::new() };
+    for id in 1..=slots {
         match user(carrier, channel, id).await {
-            Ok(user) => users.push(user),
-            Err(error) if is_about_one_answer(&error) => {}
+            Ok(user) => found.users.push(user),
+            Err(error) if error.is_about_one_answer() => found.untold.push(id),
             Err(error) => return Err(error),
         }
     }
-    Ok(users)
+    Ok(found)
+}
+
+/// How many slots there are.
+async fn slots(carrier: &impl Carrier, channel: u8) -> Result<u8, Error> {
+    let mut why = Malformed { what: "user access", why: "it says that there is no user at all" }.into();
+    for id in FIRST_SLOTS {
+        match run(carrier, &GetUserAccess { channel, id }).await {
+            Ok(access) if access.max_users > 0 => return Ok(access.max_users),
+            Ok(_) => {}
+            Err(error) if error.is_about_one_answer() => why = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(why)
 }
 
 async fn user(carrier: &impl Carrier, channel: u8, id: u8) -> Result<User, Error> {
@@ -284,7 +310,7 @@ async fn user(carrier: &impl Carrier, channel: u8, id: u8) -> Result<User, Error
     let name = match run(carrier, &GetUserName { id }).await {
         Ok(name) => name,
         // Free slots have no name to tell on some BMCs.
-        Err(error) if is_about_one_answer(&error) => String::new(),
+        Err(error) if error.is_about_one_answer() => String::new(),
         Err(error) => return Err(error),
     };
     Ok(User { id, name, access })
@@ -306,12 +332,27 @@ mod tests {
             (0x46, [1]) => ok(&[0; 16]),
             _ => refuse(CompletionCode(0xcc)),
         });
-        let users = list(&bmc, 1).await.unwrap();
+        let Users { users, untold } = list(&bmc, 1).await.unwrap();
+        assert_eq!(untold, [3]);
         assert_eq!(users.iter().map(|user| user.id).collect::<Vec<_>>(), [1, 2, 4]);
         assert_eq!(users[1].name, "admin");
         assert_eq!(users[1].access.privilege, Some(Privilege::Administrator));
         assert_eq!((users[1].access.enabled, users[1].access.ipmi_messaging), (Some(true), true));
         assert_eq!((users[0].access.privilege, users[0].access.enabled), (None, Some(false)));
+    }
+
+    /// The slot of the null user is refused by some BMCs, also where the others are told.
+    #[tokio::test]
+    async fn how_many_slots_there_are_is_asked_of_another_one_where_the_first_is_refused() {
+        let bmc = Fake::new(|request| match (request.code, request.data.as_slice()) {
+            (0x44, [_, 2]) => ok(&[0x02, 0x42, 0x01, 0x14]),
+            (0x46, [2]) => ok(b"admin\0\0\0\0\0\0\0\0\0\0\0"),
+            _ => refuse(CompletionCode::INVALID_FIELD),
+        });
+        let found = list(&bmc, 1).await.unwrap();
+        assert_eq!((found.users.len(), found.untold), (1, vec![1]));
+        let none = Fake::new(|_| ok(&[0, 0, 0, 0]));
+        assert!(list(&none, 1).await.is_err(), "a BMC without any user is not believed");
     }
 
     #[test]

@@ -15,6 +15,18 @@ pub(crate) const GUID: [u8; 16] = [0x47; 16];
 /// Out of RAKP 1 and 2: user, the console's random number, role, the BMC's random number.
 type Named = (Vec<u8>, [u8; 16], u8, [u8; 16]);
 
+/// What RAKP 4 carries of its integrity check value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// As long as the suite says.
+    Cut,
+    /// That, and more bytes behind it.
+    Long,
+    /// As long, and another one.
+    Wrong,
+    None,
+}
+
 /// See the module; each field is a switch or a counter.
 pub(crate) struct Bmc {
     pub suites: Vec<Suite>,
@@ -26,6 +38,8 @@ pub(crate) struct Bmc {
     /// Leaves Open Session Requests for this suite unanswered.
     pub deaf_to: Option<Suite>,
     pub open_status: Status,
+    /// What RAKP 4 carries of its proof.
+    pub proof: Proof,
     pub privilege_limit: u8,
     /// How many commands are answered "node busy" first.
     pub busy: u32,
@@ -55,6 +69,7 @@ impl Default for Bmc {
             lies: None,
             deaf_to: None,
             open_status: Status::OK,
+            proof: Proof::Cut,
             privilege_limit: 4,
             busy: 0,
             mute: false,
@@ -216,7 +231,14 @@ impl Bmc {
         self.keys = Some(Keys::new(&key));
         self.sequence = 0;
         self.seen.clear();
-        Rakp4 { tag: rakp3.tag, console_session, check: check.as_slice() }.encode(&mut out);
+        let mut check = check.as_slice().to_vec();
+        match self.proof {
+            Proof::Cut => {}
+            Proof::Long => check.extend([0x5a; 8]),
+            Proof::Wrong => check.reverse(),
+            Proof::None => check.clear(),
+        }
+        Rakp4 { tag: rakp3.tag, console_session, check: &check }.encode(&mut out);
         Some(plain(PayloadKind::RAKP_4, &out))
     }
 

@@ -1,8 +1,9 @@
 //! Opening a session: authentication capabilities, Open Session, RAKP 1 to 4 (sections 13.14 to 13.24).
 //!
 //! Rules that keep it safe and kind:
-//! * The next suite is tried only where the BMC refuses one before any authentication, or does not answer it and does
-//!   not list it. What happens after RAKP 1 never leads to another suite.
+//! * The next suite is tried only where the BMC refuses one before any authentication (by a status, or by answering
+//!   with the next one), or does not answer it and does not list it. What happens after RAKP 1 never leads to another
+//!   suite.
 //! * A wrong password shows in RAKP 2, before any proof of ours is sent. The BMC is told (RAKP 3 with a status), so
 //!   that it frees its half-open session, and nothing is tried again.
 //! * A message is repeated as it was. A BMC that answered twice with different random numbers gets a RAKP 3 for each;
@@ -377,7 +378,15 @@ impl Handshake {
             return Ok(());
         }
         if answer.algorithms != self.suite().algorithms() {
-            return Err(Error::Downgraded { asked: self.suite(), answered: answer.algorithms });
+            return match self.suites {
+                // It refuses in its own way: with the suite that it has. That one is asked for in its turn, if it is
+                // allowed, so that both sides have said the same before anything is proved.
+                [_, rest @ ..] if rest.iter().any(|suite| suite.algorithms() == answer.algorithms) => {
+                    self.suites = rest;
+                    self.open(step)
+                }
+                _ => Err(Error::Downgraded { asked: self.suite(), answered: answer.algorithms }),
+            };
         }
         step.entropy.fill(&mut self.console_random)?;
         self.managed_session = answer.managed_session;
@@ -424,7 +433,7 @@ impl Handshake {
             user: step.config.user.as_bytes(),
         };
         let password = step.config.password.bytes();
-        if !exchange.rakp2(password).matches(answer.code) {
+        if !exchange.rakp2(password).leads(answer.code) {
             if !self.proved.is_empty() {
                 return Ok(());
             }
@@ -463,7 +472,10 @@ impl Handshake {
             return Ok(None);
         };
         let Proved { check, keys, guid, .. } = self.proved.swap_remove(place);
-        if !check.matches(answer.check) {
+        if answer.check.len() < check.as_slice().len() {
+            return Err(Error::NoProof);
+        }
+        if !check.leads(answer.check) {
             return Err(Error::BmcKey);
         }
         Ok(Some(Established {

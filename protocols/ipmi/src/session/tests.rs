@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::{
-    fake::{Bmc, GUID, MANAGED, reply},
+    fake::{Bmc, GUID, MANAGED, Proof, reply},
     *,
 };
 use crate::{
@@ -164,11 +164,32 @@ fn d37_a_pin_of_17_or_a_strict_policy_forbids_3() {
 }
 
 #[test]
-fn d37_suite_17_answered_with_suite_3_is_refused() {
-    let (why, bmc) = Lab::end(config(), Bmc { lies: Some(Suite::S3), ..Bmc::default() });
-    assert_eq!(why, Some(Error::Downgraded { asked: Suite::S17, answered: Suite::S3.algorithms() }));
-    assert_eq!(bmc.opens, [Suite::S17]);
-    assert!(bmc.rakp1.is_none());
+fn d37_suite_17_answered_with_suite_3_is_a_refusal_of_17() {
+    let bmc = || Bmc { lies: Some(Suite::S3), ..Bmc::default() };
+    let lab = Lab::opened(config(), bmc());
+    assert_eq!(lab.bmc.opens, [Suite::S17, Suite::S3]);
+    // Where 3 is forbidden, or the answer is in no suite that is allowed, nothing is proved to this BMC.
+    let weak = Bmc { lies: Some(Suite::S1), ..Bmc::default() };
+    let strict = Config { suites: SuitePolicy::Strict, ..config() };
+    let pinned = Config { pin: Some(Suite::S17), ..config() };
+    for (config, bmc, answered) in
+        [(strict, bmc(), Suite::S3), (pinned, bmc(), Suite::S3), (config(), weak, Suite::S1)]
+    {
+        let (why, bmc) = Lab::end(config, bmc);
+        assert_eq!(why, Some(Error::Downgraded { asked: Suite::S17, answered: answered.algorithms() }));
+        assert_eq!(bmc.opens, [Suite::S17]);
+        assert!(bmc.rakp1.is_none());
+    }
+}
+
+#[test]
+fn the_bmcs_proof_is_what_its_suite_counts_and_has_to_be_there() {
+    let lab = Lab::opened(config(), Bmc { proof: Proof::Long, ..Bmc::default() });
+    assert_eq!(lab.bmc.opens, [Suite::S17]);
+    for (proof, expected) in [(Proof::Wrong, Error::BmcKey), (Proof::None, Error::NoProof)] {
+        let (why, _) = Lab::end(config(), Bmc { proof, ..Bmc::default() });
+        assert_eq!(why, Some(expected));
+    }
 }
 
 #[test]

@@ -63,6 +63,13 @@ impl Code {
         bool::from(self.as_slice().ct_eq(other))
     }
 
+    /// Whether `other` begins with this code, in constant time. Key exchange codes stand at the end of their messages,
+    /// and some BMCs send RAKP 4's uncut, or fill up behind one: what proves something are the bytes that the
+    /// specification counts (section 13.28.4), whatever follows them.
+    pub fn leads(&self, other: &[u8]) -> bool {
+        other.get(..self.as_slice().len()).is_some_and(|start| self.matches(start))
+    }
+
     fn cut(mut self, length: usize) -> Self {
         self.length = self.length.min(length);
         self

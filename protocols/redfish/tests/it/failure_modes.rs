@@ -1,4 +1,4 @@
-//! One test for each field failure the client must survive; the numbers are those of FAILURE-MODES.
+//! One test for each field failure the client must survive.
 
 use std::time::Duration;
 
@@ -82,6 +82,49 @@ async fn d01_no_session_service_means_basic() {
     bench.client.close().await;
 }
 
+/// Reading an identity asks for several parts: none of them presents the password again that another one has found
+/// refused.
+#[tokio::test(start_paused = true)]
+async fn d01_a_refused_password_is_presented_once() {
+    for basic in [false, true] {
+        let bmc = Bmc::small();
+        if basic {
+            let link = |path: &str| json!({ "@odata.id": path });
+            bmc.put(
+                "/redfish/v1",
+                json!({ "Systems": link("/redfish/v1/Systems"), "Managers": link("/redfish/v1/Managers") }),
+            );
+        }
+        let bench = bench_with(bmc, "not the password", Options::default());
+        let error = bench.client.identity().await.map(|identity| identity.unreadable);
+        let presented = || match basic {
+            true => bench.bmc.seen().iter().filter(|seen| seen.proof == "basic").count(),
+            false => bench.bmc.count("POST", SESSIONS),
+        };
+        assert_eq!(presented(), 1, "{error:?}");
+        assert_eq!(bench.client.system().await.unwrap_err().class(), Class::Auth);
+        assert_eq!((presented(), *bench.gate.asked.lock().unwrap()), (1, 1));
+        // The account is somebody's again.
+        tokio::time::sleep(Options::default().refused_period).await;
+        assert_eq!(bench.client.system().await.unwrap_err().class(), Class::Auth);
+        assert_eq!(presented(), 2);
+    }
+}
+
+/// The connection was closed just when the deletion was sent, before or after it arrived.
+#[tokio::test(start_paused = true)]
+async fn d01_a_session_whose_deletion_got_no_answer_is_deleted_again() {
+    for act in [lost(), Act::LoseAnswer] {
+        let bench = bench(Bmc::small());
+        bench.client.system().await.unwrap();
+        let session = bench.client.session_handle().await.unwrap().uri;
+        bench.bmc.next("DELETE", &session, act);
+        bench.client.end_session().await.unwrap();
+        assert_eq!(bench.bmc.count("DELETE", &session), 2);
+        assert_eq!(bench.bmc.open_sessions(), 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn d01_sessions_are_exported_adopted_and_deleted() {
     let first = bench(Bmc::small());
@@ -124,7 +167,8 @@ async fn d02_session_dies_in_mid_flow_and_is_renewed_once() {
         bench.bmc.next("GET", path, Act::Answer(401, error("Base.1.12.NoValidSession", "no")));
     }
     let before = bench.bmc.count("GET", path);
-    assert_eq!(bench.client.system().await.unwrap_err().class(), Class::Auth);
+    let failed = bench.client.system().await.unwrap_err();
+    assert_eq!(failed.class(), Class::Forbidden, "the login itself was accepted");
     assert_eq!(bench.bmc.count("GET", path) - before, 2);
 }
 
@@ -150,6 +194,7 @@ async fn d03_a_wrong_password_is_presented_once_and_a_closed_gate_sends_nothing(
     let retry_after = Some(Duration::from_secs(600));
     let denied = GateDenied { reason: "two failures in ten minutes".to_owned(), retry_after };
     *bench.gate.denies.lock().unwrap() = Some(denied);
+    tokio::time::sleep(Options::default().refused_period).await;
     let withheld = bench.client.system().await.unwrap_err();
     assert_eq!(withheld.class(), Class::AuthWithheld { retry_after });
     assert!(matches!(withheld.problem(), Problem::Gate(_)));
@@ -216,8 +261,10 @@ async fn d11_not_ready_is_transient_whatever_its_status() {
     let headers = vec![("retry-after", "12".to_owned())];
     let failed = update(&bench, Act::Raw(503, headers, Bytes::from("busy"))).await.unwrap_err();
     assert_eq!(failed.class(), seconds(12));
-    let failed = update(&bench, Act::Raw(500, Vec::new(), Bytes::new())).await.unwrap_err();
-    assert_eq!(failed.class(), Class::Ambiguous);
+    for bare in [500, 502, 503, 504] {
+        let failed = update(&bench, Act::Raw(bare, Vec::new(), Bytes::new())).await.unwrap_err();
+        assert_eq!(failed.class(), Class::Ambiguous, "{bare}");
+    }
     bench.bmc.next(
         "GET",
         "/redfish/v1/Systems/System.Embedded.1",
@@ -552,7 +599,7 @@ async fn several_systems_need_a_choice() {
     assert_eq!(failed.class(), Class::Refused);
     let words = failed.to_string();
     assert!(
-        words.ends_with("name one in the server's address, such as https://HOST/redfish/v1/Systems/a"),
+        words.ends_with("Name one in the server's address, such as https://HOST/redfish/v1/Systems/a"),
         "{words}"
     );
     let options = Options { system: Some("b".to_owned()), ..Options::default() };
@@ -598,6 +645,71 @@ async fn expansion_that_is_declared_but_refused_is_given_up() {
     assert!(bench.client.jobs().await.unwrap().complete);
     bench.client.jobs().await.unwrap();
     assert_eq!(bench.bmc.count("GET", &expanded), 1);
+}
+
+/// A BMC that is not ready says so with 400 or 500; the next collection is asked for expanded again.
+#[tokio::test(start_paused = true)]
+async fn one_hiccup_does_not_switch_expansion_off() {
+    let bench = bench(Bmc::small());
+    bench.bmc.put(
+        "/redfish/v1",
+        json!({ "Links": { "Sessions": { "@odata.id": SESSIONS } },
+        "Managers": { "@odata.id": "/redfish/v1/Managers" },
+        "ProtocolFeaturesSupported": { "ExpandQuery": { "NoLinks": true, "Levels": true } } }),
+    );
+    let expanded = format!("{OEM_JOBS}?$expand=.($levels=1)");
+    bench.bmc.next("GET", &expanded, Act::Answer(400, error("IDRAC.2.7.SWC0700", "not ready")));
+    bench.bmc.next("GET", &expanded, Act::Answer(500, json!({})));
+    for _ in 0..3 {
+        bench.client.jobs().await.unwrap();
+    }
+    assert_eq!(bench.bmc.count("GET", &expanded), 3);
+}
+
+/// A BMC update moves the job queue: the first 404 makes the client look for it again.
+#[tokio::test(start_paused = true)]
+async fn a_remembered_path_that_has_moved_is_found_again() {
+    let moved = "/redfish/v1/Managers/iDRAC.Embedded.1/Jobs5";
+    let bench = bench(Bmc::small());
+    bench.client.jobs().await.unwrap();
+    bench.bmc.remove(OEM_JOBS);
+    bench.bmc.put(moved, json!({ "Members": [] }));
+    let manager = "/redfish/v1/Managers/iDRAC.Embedded.1";
+    let text = String::from_utf8(bench.bmc.document(manager).unwrap().to_vec()).unwrap();
+    bench.bmc.put_raw(manager, text.replace(OEM_JOBS, moved));
+    let _told_404 = bench.client.jobs().await;
+    bench.client.jobs().await.unwrap();
+    assert!(bench.bmc.count("GET", moved) > 0);
+}
+
+/// What this account may not do says nothing about its password.
+#[tokio::test(start_paused = true)]
+async fn a_403_after_an_accepted_login_names_the_path_and_is_no_refused_password() {
+    let path = "/redfish/v1/Systems/System.Embedded.1";
+    let bench = bench(Bmc::small());
+    let answer = error("Base.1.12.InsufficientPrivilege", "not with this account");
+    bench.bmc.next("GET", path, Act::Answer(403, answer));
+    let failed = bench.client.system().await.unwrap_err();
+    assert_eq!(failed.class(), Class::Forbidden);
+    assert!(failed.to_string().contains(path), "{failed}");
+    assert_eq!(*bench.gate.outcomes.lock().unwrap(), [AuthOutcome::Accepted]);
+    let licence = Act::Answer(403, error("SMC.1.0.OemLicenseNotPassed", "no licence"));
+    assert_eq!(update(&bench, licence).await.unwrap_err().class(), Class::Forbidden);
+    bench.bmc.next("POST", SESSIONS, Act::Answer(403, json!({})));
+    bench.bmc.end_all_sessions();
+    assert_eq!(bench.client.system().await.unwrap_err().class(), Class::Auth, "at the login it is one");
+}
+
+/// A service that refuses the password's form repeats it in the message (DSP8011, PropertyValueFormatError).
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_tells_its_status_and_message_id_alone() {
+    let bench = bench_with(Bmc::small(), "s3cret-p4ss", Options::default());
+    let text = "The value 's3cret-p4ss' for the property Password is of a different format";
+    bench.bmc.next("POST", SESSIONS, Act::Answer(400, error("Base.1.12.PropertyValueFormatError", text)));
+    let failed = bench.client.system().await.unwrap_err();
+    let shown = format!("{failed} {failed:?} {} {:?}", failed.text(), failed.evidence());
+    assert!(!shown.contains("s3cret"), "{shown}");
+    assert!(failed.to_string().contains("status 400, PropertyValueFormatError"), "{failed}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,8 @@
 //! The modules are marked as tests so that lints know their helpers for what they are.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod failure_modes;
 #[cfg(test)]
 mod hostile;

@@ -36,7 +36,7 @@ async fn reads_everything_with_one_session() {
     assert_eq!(health.worst, Health::Ok);
     assert_eq!(health.parts.len(), 3);
 
-    let sensors = client.sensors().await.unwrap();
+    let sensors = client.sensors().await.unwrap().readings;
     let fan = sensors.iter().find(|sensor| sensor.name == "System Board Fan1A").unwrap();
     assert_eq!((fan.value, fan.unit.as_str(), fan.health), (Some(18600.0), "RPM", Health::Ok));
     for unit in ["degrees C", "Volts", "Watts"] {

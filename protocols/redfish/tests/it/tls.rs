@@ -81,7 +81,8 @@ impl Server {
         .await
     }
 
-    /// Reads a request's head from every connection and answers with the given bytes, then closes or keeps silent.
+    /// Reads a request's head from every connection and answers with the given bytes, then closes or keeps
+    /// silent.
     async fn raw(answer: Vec<u8>, stay: bool) -> Self {
         Self::listen(move |mut tcp, requests| {
             let answer = answer.clone();
@@ -378,6 +379,35 @@ async fn a_deadline_in_mid_upload_cuts_the_connection() {
     assert!(received < size, "the upload went on behind the caller's back");
 }
 
+/// The task that writes goes on while the caller does not run, as after the machine has slept: the fence is
+/// asked there.
+#[tokio::test]
+async fn a_fence_breaks_an_upload_off_whoever_sleeps() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/upload", listener.local_addr().unwrap());
+    let reader = tokio::spawn(async move {
+        let (mut tcp, _): (TcpStream, _) = listener.accept().await.unwrap();
+        let (mut buffer, mut total) = (vec![0; 64 * 1024], 0);
+        while let Ok(read @ 1..) = tcp.read(&mut buffer).await {
+            total += read;
+        }
+        total
+    });
+    let size = 64 * 1024 * 1024;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let fence = {
+        let asked = Arc::clone(&asked);
+        Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) < 100)
+    };
+    let body = Body::from(Bytes::from(vec![0; size])).fenced(fence);
+    let request = Request::builder().method(Method::POST).uri(&uri).body(body).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let failed = first_use().send(request, deadline).await.unwrap_err();
+    assert!(matches!(failed, TransportError::NoAnswer { .. }), "{failed:?}");
+    let received = tokio::time::timeout(Duration::from_secs(10), reader).await.unwrap().unwrap();
+    assert!(received < size / 2, "{received} bytes arrived");
+}
+
 /// The whole request fits into the kernel's buffers: closing must throw it away, not deliver it later.
 #[tokio::test]
 async fn a_small_upload_that_is_cut_off_leaves_nothing_in_the_kernel() {
@@ -425,8 +455,8 @@ fn pins_are_shown_in_hexadecimal() {
     assert_eq!(Fingerprint([1; 32]).to_string(), "01".repeat(32));
 }
 
-/// Takes `version` and `extensions` out of a certificate, which makes it version 1. Its own signature is wrong
-/// then, and nobody looks at it: what counts is who signs the handshake.
+/// Takes `version` and `extensions` out of a certificate, which makes it version 1. Its own signature is
+/// wrong then, and nobody looks at it: what counts is who signs the handshake.
 fn without_version_and_extensions(der: &[u8]) -> Vec<u8> {
     fn split(der: &[u8]) -> (u8, &[u8], &[u8]) {
         let (length, header) = match der[1] {

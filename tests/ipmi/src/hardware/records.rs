@@ -1,5 +1,5 @@
-//! The system event log that a BMC starts with, written where `ipmi_sim` keeps it, so that every byte and every time
-//! stamp is known.
+//! The system event log that a BMC starts with, written where `ipmi_sim` keeps it, so that every byte and
+//! every time stamp is known.
 
 use std::fmt::Write as _;
 

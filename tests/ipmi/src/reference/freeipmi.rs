@@ -10,8 +10,8 @@ pub struct FreeIpmi {
 }
 
 impl FreeIpmi {
-    /// As `user` with the highest privilege, cipher suite 3. `opensesspriv`: `ipmi_sim` wants the privilege in the
-    /// open-session request.
+    /// As `user` with the highest privilege, cipher suite 3. `opensesspriv`: `ipmi_sim` wants the privilege
+    /// in the open-session request.
     pub fn new(address: SocketAddr, user: &'static str, password: &str) -> Self {
         let access = Access::new(address, user);
         access.secret(

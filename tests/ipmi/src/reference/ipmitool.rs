@@ -57,7 +57,8 @@ impl Ipmitool {
         run(&mut self.command(arguments)).status.success()
     }
 
-    /// `sol activate` on a terminal of its own: a process that lasts, and what types into it. Its output is its log.
+    /// `sol activate` on a terminal of its own: a process that lasts, and what types into it. Its output is
+    /// its log.
     pub fn console(&self) -> (Running, ChildStdin) {
         let command = self.command(&["sol", "activate"]);
         let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -42,8 +42,8 @@ impl Bmc {
         }
     }
 
-    /// Get Device ID (section 20.1). The firmware is the one Redfish shows: major, minor in decimal digits, the rest
-    /// in the auxiliary bytes.
+    /// Get Device ID (section 20.1). The firmware is the one Redfish shows: major, minor in decimal digits,
+    /// the rest in the auxiliary bytes.
     fn device_id(&self) -> Vec<u8> {
         let mut numbers = self.idrac_version().split('.').map(|part| part.parse::<u8>().unwrap_or(0));
         let mut next = || numbers.next().unwrap_or(0);
@@ -92,7 +92,8 @@ impl Ipmi {
         Ok(vec![session.privilege])
     }
 
-    /// Close Session (section 22.19). The own session ends after its answer is sealed: it is only marked here.
+    /// Close Session (section 22.19). The own session ends after its answer is sealed: it is only marked
+    /// here.
     fn close_session(&mut self, own: u32, data: &[u8]) -> Answer {
         let id = u32::from_le_bytes(at_least(data)?);
         let handle = data.get(4).copied().filter(|_| id == 0);

@@ -93,7 +93,8 @@ impl Bmc {
                 self.set_boot_flags(exactly(rest)?);
                 done()
             }
-            // Set in progress, service partition, clearing of flags, acknowledgement, initiator: taken, without effect.
+            // Set in progress, service partition, clearing of flags, acknowledgement, initiator: taken,
+            // without effect.
             0..=7 => done(),
             _ => Err(CompletionCode(0x80)),
         }

@@ -148,8 +148,8 @@ impl Bmc {
         }
     }
 
-    /// The questions anybody may ask: GUID, authentication capabilities and cipher suites (section 13.27.1). Others
-    /// are not answered.
+    /// The questions anybody may ask: GUID, authentication capabilities and cipher suites (section 13.27.1).
+    /// Others are not answered.
     pub(super) fn sessionless(&mut self, message: &Message<'_>) -> Option<Vec<u8>> {
         let answer = match (NetFn(message.net_fn), message.code) {
             (NetFn::APP, 0x37) => self.app(0, 0x37, message.data),

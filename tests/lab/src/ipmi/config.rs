@@ -17,7 +17,8 @@ use crate::spec::{Model, Password, mix};
 /// Users a BMC has room for (an iDRAC has 16, the first of them without a name).
 pub(super) const USERS: usize = 16;
 
-/// Settings of every BMC of a lab. Durations are real time: a session's timers are the network's, not the server's.
+/// Settings of every BMC of a lab. Durations are real time: a session's timers are the network's, not the
+/// server's.
 #[derive(Clone, Debug)]
 pub struct IpmiConfig {
     /// Cipher suites offered and accepted, in the order in which they are listed.
@@ -36,7 +37,8 @@ pub struct IpmiConfig {
     pub latency: Duration,
     /// Most bytes of a sensor record, event or inventory in one answer.
     pub read_limit: u8,
-    /// Time between repetitions of an unanswered SOL packet, and how many there are (section 26.3, parameter 4).
+    /// Time between repetitions of an unanswered SOL packet, and how many there are (section 26.3, parameter
+    /// 4).
     pub sol_retry: Duration,
     pub sol_retries: u32,
 }

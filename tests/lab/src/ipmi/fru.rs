@@ -1,5 +1,5 @@
-//! The inventory of the system board (chapter 34; *Platform Management FRU Information Storage Definition* 1.0, rev.
-//! 1.3): read-only, the same model and service tag as Redfish shows.
+//! The inventory of the system board (chapter 34; *Platform Management FRU Information Storage Definition*
+//! 1.0, rev. 1.3): read-only, the same model and service tag as Redfish shows.
 
 use rackhand_ipmi::CompletionCode;
 
@@ -52,7 +52,8 @@ impl Bmc {
         let asset = self.spec.name.as_str();
         let product =
             area(&[0x01, 0x00, 0x00], &["DELL", product, self.spec.model.short(), "01", tag, asset, ""]);
-        // Common header: version, no internal use and chassis area, board, product, no more; in units of eight bytes.
+        // Common header: version, no internal use and chassis area, board, product, no more; in units of
+        // eight bytes.
         let after = 1 + board.len() / 8;
         let header = [0x01, 0, 0, 1, u8::try_from(after).unwrap_or_default(), 0, 0];
         let mut all = summed(header.to_vec());
@@ -63,7 +64,8 @@ impl Bmc {
     }
 }
 
-/// An area: its head, fields as 8-bit text, end mark, length in units of eight bytes at its second byte, checksum.
+/// An area: its head, fields as 8-bit text, end mark, length in units of eight bytes at its second byte,
+/// checksum.
 fn area(head: &[u8], fields: &[&str]) -> Vec<u8> {
     let mut bytes = head.to_vec();
     for field in fields {

@@ -1,7 +1,7 @@
 //! LAN and SOL configuration parameters (sections 23.1, 23.2, 26.2, 26.3).
 //!
-//! What is written is kept and read back; the lab's BMC goes on listening where it listens. Only the privilege limits
-//! of the cipher suites (parameter 24) change what it does.
+//! What is written is kept and read back; the lab's BMC goes on listening where it listens. Only the
+//! privilege limits of the cipher suites (parameter 24) change what it does.
 
 use rackhand_ipmi::CompletionCode;
 

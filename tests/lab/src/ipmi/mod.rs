@@ -1,13 +1,13 @@
-//! The IPMI side of the simulated BMCs: RMCP+ sessions, commands and Serial-over-LAN in front of the same machine that
-//! Redfish shows. Section numbers are those of the *IPMI Specification, V2.0, Rev. 1.1*.
+//! The IPMI side of the simulated BMCs: RMCP+ sessions, commands and Serial-over-LAN in front of the same
+//! machine that Redfish shows. Section numbers are those of the *IPMI Specification, V2.0, Rev. 1.1*.
 //!
-//! Bytes and time in, bytes out: no socket, no clock. Encoding and cryptography are those of `rackhand-ipmi`; what a
-//! BMC does with them is written here, from the specification and not from our client. Like real BMCs these drop what
-//! they cannot read, what is not for a session of theirs, and what was seen before; a command they know and will not
-//! carry out is refused by its completion code.
+//! Bytes and time in, bytes out: no socket, no clock. Encoding and cryptography are those of `rackhand-ipmi`;
+//! what a BMC does with them is written here, from the specification and not from our client. Like real BMCs
+//! these drop what they cannot read, what is not for a session of theirs, and what was seen before; a command
+//! they know and will not carry out is refused by its completion code.
 //!
-//! Session timers, retries and delays are real time, whatever the speed of the lab; power, readings and the log are
-//! the machine's, in simulated time.
+//! Session timers, retries and delays are real time, whatever the speed of the lab; power, readings and the
+//! log are the machine's, in simulated time.
 
 mod answer;
 mod app;
@@ -153,8 +153,8 @@ impl Bmc {
             self.ipmi.counters.strays += 1;
             return;
         };
-        // A session's packets are as well protected as its suite can; without authentication they cannot be told
-        // from anybody's, so that the address has to do.
+        // A session's packets are as well protected as its suite can; without authentication they cannot be
+        // told from anybody's, so that the address has to do.
         if header.authenticated != session.suite.authenticates()
             || (!header.authenticated && session.peer != from)
         {

@@ -1,8 +1,8 @@
-//! Dell's raw commands for the fans (network function 30h), which newer firmware refuses (failure mode D43).
+//! Dell's raw commands for the fans (network function 30h), which newer firmware refuses.
 //!
-//! Source: tigerblue77/Dell_iDRAC_fan_controller_Docker issues 346 and 349: 30h 30h 01h 00h takes the fans by hand, 01h
-//! 01h gives them back, 02h FFh and a percentage sets all of them; iDRAC9 from 3.34.34.34 on answers D4h, 3.30.30.30 is
-//! the last that takes them.
+//! Source: tigerblue77/Dell_iDRAC_fan_controller_Docker issues 346 and 349: 30h 30h 01h 00h takes the fans by
+//! hand, 01h 01h gives them back, 02h FFh and a percentage sets all of them; iDRAC9 from 3.34.34.34 on
+//! answers D4h, 3.30.30.30 is the last that takes them.
 
 use rackhand_ipmi::CompletionCode;
 

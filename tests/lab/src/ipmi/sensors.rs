@@ -1,7 +1,8 @@
-//! The sensors of a model: what is measured, their records (chapter 43), and what they show in each state of the host.
+//! The sensors of a model: what is measured, their records (chapter 43), and what they show in each state of
+//! the host.
 //!
-//! Records are the same for every server of a model and are shared. Numbers are those of a two-socket server in a
-//! room of 22 °C; names are like Dell's.
+//! Records are the same for every server of a model and are shared. Numbers are those of a two-socket server
+//! in a room of 22 °C; names are like Dell's.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};

@@ -1,4 +1,5 @@
-//! The session table of a BMC, sequence numbers, and what goes out through a session (sections 6.12 and 13.6).
+//! The session table of a BMC, sequence numbers, and what goes out through a session (sections 6.12 and
+//! 13.6).
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! The BMC's end of Serial-over-LAN (sections 15.9 to 15.11).
 //!
-//! One packet each way is under way. A packet from the console whose number was just taken is a repetition: it is
-//! acknowledged again and its characters are not. A packet to the console is repeated under its number until it is
-//! acknowledged; after the last repetition its characters are lost and the console is told of an overrun. What is
-//! taken only in part is followed by a new packet with the rest. A NACK makes the BMC hold until a packet comes that is
-//! none, for [`HOLD`] at most.
+//! One packet each way is under way. A packet from the console whose number was just taken is a repetition:
+//! it is acknowledged again and its characters are not. A packet to the console is repeated under its number
+//! until it is acknowledged; after the last repetition its characters are lost and the console is told of an
+//! overrun. What is taken only in part is followed by a new packet with the rest. A NACK makes the BMC hold
+//! until a packet comes that is none, for [`HOLD`] at most.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Users: names, passwords, privileges (sections 22.26 to 22.30). User 2 is the account that Redfish knows, too.
+//! Users: names, passwords, privileges (sections 22.26 to 22.30). User 2 is the account that Redfish knows,
+//! too.
 
 use rackhand_ipmi::CompletionCode;
 

@@ -1,9 +1,9 @@
 //! Logins: sessions with a limited table, Basic credentials, and blocking of addresses that guess.
 //!
 //! Blocking is per client address, not per account: three failures within 60 s lock the address out for 60 s
-//! (`IPBlocking.1.*` of the recorded R750; a success clears the count, iDRAC9 User's Guide "IP Blocking"). Sessions
-//! end after 30 idle minutes (`SessionService.SessionTimeout` of the same tree); the table holds eight
-//! (gofish issue 75, check_redfish pull request 198).
+//! (`IPBlocking.1.*` of the recorded R750; a success clears the count, iDRAC9 User's Guide "IP Blocking").
+//! Sessions end after 30 idle minutes (`SessionService.SessionTimeout` of the same tree); the table holds
+//! eight (gofish issue 75, check_redfish pull request 198).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;

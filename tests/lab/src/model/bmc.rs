@@ -56,6 +56,7 @@ pub(crate) struct Bmc {
     /// Uploaded through `HttpPushUri`, by inventory id.
     pub(crate) pushed: BTreeMap<String, PackageHeader>,
     pub(crate) inventory_unreadable_until: Duration,
+    pub(crate) manager_stale_until: Duration,
     pub(crate) auth: Auth,
     pub(crate) tokens: u64,
     pub(crate) faults: FaultSet,
@@ -126,6 +127,7 @@ impl Bmc {
             job_numbers: BTreeSet::new(),
             pushed: BTreeMap::new(),
             inventory_unreadable_until: Duration::ZERO,
+            manager_stale_until: Duration::ZERO,
             auth: Auth::new(100 + seed % 900),
             tokens: 0,
             faults: FaultSet::default(),
@@ -261,6 +263,16 @@ impl Bmc {
 
     pub(crate) fn idrac_version(&self) -> &str {
         self.version_of(Kind::Idrac)
+    }
+
+    /// The version that the manager shows of itself.
+    pub(crate) fn manager_version(&self) -> &str {
+        let mut components = self.components.iter();
+        let before = components
+            .find(|component| component.spec.kind == Kind::Idrac)
+            .filter(|_| self.now < self.manager_stale_until)
+            .and_then(|component| component.spec.previous.as_deref());
+        before.unwrap_or_else(|| self.idrac_version())
     }
 
     pub(crate) fn version_of(&self, kind: Kind) -> &str {

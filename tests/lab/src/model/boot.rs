@@ -1,7 +1,7 @@
 //! What the host boots from next: one setting, whichever protocol sets or reads it.
 //!
-//! Redfish shows it as `ComputerSystem.Boot.BootSourceOverride…` (DSP0268, ComputerSystem). A `Once` is used up by
-//! the next boot.
+//! Redfish shows it as `ComputerSystem.Boot.BootSourceOverride…` (DSP0268, ComputerSystem). A `Once` is used
+//! up by the next boot.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -66,7 +66,7 @@ impl Bmc {
         boot
     }
 
-    /// iDRAC10 boots by UEFI only (FAILURE-MODES D28).
+    /// iDRAC10 boots by UEFI only.
     pub(crate) fn legacy_boot(&self) -> bool {
         self.spec.model != crate::spec::Model::R770
     }

@@ -1,4 +1,5 @@
-//! The BMC's calendar: it turns simulated time into the dates a BMC would print, wrong clock and zone included.
+//! The BMC's calendar: it turns simulated time into the dates a BMC would print, wrong clock and zone
+//! included.
 
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ impl BmcClock {
     }
 }
 
-/// `YYYY-MM-DDTHH:MM:SS` of seconds since 1970 in the proleptic Gregorian calendar (days-to-civil by eras of 400
-/// years that start on 1 March).
+/// `YYYY-MM-DDTHH:MM:SS` of seconds since 1970 in the proleptic Gregorian calendar (days-to-civil by eras of
+/// 400 years that start on 1 March).
 fn civil(unix: i64) -> String {
     let (days, rest) = (unix.div_euclid(86_400), unix.rem_euclid(86_400));
     let shifted = days + 719_468;

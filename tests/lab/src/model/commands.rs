@@ -26,7 +26,8 @@ impl Bmc {
             return *self.not_acceptable(reset, "ResetType");
         }
         let on = self.host.is_on();
-        // The BMC compares with the present state only (dellemc-openmanage-ansible-modules issue 132: 409 PSU501).
+        // The BMC compares with the present state only (dellemc-openmanage-ansible-modules issue 132: 409
+        // PSU501).
         let conflict = match (reset, on) {
             ("On", true) => Some(Message::info("PSU501", "The server is on already.")),
             (
@@ -182,8 +183,8 @@ impl Bmc {
         messages::document(StatusCode::OK, &json!({ "@Message.ExtendedInfo": [done.json(registry)] }))
     }
 
-    /// `JID_CLEARALL` deletes what can be; the force variant also restarts the BMC's services and loses what is
-    /// downloading (badfish issues 30 and 45, jetlag pull request 778).
+    /// `JID_CLEARALL` deletes what can be; the force variant also restarts the BMC's services and loses what
+    /// is downloading (badfish issues 30 and 45, jetlag pull request 778).
     pub(crate) fn delete_queue(&mut self, call: &Call) -> Response<Bytes> {
         let Some(body) = self.object(&call.body) else { return self.bad_json() };
         let Some(id) = body.get("JobID").and_then(Value::as_str) else { return *self.missing("JobID") };
@@ -276,8 +277,8 @@ struct Part {
     content: Bytes,
 }
 
-/// The parts of a multipart body; `None` when it is none or is broken. The body is in memory, so the parser never
-/// waits.
+/// The parts of a multipart body; `None` when it is none or is broken. The body is in memory, so the parser
+/// never waits.
 fn parts(call: &Call) -> Option<Vec<Part>> {
     let kind = call.headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
     let boundary = multer::parse_boundary(kind).ok()?;

@@ -11,13 +11,15 @@ pub(crate) struct Component {
     pub(crate) spec: ComponentSpec,
     /// When the installed version was written, in simulated time; before the lab started if absent.
     pub(crate) installed: Option<Duration>,
+    /// Its rows say so until then.
+    pub(crate) updating_until: Duration,
     /// Destroyed in mid-flash; no longer in the inventory.
     pub(crate) dead: bool,
 }
 
 impl Component {
     pub(crate) fn new(spec: ComponentSpec) -> Self {
-        Self { spec, installed: None, dead: false }
+        Self { spec, installed: None, updating_until: Duration::ZERO, dead: false }
     }
 
     /// Whether a package's content is for this component.

@@ -153,7 +153,7 @@ impl Bmc {
         };
     }
 
-    /// Jobs that only wanted a reboot (D16) get their version now.
+    /// Jobs that only wanted a reboot get their version now.
     fn finish_pending_reboots(&mut self) {
         for index in 0..self.jobs.len() {
             let Some(job) = self.jobs.get(index).filter(|job| job.state == State::RebootPending) else {

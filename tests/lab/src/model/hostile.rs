@@ -1,4 +1,4 @@
-//! Bodies no client should survive by luck, and the malformed error of D09.
+//! Bodies no client should survive by luck, and a malformed error.
 
 use bytes::Bytes;
 use serde_json::{Value, json};

@@ -113,7 +113,7 @@ pub(crate) struct Job {
     pub(crate) apply: Apply,
     /// Who asked: session and client.
     pub(crate) origin: String,
-    /// Ended "successfully" with a critical status (D15).
+    /// Ended "successfully" with a critical status.
     pub(crate) critical: bool,
     pub(crate) task_gone_at: Option<Duration>,
     pub(crate) job_gone_at: Option<Duration>,

@@ -1,7 +1,7 @@
 //! The job queue and the update engine: download, verify, stage or flash, finish.
 //!
-//! One job works at a time, as the Lifecycle Controller does it; the others wait as `New`. Staged jobs end their
-//! first half as `Scheduled` and are flashed by the boot that follows (see `host`).
+//! One job works at a time, as the Lifecycle Controller does it; the others wait as `New`. Staged jobs end
+//! their first half as `Scheduled` and are flashed by the boot that follows (see `host`).
 
 use std::time::Duration;
 
@@ -108,7 +108,8 @@ impl Bmc {
         self.jobs.iter().filter(|job| !job.is_over()).count()
     }
 
-    /// `JID_` and twelve digits made of the BMC's clock, as real ones are: with a lying clock they do not sort.
+    /// `JID_` and twelve digits made of the BMC's clock, as real ones are: with a lying clock they do not
+    /// sort.
     fn next_job_id(&mut self) -> String {
         let mut number = self.clock().centiseconds(self.now) % 1_000_000_000_000;
         while self.job_numbers.contains(&number) {
@@ -315,12 +316,20 @@ impl Bmc {
     pub(crate) fn install(&mut self, index: usize, header: &PackageHeader, targets: &[usize]) {
         let now = self.now;
         if self.faults.take("version_unchanged").is_none() {
+            let updating = match self.faults.take("row_updating") {
+                Some(Fault::RowUpdating { seconds }) => Duration::from_secs(seconds),
+                _ => Duration::ZERO,
+            };
             for at in targets {
                 if let Some(component) = self.components.get_mut(*at) {
                     component.install(&header.version, now);
+                    component.updating_until = now + updating;
                 }
             }
             if header.software_id == "25227" {
+                if let Some(Fault::ManagerStale { seconds }) = self.faults.take("manager_stale") {
+                    self.manager_stale_until = now + Duration::from_secs(seconds);
+                }
                 // The Lifecycle Controller is part of the BMC's package.
                 for component in &mut self.components {
                     if component.spec.software_id == "28897" {

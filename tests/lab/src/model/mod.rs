@@ -1,9 +1,9 @@
 //! The site as a state machine: requests and simulated time in, replies and image fetches out.
 //!
-//! **Architecture invariant:** nothing below this module reads a clock, opens a socket or spawns a task. Time only
-//! moves by the `now` of a call and never backwards; between two calls every event (a boot that ends, a flash that
-//! completes) is carried out at its own exact time, in order, so that the outcome does not depend on how often
-//! anybody looks.
+//! **Architecture invariant:** nothing below this module reads a clock, opens a socket or spawns a task. Time
+//! only moves by the `now` of a call and never backwards; between two calls every event (a boot that ends, a
+//! flash that completes) is carried out at its own exact time, in order, so that the outcome does not depend
+//! on how often anybody looks.
 
 mod auth;
 mod bmc;
@@ -172,8 +172,8 @@ impl Site {
         self.bmcs.get_mut(bmc).map_or(Reply::Refuse, |bmc| bmc.handle(now, client_ip, request))
     }
 
-    /// Records that a request's head arrived; the shell calls it before it reads the body. `None` when the request
-    /// cannot change hardware. `real` is time on the shell's own clock.
+    /// Records that a request's head arrived; the shell calls it before it reads the body. `None` when the
+    /// request cannot change hardware. `real` is time on the shell's own clock.
     pub fn begin<B>(
         &mut self,
         bmc: usize,
@@ -206,8 +206,8 @@ impl Site {
         }
     }
 
-    /// One datagram from `from` that reached the IPMI port of a BMC, and what the BMC sends. It is decrypted in place.
-    /// `real` is time on the shell's own clock: sessions and retries go by it.
+    /// One datagram from `from` that reached the IPMI port of a BMC, and what the BMC sends. It is decrypted
+    /// in place. `real` is time on the shell's own clock: sessions and retries go by it.
     pub fn ipmi_receive(
         &mut self,
         bmc: usize,
@@ -220,8 +220,8 @@ impl Site {
         bmc.map(|bmc| bmc.ipmi_receive(now, real, from, datagram)).unwrap_or_default()
     }
 
-    /// What the IPMI side of a BMC sends by itself: repetitions, and output of the console. The shell calls it from
-    /// time to time while [`Site::ipmi_due`] says so.
+    /// What the IPMI side of a BMC sends by itself: repetitions, and output of the console. The shell calls
+    /// it from time to time while [`Site::ipmi_due`] says so.
     pub fn ipmi_poll(&mut self, bmc: usize, now: Duration, real: Duration) -> Vec<Datagram> {
         self.bmcs.get_mut(bmc).map(|bmc| bmc.ipmi_poll(now, real)).unwrap_or_default()
     }
@@ -286,7 +286,8 @@ impl Site {
         Ok(self.bmcs.get(index).map(Bmc::fault_list).unwrap_or_default())
     }
 
-    /// Puts a job of another console into the queue and returns its id. With `header` it is a firmware update.
+    /// Puts a job of another console into the queue and returns its id. With `header` it is a firmware
+    /// update.
     pub fn foreign_job(
         &mut self,
         name: &str,
@@ -297,7 +298,8 @@ impl Site {
         Ok(self.at(name, now)?.foreign_job(header, immediate))
     }
 
-    /// Cuts the mains: the host loses power at once, whatever it does, and the BMC with it for a reset's time.
+    /// Cuts the mains: the host loses power at once, whatever it does, and the BMC with it for a reset's
+    /// time.
     pub fn power_failure(&mut self, name: &str, now: Duration) -> Result<(), UnknownBmc> {
         self.at(name, now)?.power_failure();
         Ok(())

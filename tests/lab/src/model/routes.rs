@@ -12,7 +12,7 @@ use super::resources::{CHASSIS, INVENTORY, JOBS, MANAGER, SYSTEM, TASKS, job_ser
 use super::traits::Traits;
 use crate::fault::Fault;
 
-/// What may be asked without credentials: the service root (DSP0266, "Authentication requirements") and logging in.
+/// What may be asked without credentials: the service root (DSP0266) and logging in.
 pub(crate) fn is_public(call: &Call, traits: &Traits) -> bool {
     match call.method {
         Method::GET | Method::HEAD => {

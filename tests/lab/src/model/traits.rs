@@ -1,8 +1,9 @@
-//! What a BMC's firmware can do and where it keeps things: a function of generation and version, because an update
-//! of the BMC changes it.
+//! What a BMC's firmware can do and where it keeps things: a function of generation and version, because an
+//! update of the BMC changes it.
 //!
-//! Sources: iDRAC-Redfish-Scripting issues 6 (sessions of iDRAC8), 51 (`HttpPushUri` from 3.18), 62 (errors of
-//! iDRAC8), 160 (life of a task), 172 (transfer protocols), 275 (tasks of 7.00); idrac_exporter issue 202 (iDRAC10).
+//! Sources: iDRAC-Redfish-Scripting issues 6 (sessions of iDRAC8), 51 (`HttpPushUri` from 3.18), 62 (errors
+//! of iDRAC8), 160 (life of a task), 172 (transfer protocols), 275 (tasks of 7.00); idrac_exporter issue 202
+//! (iDRAC10).
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! The UDP ports of the BMCs.
 //!
-//! One socket and one small task per BMC: thousands fit into one process. A task owns no buffer; datagrams are read
-//! onto the stack and answered at once, and what is to leave later gets a task of its own. A port that a BMC
-//! has is kept while the BMC is away: what arrives then is read and thrown away, as nobody answers on a dead network.
+//! One socket and one small task per BMC: thousands fit into one process. A task owns no buffer; datagrams
+//! are read onto the stack and answered at once, and what is to leave later gets a task of its own. A port
+//! that a BMC has is kept while the BMC is away: what arrives then is read and thrown away, as nobody answers
+//! on a dead network.
 
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::Arc;

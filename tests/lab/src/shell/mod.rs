@@ -1,7 +1,9 @@
-//! The site behind real sockets: one HTTPS server and one IPMI port per BMC, a package repository and a control API, all on loopback.
+//! The site behind real sockets: one HTTPS server and one IPMI port per BMC, a package repository and a
+//! control API, all on loopback.
 //!
-//! Simulated time is the monotonic clock's, times `speed`, plus what was skipped. One task (`pulse`) moves the model
-//! on, starts the downloads BMCs ask for and tells the servers when their BMC goes away or comes back.
+//! Simulated time is the monotonic clock's, times `speed`, plus what was skipped. One task (`pulse`) moves
+//! the model on, starts the downloads BMCs ask for and tells the servers when their BMC goes away or comes
+//! back.
 
 mod control;
 mod fetch;

@@ -1,8 +1,8 @@
 //! The HTTPS server of one BMC.
 //!
-//! While its BMC is away the port stays reserved by a socket that is bound and does not listen, so that connections
-//! are refused by the kernel and nobody else gets the port. When the BMC goes, open
-//! connections are closed as soon as they have answered what was already carried out.
+//! While its BMC is away the port stays reserved by a socket that is bound and does not listen, so that
+//! connections are refused by the kernel and nobody else gets the port. When the BMC goes, open connections
+//! are closed as soon as they have answered what was already carried out.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

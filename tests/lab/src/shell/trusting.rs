@@ -1,4 +1,5 @@
-//! An HTTP client that takes any certificate: a BMC's towards image servers, and that of tests towards the lab.
+//! An HTTP client that takes any certificate: a BMC's towards image servers, and that of tests towards the
+//! lab.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The rows of FAILURE-MODES.md that are switches here.
+//! What goes wrong in the field, as far as it is a switch here.
 
 use std::time::Duration;
 

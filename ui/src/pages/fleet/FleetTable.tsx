@@ -2,7 +2,7 @@
 import { Link } from "@tanstack/react-router";
 import { createColumnHelper, tableFeatures, useTable } from "@tanstack/react-table";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useMemo, useRef } from "react";
+import { useEffect, useMemo, useRef, useSyncExternalStore } from "react";
 
 import type { ServerSummary } from "../../api/types";
 import { HealthStatus, PowerStatus, Shape } from "../../components/Status";
@@ -18,16 +18,23 @@ const helper = createColumnHelper<typeof features, ServerSummary>();
 const WIDTH: Record<string, string> = {
   select: "40px",
   name: "auto",
-  power: "96px",
-  health: "96px",
+  power: "116px",
+  health: "108px",
+  seen_at: "124px",
   model: "140px",
-  generation: "80px",
+  generation: "92px",
   service_tag: "104px",
   bios_version: "80px",
   bmc_version: "104px",
   tags: "112px",
-  seen_at: "124px",
 };
+
+/** On a narrow screen: name, power and health. */
+const NARROW_COLUMNS = 3;
+
+/** On a narrow screen the states take less, so that names can be read; what is cut is scrolled to. */
+const NARROW_WIDTH: Record<string, string> = { power: "92px", health: "92px" };
+const MIN_WIDTH = { narrow: 340, wide: 1120 };
 
 interface Props {
   rows: ServerSummary[];
@@ -81,6 +88,8 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
         }),
         helper.accessor("power", { header: "Power", cell: ({ getValue }) => <PowerStatus state={getValue()} /> }),
         helper.accessor("health", { header: "Health", cell: ({ getValue }) => <HealthStatus state={getValue()} /> }),
+        // Before the columns that a screen of middle width cuts: no state is shown without its age.
+        helper.accessor("seen_at", { header: "Last seen", cell: ({ getValue }) => <Age at={getValue()} staleMs={STALE_MS} /> }),
         helper.accessor("model", {
           header: "Model",
           cell: ({ getValue }) => <Facet value={getValue()} label="model" set={(model) => change({ model })} />,
@@ -103,6 +112,7 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
                 <button
                   key={tag}
                   type="button"
+                  tabIndex={-1}
                   onClick={() => change({ tag })}
                   aria-label={`Only with tag ${tag}`}
                   className="bg-sunk border-line text-soft hover:text-accent rounded border px-1.5 text-[11px] leading-[18px]"
@@ -113,12 +123,13 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
             </span>
           ),
         }),
-        helper.accessor("seen_at", { header: "Last seen", cell: ({ getValue }) => <Age at={getValue()} staleMs={STALE_MS} /> }),
       ]),
     [change],
   );
 
-  const table = useTable({ features, columns, data: rows, getRowId: (row) => row.id });
+  const narrow = useNarrow();
+  const shown = useMemo(() => (narrow ? columns.slice(0, NARROW_COLUMNS) : columns), [narrow, columns]);
+  const table = useTable({ features, columns: shown, data: rows, getRowId: (row) => row.id });
   const model = table.getRowModel().rows;
   const scroller = useRef<HTMLDivElement>(null);
   const virtual = useVirtualizer({
@@ -152,12 +163,12 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
       role="region"
       aria-label="Server list, scrollable"
     >
-      <table className="grid-table table-fixed" style={{ minWidth: 1080 }} aria-rowcount={total + 1}>
+      <table className="grid-table table-fixed" style={{ minWidth: narrow ? MIN_WIDTH.narrow : MIN_WIDTH.wide }} aria-rowcount={total + 1}>
         <caption className="sr-only">Servers</caption>
         <colgroup>
           <col style={{ width: WIDTH.select }} />
           {table.getAllLeafColumns().map((column) => (
-            <col key={column.id} style={{ width: WIDTH[column.id] }} />
+            <col key={column.id} style={{ width: (narrow && NARROW_WIDTH[column.id]) || WIDTH[column.id] }} />
           ))}
         </colgroup>
         <thead className="sticky top-0 z-10">
@@ -223,14 +234,28 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
   );
 }
 
+const NARROW = "(max-width: 767px)";
+
+function useNarrow(): boolean {
+  return useSyncExternalStore(
+    (listener) => {
+      const query = matchMedia(NARROW);
+      query.addEventListener("change", listener);
+      return () => query.removeEventListener("change", listener);
+    },
+    () => matchMedia(NARROW).matches,
+  );
+}
+
 function Mono({ value }: { value: string | null | undefined }) {
   return value ? <span className="mono">{value}</span> : <None />;
 }
 
+/** A shortcut for the mouse; the keyboard has the filters above, and no row has more than its own stops. */
 function Facet({ value, label, set }: { value: string | null | undefined; label: string; set: (value: string) => void }) {
   if (!value) return <None />;
   return (
-    <button type="button" className="hover:text-accent block max-w-full truncate hover:underline" aria-label={`Only ${label} ${value}`} onClick={() => set(value)}>
+    <button type="button" tabIndex={-1} className="hover:text-accent block max-w-full truncate hover:underline" aria-label={`Only ${label} ${value}`} onClick={() => set(value)}>
       {value}
     </button>
   );

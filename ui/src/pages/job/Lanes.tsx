@@ -42,6 +42,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
   });
 
   const percents = runs.some(hasPercent);
+  const states = new Set([...details.values()].flatMap((detail) => detail.phases.map((phase) => phase.state)));
   const now = useNow();
   const scale = useMemo(() => {
     const spans = [...details.values()].flatMap((detail) =>
@@ -55,7 +56,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
       <div className={`border-line bg-raised grid min-h-[30px] ${columns(narrow)} items-center border-b px-3`}>
         <span className="eyebrow">Server</span>
         <span className="eyebrow flex justify-between pl-3">
-          <span>Phases</span>
+          <Legend states={states} />
           {scale.length > 0 && <span className="normal-case">{duration(scale.length)}{scale.cuts.length > 0 && ", idle gaps cut"}</span>}
         </span>
       </div>
@@ -83,9 +84,28 @@ export function Lanes({ runs, chosen, narrow }: Props) {
   );
 }
 
+/** What the colours of the bars mean, as far as they occur. */
+function Legend({ states }: { states: ReadonlySet<string> }) {
+  return (
+    <span className="flex flex-wrap items-baseline gap-x-3">
+      <span>Phases</span>
+      {Object.entries(PHASE)
+        .filter(([state]) => states.has(state))
+        .map(([state, { tone, word }]) => (
+          <span key={state} className="flex items-center gap-1 normal-case">
+            <i className={`inline-block size-2.5 border-l-2 ${SEGMENT[tone]}`} aria-hidden="true" />
+            {word}
+          </span>
+        ))}
+    </span>
+  );
+}
+
 /** Beside an open run the words need more room than the times. */
 function columns(narrow: boolean): string {
-  return narrow ? "grid-cols-[minmax(0,3fr)_minmax(0,2fr)]" : "grid-cols-[minmax(0,1fr)_minmax(0,1fr)]";
+  // A phone has room for a name and its state; the timeline takes what is left.
+  const phone = "max-sm:grid-cols-[minmax(0,2fr)_minmax(0,1fr)]";
+  return `${phone} ${narrow ? "grid-cols-[minmax(0,3fr)_minmax(0,2fr)]" : "grid-cols-[minmax(0,1fr)_minmax(0,1fr)]"}`;
 }
 
 interface LaneProps {
@@ -179,10 +199,12 @@ function Timeline({ detail, scale, now }: { detail: RunDetail | undefined; scale
           <span
             key={phase.phase}
             title={`${words(phase.phase)}: ${phase.state}, ${spent(phase, now)}`}
-            className={`absolute inset-y-0 overflow-hidden border-l-2 px-1 text-[10px] leading-5 whitespace-nowrap ${SEGMENT[tone]}`}
+            className={`absolute inset-y-0 flex h-5 flex-wrap overflow-hidden border-l-2 text-[10px] leading-5 whitespace-nowrap ${SEGMENT[tone]}`}
             style={{ left: `${left * 100}%`, width: `${width * 100}%` }}
           >
-            {width > 0.14 && <span className="text-ink">{words(phase.phase)}</span>}
+            {/* A name that does not find room beside this wraps out of sight, whole. */}
+            <i className="h-5 w-px" />
+            <span className="text-ink px-1">{words(phase.phase)}</span>
           </span>
         );
       })}

@@ -1,8 +1,6 @@
-import { Dialog } from "@base-ui/react/dialog";
 import { useId, useState } from "react";
 
-import { Button } from "../../components/ui";
-import { DIALOG } from "../../components/dialog";
+import { FormDialog } from "../../components/FormDialog";
 import { bytes, count } from "../../lib/format";
 import { isBlank, packageKey, packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
 
@@ -76,51 +74,48 @@ export function PackageEditor({ target, servers, form, strict, change, remove }:
   );
 }
 
+const EXAMPLE = JSON.stringify(
+  {
+    "PowerEdge R750": {
+      name: "BIOS 1.19.0",
+      file_name: "BIOS_R750_1.19.0.EXE",
+      url: "https://packages.example/BIOS_R750_1.19.0.EXE",
+      sha256: "0".repeat(64),
+      size: 31457280,
+      software_id: "159",
+      version: "1.19.0",
+    },
+  },
+  null,
+  2,
+);
+
 export function PastePackages({ use }: { use: (packages: Record<string, PackageForm>) => void }) {
-  const [open, setOpen] = useState(false);
   const [text, setText] = useState("");
-  const [problem, setProblem] = useState<string>();
-  const apply = (): void => {
-    try {
-      use(parsePackages(text));
-      setProblem(undefined);
-      setOpen(false);
-    } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
-    }
-  };
   return (
-    <Dialog.Root open={open} onOpenChange={setOpen}>
-      <Dialog.Trigger className="link text-ink">Paste JSON</Dialog.Trigger>
-      <Dialog.Portal>
-        <Dialog.Backdrop className={DIALOG.backdrop} />
-        <Dialog.Popup className={`${DIALOG.popup} max-w-2xl`}>
-          <Dialog.Title className={DIALOG.title}>Packages as JSON</Dialog.Title>
-          <Dialog.Description className="text-soft">
-            Server model or BMC generation → package, as in <code className="mono">{'{"idrac9": {"name": …, "sha256": …}}'}</code>; <code className="mono">any</code> stands for every other
-            one. It replaces the form.
-          </Dialog.Description>
-          <textarea
-            className="field mono min-h-64 w-full"
-            aria-label="Packages as JSON"
-            spellCheck={false}
-            value={text}
-            aria-invalid={problem !== undefined || undefined}
-            onChange={(event) => setText(event.target.value)}
-          />
-          {problem && (
-            <p role="alert" className="text-bad">
-              {problem}
-            </p>
-          )}
-          <div className="flex justify-end gap-2">
-            <Dialog.Close className="btn">Cancel</Dialog.Close>
-            <Button look="primary" onClick={apply}>
-              Use these packages
-            </Button>
-          </div>
-        </Dialog.Popup>
-      </Dialog.Portal>
-    </Dialog.Root>
+    <FormDialog
+      label="Paste JSON"
+      look="quiet"
+      title="Packages as JSON"
+      note={
+        <>
+          Server model or BMC generation → package, as in <code className="mono">{'{"idrac9": {"name": …, "sha256": …}}'}</code>; <code className="mono">any</code> stands for every other
+          one. It replaces the form.
+        </>
+      }
+      send="Use these packages"
+      failed="These packages cannot be used"
+      wide
+      act={async () => parsePackages(text)}
+      done={use}
+    >
+      <textarea className="field mono min-h-64 w-full" aria-label="Packages as JSON" spellCheck={false} value={text} onChange={(event) => setText(event.target.value)} />
+      <details>
+        <summary className="text-soft">An example to copy</summary>
+        <pre className="mono bg-sunk mt-1 overflow-x-auto rounded p-2 select-all" tabIndex={0} aria-label="Example">
+          {EXAMPLE}
+        </pre>
+      </details>
+    </FormDialog>
   );
 }

@@ -51,7 +51,7 @@ export function PlanView({ job, me, site, put }: Props) {
                 <b>{count(sums.nothing, "server")}</b> {sums.nothing === 1 ? "needs" : "need"} nothing: there already
               </Line>
               <Line tone="bad" show={sums.blocked > 0}>
-                <b>{count(sums.blocked, "server")}</b> {sums.blocked === 1 ? "is" : "are"} left out
+                <b>{count(sums.blocked, "server")}</b> {sums.blocked === 1 ? "is" : "are"} blocked
               </Line>
               <Line tone="warn" show={sums.warnings > 0}>
                 <b>{count(sums.warnings, "warning")}</b>
@@ -85,7 +85,7 @@ export function PlanView({ job, me, site, put }: Props) {
         <div className="border-line bg-raised flex min-h-9 flex-wrap items-center gap-1.5 border-b px-3 py-1">
           <h2 className="eyebrow pr-2">Servers ({job.plan.targets.length})</h2>
           <Pick kind={undefined} only={only} set={setOnly} n={job.plan.targets.length} word="all" />
-          <Pick kind="blocked" only={only} set={setOnly} n={sums.blocked} word="left out" />
+          <Pick kind="blocked" only={only} set={setOnly} n={sums.blocked} word="blocked" />
           <Pick kind="warned" only={only} set={setOnly} n={job.plan.targets.filter((target) => target.warnings.length > 0).length} word="with warnings" />
           <Pick kind="change" only={only} set={setOnly} n={sums.change} word="to change" />
           <Pick kind="nothing" only={only} set={setOnly} n={sums.nothing} word="nothing to do" />
@@ -165,13 +165,13 @@ function Row({ target }: { target: PlanTarget }) {
       <td className="py-2! whitespace-normal!">
         {target.blockers.map((text) => (
           <div key={text} className="flex items-start gap-1.5">
-            <Status tone="bad" word="left out:" />
+            <Status tone="bad" word="Blocked:" />
             <span>{text}</span>
           </div>
         ))}
         {target.warnings.map((text) => (
           <div key={text} className="flex items-start gap-1.5">
-            <Status tone="warn" word="warning:" />
+            <Status tone="warn" word="Warning:" />
             <span>{text}</span>
           </div>
         ))}
@@ -247,9 +247,9 @@ function Approve({ job, me, site, put }: Props) {
   const sums = planSums(job.plan);
   let blocked = missingRole(me, "operator", job.site_id, job.site);
   if (blocked === undefined && site?.config.second_person && job.created_by === me.id) {
-    blocked = `${job.site} wants a second person: someone else with the role operator must approve this.`;
+    blocked = `${job.site} requires a second person: someone else with the role operator must approve this.`;
   }
-  if (blocked === undefined && sums.change + sums.nothing === 0) blocked = "Every server is left out; there is nothing to approve.";
+  if (blocked === undefined && sums.change + sums.nothing === 0) blocked = "Every server is blocked; there is nothing to approve.";
   // Where not even a step was found, a fresh inventory may be what is missing.
   const out = job.plan.targets.filter((target) => target.blockers.length > 0 && target.steps.length === 0).map((target) => target.server_id);
   const replan = (): void => {
@@ -279,7 +279,7 @@ function Approve({ job, me, site, put }: Props) {
         </Button>
         {(problemCode(approve.error) === "plan-stale" || sums.change === 0) && job.kind === "firmware_update" && <Button onClick={replan}>Change and plan again</Button>}
         {job.kind === "firmware_update" && out.length > 0 && <InventoryButton siteId={job.site_id} targets={out} blocked={missingRole(me, "operator", job.site_id, job.site)} label={`Read inventory of ${count(out.length, "server")}`} />}
-        {blocked === undefined && <span className="text-soft">Bound to exactly this plan: if a server has changed meanwhile, it is left out or planned again.</span>}
+        {blocked === undefined && <span className="text-soft">Bound to exactly this plan: if a server has changed meanwhile, it is not touched and has to be planned again.</span>}
       </div>
     </div>
   );

@@ -1,13 +1,20 @@
 /** One run in full: how it stands, its phases with what was read back, its effects, its live log. */
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
+import { useState } from "react";
 
-import { isRunOver, runQuery } from "../../api/queries";
+import { api, body } from "../../api/client";
+import { executorsQuery, isRunOver, meQuery, runQuery, sitesQuery } from "../../api/queries";
 import type { PhaseRecord, Run, RunDetail } from "../../api/types";
+import { ReasonField } from "../../components/fields";
+import { FormDialog } from "../../components/FormDialog";
 import { RunStatus, Shape, Status } from "../../components/Status";
 import { PHASE } from "../../components/tones";
 import { ProblemNote, useNow } from "../../components/ui";
-import { withoutName, words } from "../../lib/format";
+import { nameOf, withoutName, words } from "../../lib/format";
+import { REASON } from "../../lib/job";
+import { missingRole } from "../../lib/roles";
+import { canClose, closeNote, heldBy } from "../../lib/run";
 import { laneText, spent } from "./Lanes";
 import { LogView } from "./LogView";
 
@@ -29,11 +36,14 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
           </h2>
           <p className="text-soft mt-0.5">{laneText(bad ? { ...run, detail: "", reason: "" } : run, now)}</p>
         </div>
-        <Link from="/jobs/$id" to="." resetScroll={false} search={(old) => ({ ...old, run: undefined, line: undefined })} className="btn btn-quiet h-7! px-2!" aria-label="Close the run">
-          <svg width="12" height="12" viewBox="0 0 12 12" stroke="currentColor" strokeWidth="1.5" aria-hidden="true">
-            <path d="m2 2 8 8m0-8-8 8" />
-          </svg>
-        </Link>
+        <div className="flex shrink-0 items-center gap-1">
+          {canClose(run) && <CloseRun run={run} />}
+          <Link from="/jobs/$id" to="." resetScroll={false} search={(old) => ({ ...old, run: undefined, line: undefined })} className="btn btn-quiet h-7! px-2!" aria-label="Hide this panel">
+            <svg width="12" height="12" viewBox="0 0 12 12" stroke="currentColor" strokeWidth="1.5" aria-hidden="true">
+              <path d="m2 2 8 8m0-8-8 8" />
+            </svg>
+          </Link>
+        </div>
       </div>
       {bad && run.reason !== "" && (
         <p className="border-line bg-bad-wash border-b px-3 py-2">
@@ -48,6 +58,37 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
       {detail && detail.effects.length > 0 && <Effects detail={detail} />}
       <LogView run={run.id} server={run.server} line={line} over={over} />
     </section>
+  );
+}
+
+/** Ends a run that nobody can finish. Nothing is done to the server. */
+function CloseRun({ run }: { run: Run }) {
+  const { data: me } = useSuspenseQuery(meQuery);
+  const { data: sites } = useQuery(sitesQuery);
+  const { data: executors } = useQuery(executorsQuery(run.site_id));
+  const queries = useQueryClient();
+  const [reason, setReason] = useState("");
+  const holder = executors?.items.find((executor) => executor.id === run.executor);
+  const blocked = missingRole(me, "operator", run.site_id, nameOf(sites?.items, run.site_id)) ?? heldBy(run, holder);
+  return (
+    <FormDialog
+      label="Close run…"
+      look="quiet"
+      danger
+      blocked={blocked}
+      title={`Close the run on ${run.server}`}
+      note={closeNote(run)}
+      send="Close run"
+      wrong={reason.trim().length < REASON.min ? REASON.short : undefined}
+      failed="The run was not closed"
+      act={() => body(api.POST("/v1/runs/{id}/close", { params: { path: { id: run.id } }, body: { reason: reason.trim() } }))}
+      done={() => {
+        setReason("");
+        for (const queryKey of [["job", run.job_id], ["run", run.id], ["jobs"], ["server", run.server_id]]) void queries.invalidateQueries({ queryKey });
+      }}
+    >
+      <ReasonField value={reason} set={setReason} />
+    </FormDialog>
   );
 }
 

@@ -1,5 +1,3 @@
-use std::cmp::Ordering;
-
 use rackhand_schema::job::{BootMode, FirmwarePackage, InventoryParams, PowerParams};
 
 use super::*;
@@ -15,6 +13,8 @@ fn bios(version: &str) -> FirmwareComponent {
         software_id: Some("159".into()),
         version: version.into(),
         updateable: true,
+        inactive: None,
+        of_bmc: false,
     }
 }
 
@@ -27,8 +27,11 @@ fn server(n: u8) -> TargetContext {
         bmc_version: Some("6.10.30.00".into()),
         power: PowerState::On,
         inventoried: true,
-        has_credential: true,
+        credential_id: Some(credential_id()),
         has_pin: true,
+        refused_at: None,
+        capabilities: vec![],
+        machine: Machine { url: Some(format!("https://10.0.0.{n}")), ..Machine::default() },
         components: vec![bios("2.10.2")],
     }
 }
@@ -62,8 +65,66 @@ fn job(spec: JobSpec, servers: &[TargetContext]) -> NewJob {
     }
 }
 
+fn credential_id() -> CredentialId {
+    "01920000-0000-7000-8000-0000000000fe".parse().unwrap()
+}
+
+/// Nothing is said of what the credential is sealed for.
+fn context(servers: &[TargetContext]) -> Context {
+    let credential = CredentialContext { name: "bmc".into(), sealed_for: None };
+    Context {
+        servers: servers.to_vec(),
+        credentials: [(credential_id(), credential)].into(),
+        missing: vec![],
+        executors_online: true,
+    }
+}
+
 fn planned(spec: JobSpec, servers: &[TargetContext]) -> Plan {
-    plan(&job(spec, servers), &Context { servers: servers.to_vec(), missing: vec![] }).unwrap()
+    plan(&job(spec, servers), &context(servers)).unwrap()
+}
+
+#[test]
+fn a_credential_that_is_not_sealed_for_a_server_blocks_it() {
+    let on = || JobSpec::Power(PowerParams { action: PowerAction::ForceOff });
+    let target = |url: &str, pin: Option<&str>| CredentialTarget {
+        url: url.into(),
+        spki_sha256: pin.map(str::to_owned),
+    };
+    let mut servers = [1, 2, 3, 4, 5].map(server);
+    for one in &mut servers[..4] {
+        one.machine.spki_sha256 = Some("aa".into());
+    }
+    servers[3].machine.ipmi = Some("10.0.0.4".into());
+    servers[3].capabilities = vec!["power_on".into()];
+    servers[4].machine.url = Some("ipmi://10.0.0.5".into());
+    let mut context = context(&servers);
+    let plan_of = |context: &Context| plan(&job(on(), &servers), context).unwrap().targets;
+    let unsaid = plan_of(&context);
+    assert!(unsaid.iter().all(|target| target.blockers.is_empty()), "{unsaid:?}");
+
+    let sealed_for = &mut context.credentials.get_mut(&credential_id()).unwrap().sealed_for;
+    *sealed_for = Some(vec![
+        target("https://10.0.0.1:443", Some("aa")),
+        target("https://10.0.0.3", Some("bb")),
+        target("https://10.0.0.4", Some("aa")),
+        target("https://10.0.0.9", Some("aa")),
+        target("ipmi://10.0.0.4", None),
+        target("ipmi://10.0.0.5", None),
+    ]);
+    let planned = plan_of(&context);
+    let blockers = planned.iter().map(|target| target.blockers.as_slice()).collect::<Vec<_>>();
+    assert_eq!((blockers[0], blockers[4]), (&[][..], &[][..]));
+    assert!(blockers[1][0].contains("bmc is not sealed for https://10.0.0.2"), "{blockers:?}");
+    assert!(blockers[2][0].contains("another TLS key of https://10.0.0.3"), "{blockers:?}");
+    // Its IPMI address is named for another BMC: what only IPMI could do is not done.
+    assert!(blockers[3][0].contains("does not offer this power action"), "{blockers:?}");
+    let warnings = &planned[3].warnings;
+    assert!(
+        warnings.iter().any(|text| text.contains("bmc is not sealed for ipmi://10.0.0.4")),
+        "{warnings:?}"
+    );
+    assert!(planned[0].warnings.iter().all(|text| !text.contains("sealed")), "{planned:?}");
 }
 
 #[test]
@@ -84,8 +145,8 @@ fn an_update_names_component_versions_and_reboot() {
 #[test]
 fn every_obstacle_is_a_blocker_that_says_so() {
     type Change = fn(&mut TargetContext);
-    let table: [(&str, Change); 10] = [
-        ("No credential", |s| s.has_credential = false),
+    let table: [(&str, Change); 12] = [
+        ("No credential", |s| s.credential_id = None),
         ("TLS key", |s| s.has_pin = false),
         ("run an inventory job first, then plan", |s| s.inventoried = false),
         ("no package for PowerEdge R750 or idrac8", |s| s.generation = Some("idrac8".into())),
@@ -97,6 +158,12 @@ fn every_obstacle_is_a_blocker_that_says_so() {
         ("no component with the software id 159", |s| s.components.clear()),
         ("Several components", |s| s.components.push(FirmwareComponent { key: "x".into(), ..bios("1") })),
         ("cannot be updated", |s| s.components[0].updateable = false),
+        ("lists BIOS 2.19.1 as Updating: run an inventory job", |s| {
+            s.components = vec![FirmwareComponent { inactive: Some("Updating".into()), ..bios("2.19.1") }];
+        }),
+        ("lists BIOS 2.19.1, but still runs 6.10.30.00: run an inventory job", |s| {
+            s.components = vec![FirmwareComponent { of_bmc: true, ..bios("2.19.1") }];
+        }),
         ("downgrading was not allowed", |s| s.components[0].version = "2.20.0".into()),
     ];
     for (expected, change) in table {
@@ -136,7 +203,7 @@ fn old_bmcs_reboot_the_host_at_once_and_bmc_packages_only_the_bmc() {
         (&bios, Some("idrac9"), Some("4.40.00.00"), Reboot::HostAtOnce),
         (&bios, Some("idrac9"), Some("5.00.00.00"), Reboot::Host),
         (&bios, Some("idrac9"), None, Reboot::HostAtOnce),
-        // iDRAC10 numbers its versions anew (D27).
+        // iDRAC10 numbers its versions anew.
         (&bios, Some("idrac10"), Some("1.30.05.50"), Reboot::Host),
         (&bios, None, None, Reboot::Host),
         (&idrac, Some("idrac9"), Some("4.40.00.00"), Reboot::Bmc),
@@ -147,20 +214,6 @@ fn old_bmcs_reboot_the_host_at_once_and_bmc_packages_only_the_bmc() {
             expected,
             "{component:?} {generation:?} {version:?}"
         );
-    }
-}
-
-#[test]
-fn versions_compare_by_number() {
-    for (a, b, expected) in [
-        ("2.9.1", "2.10.0", Some(Ordering::Less)),
-        ("2.10", "2.10.0", Some(Ordering::Equal)),
-        ("5.00.00.00", "5.00", Some(Ordering::Equal)),
-        ("A01", "A01", Some(Ordering::Equal)),
-        ("A01", "A02", None),
-        ("", "1.0", None),
-    ] {
-        assert_eq!(compare_versions(a, b), expected, "{a} {b}");
     }
 }
 
@@ -177,33 +230,48 @@ fn the_digest_covers_what_is_approved_and_nothing_else() {
     let mut prior = servers.clone();
     prior[1].components[0].version = "2.10.3".into();
     assert_ne!(base, planned(update("2.19.1", "159"), &prior).digest, "prior version");
+    let moves: [fn(&mut Machine); 5] = [
+        |machine| machine.url = Some("https://10.9.9.9".into()),
+        |machine| machine.ipmi = Some("10.9.9.9".into()),
+        |machine| machine.spki_sha256 = Some("11".repeat(32)),
+        |machine| machine.service_tag = Some("OTHER01".into()),
+        |machine| machine.uuid = Some("another".into()),
+    ];
+    for change in moves {
+        let mut moved = servers.clone();
+        change(&mut moved[1].machine);
+        assert_ne!(
+            base,
+            planned(update("2.19.1", "159"), &moved).digest,
+            "another machine: {:?}",
+            moved[1].machine
+        );
+    }
     let mut blocked = servers.clone();
-    blocked[1].has_credential = false;
+    blocked[1].credential_id = None;
     assert_ne!(base, planned(update("2.19.1", "159"), &blocked).digest, "who is left out");
     let turned = [servers[1].clone(), servers[0].clone()];
     assert_ne!(base, planned(update("2.19.1", "159"), &turned).digest, "order");
     assert_ne!(base, planned(update("2.19.2", "159"), &servers).digest, "package");
     let mut policy = job(update("2.19.1", "159"), &servers);
     policy.policy.max_parallel = 1;
-    let context = Context { servers: servers.to_vec(), missing: vec![] };
-    assert_ne!(base, plan(&policy, &context).unwrap().digest, "policy");
+    assert_ne!(base, plan(&policy, &context(&servers)).unwrap().digest, "policy");
 }
 
 /// A digest that is stored must be found again by a later version of this code.
 #[test]
 fn the_digest_of_a_known_plan_stays() {
     let digest = planned(JobSpec::Inventory(InventoryParams {}), &[server(1)]).digest;
-    insta::assert_snapshot!(digest, @"03a8614c2c0fab54501aff616932758e2d53e079995f6f349d242bf6474da681");
+    insta::assert_snapshot!(digest, @"c0b970de74a4b83b12509505d027d8211da6c1fd75ab4b732a3457b99a2fec3e");
 }
 
 #[test]
 fn missing_and_repeated_targets_refuse_the_job() {
     let spec = JobSpec::Power(PowerParams { action: PowerAction::On });
-    let lost = Context { servers: vec![], missing: vec![id(9)] };
+    let lost = Context { missing: vec![id(9)], ..context(&[]) };
     assert!(matches!(plan(&job(spec.clone(), &[]), &lost), Err(PlanError::Missing(_))));
     let twice = [server(1), server(1)];
-    let context = Context { servers: twice.to_vec(), missing: vec![] };
-    assert!(matches!(plan(&job(spec, &twice), &context), Err(PlanError::Twice(_))));
+    assert!(matches!(plan(&job(spec, &twice), &context(&twice)), Err(PlanError::Twice(_))));
 }
 
 #[test]
@@ -243,8 +311,7 @@ fn a_boot_override_is_planned_as_asked_and_says_how_long_it_holds() {
     let servers = [server(1)];
     let planned = |target, times, mode| {
         let spec = JobSpec::BootOverride(BootOverrideParams { target, times, mode });
-        let plan =
-            plan(&job(spec, &servers), &Context { servers: servers.to_vec(), missing: vec![] }).unwrap();
+        let plan = plan(&job(spec, &servers), &context(&servers)).unwrap();
         (plan.targets[0].clone(), plan.digest)
     };
     let (target, once) = planned(BootTarget::Pxe, BootTimes::Once, Some(BootMode::Uefi));
@@ -258,4 +325,61 @@ fn a_boot_override_is_planned_as_asked_and_says_how_long_it_holds() {
     assert!(target.warnings[0].contains("until a job clears it"), "{:?}", target.warnings);
     assert_ne!(once, continuous);
     assert!(planned(BootTarget::None, BootTimes::Once, None).0.warnings.is_empty());
+}
+
+#[test]
+fn a_plan_warns_of_what_would_hold_its_runs_up() {
+    let spec = JobSpec::Power(PowerParams { action: PowerAction::GracefulShutdown });
+    let mut refused = server(1);
+    refused.refused_at = Some("2026-11-28 at 13:50 UTC".into());
+    let warnings = &planned(spec.clone(), &[refused]).targets[0].warnings;
+    assert!(
+        warnings[0]
+            .starts_with("The credential was refused on 2026-11-28 at 13:50 UTC; nothing was sent since.")
+    );
+    let context = Context { executors_online: false, ..context(&[server(1)]) };
+    let plan = plan(&job(spec, &context.servers), &context).unwrap();
+    assert_eq!(plan.targets[0].warnings, [NO_EXECUTOR]);
+    assert!(plan.targets[0].blockers.is_empty(), "it may come online before the job is approved");
+}
+
+#[test]
+fn a_power_action_that_the_bmc_does_not_offer_is_a_blocker() {
+    let spec = |action| JobSpec::Power(PowerParams { action });
+    let blockers = |server: &TargetContext, action| {
+        planned(spec(action), std::slice::from_ref(server)).targets[0].blockers.clone()
+    };
+    let mut old = server(1);
+    old.capabilities =
+        ["power", "power_on", "power_force_off", "power_force_restart"].map(str::to_owned).to_vec();
+    assert_eq!(blockers(&old, PowerAction::ForceOff), Vec::<String>::new());
+    let missing = blockers(&old, PowerAction::GracefulRestart);
+    assert_eq!(
+        missing,
+        ["Its BMC does not offer this power action. It offers: on, force off, force restart."]
+    );
+    assert_eq!(blockers(&server(2), PowerAction::GracefulRestart), Vec::<String>::new(), "not known");
+    old.machine.ipmi = Some("10.0.0.1".into());
+    assert_eq!(blockers(&old, PowerAction::GracefulShutdown), Vec::<String>::new(), "IPMI can");
+    assert_eq!(blockers(&old, PowerAction::GracefulRestart).len(), 1, "IPMI cannot either");
+}
+
+#[test]
+fn one_package_for_several_models_is_warned_of() {
+    let mut other = server(2);
+    other.model = Some("PowerEdge R650".into());
+    let mixed = planned(update("2.19.1", "159"), &[server(1), other]);
+    for target in &mixed.targets {
+        assert!(target.warnings[0].contains("PowerEdge R650, PowerEdge R750"), "{:?}", target.warnings);
+    }
+    let alike = planned(update("2.19.1", "159"), &[server(1), server(2)]);
+    assert!(alike.targets.iter().all(|target| target.warnings.is_empty()));
+}
+
+#[test]
+fn a_version_that_is_only_written_otherwise_is_installed_already() {
+    let mut same = server(1);
+    same.components[0].version = "2.19.01".into();
+    let plan = planned(update("2.19.1", "159"), &[same]);
+    assert!(matches!(plan.targets[0].steps[0], PlanStep::AlreadyInstalled { .. }));
 }

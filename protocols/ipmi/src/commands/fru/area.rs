@@ -65,6 +65,9 @@ impl Offsets {
 pub enum Problem {
     #[error("the common header is missing")]
     NoHeader,
+    /// Nobody has written it, or it was erased.
+    #[error("the inventory is empty")]
+    Empty,
     #[error("the common header has version {0}")]
     HeaderVersion(u8),
     #[error("the common header's checksum is wrong")]

@@ -106,6 +106,11 @@ impl Inventory {
             inventory.problems.push(Problem::NoHeader);
             return inventory;
         };
+        // Memory that nobody has written is all ones, or zeros.
+        if header.iter().all(|byte| *byte == 0xff) || header.iter().all(|byte| *byte == 0) {
+            inventory.problems.push(Problem::Empty);
+            return inventory;
+        }
         match *header {
             [1, ..] => {}
             [version, ..] => inventory.problems.push(Problem::HeaderVersion(version & 0x0f)),
@@ -155,7 +160,8 @@ impl Inventory {
     }
 
     fn read_area(&mut self, area: Area, content: &[u8]) {
-        let mut fields = Fields { rest: content.get(2..).unwrap_or_default(), cut_short: false };
+        let rest = content.get(2..).unwrap_or_default();
+        let mut fields = Fields { rest, english: true, cut_short: false };
         match area {
             Area::Chassis => {
                 self.chassis = Some(Chassis {
@@ -166,7 +172,7 @@ impl Inventory {
                 });
             }
             Area::Board => {
-                let language = fields.byte();
+                let language = fields.language();
                 let [low, middle, high] = [fields.byte(), fields.byte(), fields.byte()];
                 let minutes = u32::from_le_bytes([low, middle, high, 0]);
                 self.board = Some(Board {
@@ -182,7 +188,7 @@ impl Inventory {
             }
             Area::Product => {
                 self.product = Some(Product {
-                    language: fields.byte(),
+                    language: fields.language(),
                     manufacturer: fields.text(),
                     name: fields.text(),
                     part_number: fields.text(),
@@ -238,6 +244,8 @@ const END_OF_FIELDS: u8 = 0xc1;
 
 struct Fields<'a> {
     rest: &'a [u8],
+    /// What text of type 3 is written in (section 13): Latin-1, or UTF-16 where this is false.
+    english: bool,
     cut_short: bool,
 }
 
@@ -249,6 +257,13 @@ impl Fields<'_> {
         };
         self.rest = rest;
         *first
+    }
+
+    /// The area's language code; 0 and 25 are English (section 15).
+    fn language(&mut self) -> u8 {
+        let code = self.byte();
+        self.english = matches!(code, 0 | 25);
+        code
     }
 
     /// The next field; empty if the area ended before it, as old ones do.
@@ -267,12 +282,22 @@ impl Fields<'_> {
         }
         let length = usize::from(type_length & 0x3f);
         let encoding = Encoding::of(type_length, Encoding::Binary);
-        let Some((field, rest)) = rest.split_at_checked(length) else {
+        let (field, rest) = rest.split_at_checked(length).unwrap_or_else(|| {
             self.cut_short = true;
-            self.rest = &[];
-            return Some(decode(encoding, rest));
-        };
+            (rest, &[])
+        });
         self.rest = rest;
+        let encoding = match encoding {
+            Encoding::Latin1 if !self.english && !is_latin1(field) => Encoding::Unicode,
+            encoding => encoding,
+        };
         Some(decode(encoding, field))
     }
+}
+
+/// Whether this can be Latin-1, whatever the language code says: many areas have a wrong one, and UTF-16 shows by
+/// bytes that no Latin-1 text has.
+fn is_latin1(field: &[u8]) -> bool {
+    let end = field.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    field.iter().take(end).all(|byte| matches!(byte, 0x20..0x7f | 0xa0..))
 }

@@ -1,6 +1,6 @@
 //! Fetches the parts of an inventory that hold something: an EEPROM is often much larger than what it says.
 
-use super::super::patience::{is_about_one_answer, refusal, run, run_unless, wants_less};
+use super::super::patience::{refusal, run, run_unless, wants_less};
 use super::super::sdr::SdrCache;
 use super::super::sensor::record::BMC;
 use super::area::{Area, HEADER_LEN, Offsets, RECORD_HEADER_LEN, RECORD_VERSION};
@@ -51,7 +51,7 @@ pub async fn read(carrier: &impl Carrier, fru: u8) -> Result<Inventory, Error> {
         let Some(start) = offsets.get(area) else { continue };
         let fetched = image.fetch_area(area, start).await;
         match fetched {
-            Err(error) if !is_about_one_answer(&error) => return Err(error),
+            Err(error) if !error.is_about_one_answer() => return Err(error),
             _ => {}
         }
     }

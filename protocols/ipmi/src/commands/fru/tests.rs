@@ -135,5 +135,27 @@ fn faults_are_told_and_the_rest_is_read() {
     assert_eq!(inventory.problems, [Problem::Outside(Area::Multirecord)]);
     assert_eq!(Inventory::parse(&[]).problems, [Problem::NoHeader]);
     // An erased memory.
-    assert!(Inventory::parse(&[0xff; 256]).problems.contains(&Problem::HeaderVersion(15)));
+    for empty in [0xff, 0x00] {
+        assert_eq!(Inventory::parse(&[empty; 256]).problems, [Problem::Empty]);
+    }
+}
+
+/// Text of type 3 is UTF-16 where the area's language is not English (section 13); some areas only say so.
+#[test]
+fn text_is_read_as_the_language_code_says_unless_it_cannot_be() {
+    let name = |language: u8, text: &[u8]| {
+        let mut area = vec![1, 0, language];
+        area.push(0xc0 | u8::try_from(text.len()).unwrap());
+        area.extend(text);
+        area.push(0xc1);
+        area.resize(area.len().next_multiple_of(8).max(16), 0);
+        area[1] = u8::try_from(area.len() / 8).unwrap();
+        let image = [&[1, 0, 0, 0, 1, 0, 0, 0xfe], area.as_slice()].concat();
+        Inventory::parse(&image).product.unwrap().manufacturer
+    };
+    let utf16: Vec<u8> = "服务器".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(name(31, &utf16), "服务器");
+    assert_eq!(name(31, &[b'A', 0, b'B', 0]), "AB");
+    assert_eq!(name(31, b"Contoso\0"), "Contoso", "a wrong language code");
+    assert_eq!(name(25, b"Contos\xf6"), "Contos\u{f6}");
 }

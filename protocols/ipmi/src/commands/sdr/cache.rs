@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::patience::{is_about_one_answer, run};
+use super::super::patience::run;
 use super::super::sensor::{GetThresholds, Linearization, Sensor};
 use super::commands::{GetDeviceSdrInfo, GetRepositoryInfo, Store};
 use super::record::{Body, FruLocator, Record};
@@ -40,13 +40,17 @@ impl SdrCache {
         let mut before = stamp(carrier).await?;
         let mut reading = 1;
         loop {
-            let (records, cut_short) = match before {
-                Stamp::Repository { .. } => {
+            let (declared, (records, mut cut_short)) = match before {
+                Stamp::Repository { records, .. } => {
                     let found = repository::read(carrier, Store::Repository).await?;
-                    (found.records, found.cut_short)
+                    (records, (found.records, found.cut_short))
                 }
-                Stamp::Device { luns, .. } => read_device(carrier, luns).await?,
+                Stamp::Device { luns, records, .. } => (records.into(), read_device(carrier, luns).await?),
             };
+            if records.is_empty() && declared > 0 {
+                let why = "it says that it holds records, and gives none";
+                cut_short = cut_short.or(Some(Malformed { what: "SDR store", why }.into()));
+            }
             let after = stamp(carrier).await?;
             if before == after || reading == MAX_READINGS {
                 return Ok(Self::new(identity.to_owned(), after, records, cut_short));
@@ -125,7 +129,7 @@ impl SdrCache {
                     sensor.raw_thresholds = raw;
                     sensor.thresholds = raw.convert(|raw| factors.convert(raw));
                 }
-                Err(error) if is_about_one_answer(&error) => {}
+                Err(error) if error.is_about_one_answer() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -204,7 +208,7 @@ async fn stamp(carrier: &impl Carrier) -> Result<Stamp, Error> {
             });
         }
         Ok(_) => None,
-        Err(error) if is_about_one_answer(&error) => Some(error),
+        Err(error) if error.is_about_one_answer() => Some(error),
         Err(error) => return Err(error),
     };
     match (run(carrier, &GetDeviceSdrInfo).await, refused) {
@@ -212,7 +216,7 @@ async fn stamp(carrier: &impl Carrier) -> Result<Stamp, Error> {
             Ok(Stamp::Device { population: info.population, luns: info.luns, records: info.records })
         }
         // An empty repository and no device SDRs: a BMC without sensors.
-        (Err(error), None) if is_about_one_answer(&error) => {
+        (Err(error), None) if error.is_about_one_answer() => {
             Ok(Stamp::Device { population: 0, luns: 0, records: 0 })
         }
         (Err(_), Some(refused)) => Err(refused),

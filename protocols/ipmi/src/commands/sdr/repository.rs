@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::patience::{is_about_one_answer, refusal, run, wants_less};
+use super::super::patience::{refusal, run, wants_less};
 use super::commands::{GetSdr, Reserve, SdrPart, Store};
 use super::record::{HEADER_LEN, MAX_LEN, Record};
 use crate::{Carrier, CompletionCode, Error, Malformed};
@@ -40,10 +40,17 @@ pub(super) async fn read(carrier: &impl Carrier, store: Store) -> Result<Records
         match reading.record(id).await {
             Ok(None) => break,
             Ok(Some((record, next))) => {
-                let record_id = if id == FIRST { record.id } else { id };
                 seen.insert(id);
-                seen.insert(record_id);
-                found.records.push(record);
+                match record {
+                    Ok(record) => {
+                        seen.insert(if id == FIRST { record.id } else { id });
+                        found.records.push(record);
+                    }
+                    // Too short even for a header, but it named the next one.
+                    Err(malformed) => {
+                        found.cut_short.get_or_insert(malformed.into());
+                    }
+                }
                 if next == END {
                     break;
                 }
@@ -54,7 +61,7 @@ pub(super) async fn read(carrier: &impl Carrier, store: Store) -> Result<Records
                 }
                 id = next;
             }
-            Err(error) if is_about_one_answer(&error) => {
+            Err(error) if error.is_about_one_answer() => {
                 found.cut_short = Some(error);
                 break;
             }
@@ -77,18 +84,18 @@ impl<C: Carrier> Reading<'_, C> {
     async fn reserve(&mut self) -> Result<(), Error> {
         self.reservation = match run(self.carrier, &Reserve(self.store)).await {
             Ok(reservation) => reservation,
-            Err(error) if is_about_one_answer(&error) => 0,
+            Err(error) if error.is_about_one_answer() => 0,
             Err(error) => return Err(error),
         };
         Ok(())
     }
 
     /// The record and the id of the next one; `None` for the first record of an empty store.
-    async fn record(&mut self, id: u16) -> Result<Option<(Record, u16)>, Error> {
+    async fn record(&mut self, id: u16) -> Result<Option<(Result<Record, Malformed>, u16)>, Error> {
         let mut lost = 0;
         loop {
             match self.bytes(id).await {
-                Ok((raw, next)) => return Ok(Some((Record::parse(&raw)?, next))),
+                Ok((raw, next)) => return Ok(Some((Record::parse(&raw), next))),
                 Err(error) => match refusal(&error) {
                     Some(CompletionCode::RESERVATION_CANCELLED) if lost < MAX_LOST_RESERVATIONS => {
                         lost += 1;
@@ -104,13 +111,14 @@ impl<C: Carrier> Reading<'_, C> {
     /// At most [`MAX_LEN`] bytes of one record.
     async fn bytes(&mut self, id: u16) -> Result<(Vec<u8>, u16), Error> {
         let mut raw = Vec::new();
-        let mut next = END;
+        // Each answer names the next record, however little else it holds.
+        let mut next = None;
         let part_before = self.part;
         if self.part.is_none() {
             match self.get(id, 0, GetSdr::WHOLE).await {
                 Ok(part) => {
                     raw = part.data;
-                    next = part.next;
+                    next = Some(part.next);
                     raw.truncate(MAX_LEN);
                     if !is_complete(&raw) {
                         // As much as this BMC can say at once, or nothing at all.
@@ -132,22 +140,21 @@ impl<C: Carrier> Reading<'_, C> {
                 break;
             };
             match self.get(id, offset, count).await {
-                Ok(answer) if answer.data.is_empty() && raw.len() < HEADER_LEN => {
-                    let why = "the BMC answered with no bytes";
-                    return Err(Malformed { what: "SDR part", why }.into());
+                Ok(answer) if answer.data.is_empty() => {
+                    next = Some(answer.next);
+                    break;
                 }
-                Ok(answer) if answer.data.is_empty() => break,
                 Ok(answer) => {
-                    next = answer.next;
+                    next = Some(answer.next);
                     raw.extend(answer.data.iter().take(missing));
                 }
                 Err(error) if refusal(&error).is_some_and(wants_less) && part > SMALLEST_PART => {
                     self.part = Some((part / 2).max(SMALLEST_PART));
                 }
-                // The header promised more than there is: what was read is the record, and the next ones are read as
-                // those before.
+                // There is less than a header, or less than the header promised: what was read is the record, and the
+                // next ones are read as those before.
                 Err(error)
-                    if raw.len() >= HEADER_LEN
+                    if next.is_some()
                         && refusal(&error)
                             .is_some_and(|code| code != CompletionCode::RESERVATION_CANCELLED) =>
                 {
@@ -157,7 +164,7 @@ impl<C: Carrier> Reading<'_, C> {
                 Err(error) => return Err(error),
             }
         }
-        Ok((raw, next))
+        Ok((raw, next.unwrap_or(END)))
     }
 
     async fn get(&self, record_id: u16, offset: u8, count: u8) -> Result<SdrPart, Error> {

@@ -201,3 +201,20 @@ fn locators_and_others_are_told() {
     assert_eq!(oem.body, Body::Oem { manufacturer: 343, data: vec![1, 2, 3, 4] });
     assert_eq!((other.record_type, &other.body), (0x09, &Body::Other));
 }
+
+#[tokio::test]
+async fn a_record_too_short_for_a_header_hides_no_other_and_an_empty_store_is_no_full_one() {
+    let mut records = lines(SDRS);
+    let whole = read(&Repository::of_ipmi_sim()).await.sensors().len();
+    records[2].truncate(3);
+    let cache = read(&Repository::new(records)).await;
+    assert_eq!(cache.sensors().len(), whole - 1);
+    assert!(cache.cut_short().is_some());
+    let repository = Repository::of_ipmi_sim();
+    let bmc = Fake::new(|request| match (request.net_fn, request.code) {
+        (NetFn::STORAGE, 0x23) => refuse(CompletionCode::NOT_PRESENT),
+        _ => repository.answer(request),
+    });
+    let cache = SdrCache::read(&bmc, "bmc").await.unwrap();
+    assert!(cache.records().is_empty() && cache.cut_short().is_some());
+}

@@ -124,7 +124,8 @@ impl GetSelEntry {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SelEntry {
     pub next: u16,
-    pub entry: Entry,
+    /// Shorter than an entry is where the BMC cuts it.
+    pub entry: Result<Entry, Malformed>,
 }
 
 impl Command for GetSelEntry {
@@ -137,7 +138,7 @@ impl Command for GetSelEntry {
 
     fn parse(&self, data: &[u8]) -> Result<SelEntry, Malformed> {
         let mut reader = Reader::new("SEL entry", data);
-        Ok(SelEntry { next: reader.u16()?, entry: Entry { raw: reader.array::<LEN>()? } })
+        Ok(SelEntry { next: reader.u16()?, entry: reader.array::<LEN>().map(|raw| Entry { raw }) })
     }
 }
 

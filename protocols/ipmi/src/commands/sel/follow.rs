@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::super::patience::{refusal, run, run_unless};
 use super::super::timestamp::Timestamp;
-use super::commands::{ClearSel, GetSelEntry, GetSelInfo, ReserveSel};
+use super::commands::{ClearSel, GetSelEntry, GetSelInfo, ReserveSel, SelEntry};
 use super::entry::{Entry, LEN};
 use crate::{Carrier, CompletionCode, Error, Malformed};
 
@@ -38,6 +38,8 @@ enum End {
     Reached,
     /// The next entry is gone.
     Lost,
+    /// The end was reached, and something between could not be read.
+    Damaged(Malformed),
 }
 
 /// Where reading ended.
@@ -53,13 +55,23 @@ pub struct Follower {
 impl Follower {
     /// The entries since the last call, oldest first; at first the whole log.
     ///
-    /// The follower moves on as entries are read: after an error the next call goes on behind what `found` got.
+    /// The follower moves on as entries are read: after an error the next call goes on behind what `found` got. A log
+    /// that goes in circles, or an entry that cannot be read, is an error after everything else was given.
     pub async fn poll(&mut self, carrier: &impl Carrier, found: &mut Vec<Entry>) -> Result<(), Error> {
+        match self.advance(carrier, found).await? {
+            // What is behind the gap is found by the next call.
+            End::Reached | End::Lost => Ok(()),
+            End::Damaged(malformed) => Err(malformed.into()),
+        }
+    }
+
+    async fn advance(&mut self, carrier: &impl Carrier, found: &mut Vec<Entry>) -> Result<End, Error> {
         let info = run_unless(carrier, &GetSelInfo, is_erasing).await?;
         let unchanged = self.last_erase == Some(info.last_erase);
-        if info.entries == 0 {
+        // Some BMCs do not keep the count: what is empty has no first entry.
+        if info.entries == 0 && !has_first(carrier).await? {
             self.forget(info.last_erase);
-            return Ok(());
+            return Ok(End::Reached);
         }
         // A log that overwrites its oldest entries leaves more and more of them behind in `seen`.
         let crowded = self.seen.len() > 2 * usize::from(info.entries) + SEEN_SLACK;
@@ -68,8 +80,8 @@ impl Follower {
             && let Some(last) = self.last
         {
             match get(carrier, last.id()).await {
-                Ok((entry, next)) if entry == last => {
-                    return self.forward(carrier, next, found).await.map(drop);
+                Ok(SelEntry { entry: Ok(entry), next }) if entry == last => {
+                    return self.forward(carrier, next, found).await;
                 }
                 // Another entry, or none: the log is another one.
                 Ok(_) => {}
@@ -86,12 +98,12 @@ impl Follower {
         carrier: &impl Carrier,
         last_erase: Timestamp,
         found: &mut Vec<Entry>,
-    ) -> Result<(), Error> {
+    ) -> Result<End, Error> {
         let mut fresh = Self { last: None, last_erase: Some(last_erase), seen: BTreeSet::new() };
         let mut log = Vec::new();
         let outcome = fresh.forward(carrier, GetSelEntry::FIRST, &mut log).await;
         found.extend(log.iter().filter(|entry| !self.seen.contains(entry)));
-        if matches!(outcome, Ok(End::Reached)) {
+        if matches!(outcome, Ok(End::Reached | End::Damaged(_))) {
             *self = fresh;
         } else {
             // Only a part of the log is known: what was seen in the rest of it stays known, and the next call reads
@@ -99,7 +111,7 @@ impl Follower {
             self.seen.append(&mut fresh.seen);
             self.last = None;
         }
-        outcome.map(drop)
+        outcome
     }
 
     /// Reads from `id` to the end.
@@ -110,17 +122,23 @@ impl Follower {
         found: &mut Vec<Entry>,
     ) -> Result<End, Error> {
         let mut ids = BTreeSet::new();
+        let mut end = End::Reached;
         while id != GetSelEntry::END {
             if !ids.insert(id) || ids.len() > MAX_ENTRIES {
                 let why = "the next entry's id was read before";
                 return Err(Malformed { what: "SEL", why }.into());
             }
             match get(carrier, id).await {
-                Ok((entry, next)) => {
+                Ok(SelEntry { entry: Ok(entry), next }) => {
                     if self.seen.insert(entry) {
                         found.push(entry);
                     }
                     self.last = Some(entry);
+                    id = next;
+                }
+                // It hides no other entry: it names the next one.
+                Ok(SelEntry { entry: Err(malformed), next }) => {
+                    end = End::Damaged(malformed);
                     id = next;
                 }
                 // The log was cleared, or ended where the entry before said that it goes on: the next call sees which.
@@ -128,7 +146,7 @@ impl Follower {
                 Err(error) => return Err(error),
             }
         }
-        Ok(End::Reached)
+        Ok(end)
     }
 
     fn forget(&mut self, last_erase: Timestamp) {
@@ -193,11 +211,27 @@ impl Follower {
 /// Begins a stored position; the last byte is the version of the format.
 const MAGIC: [u8; 4] = *b"SEL\x01";
 
-/// The whole log, oldest first.
-pub async fn read(carrier: &impl Carrier) -> Result<Vec<Entry>, Error> {
+/// What a log holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// Oldest first.
+    pub entries: Vec<Entry>,
+    /// Why these may not be all.
+    pub cut_short: Option<Error>,
+}
+
+/// The whole log. Where the BMC's answers lead nowhere, what could be read until then; an error if that is nothing, or
+/// if it is no answer of the BMC.
+pub async fn read(carrier: &impl Carrier) -> Result<Log, Error> {
     let mut entries = Vec::new();
-    Follower::default().poll(carrier, &mut entries).await?;
-    Ok(entries)
+    let cut_short = match Follower::default().advance(carrier, &mut entries).await {
+        Ok(End::Reached) => None,
+        Ok(End::Lost) => Some(Malformed { what: "SEL", why: "the next entry is not there" }.into()),
+        Ok(End::Damaged(malformed)) => Some(malformed.into()),
+        Err(error) if error.is_about_one_answer() && !entries.is_empty() => Some(error),
+        Err(error) => return Err(error),
+    };
+    Ok(Log { entries, cut_short })
 }
 
 /// Clears the log whatever is in it. [`Follower::drain_and_clear`] loses nothing.
@@ -243,9 +277,20 @@ async fn erase(carrier: &impl Carrier, reservation: u16) -> Result<(), Error> {
     Err(Malformed { what: "SEL erasure", why: "not finished in thirty seconds" }.into())
 }
 
-async fn get(carrier: &impl Carrier, id: u16) -> Result<(Entry, u16), Error> {
-    let answer = run_unless(carrier, &GetSelEntry { id }, is_erasing).await?;
-    Ok((answer.entry, answer.next))
+async fn get(carrier: &impl Carrier, id: u16) -> Result<SelEntry, Error> {
+    run_unless(carrier, &GetSelEntry { id }, is_erasing).await
+}
+
+/// Whether a log that says it is empty has a first entry. Some BMCs answer with one of zeros or ones instead of a
+/// refusal; those ids are no entry's (section 31.5).
+async fn has_first(carrier: &impl Carrier) -> Result<bool, Error> {
+    match get(carrier, GetSelEntry::FIRST).await {
+        Ok(SelEntry { entry, .. }) => {
+            Ok(entry.is_ok_and(|entry| !matches!(entry.id(), GetSelEntry::FIRST | GetSelEntry::LAST)))
+        }
+        Err(error) if error.is_about_one_answer() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn is_erasing(completion: CompletionCode) -> bool {

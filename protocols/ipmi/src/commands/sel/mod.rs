@@ -10,5 +10,5 @@ mod tests;
 
 pub use commands::{GetSelAllocationInfo, GetSelInfo, SelAllocation, SelInfo};
 pub use entry::{ByteUse, Content, Entry, Event};
-pub use follow::{Follower, clear, read};
+pub use follow::{Follower, Log, clear, read};
 pub use text::Text;

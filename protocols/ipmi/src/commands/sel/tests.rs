@@ -178,7 +178,7 @@ async fn a_clear_waits_for_what_arrives_in_between() {
     log.lock().unwrap().add(entry(1, 12));
     assert_eq!(poll(&mut follower, &log).await, [entry(1, 12)]);
     clear(&bmc(&log)).await.unwrap();
-    assert_eq!(read(&bmc(&log)).await.unwrap(), []);
+    assert_eq!(read(&bmc(&log)).await.unwrap().entries, []);
 }
 
 #[tokio::test]
@@ -191,6 +191,39 @@ async fn a_log_that_goes_in_circles_ends() {
     let mut found = Vec::new();
     assert!(Follower::default().poll(&bmc, &mut found).await.is_err());
     assert_eq!(found, [entry(1, 1), entry(2, 1)]);
+    let log = read(&bmc).await.unwrap();
+    assert_eq!(log.entries, found);
+    assert!(log.cut_short.is_some());
+}
+
+#[tokio::test]
+async fn a_count_of_zero_is_checked_and_a_cut_entry_hides_no_other() {
+    let answer = |first: &[u8]| {
+        let first = first.to_vec();
+        Fake::new(move |request: &Request| match (request.code, request.data.get(2)) {
+            (0x40, _) => ok(&[0x51, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (0x43, Some(2)) => ok(&[&[0xff, 0xff], entry(2, 1).raw.as_slice()].concat()),
+            _ => ok(&first),
+        })
+    };
+    let whole = [&[2, 0], entry(1, 1).raw.as_slice()].concat();
+    let log = read(&answer(&whole)).await.unwrap();
+    assert_eq!((log.entries, log.cut_short), (vec![entry(1, 1), entry(2, 1)], None));
+    // Zeros or ones instead of a refusal.
+    for nothing in [[0; 18], [0xff; 18]] {
+        assert_eq!(
+            read(&answer(&nothing)).await.unwrap(),
+            super::Log { entries: Vec::new(), cut_short: None }
+        );
+    }
+    let cut = Fake::new(|request| match (request.code, request.data.get(2)) {
+        (0x40, _) => ok(&[0x51, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (0x43, Some(2)) => ok(&[&[0xff, 0xff], entry(2, 1).raw.as_slice()].concat()),
+        _ => ok(&[&[2, 0], &entry(1, 1).raw[..9]].concat()),
+    });
+    let log = read(&cut).await.unwrap();
+    assert_eq!(log.entries, [entry(2, 1)]);
+    assert!(log.cut_short.is_some());
 }
 
 #[tokio::test]

@@ -22,7 +22,8 @@ impl AnalogFormat {
         }
     }
 
-    fn number(self, raw: u8) -> f64 {
+    /// The byte as a number, before anything is done to it.
+    pub(super) fn number(self, raw: u8) -> f64 {
         match self {
             Self::Unsigned => f64::from(raw),
             // A negative number is one less than in two's complement; 0xff is minus zero.

@@ -73,6 +73,9 @@ pub enum Value {
 pub enum Unavailable {
     #[error("no reading")]
     NoReading,
+    /// A discrete sensor's answer ends before its states.
+    #[error("the BMC sent no states")]
+    NoStates,
     #[error("scanning disabled")]
     ScanningDisabled,
     #[error("event only")]
@@ -101,18 +104,21 @@ impl RawReading {
         }
         let number = factors.map(|factors| factors.convert(self.raw));
         if sensor.event_type.is_threshold() {
-            let passed = self.states.unwrap_or(0).to_le_bytes()[0] & 0x3f;
+            let told = self.states.map(|states| Status { passed: states.to_le_bytes()[0] & 0x3f });
             return match number {
-                Some(Some(value)) => Value::Number { raw: self.raw, value, status: Status { passed } },
+                Some(Some(value)) => {
+                    let compared =
+                        factors.map(|factors| Status::of(self.raw, factors.format, &sensor.raw_thresholds));
+                    let status = told.or(compared).unwrap_or_default();
+                    Value::Number { raw: self.raw, value, status }
+                }
                 Some(None) => Value::Unavailable(Unavailable::NotFinite),
                 None => Value::Unavailable(Unavailable::NoConversion),
             };
         }
-        let states = States {
-            bits: self.states.unwrap_or(0) & 0x7fff,
-            sensor_type: sensor.sensor_type,
-            event_type: sensor.event_type,
-        };
+        let Some(bits) = self.states else { return Value::Unavailable(Unavailable::NoStates) };
+        let states =
+            States { bits: bits & 0x7fff, sensor_type: sensor.sensor_type, event_type: sensor.event_type };
         let has_number = sensor.kind == SensorKind::Full && !sensor.units.is_unspecified();
         Value::States { states, number: number.flatten().filter(|_| has_number) }
     }

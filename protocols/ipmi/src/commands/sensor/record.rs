@@ -108,9 +108,10 @@ impl Sensor {
     pub(crate) fn compact(record_id: u16, bytes: &[u8]) -> Result<Vec<Self>, Malformed> {
         let mut reader = Reader::new("compact sensor record", bytes);
         let common = Common::read(&mut reader)?;
-        let sharing = Sharing::of(reader.array()?);
+        let sharing = reader.array()?;
         let _hysteresis_reserved_and_oem = reader.array::<6>()?;
         let name = shared_name(&mut reader)?;
+        let sharing = Sharing::of(sharing, &name);
         Ok(sharing.expand(&common.sensor(record_id, SensorKind::Compact, name)))
     }
 
@@ -120,9 +121,10 @@ impl Sensor {
         let (owner, channel_lun, number) = (reader.u8()?, reader.u8()?, reader.u8()?);
         let entity = entity(&mut reader)?;
         let (sensor_type, event_type) = (SensorType(reader.u8()?), EventType(reader.u8()?));
-        let sharing = Sharing::of(reader.array()?);
+        let sharing = reader.array()?;
         let _reserved_and_oem = reader.array::<2>()?;
         let name = shared_name(&mut reader)?;
+        let sharing = Sharing::of(sharing, &name);
         let common = Common {
             owner,
             channel: channel_lun >> 4,
@@ -138,6 +140,11 @@ impl Sensor {
         };
         Ok(sharing.expand(&common.sensor(record_id, SensorKind::EventOnly, name)))
     }
+}
+
+/// A record without a name gives its sensor's number, as event texts do: people have to call it something.
+fn or_number(name: String, number: u8) -> String {
+    if name.trim().is_empty() { format!("#{number:02x}h") } else { name }
 }
 
 impl Common {
@@ -173,7 +180,7 @@ impl Common {
             channel: self.channel,
             lun: self.lun,
             number: self.number,
-            name,
+            name: or_number(name, self.number),
             entity: self.entity,
             sensor_type: self.sensor_type,
             event_type: self.event_type,
@@ -189,6 +196,8 @@ impl Common {
 
 /// How several sensors share one record (table 43-2, record sharing).
 struct Sharing {
+    /// The record has a name to share.
+    named: bool,
     count: u8,
     letters: bool,
     offset: u8,
@@ -196,8 +205,9 @@ struct Sharing {
 }
 
 impl Sharing {
-    const fn of([first, second]: [u8; 2]) -> Self {
+    fn of([first, second]: [u8; 2], name: &str) -> Self {
         Self {
+            named: !name.trim().is_empty(),
             count: first & 0x0f,
             letters: first >> 4 & 0b11 == 1,
             offset: second & 0x7f,
@@ -218,7 +228,10 @@ impl Sharing {
                     sensor.entity.instance = first.entity.instance.wrapping_add(step);
                 }
                 let suffix = u16::from(self.offset) + u16::from(step);
-                sensor.name = format!("{}{}", first.name, Self::suffix(suffix, self.letters));
+                sensor.name = match self.named {
+                    true => format!("{}{}", first.name, Self::suffix(suffix, self.letters)),
+                    false => or_number(String::new(), sensor.number),
+                };
                 sensor
             })
             .collect()

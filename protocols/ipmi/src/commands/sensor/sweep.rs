@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::patience::{is_about_one_answer, refusal};
+use super::super::patience::refusal;
 use super::super::sdr::SdrCache;
 use super::factors::{AnalogFormat, Factors, GetReadingFactors, Linearization};
 use super::reading::{GetSensorReading, Unavailable, Value};
@@ -31,7 +31,7 @@ pub async fn sweep(carrier: &impl Carrier, cache: &SdrCache) -> Vec<Reading> {
         };
         if let Err(error) = &value
             && lost.is_none()
-            && !is_about_one_answer(error)
+            && !error.is_about_one_answer()
         {
             lost = Some(error.clone());
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::factors::AnalogFormat;
 use crate::wire::bytes::Reader;
 use crate::{Command, Malformed, NetFn, Request};
 
@@ -98,6 +99,21 @@ pub enum Severity {
 }
 
 impl Status {
+    /// Compared here, for a BMC that sends a reading without its comparison: raw numbers, as BMCs do it.
+    pub(super) fn of(raw: u8, format: AnalogFormat, thresholds: &Thresholds<u8>) -> Self {
+        let value = format.number(raw);
+        let is_passed = |threshold: &Threshold| match (threshold, thresholds.get(*threshold)) {
+            (_, None) => false,
+            (
+                Threshold::LowerNonCritical | Threshold::LowerCritical | Threshold::LowerNonRecoverable,
+                Some(limit),
+            ) => value <= format.number(limit),
+            (_, Some(limit)) => value >= format.number(limit),
+        };
+        let passed = Threshold::ALL.into_iter().filter(is_passed).fold(0, |bits, one| bits | one.bit());
+        Self { passed }
+    }
+
     pub const fn severity(self) -> Severity {
         const NON_RECOVERABLE: u8 =
             Threshold::LowerNonRecoverable.bit() | Threshold::UpperNonRecoverable.bit();

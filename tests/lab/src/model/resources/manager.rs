@@ -52,7 +52,7 @@ impl Bmc {
                 "DateTime": clock.zoned(self.now),
                 "DateTimeLocalOffset": clock.offset(),
                 "Description": "BMC",
-                "FirmwareVersion": self.idrac_version(),
+                "FirmwareVersion": self.manager_version(),
                 "Links": self.manager_links(&traits),
                 "LogServices": link(&format!("{MANAGER}/LogServices")),
                 "ManagerType": "BMC",
@@ -107,8 +107,8 @@ impl Bmc {
         links
     }
 
-    /// The answer of `GetRemoteServicesAPIStatus`; values as in Dell's schema `DellLCService_v1.xml` of the recorded
-    /// tree.
+    /// The answer of `GetRemoteServicesAPIStatus`; values as in Dell's schema `DellLCService_v1.xml` of the
+    /// recorded tree.
     pub(crate) fn remote_services_status(&self) -> Value {
         let ready = self.now >= self.lc_ready_at;
         let lc = match (ready, self.lc_is_free()) {

@@ -1,7 +1,8 @@
 //! The documents of a BMC, rendered from its state when they are asked for.
 //!
-//! Paths, property names and value shapes follow the recorded R750 (`shared/data/redfish`), a test compares them;
-//! what differs by generation comes from `traits`. Every link in a document leads to a document that is served.
+//! Paths, property names and value shapes follow the recorded R750; a test compares them;
+//! what differs by generation comes from `traits`. Every link in a document leads to a document that is
+//! served.
 
 mod logs;
 mod manager;

@@ -126,7 +126,7 @@ impl Bmc {
     }
 }
 
-/// The OData service document (DSP0266, "OData service document").
+/// The OData service document (DSP0266).
 fn odata() -> Value {
     let value: Vec<Value> = ["Systems", "Chassis", "Managers", "SessionService", "UpdateService"]
         .iter()

@@ -90,13 +90,14 @@ impl Bmc {
         let id = row.id();
         let path = format!("{INVENTORY}/{id}");
         let spec = &row.component.spec;
+        let updating = row.slot == Slot::Installed && self.now < row.component.updating_until;
         let mut document = with(
             resource(&path, "SoftwareInventory.v1_4_0.SoftwareInventory", &id, &spec.name),
             json!({
                 "Description": "Represents Firmware Inventory",
                 "ReleaseDate": "00:00:00Z",
                 "SoftwareId": spec.software_id,
-                "Status": { "Health": "OK", "State": "Enabled" },
+                "Status": { "Health": "OK", "State": if updating { "Updating" } else { "Enabled" } },
                 "Updateable": spec.kind != Kind::Fixed,
                 "Version": row.version,
             }),

@@ -1,0 +1,192 @@
+//! `rackhand-executor pins`: the TLS keys that the BMCs of this network show, as entries of a servers file.
+//!
+//! An operator's machine usually does not reach a BMC; the executor's does. It opens TLS to each, sends no request and
+//! no password, and prints what was shown. Whether these are the BMCs' own keys only a person can tell, who compares
+//! fingerprints with those that a BMC shows on its own page or console; nothing here is trusted by being collected.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use garde::Validate as _;
+use rackhand_redfish::{Endpoint, Shown, probe};
+use rackhand_schema::server::ServerUpsert;
+use tokio::time::Instant;
+
+/// BMCs that are asked at once: a handshake costs a slow BMC a second of its own.
+const AT_ONCE: usize = 16;
+
+/// A BMC as a person names it: `[NAME=]ADDRESS`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    name: String,
+    address: String,
+}
+
+/// What became of one BMC.
+#[derive(Debug)]
+pub enum Found {
+    Key(Shown),
+    /// Over IPMI there is no key.
+    NoKey,
+    /// The reason, in words.
+    Failed(String),
+}
+
+impl Named {
+    /// Reads `[NAME=]https://host[:port][/redfish/v1/Systems/<id>]` or `[NAME=]ipmi://host[:port]`; without a scheme it
+    /// is https. Without a name the host is the name.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words. The rules are those of registration.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
+        let address = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
+        let authority =
+            address.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => host,
+            _ => authority,
+        };
+        let name = name.map_or_else(|| host.trim_matches(['[', ']']).to_owned(), str::to_owned);
+        let entry = ServerUpsert {
+            name,
+            bmc_url: address,
+            ipmi: None,
+            credential_id: None,
+            spki_sha256: None,
+            tags: Vec::new(),
+        };
+        entry
+            .validate()
+            .map_err(|report| format!("{text}: {}", report.to_string().trim().replace('\n', "; ")))?;
+        Ok(Self { name: entry.name, address: entry.bmc_url })
+    }
+}
+
+/// Asks each BMC for its key; answers come in the order of `bmcs`.
+pub async fn collect(bmcs: &[Named], patience: Duration) -> Vec<Found> {
+    stream::iter(bmcs).map(|bmc| look(&bmc.address, patience)).buffered(AT_ONCE).collect().await
+}
+
+async fn look(address: &str, patience: Duration) -> Found {
+    if address.starts_with("ipmi://") {
+        return Found::NoKey;
+    }
+    let endpoint = match Endpoint::parse(address) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return Found::Failed(error.to_string()),
+    };
+    match probe(&endpoint, Instant::now() + patience).await {
+        Ok(shown) => Found::Key(shown),
+        Err(error) => Found::Failed(error.to_string()),
+    }
+}
+
+/// The servers file: a JSON list with one line for each BMC that showed a key or needs none.
+pub fn servers_file(bmcs: &[Named], found: &[Found]) -> String {
+    let lines: Vec<String> = bmcs
+        .iter()
+        .zip(found)
+        .filter_map(|(bmc, found)| {
+            let (name, address) = (&bmc.name, &bmc.address);
+            let entry = match found {
+                Found::Key(shown) => {
+                    serde_json::json!({ "name": name, "bmc_url": address, "spki_sha256": shown.key.to_string() })
+                }
+                Found::NoKey => serde_json::json!({ "name": name, "bmc_url": address }),
+                Found::Failed(_) => return None,
+            };
+            Some(format!("  {entry}"))
+        })
+        .collect();
+    format!("[\n{}\n]\n", lines.join(",\n"))
+}
+
+/// For the person who compares: the fingerprints of each BMC, what failed, and keys that several show.
+pub fn summary(bmcs: &[Named], found: &[Found]) -> String {
+    let mut text = String::new();
+    let mut holders: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for (bmc, found) in bmcs.iter().zip(found) {
+        let _ = writeln!(text, "{}  {}", bmc.name, bmc.address);
+        let _ = match found {
+            Found::Key(shown) => {
+                holders.entry(shown.key).or_default().push(&bmc.name);
+                let certificate = pairs(&shown.certificate.to_string());
+                writeln!(text, "  key          {}\n  certificate  {certificate}", shown.key)
+            }
+            Found::NoKey => writeln!(text, "  IPMI has no TLS key; nothing to compare"),
+            Found::Failed(why) => writeln!(text, "  FAILED, not in the list: {why}"),
+        };
+    }
+    for names in holders.values().filter(|names| names.len() > 1) {
+        let names = names.join(", ");
+        let _ = writeln!(text, "{names} show the same key: whoever has one of them can pass for the others.");
+    }
+    text.push_str(
+        "These keys are not verified. Compare each certificate (SHA-256) with the one on the BMC's own page or \
+         console, then use the list.\n",
+    );
+    text
+}
+
+/// As browsers show fingerprints: `AB:CD:…`.
+fn pairs(hex: &str) -> String {
+    let upper: Vec<char> = hex.to_uppercase().chars().collect();
+    upper.chunks(2).map(|pair| pair.iter().collect::<String>()).collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use rackhand_redfish::Fingerprint;
+
+    use super::*;
+
+    fn named(name: &str, address: &str) -> Named {
+        Named { name: name.to_owned(), address: address.to_owned() }
+    }
+
+    #[test]
+    fn a_bmc_is_named_by_a_person_or_by_its_host() {
+        for (text, expected) in [
+            ("10.0.0.17", named("10.0.0.17", "https://10.0.0.17")),
+            ("web-1=10.0.0.17:8443", named("web-1", "https://10.0.0.17:8443")),
+            ("https://bmc-7.example", named("bmc-7.example", "https://bmc-7.example")),
+            ("a b=ipmi://10.0.0.18", named("a b", "ipmi://10.0.0.18")),
+            ("[fd00::7]", named("fd00::7", "https://[fd00::7]")),
+            ("n1=10.0.0.9/redfish/v1/Systems/1", named("n1", "https://10.0.0.9/redfish/v1/Systems/1")),
+        ] {
+            assert_eq!(Named::parse(text), Ok(expected));
+        }
+        for wrong in ["", "=10.0.0.17", "http://10.0.0.17", "10.0.0.17/", "a=https://root:calvin@10.0.0.17"] {
+            assert!(Named::parse(wrong).is_err_and(|why| why.starts_with(wrong)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_failed_is_not_in_the_file_and_shared_keys_are_named() {
+        let key = Shown { key: Fingerprint([0xab; 32]), certificate: Fingerprint([0x0c; 32]) };
+        let other = Shown { key: Fingerprint([0xcd; 32]), ..key };
+        let bmcs = [
+            named("a", "https://10.0.0.1"),
+            named("b", "https://10.0.0.2"),
+            named("c", "https://10.0.0.3"),
+            named("d", "https://10.0.0.4"),
+            named("e", "ipmi://10.0.0.5"),
+        ];
+        let found = [
+            Found::Key(key),
+            Found::Key(key),
+            Found::Key(other),
+            Found::Failed("connection refused".to_owned()),
+            Found::NoKey,
+        ];
+        let file: Vec<serde_json::Value> = serde_json::from_str(&servers_file(&bmcs, &found)).unwrap();
+        let names: Vec<_> = file.iter().filter_map(|entry| entry["name"].as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "e"]);
+        assert_eq!(file[0]["spki_sha256"], "ab".repeat(32));
+        assert!(file[3].get("spki_sha256").is_none());
+        let text = summary(&bmcs, &found);
+        assert!(text.contains("a, b show the same key") && !text.contains("c show"), "{text}");
+        assert!(text.contains("certificate  0C:0C:0C") && text.contains("FAILED"), "{text}");
+    }
+}

@@ -1,0 +1,839 @@
+//! What must never happen to hardware: a package handed over beside our own job, a run that ends `failed`
+//! while the device may be flashing, power cut under a device job, a restart that nobody has seen, another
+//! machine than the planned one, tries without end. In paused time over the lab's BMCs.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::support::{Reach, StopAt, World, plane::RunRow};
+use proptest::prelude::*;
+use rackhand_executor::{journal::Write, service::Handle, timing::Timing};
+use rackhand_lab::{Fault, ForeignJob, Model, MutationKind, ServerSpec, Times};
+use rackhand_schema::{
+    ErrorCode,
+    id::{EffectId, RunId},
+    job::{FirmwarePackage, FirmwareUpdateParams, JobSpec, Machine, PowerAction, Reboot},
+    protocol::{Finish, ReportBody},
+    run::{Effect, EffectState, Outcome},
+};
+use serde_json::json;
+
+const BIOS: &str = "BIOS.Setup.1-1";
+const BIOS_R750: &str = "BIOS_R750_1.15.2.EXE";
+const ONCE: Times = Times::Count(1);
+
+fn r750() -> ServerSpec {
+    ServerSpec::new("bmc-01", Model::R750)
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn bios(world: &World) -> RunId {
+    world.update(0, BIOS, BIOS_R750, Reboot::Host)
+}
+
+async fn end(world: &World, run: RunId) -> (RunRow, Finish) {
+    let row = world.end_of(run).await;
+    let finish = row.finish.clone().unwrap();
+    (row, finish)
+}
+
+fn resets(world: &World) -> u64 {
+    world.lab.total().host_resets.values().sum()
+}
+
+fn uploads(world: &World) -> u64 {
+    world.lab.total().mutations.get(&MutationKind::MultipartUpdate).copied().unwrap_or_default()
+}
+
+/// A job that runs on the device without us.
+async fn foreign_flash(world: &World) {
+    world
+        .lab
+        .foreign_job("bmc-01", &ForeignJob { package: Some(BIOS_R750.into()), immediate: true })
+        .unwrap();
+    flash_begins(world).await;
+}
+
+/// Nobody else may be asking: the model's time moves when it is looked at.
+async fn flash_begins(world: &World) {
+    for _ in 0..3_600 {
+        world.lab.status("bmc-01").unwrap();
+        if !world.lab.total().flashes.is_empty() {
+            return;
+        }
+        tokio::time::sleep(seconds(1)).await;
+    }
+    panic!("no flash has begun");
+}
+
+// ---- hand-overs -------------------------------------------------------------------------------------------
+
+/// How a hand-over goes wrong, twice.
+#[derive(Clone, Debug)]
+struct Late {
+    /// Jobs become visible so late, seconds.
+    hidden: [u64; 2],
+    /// What happens to the first answers: `Some(accepted)` is cut.
+    cuts: Vec<bool>,
+    /// Answers name no job.
+    unnamed: bool,
+    /// The device has no log that would tell of a job.
+    no_log: bool,
+    /// Kills: after how long, and for how long.
+    kills: Vec<(u64, u64)>,
+}
+
+fn late() -> impl Strategy<Value = Late> {
+    (
+        [240..=330u64, 240..=330u64],
+        prop::collection::vec(any::<bool>(), 0..3),
+        any::<bool>(),
+        any::<bool>(),
+        prop::collection::vec((1..900u64, 0..120u64), 0..3),
+    )
+        .prop_map(|(hidden, cuts, unnamed, no_log, kills)| Late { hidden, cuts, unnamed, no_log, kills })
+}
+
+async fn play(late: &Late) {
+    let world = World::new(vec![r750()]);
+    world.wire.unnamed.store(late.unnamed, Ordering::Relaxed);
+    world.wire.no_log.store(late.no_log, Ordering::Relaxed);
+    for accepted in &late.cuts {
+        let fault = if *accepted { Fault::CutAfterAccept } else { Fault::CutBeforeAccept };
+        world.lab.fault("bmc-01", fault, ONCE).unwrap();
+    }
+    let hide = |seconds| world.lab.fault("bmc-01", Fault::JobVisibilityDelay { seconds }, ONCE).unwrap();
+    hide(late.hidden[0]);
+    let run = bios(&world);
+    let mut executors: [Option<Handle>; 2] =
+        [Some(world.start(0, None).await), Some(world.start(1, None).await)];
+    let mut hidden = false;
+    let mut kills = late.kills.iter();
+    let mut next = kills.next();
+    let mut waited = 0;
+    while world.plane.run(run).finish.is_none() && waited < 40_000 {
+        if world.lab.total().jobs_created == 1 && !std::mem::replace(&mut hidden, true) {
+            hide(late.hidden[1]);
+        }
+        if let Some((_, back)) = next.filter(|(after, _)| waited >= *after) {
+            executors[0] = None;
+            tokio::time::sleep(seconds(*back)).await;
+            executors[0] = Some(world.start(0, None).await);
+            next = kills.next();
+        }
+        tokio::time::sleep(seconds(1)).await;
+        waited += 1;
+    }
+    let (row, finish) = end(&world, run).await;
+    let story = row.story();
+    let total = world.lab.total();
+    assert!(matches!(finish.outcome, Outcome::Succeeded | Outcome::Unknown), "{story}");
+    assert!(total.most_flashes_of_one() <= 1, "flashed twice\n{story}");
+    assert!(uploads(&world) <= 2 + u64::try_from(late.kills.len()).unwrap(), "{story}");
+    assert_eq!((total.bricked, total.overlapping_mutations), (0, 0), "{story}");
+    if finish.outcome == Outcome::Succeeded {
+        assert_eq!(world.version(0, BIOS).as_deref(), Some("1.15.2"), "{story}");
+    }
+    drop(executors);
+}
+
+fn late_jobs(cases: u32) {
+    let config = ProptestConfig { cases, max_shrink_iters: 50, ..ProptestConfig::default() };
+    proptest!(config, |(late in late())| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(play(&late));
+    });
+}
+
+#[test]
+fn a_late_job_is_flashed_once_or_unknown() {
+    late_jobs(16);
+}
+
+#[test]
+#[ignore = "a thousand schedules take minutes; a sample of them runs always"]
+fn a_late_job_is_flashed_once_or_unknown_in_a_thousand_schedules() {
+    late_jobs(1_000);
+}
+
+/// The answer is lost, the device has no log, and the job shows up after the time in which it should have.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_shows_up_later_than_its_time_is_never_joined_by_a_second_flash() {
+    for hidden in [100, 299, 345, 362, 400, 700] {
+        let world = World::new(vec![r750()]);
+        world.wire.no_log.store(true, Ordering::Relaxed);
+        world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+        world.lab.fault("bmc-01", Fault::JobVisibilityDelay { seconds: hidden }, ONCE).unwrap();
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, bios(&world)).await;
+        assert!(matches!(finish.outcome, Outcome::Succeeded | Outcome::Unknown), "{hidden}: {}", row.story());
+        assert!(world.lab.total().most_flashes_of_one() <= 1, "{hidden}: {}", row.story());
+        // Within five minutes it is found, and nothing is handed over beside it.
+        assert!(hidden > 300 || uploads(&world) == 1, "{hidden}: {}", row.story());
+    }
+}
+
+/// Taken twice without a job to show for it, or cut every time: two hand-overs at most, then a person
+/// decides.
+#[tokio::test(start_paused = true)]
+async fn hand_overs_without_a_trace_end_after_the_second() {
+    let world = World::new(vec![r750()]);
+    world.wire.no_log.store(true, Ordering::Relaxed);
+    world.lab.fault("bmc-01", Fault::CutBeforeAccept, Times::Always).unwrap();
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, bios(&world)).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+    assert_eq!(uploads(&world), 2, "{}", row.story());
+}
+
+/// A run that succeeded after two hand-overs says that a job of the other one may still come; one hand-over
+/// says nothing.
+#[tokio::test(start_paused = true)]
+async fn a_second_hand_over_is_told_at_the_end() {
+    for (cuts, told) in [(0, false), (1, true)] {
+        let world = World::new(vec![r750()]);
+        world.wire.no_log.store(true, Ordering::Relaxed);
+        if cuts > 0 {
+            world.lab.fault("bmc-01", Fault::CutBeforeAccept, ONCE).unwrap();
+        }
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, bios(&world)).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+        assert_eq!(uploads(&world), 1 + cuts, "{}", row.story());
+        assert_eq!(finish.detail.contains("handed over twice"), told, "{}", finish.detail);
+    }
+}
+
+/// The answer names a job that the device never lists: it may still come, and flash at any boot.
+#[tokio::test(start_paused = true)]
+async fn a_named_job_that_never_shows_up_ends_unknown() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::JobVisibilityDelay { seconds: 1_000_000 }, ONCE).unwrap();
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, bios(&world)).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+    assert_eq!((uploads(&world), resets(&world)), (1, 0), "{}", row.story());
+}
+
+/// A job that another console adds while the package is on its way holds the hand-over.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_appears_before_the_hand_over_holds_it() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.plane.run(run).grant.phase != "package" {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    world.lab.foreign_job("bmc-01", &ForeignJob::default()).unwrap();
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.code, ErrorCode::ForeignDeviceJob.as_str(), "{}", row.story());
+    assert_eq!(uploads(&world), 0, "{}", row.story());
+}
+
+/// The answer is lost, people cancel, the job shows up when the run has ended: it waits for the next boot.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_run_with_a_lost_hand_over_is_unknown() {
+    let world = World::new(vec![r750()]);
+    world.wire.no_log.store(true, Ordering::Relaxed);
+    world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+    world.lab.fault("bmc-01", Fault::JobVisibilityDelay { seconds: 700 }, ONCE).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    tokio::time::sleep(seconds(60)).await;
+    world.plane.cancel(run);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+    assert!(!finish.detail.contains("taken out"), "{}", finish.detail);
+}
+
+/// The answer is lost and a job shows up in the queue: whether it is ours nobody knows, so that it is not
+/// deleted.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_found_in_the_queue_is_not_deleted() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.plane.run(run).grant.phase != "reboot" {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    world.plane.cancel(run);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+    assert_eq!(world.lab.total().jobs_deleted, 0, "{}", row.story());
+}
+
+/// A job that was found in the queue fails. It may have been somebody else's, and ours still to come.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_found_in_the_queue_and_fails_proves_nothing() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+    world.lab.fault("bmc-01", Fault::FlashFailsPr21, ONCE).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+}
+
+// ---- outcomes ---------------------------------------------------------------------------------------------
+
+/// What refuses the look in mid-flash. The flash takes six minutes; each ends before or long after it.
+#[tokio::test(start_paused = true)]
+async fn no_run_fails_because_a_flash_cannot_be_looked_at() {
+    for (refusal, passes) in [(401, true), (401, false), (403, true), (403, false), (0, true), (0, false)] {
+        let world = World::new(vec![r750()]);
+        let _executor = world.start(0, None).await;
+        let run = bios(&world);
+        while world.lab.total().flashes.is_empty() {
+            tokio::time::sleep(seconds(1)).await;
+        }
+        if refusal == 0 {
+            world.wire.other_key.store(true, Ordering::Relaxed);
+        } else {
+            *world.wire.refuses.lock().unwrap() = (u32::MAX, refusal);
+        }
+        tokio::time::sleep(seconds(180)).await;
+        assert!(world.plane.run(run).finish.is_none(), "{refusal}: ended in mid-flash");
+        if passes {
+            world.wire.other_key.store(false, Ordering::Relaxed);
+            *world.wire.refuses.lock().unwrap() = (0, 0);
+        }
+        let (row, finish) = end(&world, run).await;
+        let honest = match finish.outcome {
+            Outcome::Unknown => true,
+            Outcome::Succeeded => passes && world.version(0, BIOS).as_deref() == Some("1.15.2"),
+            _ => false,
+        };
+        assert!(honest, "{refusal} {passes}: {}", row.story());
+    }
+}
+
+/// The answer to the restart is lost and the BMC refuses every look from then on: whether it came is not
+/// known.
+#[tokio::test(start_paused = true)]
+async fn an_open_intent_never_ends_as_failed() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::ForceRestart);
+    while world.lab.total().mutations.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.wire.other_key.store(true, Ordering::Relaxed);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(
+        (finish.outcome, finish.code.as_str()),
+        (Outcome::Unknown, "outcome-unknown"),
+        "{}",
+        row.story()
+    );
+}
+
+// ---- power ------------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn power_is_not_cut_under_a_device_job() {
+    for reach in [Reach::Redfish, Reach::Both] {
+        for action in [
+            PowerAction::ForceOff,
+            PowerAction::ForceRestart,
+            PowerAction::PowerCycle,
+            PowerAction::GracefulShutdown,
+            PowerAction::GracefulRestart,
+        ] {
+            let world = World::new(vec![r750()]).reached(reach);
+            foreign_flash(&world).await;
+            let before = resets(&world);
+            let _executor = world.start(0, None).await;
+            let (row, finish) = end(&world, world.power(0, action)).await;
+            assert_eq!(finish.code, ErrorCode::ForeignDeviceJob.as_str(), "{action:?} {}", row.story());
+            assert_eq!((resets(&world), world.lab.total().bricked), (before, 0), "{action:?}");
+        }
+    }
+}
+
+const IDRAC_FILE: &str = "iDRAC-with-Lifecycle-Controller_Firmware_15G_7.10.50.10.EXE";
+
+/// What happens after the look before an intent and before its request, while the acknowledgement takes its
+/// time.
+#[derive(Clone, Copy, Debug)]
+enum Meanwhile {
+    /// A job of another console begins.
+    Flash,
+    /// Another console cuts the host's power.
+    PowerCut,
+    /// Another console empties the device's queue.
+    QueueCleared,
+    /// Another console has the host boot from the network once.
+    PxeOnce,
+}
+
+/// Starts an executor, and lets that happen at its first intent to `action`.
+async fn in_between(world: &World, action: &'static str, meanwhile: Meanwhile) -> Handle {
+    let announced = std::sync::Arc::new(tokio::sync::Notify::new());
+    let tell = std::sync::Arc::clone(&announced);
+    let hold = StopAt::when(move |_, write| {
+        if matches!(write, Write::Intent { intent, .. } if intent.action == action) {
+            tell.notify_one();
+        }
+        false
+    });
+    let executor = world.start(0, Some(hold)).await;
+    announced.notified().await;
+    // Shorter than what would call for a new look anyway.
+    world.link(0).partitioned.store(true, Ordering::Relaxed);
+    match meanwhile {
+        Meanwhile::Flash => {
+            let before = world.lab.total().flashes.len();
+            let job = ForeignJob { package: Some(IDRAC_FILE.into()), immediate: true };
+            world.lab.foreign_job("bmc-01", &job).unwrap();
+            while world.lab.total().flashes.len() == before {
+                world.lab.status("bmc-01").unwrap();
+                tokio::time::sleep(seconds(1)).await;
+            }
+        }
+        Meanwhile::PowerCut => {
+            world.other_console_resets(0, "ForceOff").await;
+            tokio::time::sleep(seconds(10)).await;
+        }
+        Meanwhile::QueueCleared => {
+            let clear = http::Request::post(
+                "/redfish/v1/Managers/iDRAC.Embedded.1/Oem/Dell/DellJobService/Actions/DellJobService.DeleteJobQueue",
+            );
+            world.other_console(0, clear, &json!({ "JobID": "JID_CLEARALL" })).await;
+        }
+        Meanwhile::PxeOnce => {
+            let set = http::Request::patch("/redfish/v1/Systems/System.Embedded.1");
+            let once = json!({ "BootSourceOverrideTarget": "Pxe", "BootSourceOverrideEnabled": "Once" });
+            world.other_console(0, set, &json!({ "Boot": once })).await;
+            tokio::time::sleep(seconds(10)).await;
+        }
+    }
+    world.link(0).partitioned.store(false, Ordering::Relaxed);
+    executor
+}
+
+/// That nothing was requested of the host in the half minute that a fresh look forbids.
+async fn nothing_follows(world: &World, meanwhile: Meanwhile) {
+    let before = resets(world);
+    tokio::time::sleep(seconds(30)).await;
+    if matches!(meanwhile, Meanwhile::Flash) {
+        assert_eq!(resets(world), before, "a reset during a flash");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_is_looked_at_again_once_the_permit_is_at_hand() {
+    let world = World::new(vec![r750()]);
+    let run = world.power(0, PowerAction::ForceOff);
+    let _executor = in_between(&world, "reset_host", Meanwhile::Flash).await;
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.code, ErrorCode::ForeignDeviceJob.as_str(), "{}", row.story());
+    assert_eq!(resets(&world), 0, "{}", row.story());
+}
+
+/// The restart of an update, and the power-off at its end: each looks at jobs and power once more.
+#[tokio::test(start_paused = true)]
+async fn resets_of_an_update_look_again_once_the_permit_is_at_hand() {
+    for (action, server) in [("reset_host", r750()), ("power_off", r750().powered_off())] {
+        for meanwhile in [Meanwhile::Flash, Meanwhile::PowerCut] {
+            let world = World::new(vec![server.clone()]);
+            let run = bios(&world);
+            let _executor = in_between(&world, action, meanwhile).await;
+            nothing_follows(&world, meanwhile).await;
+            let (row, finish) = end(&world, run).await;
+            let story = row.story();
+            assert_eq!(finish.outcome, Outcome::Succeeded, "{action} {meanwhile:?}: {story}");
+            assert!(story.contains("meanwhile") || story.contains("under way"), "{action}: {story}");
+            assert!(!story.contains("PSU502"), "a host that is off was asked: {story}");
+            assert_eq!(world.lab.total().bricked, 0, "{action} {meanwhile:?}: {story}");
+        }
+    }
+}
+
+/// Nobody restarts a host for a job that is gone by then.
+#[tokio::test(start_paused = true)]
+async fn the_job_is_looked_at_again_once_the_permit_is_at_hand() {
+    let world = World::new(vec![r750()]);
+    let run = bios(&world);
+    let _executor = in_between(&world, "reset_host", Meanwhile::QueueCleared).await;
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(resets(&world), 0, "{}", row.story());
+    assert_eq!(finish.code, ErrorCode::VersionNotReached.as_str(), "{}", row.story());
+}
+
+/// What was seen long before the acknowledgement is no ground to act on, whether the announcement took its
+/// time or what came before it. What another console has set meanwhile is seen instead of set again.
+#[tokio::test(start_paused = true)]
+async fn a_late_acknowledgement_calls_for_a_fresh_look() {
+    let limits: [fn(&mut Timing) -> &mut Duration; 2] =
+        [|timing| &mut timing.settle, |timing| &mut timing.bmc_outage];
+    for limit in limits {
+        let mut world = World::new(vec![r750()]);
+        *limit(&mut world.timing) = seconds(5);
+        let run = world.boot(0, super::crash::PXE_ONCE);
+        let _executor = in_between(&world, "set_boot_override", Meanwhile::PxeOnce).await;
+        let (row, finish) = end(&world, run).await;
+        assert_eq!(finish.outcome, Outcome::NoChange, "{}", row.story());
+        assert!(world.wire.redfish_changes.lock().unwrap().is_empty(), "{}", row.story());
+    }
+}
+
+/// Broken off at the end of its lease is only what carries the fence of one.
+#[tokio::test(start_paused = true)]
+async fn every_request_that_changes_something_carries_the_fence_of_its_lease() {
+    let world = World::new(vec![r750().powered_off()]);
+    let _executor = world.start(0, None).await;
+    let withdrawn = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.plane.cancel(withdrawn);
+    end(&world, withdrawn).await;
+    end(&world, world.boot(0, super::crash::PXE_ONCE)).await;
+    end(&world, bios(&world)).await;
+    let changes = world.wire.redfish_changes.lock().unwrap();
+    for kind in ["DeleteJobQueue", "PATCH ", "/MultipartUpload", "ComputerSystem.Reset"] {
+        assert!(changes.iter().any(|(request, _)| request.contains(kind)), "no {kind}: {changes:?}");
+    }
+    assert!(changes.iter().all(|(_, fenced)| *fenced), "{changes:?}");
+}
+
+/// An operating system or a BMC that ignores a restart: never "read back".
+#[tokio::test(start_paused = true)]
+async fn a_restart_without_evidence_is_not_called_read_back() {
+    for (reach, no_log, action, outcome) in [
+        (Reach::Redfish, false, PowerAction::GracefulRestart, Outcome::Failed),
+        (Reach::Redfish, false, PowerAction::ForceRestart, Outcome::Failed),
+        (Reach::Redfish, true, PowerAction::GracefulRestart, Outcome::Unknown),
+        (Reach::Ipmi, false, PowerAction::ForceRestart, Outcome::Succeeded),
+    ] {
+        let world = World::new(vec![r750()]).reached(reach);
+        world.wire.no_log.store(no_log, Ordering::Relaxed);
+        world.lab.fault("bmc-01", Fault::PowerIgnored, Times::Always).unwrap();
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, world.power(0, action)).await;
+        assert_eq!(finish.outcome, outcome, "{reach:?} {action:?} {}", row.story());
+        assert!(!finish.detail.contains("read back"), "{}", finish.detail);
+        if outcome == Outcome::Succeeded {
+            assert!(finish.detail.contains("not verified"), "{}", finish.detail);
+        }
+    }
+}
+
+/// With evidence of any kind it is done, and not before the host has been down.
+#[tokio::test(start_paused = true)]
+async fn a_restart_is_done_once_it_was_seen() {
+    for (no_log, action) in [
+        (false, PowerAction::GracefulRestart),
+        (true, PowerAction::GracefulRestart),
+        (false, PowerAction::ForceRestart),
+        (true, PowerAction::ForceRestart),
+    ] {
+        let world = World::new(vec![r750()]);
+        world.wire.no_log.store(no_log, Ordering::Relaxed);
+        world.lab.fault("bmc-01", Fault::SlowPower { seconds: 40 }, ONCE).unwrap();
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, world.power(0, action)).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{no_log} {action:?} {}", row.story());
+        assert!(finish.detail.contains("read back"), "{}", finish.detail);
+        assert_eq!(resets(&world), 1, "done before the host went down: {}", row.story());
+    }
+}
+
+// ---- the reboot of an update ------------------------------------------------------------------------------
+
+/// This device lists no polite restart, and the policy forbids force.
+#[tokio::test(start_paused = true)]
+async fn forced_restarts_that_the_policy_forbids_are_not_made() {
+    for allowed in [false, true] {
+        let server = ServerSpec::new("bmc-01", Model::R730);
+        let mut world = World::new(vec![server]);
+        world.policy.allow_forced_restart = allowed;
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, world.update(0, BIOS, "BIOS_R730_2.19.0.EXE", Reboot::Host)).await;
+        let forced = world.lab.total().host_resets.get("ForceRestart").copied().unwrap_or_default();
+        if allowed {
+            assert_eq!((finish.outcome, forced), (Outcome::Succeeded, 1), "{}", row.story());
+        } else {
+            assert_eq!(finish.code, ErrorCode::PolicyRefused.as_str(), "{}", row.story());
+            assert_eq!((resets(&world), world.lab.total().jobs_deleted), (0, 1), "{}", row.story());
+        }
+    }
+}
+
+/// Somebody else's job, staged after ours, would run in our restart.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_job_that_waits_for_a_restart_holds_ours() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.lab.foreign_job("bmc-01", &ForeignJob::default()).unwrap();
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.code, ErrorCode::ForeignDeviceJob.as_str(), "{}", row.story());
+    assert_eq!((resets(&world), world.lab.total().jobs_deleted), (0, 1), "{}", row.story());
+    let waits = row.items.iter().any(|item| match &item.body {
+        ReportBody::Checkpoint { waiting: Some(waiting), .. } => waiting.reason == "foreign_device_job",
+        _ => false,
+    });
+    assert!(waits, "the wait is visible: {}", row.story());
+    assert!(row.items.len() < 120, "{} reports", row.items.len());
+}
+
+/// The answer to the restart is lost and no log tells: nothing is repeated.
+#[tokio::test(start_paused = true)]
+async fn a_lost_restart_is_not_repeated_without_evidence() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.wire.no_log.store(true, Ordering::Relaxed);
+    world.lab.fault("bmc-01", Fault::PowerIgnored, Times::Always).unwrap();
+    world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+    let power = world.lab.total().mutations.get(&MutationKind::Power).copied();
+    assert_eq!(power, Some(1), "{}", row.story());
+}
+
+/// The host follows the polite restart; the device does not begin. The approved plan has one restart in it.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_followed_is_not_restarted_by_force() {
+    let world = World::new(vec![r750()]);
+    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.code, ErrorCode::DeviceStalled.as_str(), "{}", row.story());
+    let restarts = world.lab.total().host_resets;
+    assert_eq!((restarts.get("GracefulRestart"), restarts.get("ForceRestart")), (Some(&1), None));
+}
+
+/// Nothing tells whether the host has followed: neither another restart nor "failed".
+#[tokio::test(start_paused = true)]
+async fn a_host_that_may_have_followed_is_not_restarted_by_force() {
+    let world = World::new(vec![r750()]);
+    world.wire.no_log.store(true, Ordering::Relaxed);
+    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+    world.lab.fault("bmc-01", Fault::PowerIgnored, Times::Always).unwrap();
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+    assert_eq!(world.lab.total().host_resets.get("ForceRestart"), None, "{}", row.story());
+}
+
+/// The executor dies before its intent to power the host on is told. Then a person powers it on.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_a_person_powered_on_is_not_shut_down() {
+    let world = World::new(vec![r750().powered_off()]);
+    let stop = StopAt::when(
+        |_, write| matches!(write, Write::Intent { intent, .. } if intent.action == "reset_host"),
+    );
+    let first = world.start(0, Some(stop.clone())).await;
+    let run = bios(&world);
+    stop.reached.notified().await;
+    tokio::time::sleep(seconds(2)).await;
+    drop(first);
+    assert!(world.plane.run(run).grant.intent.is_none(), "never told");
+    world.other_console_resets(0, "On").await;
+    let _second = world.start(1, None).await;
+    let (row, _) = end(&world, run).await;
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "On", "{:?} {}", row.effects, row.story());
+}
+
+/// An effect reached the control plane, its intent did not: what the device shows, others have done.
+#[tokio::test(start_paused = true)]
+async fn an_effect_without_its_intent_is_not_undone() {
+    let world = World::new(vec![r750()]);
+    let run = bios(&world);
+    let powered = Effect {
+        id: EffectId::generate(),
+        object: "host_power".to_owned(),
+        property: "state".to_owned(),
+        prior: json!("off"),
+        wanted: json!("on"),
+        state: EffectState::Intended,
+    };
+    world.plane.leave(run, powered);
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "On", "{:?}", row.effects);
+}
+
+// ---- the machine ------------------------------------------------------------------------------------------
+
+fn tagged(tag: &str) -> Option<Machine> {
+    Some(Machine { service_tag: Some(tag.to_owned()), ..Machine::default() })
+}
+
+/// Every kind of run that changes something, over every transport: another machine is not touched.
+#[tokio::test(start_paused = true)]
+async fn another_machine_is_not_touched() {
+    for reach in [Reach::Redfish, Reach::Ipmi, Reach::Both] {
+        let mut world = World::new(vec![r750()]).reached(reach);
+        world.machine = tagged("OTHER01");
+        if reach == Reach::Both {
+            world.wire.redfish_down.store(true, Ordering::Relaxed);
+        }
+        let mut runs = vec![world.power(0, PowerAction::ForceOff), world.boot(0, super::crash::PXE_ONCE)];
+        if reach == Reach::Redfish {
+            runs.push(bios(&world));
+        }
+        let _executor = world.start(0, None).await;
+        for run in runs {
+            let (row, finish) = end(&world, run).await;
+            assert_eq!(finish.code, ErrorCode::AnotherMachine.as_str(), "{reach:?} {}", row.story());
+            assert_eq!(finish.outcome, Outcome::Failed, "nothing was begun: {}", row.story());
+        }
+        assert!(world.lab.total().mutations.is_empty(), "{reach:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_planned_machine_is_recognised_over_every_transport() {
+    for reach in [Reach::Redfish, Reach::Ipmi] {
+        let mut world = World::new(vec![r750()]).reached(reach);
+        world.machine = tagged(&r750().service_tag);
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{reach:?} {}", row.story());
+        assert!(!row.story().contains("could not be checked"), "{}", row.story());
+    }
+}
+
+/// A UUID cannot be compared over IPMI: the run goes on and says so.
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_identity_is_said() {
+    let mut world = World::new(vec![r750()]).reached(Reach::Ipmi);
+    world.machine = Some(Machine { uuid: Some("4c4c4544-0042".into()), ..Machine::default() });
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+    assert!(row.story().contains("could not be checked"), "{}", row.story());
+}
+
+/// The BMC is registered anew while the executor is away: the successor sees another machine, or another
+/// address, and says that what was begun on the first one is not known.
+#[tokio::test(start_paused = true)]
+async fn a_successor_does_not_go_on_with_another_machine() {
+    for by_address in [false, true] {
+        let other = ServerSpec::new("bmc-02", Model::R750);
+        let mut world = World::new(vec![r750(), other]);
+        world.machine = Some(Machine {
+            url: by_address.then(|| "https://bmc-01".to_owned()),
+            service_tag: (!by_address).then(|| r750().service_tag),
+            ..Machine::default()
+        });
+        let run = bios(&world);
+        let stop = StopAt::when(
+            |_, write| matches!(write, Write::Intent { intent, .. } if intent.action == "reset_host"),
+        );
+        let first = world.start(0, Some(stop.clone())).await;
+        stop.reached.notified().await;
+        drop(first);
+        let target = world.target(1);
+        world.plane.edit(run, |grant| grant.target = target);
+        let _second = world.start(1, None).await;
+        let (row, finish) = end(&world, run).await;
+        assert_eq!(finish.code, ErrorCode::AnotherMachine.as_str(), "{}", row.story());
+        assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+        assert!(world.lab.counters("bmc-02").unwrap().mutations.is_empty(), "{}", row.story());
+        assert!(row.effects.iter().all(|effect| !effect.state.is_open()), "{:?}", row.effects);
+    }
+}
+
+// ---- bounds -----------------------------------------------------------------------------------------------
+
+/// The device says busy to every hand-over, for ever.
+#[tokio::test(start_paused = true)]
+async fn tries_end_and_the_wait_is_visible() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    world.lab.fault("bmc-01", Fault::SlowPower { seconds: 1 }, ONCE).unwrap();
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Between staging and restart: a job of another console runs, and does not end.
+    let story = || world.plane.run(run).story();
+    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+    world.lab.foreign_job("bmc-01", &ForeignJob::default()).unwrap();
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Failed, "{}", story());
+    let intents = row.items.iter().filter(|item| matches!(item.body, ReportBody::Intent(_))).count();
+    assert!(intents <= 4 && row.items.len() < 150, "{intents} of {}: {}", row.items.len(), story());
+    assert!(row.effects.len() <= 2, "{:?}", row.effects);
+}
+
+/// An effect of a kind that only newer executors know: given back, with long pauses, never finished over.
+#[tokio::test(start_paused = true)]
+async fn an_unknown_effect_is_left_to_a_newer_executor() {
+    let world = World::new(vec![r750()]);
+    let run = world.power(0, PowerAction::ForceOff);
+    world.plane.leave(
+        run,
+        Effect {
+            id: EffectId::generate(),
+            object: "maintenance_mode".into(),
+            property: "state".into(),
+            prior: json!("off"),
+            wanted: json!("on"),
+            state: EffectState::Applied,
+        },
+    );
+    let _executor = world.start(0, None).await;
+    tokio::time::sleep(seconds(24 * 3600)).await;
+    let row = world.plane.run(run);
+    assert!(row.finish.is_none(), "{}", row.story());
+    let given = row.items.iter().filter(|item| matches!(item.body, ReportBody::Yield { .. })).count();
+    assert!((1..=60).contains(&given), "{given} times in a day: {}", row.story());
+    assert!(row.items.len() < 300, "{} reports in a day", row.items.len());
+    assert!(row.story().contains("maintenance_mode"), "{}", row.story());
+}
+
+/// What people's requests are checked for, a control plane may still grant: the executor checks it again.
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_is_not_valid_is_refused_before_anything_is_done() {
+    let world = World::new(vec![r750()]);
+    let sound = FirmwarePackage {
+        name: "BIOS".into(),
+        file_name: BIOS_R750.into(),
+        url: "https://repository.example/BIOS.EXE".into(),
+        sha256: "ab".repeat(32),
+        size: 1,
+        software_id: "159".into(),
+        version: "1".into(),
+    };
+    let _executor = world.start(0, None).await;
+    for (package, said) in [
+        (FirmwarePackage { sha256: "/etc/cron.d/x".into(), ..sound.clone() }, "sha256"),
+        (FirmwarePackage { size: 0, ..sound.clone() }, "size"),
+        (FirmwarePackage { file_name: "../x".into(), ..sound.clone() }, "file_name"),
+        (FirmwarePackage { url: "file:///etc/passwd".into(), ..sound.clone() }, "url"),
+    ] {
+        let packages = [("any".to_owned(), package)].into();
+        let params = FirmwareUpdateParams { packages, allow_downgrade: false };
+        let (row, finish) = end(&world, world.add(0, JobSpec::FirmwareUpdate(params), vec![])).await;
+        assert_eq!(finish.code, ErrorCode::PolicyRefused.as_str(), "{}", row.story());
+        assert!(finish.detail.contains(said) && finish.detail.contains("bmc-01"), "{}", finish.detail);
+    }
+    assert_eq!(world.lab.total().requests, 0);
+}

@@ -1,0 +1,1 @@
+select rackhand.audit_keys($1)

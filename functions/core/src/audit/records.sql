@@ -1,0 +1,1 @@
+select rackhand.audit_records($1)

@@ -1,0 +1,1 @@
+select rackhand.refusals_add($1)

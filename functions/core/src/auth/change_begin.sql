@@ -1,0 +1,1 @@
+select rackhand.password_change_begin($1)

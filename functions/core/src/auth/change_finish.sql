@@ -1,0 +1,1 @@
+select rackhand.password_change_finish($1)

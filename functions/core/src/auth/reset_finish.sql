@@ -1,0 +1,1 @@
+select rackhand.password_reset_finish($1)

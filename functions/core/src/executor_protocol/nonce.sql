@@ -1,1 +1,0 @@
-select rackhand.executor_nonce($1)

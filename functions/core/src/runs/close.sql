@@ -1,0 +1,1 @@
+select rackhand.run_close($1)

@@ -1,0 +1,1 @@
+select rackhand.credential_try_again($1)

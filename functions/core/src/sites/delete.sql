@@ -1,0 +1,1 @@
+select rackhand.site_delete($1)

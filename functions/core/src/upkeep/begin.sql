@@ -1,0 +1,1 @@
+select rackhand.upkeep_begin($1)

@@ -1,0 +1,1 @@
+select rackhand.user_sessions_end($1)

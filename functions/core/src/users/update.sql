@@ -1,0 +1,1 @@
+select rackhand.user_update($1)

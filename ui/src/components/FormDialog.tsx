@@ -1,0 +1,86 @@
+/**
+ * The one dialog with a form: a button that opens it, what it is about, its fields, what went wrong. The focus stays
+ * inside and goes back to the button; Escape and "Back" close it. What was typed stays until it has been sent.
+ */
+import { Dialog } from "@base-ui/react/dialog";
+import { useMutation } from "@tanstack/react-query";
+import { type ReactNode, useState } from "react";
+
+import { DIALOG } from "./dialog";
+import { Button, type Look, ProblemNote } from "./ui";
+
+interface Props<T> {
+  /** On the button that opens it. */
+  label: string;
+  /** What the button acts on, for those who do not see where it stands. */
+  labelFor?: string;
+  look?: Look;
+  /** What it does cannot be taken back: the button that sends says so by its colour, too. */
+  danger?: boolean;
+  /** Why it cannot be opened. */
+  blocked?: string | undefined;
+  title: string;
+  note: ReactNode;
+  /** On the button that sends: the label if absent, and while it works. */
+  send?: string;
+  sending?: string;
+  /** What keeps it from being sent. */
+  wrong?: string | undefined;
+  /** Heads what went wrong: "The job was not planned". */
+  failed?: string;
+  wide?: boolean;
+  /** Absent: there is nothing to send, it only shows something. */
+  act?: () => Promise<T>;
+  done?: (result: T) => void;
+  children?: ReactNode;
+}
+
+export function FormDialog<T>({ label, labelFor, look = "plain", danger = look === "danger", blocked, title, note, send = label, sending = "Sending…", wrong, failed, wide = false, act, done, children }: Props<T>) {
+  const [open, setOpen] = useState(false);
+  const action = useMutation({
+    mutationFn: act ?? (() => Promise.reject(new Error("There is nothing to send."))),
+    onSuccess: (result) => {
+      setOpen(false);
+      done?.(result);
+    },
+  });
+  return (
+    <Dialog.Root
+      open={open}
+      onOpenChange={(next) => {
+        setOpen(next);
+        if (next) action.reset();
+      }}
+    >
+      <Dialog.Trigger render={<Button look={look} blocked={blocked} aria-label={labelFor && `${label} ${labelFor}`} />}>{label}</Dialog.Trigger>
+      <Dialog.Portal>
+        <Dialog.Backdrop className={DIALOG.backdrop} />
+        <Dialog.Popup className={`${DIALOG.popup} ${wide ? "max-w-2xl" : "max-w-md"}`}>
+          <Dialog.Title className={DIALOG.title}>{title}</Dialog.Title>
+          <Dialog.Description className="text-soft" render={<div />}>
+            {note}
+          </Dialog.Description>
+          <form
+            className="flex flex-col gap-3"
+            noValidate
+            onSubmit={(event) => {
+              event.preventDefault();
+              if (act && wrong === undefined && !action.isPending) action.mutate();
+            }}
+          >
+            {children}
+            {action.error && <ProblemNote error={action.error} what={failed} />}
+            <div className="flex justify-end gap-2">
+              <Dialog.Close className="btn">{act ? "Back" : "Close"}</Dialog.Close>
+              {act && (
+                <Button type="submit" look={danger ? "danger" : "primary"} blocked={wrong} busy={action.isPending}>
+                  {action.isPending ? sending : send}
+                </Button>
+              )}
+            </div>
+          </form>
+        </Dialog.Popup>
+      </Dialog.Portal>
+    </Dialog.Root>
+  );
+}

@@ -1,0 +1,171 @@
+import { describe, expect, it } from "vitest";
+
+import type { Me, Run } from "../api/types";
+import { isAbout } from "../live/log";
+import { eventView, parseSearch, stringifySearch } from "./search";
+import { missingFleetAdmin, missingRole } from "./roles";
+import { canClose, closeNote, heldBy } from "./run";
+import { NEW_SERVER, parseServers, refusal, type ServerForm, serverProblems, toItem, twice } from "./servers";
+import { credentialCommand, quote } from "./shell";
+import { siteConfig, siteForm, siteProblems } from "./siteConfig";
+import { compareKey, fingerprint } from "./siteKey";
+
+const KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+const OTHER = "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=";
+/** SHA-256 of 32 bytes 07, computed with another program. */
+const PRINT = "4bb0 6f8e 4e3a 7715 d201 d573 d0aa 4237";
+
+describe("the key of a site", () => {
+  it("has the fingerprint that the command line prints", async () => {
+    const print = await fingerprint(KEY);
+    expect(print).toBe(PRINT);
+    expect(await fingerprint("no base64 %")).toBeUndefined();
+  });
+
+  it("is compared as key, as fingerprint and as the whole output", () => {
+    for (const same of [KEY, ` ${KEY}\n`, PRINT, PRINT.replaceAll(" ", "").toUpperCase(), `Key of site lab: ${KEY}\nFingerprint: ${PRINT}\n`]) {
+      expect(compareKey(KEY, PRINT, same)).toBe("same");
+    }
+    for (const other of [OTHER, PRINT.replace("4", "5"), `Key of site lab: ${KEY}\nFingerprint: ${PRINT.replace("4", "5")}`, `${OTHER} ${KEY}`]) {
+      expect(compareKey(KEY, PRINT, other)).toBe("other");
+    }
+    for (const none of ["", "lab", KEY.slice(1), PRINT.slice(5), `${PRINT} 0000`, `${PRINT} ${PRINT}`]) expect(compareKey(KEY, PRINT, none)).toBe("no key");
+  });
+
+  it("is compared without a fingerprint where the browser computes none", () => {
+    expect(compareKey(KEY, undefined, KEY)).toBe("same");
+    expect(compareKey(KEY, undefined, PRINT)).toBe("no key");
+  });
+});
+
+describe("commands for a shell", () => {
+  it("are quoted where a shell would read more than text", () => {
+    expect(quote("root")).toBe("root");
+    expect(quote("a b")).toBe("'a b'");
+    expect(quote("it's; rm -rf $HOME")).toBe("'it'\\''s; rm -rf $HOME'");
+    expect(quote("-n")).toBe("'-n'");
+  });
+
+  it("name what is known and stand words in for the rest", () => {
+    expect(credentialCommand({ name: "", site: "my lab", user: "root", siteKey: "" })).toBe(
+      "rackhand credentials set NAME --site 'my lab' --user root \\\n  --targets-file servers.json --site-key KEY",
+    );
+    expect(credentialCommand({ name: "bmc", site: "lab", user: "root", siteKey: KEY })).toContain(`--site-key ${KEY}`);
+  });
+});
+
+describe("servers to add", () => {
+  const good: ServerForm = { ...NEW_SERVER, name: "web-1", address: "https://10.0.0.17", pin: "ab".repeat(32) };
+
+  it("are checked with the rules of the control plane", () => {
+    expect(serverProblems(good)).toEqual({});
+    expect(serverProblems({ ...good, address: "https://[::1]:8443/redfish/v1/Systems/System.Embedded.1", ipmi: "10.0.0.17:623", tags: "rack:7, lab" })).toEqual({});
+    expect(serverProblems({ ...NEW_SERVER, name: "web-2", address: "ipmi://10.0.0.18" })).toEqual({});
+    expect(Object.keys(serverProblems(NEW_SERVER))).toEqual(["name", "address", "pin"]);
+    for (const address of ["http://10.0.0.1", "10.0.0.1", "https://10.0.0.1/", "https://10.0.0.1/redfish/v1", "https://user@10.0.0.1", "https://a b", "ipmi://10.0.0.1/x"]) {
+      expect(serverProblems({ ...good, address }).address).toBeDefined();
+    }
+    expect(serverProblems({ ...good, pin: "AB".repeat(32) }).pin).toBeDefined();
+    expect(Object.keys(serverProblems({ ...good, address: "ipmi://10.0.0.18", ipmi: "10.0.0.18" }))).toEqual(["pin", "ipmi"]);
+  });
+
+  it("may not have one name or address twice", () => {
+    expect(twice([good, { ...good, address: "https://10.0.0.18" }, { ...good, name: "web-3" }])).toEqual([
+      { name: "another server here has this name", address: "another server here has this address" },
+      { name: "another server here has this name" },
+      { address: "another server here has this address" },
+    ]);
+    expect(twice([NEW_SERVER, NEW_SERVER])).toEqual([{}, {}]);
+  });
+
+  it("are read from the list that an executor printed and sent as the API takes them", () => {
+    const text = `[
+      {"bmc_url":"https://10.0.0.17","name":"web-1","spki_sha256":"${"ab".repeat(32)}"},
+      {"bmc_url":"ipmi://10.0.0.18","name":"web-2","tags":["rack:7","lab"],"credential":"bmc","ipmi":null}
+    ]`;
+    const [first, second] = parseServers(text);
+    expect(first).toEqual(good);
+    expect(second && toItem(second, "c")).toEqual({ name: "web-2", bmc_url: "ipmi://10.0.0.18", ipmi: null, spki_sha256: null, credential_id: "c", tags: ["rack:7", "lab"] });
+    expect(second?.credential).toBe("bmc");
+  });
+
+  it("are not taken from a list that is wrong, which says where", () => {
+    expect(() => parseServers("{")).toThrow("not JSON");
+    expect(() => parseServers("{}")).toThrow("Expected a JSON list");
+    expect(() => parseServers('[{"name":"a"}, 4]')).toThrow("Entry 2 is not an object");
+    expect(() => parseServers('[{"name":"a","bmc":"x"}]')).toThrow("Entry 1 (a): bmc is not valid");
+    expect(() => parseServers('[{"name":"a","tags":["two words"]}]')).toThrow("tags is not valid");
+    expect(() => parseServers(JSON.stringify(Array.from({ length: 1001 }, () => ({}))))).toThrow("at most 1000");
+  });
+
+  it("show a refusal beside the field that it names", () => {
+    expect(refusal("bmc_url: a BMC address starts with https:// or ipmi://; tags[3]: length is lower than 1")).toEqual({
+      fields: { address: "a BMC address starts with https:// or ipmi://", tags: "length is lower than 1" },
+      rest: "",
+    });
+    expect(refusal("The site has no such credential.")).toEqual({ fields: {}, rest: "The site has no such credential." });
+    expect(refusal("toString: x").fields).toEqual({});
+  });
+});
+
+describe("the settings of a site", () => {
+  const config = { lease_ttl_ms: 30_000, max_mutating_runs: 16, hardware_paused: true, second_person: false };
+
+  it("change what was typed and leave the rest", () => {
+    expect(siteConfig({ ...siteForm(config), maxRuns: "4", secondPerson: true }, config)).toEqual({ ...config, max_mutating_runs: 4, second_person: true });
+  });
+
+  it("are checked with the rules of the control plane", () => {
+    expect(siteProblems(siteForm(config))).toEqual({});
+    for (const leaseMs of ["", "499", "600001", "1e4", "-500"]) expect(siteProblems({ ...siteForm(config), leaseMs }).leaseMs).toBeDefined();
+    for (const maxRuns of ["0", "10001", "4.5"]) expect(siteProblems({ ...siteForm(config), maxRuns }).maxRuns).toBeDefined();
+  });
+});
+
+describe("closing a run", () => {
+  const run = (state: Run["state"], executor?: string): Run => ({ state, executor: executor ?? null, server: "web-1" }) as Run;
+
+  it("is offered for what has not ended and for an unknown outcome", () => {
+    const states: Run["state"][] = ["queued", "leased", "running", "waiting", "settling", "succeeded", "no_change", "failed", "cancelled", "unknown"];
+    expect(states.filter((state) => canClose({ state }))).toEqual(["queued", "leased", "running", "waiting", "settling", "unknown"]);
+  });
+
+  it("waits for the executor that works on it", () => {
+    expect(heldBy(run("running", "e"), { name: "one", online: true })).toContain("Executor one works on this run");
+    expect(heldBy(run("running", "e"), { name: "one", online: false })).toBeUndefined();
+    expect(heldBy(run("waiting"), undefined)).toBeUndefined();
+    expect(heldBy(run("unknown", "e"), { name: "one", online: true })).toBeUndefined();
+  });
+
+  it("says what becomes of it", () => {
+    expect(closeNote(run("unknown"))).toContain("stays unknown");
+    expect(closeNote(run("waiting"))).toContain("Nothing is done to web-1");
+  });
+});
+
+describe("roles on the new pages", () => {
+  const me = (grants: { role: string; site_id: string | null }[]): Me => ({ id: "u", email: "a@b", name: "A", grants }) as Me;
+
+  it("an admin of one site does not lead the fleet", () => {
+    expect(missingFleetAdmin(me([{ role: "admin", site_id: null }]))).toBeUndefined();
+    expect(missingFleetAdmin(me([{ role: "admin", site_id: "s1" }]))).toContain("admin of the whole fleet");
+    expect(missingRole(me([{ role: "admin", site_id: "s1" }]), "admin", "s2", "lab")).toBe("Requires the role admin in lab; ask an admin of the site.");
+  });
+});
+
+describe("the events of a place", () => {
+  const event = { run_id: "r", job_id: "j", server_id: "v", site_id: "s" } as Parameters<typeof isAbout>[0];
+
+  it("are those that the server would list: the most particular filter counts", () => {
+    expect(isAbout(event, {})).toBe(true);
+    expect(isAbout(event, { site: "s" })).toBe(true);
+    expect(isAbout(event, { site: "t" })).toBe(false);
+    expect(isAbout(event, { server: "v", site: "t" })).toBe(true);
+    expect(isAbout(event, { run: "q", job: "j" })).toBe(false);
+  });
+
+  it("are filtered by the URL", () => {
+    expect(eventView(parseSearch(stringifySearch({ site: "s", server: "v", lines: "shown" })))).toEqual({ site: "s", server: "v", lines: "shown" });
+    expect(eventView({ lines: "perhaps", level: "warn" })).toEqual({});
+  });
+});

@@ -1,0 +1,32 @@
+/** The settings of a site as typed, checked with the server's rules. */
+import type { SiteConfig } from "../api/types";
+
+export interface SiteForm {
+  leaseMs: string;
+  maxRuns: string;
+  secondPerson: boolean;
+}
+
+const LEASE_MS = { min: 500, max: 600_000 };
+const MAX_RUNS = { min: 1, max: 10_000 };
+
+export function siteForm(config: Required<SiteConfig>): SiteForm {
+  return { leaseMs: String(config.lease_ttl_ms), maxRuns: String(config.max_mutating_runs), secondPerson: config.second_person };
+}
+
+/** Field → what it should be; empty when the settings are fine. */
+export function siteProblems(form: SiteForm): Partial<Record<keyof SiteForm, string>> {
+  const out: Partial<Record<keyof SiteForm, string>> = {};
+  if (!whole(form.leaseMs, LEASE_MS)) out.leaseMs = "500 to 600000 milliseconds";
+  if (!whole(form.maxRuns, MAX_RUNS)) out.maxRuns = "1 to 10000 runs";
+  return out;
+}
+
+/** What the form says over what it does not show. */
+export function siteConfig(form: SiteForm, before: SiteConfig): SiteConfig {
+  return { ...before, lease_ttl_ms: Number(form.leaseMs), max_mutating_runs: Number(form.maxRuns), second_person: form.secondPerson };
+}
+
+function whole(text: string, { min, max }: { min: number; max: number }): boolean {
+  return /^\d{1,6}$/.test(text.trim()) && Number(text) >= min && Number(text) <= max;
+}
