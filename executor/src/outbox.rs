@@ -82,6 +82,47 @@ pub enum Answer {
     Refused(String),
 }
 
+/// Begins the names under which the journal keeps how many log lines were only counted, for the next process.
+const LEFT_OUT: &str = "left_out ";
+
+/// The log lines of a lease that were only counted and not told of yet.
+struct LeftOut {
+    run: RunId,
+    epoch: u64,
+    lines: u64,
+    /// The number of the last item.
+    last_seq: u64,
+}
+
+impl LeftOut {
+    fn key(&self) -> String {
+        format!("{LEFT_OUT}{} {}", self.run, self.epoch)
+    }
+
+    fn kept(&self) -> Write {
+        Write::Meta { key: self.key(), value: Some(format!("{} {}", self.lines, self.last_seq)) }
+    }
+
+    fn forgotten(&self) -> Write {
+        Write::Meta { key: self.key(), value: None }
+    }
+
+    fn read(key: &str, kept: &str) -> Option<Self> {
+        let (run, epoch) = key.strip_prefix(LEFT_OUT)?.split_once(' ')?;
+        let (lines, last_seq) = kept.split_once(' ')?;
+        Some(Self {
+            run: run.parse().ok()?,
+            epoch: epoch.parse().ok()?,
+            lines: lines.parse().ok()?,
+            last_seq: last_seq.parse().ok()?,
+        })
+    }
+}
+
+fn warning(message: String) -> ReportBody {
+    ReportBody::Event { level: Level::Warn, message, data: Value::Null }
+}
+
 fn is_log_line(body: &ReportBody) -> bool {
     matches!(body, ReportBody::Event { .. })
 }
@@ -105,17 +146,44 @@ impl Outbox {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes back what a former process had not delivered.
-    pub fn restore(&self, pending: Vec<Pending>) {
-        let mut lanes = self.lock();
-        for Pending { run, epoch, seq, item } in pending {
+    /// Takes back what a former process had not delivered, and tells of the log lines that it had only counted.
+    ///
+    /// # Errors
+    /// When the journal fails.
+    pub async fn restore(&self) -> Result<(), JournalError> {
+        let restored = |lanes: &mut BTreeMap<(RunId, u64), Lane>, item: Pending, sent: bool| {
+            let Pending { run, epoch, seq, item } = item;
             let lane = lanes.entry((run, epoch)).or_default();
             lane.last_seq = lane.last_seq.max(seq);
             lane.closed = true;
-            lane.queue.push_back(Queued { seq, item, sent: true, last: false, checkpoint: None });
+            lane.queue.push_back(Queued { seq, item, sent, last: false, checkpoint: None });
+        };
+        for pending in self.journal.pending().await? {
+            restored(&mut self.lock(), pending, true);
         }
-        drop(lanes);
+        for (key, kept) in self.journal.metas(LEFT_OUT).await? {
+            let mut writes = vec![Write::Meta { key: key.clone(), value: None }];
+            let untold = LeftOut::read(&key, &kept).map(|LeftOut { run, epoch, lines, last_seq }| {
+                let queued = self.lock().get(&(run, epoch)).map_or(0, |lane| lane.last_seq);
+                let seq = last_seq.max(queued) + 1;
+                let text = format!(
+                    "At least {lines} log lines were dropped while the control plane was unreachable, before this \
+                     executor was restarted."
+                );
+                let item = encode(run, epoch, seq, warning(text))?;
+                Ok::<_, JournalError>(Pending { run, epoch, seq, item })
+            });
+            let untold = untold.transpose()?;
+            if let Some(Pending { run, epoch, seq, item }) = untold.clone() {
+                writes.push(Write::Outbox { run, epoch, seq, item });
+            }
+            self.journal.commit(writes).await?;
+            if let Some(untold) = untold {
+                restored(&mut self.lock(), untold, false);
+            }
+        }
         self.work.notify_one();
+        Ok(())
     }
 
     /// The lease of `(run, epoch)` is ours (again). `opening` is journalled with the first item: nothing is done
@@ -143,10 +211,18 @@ impl Outbox {
     pub async fn push(&self, run: RunId, epoch: u64, body: ReportBody) -> Result<u64, JournalError> {
         let replaced = match &body {
             body if is_log_line(body) => {
-                let mut lanes = self.lock();
-                let lane = lanes.entry((run, epoch)).or_default();
-                if lane.queue.len() >= MAX_EVENTS {
-                    lane.left_out += 1;
+                let counted = {
+                    let mut lanes = self.lock();
+                    let lane = lanes.entry((run, epoch)).or_default();
+                    let full = lane.queue.len() >= MAX_EVENTS;
+                    lane.left_out += u64::from(full);
+                    full.then_some(LeftOut { run, epoch, lines: lane.left_out, last_seq: lane.last_seq })
+                };
+                if let Some(left_out) = counted {
+                    // Each is a wait for the disk.
+                    if left_out.lines.is_power_of_two() {
+                        self.journal.write(left_out.kept()).await?;
+                    }
                     return Ok(0);
                 }
                 None
@@ -173,22 +249,20 @@ impl Outbox {
         notes: Vec<Write>,
         bodies: Vec<ReportBody>,
     ) -> Result<u64, JournalError> {
-        let (mut seq, opening, left_out) = {
+        let (mut seq, opening, left_out, untold) = {
             let mut lanes = self.lock();
             let lane = lanes.entry((run, epoch)).or_default();
             let room = lane.queue.len() < MAX_EVENTS / 2;
             let told = bodies.iter().any(|body| ends_lease(body) || (room && is_log_line(body)));
             let left_out = if told { std::mem::take(&mut lane.left_out) } else { 0 };
-            (lane.last_seq, lane.opening.take(), left_out)
+            (lane.last_seq, lane.opening.take(), left_out, lane.left_out)
         };
         let mut writes: Vec<Write> = opening.into_iter().chain(notes).collect();
         let mut queued = Vec::with_capacity(bodies.len() + 1);
-        let left_out = (left_out > 0).then(|| ReportBody::Event {
-            level: Level::Warn,
-            message: format!("{left_out} log lines were dropped while the control plane was unreachable."),
-            data: Value::Null,
+        let told = (left_out > 0).then(|| {
+            warning(format!("{left_out} log lines were dropped while the control plane was unreachable."))
         });
-        for body in left_out.into_iter().chain(bodies) {
+        for body in told.into_iter().chain(bodies) {
             seq += 1;
             let checkpoint = match &body {
                 ReportBody::Checkpoint { phase, .. } => Some(phase.clone()),
@@ -198,6 +272,12 @@ impl Outbox {
             let item = encode(run, epoch, seq, body)?;
             writes.push(Write::Outbox { run, epoch, seq, item: item.clone() });
             queued.push(Queued { seq, item, sent: false, last, checkpoint });
+        }
+        let left_out = LeftOut { run, epoch, lines: left_out.max(untold), last_seq: seq };
+        if untold > 0 {
+            writes.push(left_out.kept());
+        } else if left_out.lines > 0 {
+            writes.push(left_out.forgotten());
         }
         self.journal.commit(writes).await?;
         {
@@ -513,6 +593,36 @@ mod tests {
         assert_eq!(items.len(), MAX_EVENTS + 2);
         assert!(items[MAX_EVENTS].contains("3 log lines were dropped"), "{}", items[MAX_EVENTS]);
         assert!(items[MAX_EVENTS + 1].contains("yield"), "{}", items[MAX_EVENTS + 1]);
+    }
+
+    #[tokio::test]
+    async fn dropped_log_lines_are_told_of_after_a_restart_once() {
+        let journal = Arc::new(crate::journal::memory::MemoryJournal::default());
+        let outbox = Outbox::new(journal.clone());
+        let run = RunId::generate();
+        for _ in 0..MAX_EVENTS + 5 {
+            outbox.push(run, 1, warning("a line".into())).await.unwrap();
+        }
+        for _ in 0..2 {
+            let restarted = Outbox::new(journal.clone());
+            restarted.restore().await.unwrap();
+            let lanes = restarted.lock();
+            let queue = &lanes[&(run, 1)].queue;
+            assert_eq!((queue.len(), queue[MAX_EVENTS].seq), (MAX_EVENTS + 1, 501));
+            assert!(queue[MAX_EVENTS].item.contains("At least 4 log lines"), "{}", queue[MAX_EVENTS].item);
+        }
+        // Whoever has told of them itself leaves nothing to tell.
+        let end = ReportBody::Yield { reason: "r".into(), detail: "d".into(), resume_after_ms: 1 };
+        let run = RunId::generate();
+        for _ in 0..=MAX_EVENTS {
+            outbox.push(run, 1, warning("a line".into())).await.unwrap();
+        }
+        outbox.push(run, 1, end).await.unwrap();
+        let restarted = Outbox::new(journal);
+        restarted.restore().await.unwrap();
+        let lanes = restarted.lock();
+        let last = &lanes[&(run, 1)].queue.back().unwrap().item;
+        assert!(last.contains("yield"), "{last}");
     }
 
     #[test]

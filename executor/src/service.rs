@@ -224,9 +224,8 @@ impl Service {
     }
 
     async fn run(mut self) -> Ended {
-        match self.shared.journal.pending().await {
-            Ok(pending) => self.shared.outbox.restore(pending),
-            Err(error) => return Ended::Failed(error.to_string()),
+        if let Err(error) = self.shared.outbox.restore().await {
+            return Ended::Failed(error.to_string());
         }
         let shared = self.shared.clone();
         let cloud = Arc::clone(&self.cloud);

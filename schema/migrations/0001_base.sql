@@ -139,6 +139,8 @@ create table rackhand.executor (
     version text not null default '',
     kinds text[] not null default '{}',
     enrolled_at timestamptz not null default now(),
+    -- When people were last told that two processes seem to run with its data directory.
+    copied_at timestamptz,
     unique (site_id, name)
 );
 

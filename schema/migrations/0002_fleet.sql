@@ -182,6 +182,8 @@ create table rackhand.run (
     lines bigint not null default 0,
     -- How many that are kept for good its executors have caused, which is bounded.
     said bigint not null default 0,
+    -- Leases in a row under which no phase was begun for the first time and nothing was changed.
+    idle_leases int not null default 0,
     executor_id uuid,
     checkpoint jsonb,
     -- Announced and not resolved.

@@ -2,6 +2,10 @@
 --
 -- Passwords are hashed and compared outside (functions/core): `login_begin` counts the attempt before the
 -- costly hash, `login_finish` settles it. Refresh tokens come as SHA-256; the database never sees one.
+--
+-- Lock order, kept by every function here: users, password_reset, user_session (by id), login_limit (account,
+-- networks, account from a network, day, strangers), stream. A user's row is locked `for no key update`: rows that
+-- name them may be written meanwhile.
 set role rackhand_owner;
 
 -- Grant[] of rackhand-schema.
@@ -81,8 +85,12 @@ $$;
 -- from the counts over all accounts.
 create function rackhand.login_forgive(email text) returns void
 language sql as $$
-    delete from rackhand.login_limit l where l.key like 'account ' || rackhand.login_account(email) || '%';
     update rackhand.users u set welcome_at = now() where u.email = lower(login_forgive.email);
+    with counted as materialized (
+        select l.key from rackhand.login_limit l
+        where l.key like 'account ' || rackhand.login_account(email) || '%' order by l.key for update
+    )
+    delete from rackhand.login_limit l using counted c where l.key = c.key;
 $$;
 
 -- Whether an admin has let a person in again a short while ago.
@@ -166,6 +174,7 @@ declare
     here text := coalesce(rackhand.network_of(rackhand.scope_text('address'), 64), 'unknown');
     around text := coalesce(rackhand.network_of(rackhand.scope_text('address'), 48), 'unknown');
     who rackhand.users;
+    former rackhand.user_session;
     stranger boolean;
     session uuid;
 begin
@@ -180,6 +189,8 @@ begin
             jsonb_strip_nulls(jsonb_build_object('user', who.id)), jsonb_build_object('address', address));
         return null;
     end if;
+    select * into former from rackhand.user_session s
+        where s.family = decode(args ->> 'former', 'hex') and s.ended_at is null for update;
     -- What did not fail is taken back, where it was counted: else one's own account would wipe out attempts
     -- on others.
     stranger := not rackhand.login_known(who.id, here);
@@ -191,6 +202,8 @@ begin
     if stranger and not rackhand.is_welcome(who) then
         perform rackhand.login_uncount('day ' || here, 'day ' || around, 'strangers');
     end if;
+    -- The former session may be another person's.
+    perform from rackhand.stream s where s.id in (former.user_id, who.id) order by s.id, s.tree for update;
     perform rackhand.session_close(args ->> 'former', 'Signed in anew in the same browser');
     insert into rackhand.user_session (user_id, family, user_agent, network, expires_at)
         values (who.id, decode(args ->> 'family', 'hex'), left(coalesce(args ->> 'user_agent', ''), 300), here,
@@ -282,6 +295,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     ended rackhand.user_session;
 begin
+    perform from rackhand.user_session s
+        where s.family = decode(args ->> 'family', 'hex') or s.id = (args ->> 'session')::uuid
+        order by s.id for update;
     perform rackhand.session_close(args ->> 'family', 'Signed out');
     update rackhand.user_session s set ended_at = now()
         where s.id = (args ->> 'session')::uuid and s.ended_at is null returning * into ended;
@@ -404,7 +420,7 @@ declare
     who rackhand.users;
 begin
     perform rackhand.require_fleet('admin');
-    select * into who from rackhand.users u where u.id = which for update;
+    select * into who from rackhand.users u where u.id = which for no key update;
     if not found then
         perform rackhand.fail('not-found', 'There is no such user.');
     end if;
@@ -419,6 +435,8 @@ language plpgsql as $$
 declare
     ended int;
 begin
+    perform from rackhand.user_session s where s.user_id = whose and s.id is distinct from but
+        order by s.id for update;
     update rackhand.user_session s set network = '' where s.user_id = whose and s.id is distinct from but;
     update rackhand.user_session s set ended_at = now()
         where s.user_id = whose and s.ended_at is null and s.id is distinct from but;
@@ -440,8 +458,8 @@ begin
         where u.id = before.id returning * into after;
     if after.disabled and not before.disabled then
         perform rackhand.keep_an_admin(null, null);
-        perform rackhand.sessions_close(after.id);
         update rackhand.password_reset r set used_at = now() where r.user_id = after.id and r.used_at is null;
+        perform rackhand.sessions_close(after.id);
     elsif before.disabled and not after.disabled then
         perform rackhand.login_forgive(after.email);
     end if;
@@ -486,7 +504,9 @@ begin
         perform rackhand.fail('invalid-request', format('User %s is disabled. Enable them first.', who.email));
     end if;
     update rackhand.password_reset r set used_at = now() where r.user_id = who.id and r.used_at is null;
-    delete from rackhand.password_reset r where r.expires_at < now() - interval '30 days';
+    delete from rackhand.password_reset r where r.hash in (
+        select o.hash from rackhand.password_reset o where o.expires_at < now() - interval '30 days'
+        for update skip locked);
     insert into rackhand.password_reset (hash, user_id, created_by, expires_at)
         values (decode(args ->> 'token_hash', 'hex'), who.id, rackhand.scope_uuid('user'), now() + make_interval(secs => (args ->> 'ttl_s')::int));
     perform rackhand.login_forgive(who.email);
@@ -515,11 +535,13 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     who rackhand.users;
 begin
+    select u.* into who from rackhand.users u
+        where u.id = (select r.user_id from rackhand.password_reset r
+            where r.hash = decode(args ->> 'token_hash', 'hex'))
+        for no key update;
     update rackhand.password_reset r set used_at = now()
-        from rackhand.users u
-        where r.hash = decode(args ->> 'token_hash', 'hex') and r.used_at is null and r.expires_at > now()
-            and u.id = r.user_id and not u.disabled and rackhand.is_admin(r.created_by, null)
-        returning u.* into who;
+        where r.hash = decode(args ->> 'token_hash', 'hex') and r.user_id = who.id and r.used_at is null
+            and r.expires_at > now() and not who.disabled and rackhand.is_admin(r.created_by, null);
     if not found then
         perform rackhand.fail('reset-refused', 'This link is unknown, used, expired or withdrawn. Ask an admin for a new one.');
     end if;

@@ -281,16 +281,24 @@ begin
 end
 $$;
 
--- {executor_id, session_id, resumes?, nonce} → {site_id}. Anonymous; only after the signature was verified.
--- Only now is the nonce written down as used: who cannot sign leaves nothing behind and takes nothing away. A
+-- {executor_id, session_id, resumes?, nonce} → {site_id} or {copied: why}. Anonymous; only after the signature was
+-- verified. Only now is the nonce written down as used: who cannot sign leaves nothing behind and takes nothing away. A
 -- new session supersedes the former one. The former's leases go on to their expiry, unless its process is
--- known to be dead (`resumes`): then they end now.
+-- known to be dead (`resumes`): then they end now. Known to whoever holds the journal's lock, on one machine: what
+-- runs on with a copy elsewhere announces nothing any more, and a successor waits for what was announced.
+--
+-- Whoever resumes a session that another one has superseded has a copy of the journal. It is not let in beside the
+-- other one, and people are told: that must be committed, so it is an answer here, not an exception.
 create function rackhand.executor_session_start(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     who rackhand.executor;
     session uuid := (args ->> 'session_id')::uuid;
     present rackhand.executor_session;
+    copied boolean;
+    said constant text := 'Executor %s runs twice, or from an old copy: a process signed in that goes on from a session '
+        'which another process of this executor has taken over since. Two machines must not share one data directory. '
+        'Stop the copy and enrol its machine as an executor of its own';
 begin
     insert into rackhand.executor_nonce
         values (args ->> 'nonce', (args ->> 'executor_id')::uuid, now() + interval '10 minutes')
@@ -306,6 +314,20 @@ begin
         perform rackhand.fail('session-superseded',
             format('A newer process has signed in as executor %s.', who.name));
     elsif not found then
+        copied := exists (select from rackhand.executor_session s where s.id = (args ->> 'resumes')::uuid
+            and s.executor_id = who.id and s.superseded_at is not null);
+        if copied and coalesce(who.copied_at < now() - interval '1 hour', true) then
+            update rackhand.executor e set copied_at = now() where e.id = who.id;
+            perform rackhand.append_event('executor.copied', 'error', format(said, who.name),
+                jsonb_build_object('site', who.site_id,
+                    'actor', jsonb_build_object('kind', 'executor', 'id', who.id, 'session', session)),
+                jsonb_build_object('resumes', args ->> 'resumes'));
+        end if;
+        if copied and exists (select from rackhand.executor_session s where s.executor_id = who.id
+            and s.superseded_at is null and s.expires_at > clock_timestamp())
+        then
+            return jsonb_build_object('copied', format(said, who.name) || '.');
+        end if;
         update rackhand.executor_session s set superseded_at = now(),
                 expires_at = case when s.id = (args ->> 'resumes')::uuid
                     then least(s.expires_at, now()) else s.expires_at end
@@ -1106,6 +1128,14 @@ begin
             perform rackhand.job_settle(this.id, dropped, 0);
         end if;
     end case;
+    if args ->> 'action' in ('resume', 'cancel') then
+        -- A person wants something done: a stuck run is offered at once, as soon as nobody acts on it any more.
+        update rackhand.run r set idle_leases = 0
+            where r.job_id = this.id and r.finished_at is null and rackhand.is_stuck(r.idle_leases);
+        update rackhand.ready d set ready_at = greatest(clock_timestamp(), r.acts_until)
+            from rackhand.run r where r.id = d.run_id and r.job_id = this.id and r.finished_at is null
+                and r.idle_leases = 0 and d.ready_at > clock_timestamp();
+    end if;
     perform rackhand.wake(this.site_id::text);
     select * into this from rackhand.job where id = this.id;
     return rackhand.job_json(this);

@@ -139,12 +139,35 @@ begin
 end
 $$;
 
+-- After so many leases in a row without a step forward a run is stuck: it is offered again at growing intervals, and
+-- only that is an event.
+create function rackhand.is_stuck(idle_leases int) returns boolean
+language sql immutable parallel safe as $$ select idle_leases > 3 $$;
+
+-- How long a run is left alone after so many of them, at most 6 hours.
+create function rackhand.idle_pause(idle_leases int) returns interval
+language sql immutable parallel safe as $$
+    select case when rackhand.is_stuck(idle_leases)
+        then least(interval '6 hours', interval '1 minute' * 2 ^ least(idle_leases - 4, 10))
+        else interval '0' end
+$$;
+
+-- Why the last lease of a run ended, and of one that is stuck that it is.
+create function rackhand.stuck_words(why text, idle_leases int, again timestamptz) returns text
+language sql stable as $$
+    select case when rackhand.is_stuck(idle_leases) then format(
+        '%s. The run is stuck: %s leases in a row ended without a step forward. It is offered again on %s.',
+        rtrim(why, '. '), idle_leases, rackhand.on_at(again)) else why end
+$$;
+
 -- Takes the leases of these sessions away, whose rows the caller has locked. Whoever held them may act until
 -- its own clock ends the lease: nobody is given a run before.
 create function rackhand.take_back(sessions uuid[], why text) returns void
 language plpgsql as $$
 declare
     item record;
+    idle int;
+    again timestamptz;
 begin
     for item in
         select r.*, l.session_id, s.expires_at as ended, e.name as executor_name
@@ -155,20 +178,26 @@ begin
         where l.session_id = any (sessions)
         order by r.id for update of r
     loop
+        idle := item.idle_leases + 1;
+        again := greatest(clock_timestamp(), item.ended) + rackhand.idle_pause(idle);
         delete from rackhand.lease l where l.run_id = item.id;
         update rackhand.run r set
                 state = case when r.settle is null then 'queued' else 'settling' end,
-                reason = 'lease_expired', since = now(), expected_by = null,
+                reason = 'lease_expired', since = now(), expected_by = null, idle_leases = idle,
                 lease_ended_at = coalesce(case when r.intent is not null then r.lease_ended_at end, item.ended),
                 acts_until = item.ended,
-                detail = format('Executor %s %s; another one goes on.', item.executor_name, why)
+                detail = rackhand.stuck_words(
+                    format('Executor %s %s; another one goes on.', item.executor_name, why), idle, again)
             where r.id = item.id;
         insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner, ready_at)
-            values (item.id, item.site_id, item.bmc_id, item.kind, item.executor_id,
-                greatest(clock_timestamp(), item.ended));
+            values (item.id, item.site_id, item.bmc_id, item.kind, item.executor_id, again);
+        if rackhand.is_stuck(item.idle_leases) then
+            perform rackhand.wake_events(item.site_id);
+            continue;
+        end if;
         perform rackhand.append_event('run.lease_expired', 'warn',
-            format('Executor %s %s in phase %s; the run waits for another one', item.executor_name, why,
-                coalesce(nullif(item.phase, ''), 'start')),
+            rackhand.stuck_words(format('Executor %s %s in phase %s; the run waits for another one', item.executor_name,
+                why, coalesce(nullif(item.phase, ''), 'start')), idle, again),
             jsonb_build_object('site', item.site_id, 'job', item.job_id, 'run', item.id,
                 'server', item.server_id, 'trace', item.trace_id));
     end loop;
@@ -599,6 +628,9 @@ declare
     effects_open boolean;
     machine text;
     spent boolean;
+    stuck boolean;
+    stepped boolean := false;
+    again timestamptz;
     former text;
     made int := 0;
 begin
@@ -640,6 +672,7 @@ begin
     end if;
 
     spent := r.said >= rackhand.events_kept();
+    stuck := rackhand.is_stuck(r.idle_leases);
     if kind in ('phase', 'effect', 'intent', 'intent_resolved') then
         select v.name into machine from rackhand.server v where v.id = r.server_id;
     end if;
@@ -659,7 +692,8 @@ begin
                 state = case when state = 'settling' then state else 'running' end,
                 since = case when state in ('running', 'settling') then since else now() end, expected_by = null
             where id = r.id;
-        if r.phase = body ->> 'phase' and former = body ->> 'state' then
+        stepped := former is null;
+        if (r.phase = body ->> 'phase' and former = body ->> 'state') or (stuck and not stepped) then
             perform rackhand.wake_events(r.site_id);
         else
             made := rackhand.append_state(r, 'run.phase', 'info',
@@ -682,7 +716,9 @@ begin
                 expected_by = case when coalesce(body -> 'waiting' ->> 'reason', '') = reason then expected_by
                     else now() + make_interval(secs => (body -> 'waiting' ->> 'within_ms')::bigint / 1000.0) end
             where id = r.id;
-        if coalesce(body -> 'waiting' ->> 'reason', '') <> r.reason and body ->> 'waiting' is not null then
+        if coalesce(body -> 'waiting' ->> 'reason', '') <> r.reason and body ->> 'waiting' is not null
+            and not stuck
+        then
             made := rackhand.append_state(r, 'run.waiting', 'info', body -> 'waiting' ->> 'detail', about,
                 body -> 'waiting');
         else
@@ -696,6 +732,7 @@ begin
         made := rackhand.append_state(r, 'run.intent', 'info',
             format('%s: about to %s', machine, replace(body ->> 'action', '_', ' ')), about, body - 'type');
     when 'intent_resolved' then
+        stepped := body ->> 'resolution' <> 'not_applied';
         update rackhand.run set intent = null where id = r.id;
         made := rackhand.append_state(r, 'run.intent_resolved', 'info',
             format('%s: outcome of %s: %s', machine, replace(coalesce(r.intent ->> 'action', 'nothing'), '_', ' '),
@@ -714,6 +751,7 @@ begin
             on conflict (id) do update set state = excluded.state, changed_at = now(), property = excluded.property,
                 wanted = excluded.wanted
                 where e.run_id = r.id;
+        stepped := body ->> 'state' not in ('intended', 'not_applied');
         update rackhand.run set acted = true where id = r.id and not acted;
         made := rackhand.append_state(r, 'run.effect',
             case body ->> 'state' when 'conflict' then 'warn' else 'info' end,
@@ -750,6 +788,7 @@ begin
         if effects_open and outcome <> 'unknown' then
             update rackhand.run set settle = body - 'type', state = 'settling', since = now(),
                     reason = 'effects_open', detail = 'Restoring what was changed on the way', percent = null,
+                    idle_leases = 0,
                     lease_ended_at = clock_timestamp(), last_seq = sent_seq
                 where id = r.id;
             insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner)
@@ -771,23 +810,32 @@ begin
             'bad', outcome in ('failed', 'unknown'), 'freed', case when outcome = 'unknown'
             then '[]' else to_jsonb(r.slots) end);
     when 'yield' then
+        -- Each lease is an event, too.
+        again := clock_timestamp() + greatest(make_interval(secs => greatest((body ->> 'resume_after_ms')::bigint,
+            case when spent then 60000 else 0 end) / 1000.0), rackhand.idle_pause(r.idle_leases + 1));
         delete from rackhand.lease l where l.run_id = r.id;
         update rackhand.run set state = case when settle is null then 'queued' else 'settling' end, since = now(),
-                reason = body ->> 'reason', detail = body ->> 'detail', last_seq = sent_seq,
+                reason = body ->> 'reason', last_seq = sent_seq, idle_leases = r.idle_leases + 1,
+                detail = rackhand.stuck_words(body ->> 'detail', r.idle_leases + 1, again),
                 lease_ended_at = coalesce(case when r.intent is not null then r.lease_ended_at end,
                     clock_timestamp())
             where id = r.id;
         insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner, ready_at)
-            values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id,
-                -- Each lease is an event too.
-                clock_timestamp() + make_interval(secs => greatest((body ->> 'resume_after_ms')::bigint,
-                    case when spent then 60000 else 0 end) / 1000.0));
-        made := rackhand.append_state(r, 'run.yielded', 'info', body ->> 'detail', about, body - 'type');
+            values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id, again);
+        if stuck then
+            perform rackhand.wake_events(r.site_id);
+        else
+            made := rackhand.append_state(r, 'run.yielded', 'info',
+                rackhand.stuck_words(body ->> 'detail', r.idle_leases + 1, again), about, body - 'type');
+        end if;
         update rackhand.run set said = r.said + made where id = r.id;
         perform rackhand.wake(r.site_id::text);
         return '{"status": "accepted"}';
     end case;
-    update rackhand.run set last_seq = sent_seq, said = r.said + made where id = r.id;
+    update rackhand.run set last_seq = sent_seq, said = r.said + made,
+            -- What is not kept any more is no step: it could be repeated without an end.
+            idle_leases = case when stepped and not spent then 0 else idle_leases end
+        where id = r.id;
     return '{"status": "accepted"}';
 end
 $$;

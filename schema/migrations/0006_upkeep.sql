@@ -356,10 +356,12 @@ begin
         select l.id, l.site_id, l.bmc_id, l.kind from lost l on conflict do nothing;
     get diagnostics requeued = row_count;
 
+    -- What somebody has locked is pruned another time: rows are found in no order here.
     delete from rackhand.executor_nonce n where n.expires_at < now();
     get diagnostics done = row_count;
     pruned := pruned + done;
-    delete from rackhand.login_limit l where l.until < now();
+    delete from rackhand.login_limit l where l.key in (
+        select o.key from rackhand.login_limit o where o.until < now() for update skip locked);
     get diagnostics done = row_count;
     pruned := pruned + done;
     delete from rackhand.idempotency i where i.created_at < now() - interval '7 days';
@@ -368,12 +370,16 @@ begin
     delete from rackhand.enrolment_token t where t.expires_at < now() - interval '30 days';
     get diagnostics done = row_count;
     pruned := pruned + done;
-    delete from rackhand.user_session s where least(s.expires_at, s.ended_at) < now() - interval '30 days';
+    delete from rackhand.user_session s where s.id in (
+        select o.id from rackhand.user_session o where least(o.expires_at, o.ended_at) < now() - interval '30 days'
+        for update skip locked);
     get diagnostics done = row_count;
     pruned := pruned + done;
-    delete from rackhand.executor_session s
-        where least(s.expires_at, s.superseded_at) < now() - interval '30 days'
-            and not exists (select from rackhand.lease l where l.session_id = s.id);
+    delete from rackhand.executor_session s where s.id in (
+        select o.id from rackhand.executor_session o
+        where least(o.expires_at, o.superseded_at) < now() - interval '30 days'
+            and not exists (select from rackhand.lease l where l.session_id = o.id)
+        for update skip locked);
     get diagnostics done = row_count;
     pruned := pruned + done;
     return jsonb_build_object('requeued', requeued, 'pruned', pruned, 'refusals', rackhand.refusals_tell(),

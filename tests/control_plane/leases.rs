@@ -206,8 +206,6 @@ async fn a_second_process_of_the_same_executor_supersedes_the_first() {
     assert_eq!(refused.code, "session-superseded");
 
     // A restart that holds the journal's lock gets the run at once, under a new epoch.
-    let restarted = site.session(&first.id, Some(&first.session)).await;
-    assert_eq!(granted(&site.lease(&restarted, &[], 5).await), vec![], "only the session it names is ended");
     let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
     let first = site.executor("one").await;
     let servers = site.servers(1).await;
@@ -375,4 +373,101 @@ async fn rows_of_whole_tables(site: &TestSite) -> i64 {
         where relname in ('bmc', 'capacity', 'job', 'lease', 'ready', 'run', 'server', 'waiting')";
     site.database.owner.batch_execute("select pg_stat_clear_snapshot()").await.unwrap();
     site.database.owner.query_one(query, &[]).await.unwrap().get(0)
+}
+
+/// An executor that takes a run and dies, over and over, and one that gives it back each time: the trail and the leases
+/// get slower, people see it, and can have it looked at now.
+#[tokio::test]
+async fn leases_without_a_step_forward_get_rare_and_leave_little() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let mut executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    let job = site.job("power", &servers, 1).await;
+    let due = "update rackhand.ready set ready_at = now()";
+    let pause = "select round(extract(epoch from ready_at - now()) / 60) from rackhand.ready";
+    let phase = json!({"type": "phase", "phase": "act", "state": "running", "evidence": null});
+    let back = json!({"type": "yield", "reason": "settling", "detail": "The BMC does not answer",
+        "resume_after_ms": 1_800_000});
+    let mut pauses = Vec::new();
+    for lease in 0..20 {
+        site.database.owner.batch_execute(due).await.unwrap();
+        let run = granted(&site.lease(&executor, &[], 1).await).remove(0);
+        site.report(&executor, vec![item(&run, 1, phase.clone())]).await;
+        if lease % 2 == 0 {
+            executor = site.session(&executor.id, Some(&executor.session)).await;
+            site.lease(&executor, &[], 0).await;
+        } else {
+            site.report(&executor, vec![item(&run, 2, back.clone())]).await;
+        }
+        pauses.push(site.database.value(pause).await.as_f64().unwrap());
+    }
+    assert_eq!(pauses[..10], [0.0, 30.0, 0.0, 30.0, 2.0, 30.0, 8.0, 30.0, 32.0, 64.0]);
+    assert_eq!(pauses[14..], [360.0; 6], "at most 6 hours");
+    let told = "select jsonb_object_agg(kind, n) from (select kind, count(*) as n from rackhand.event
+        where run_id is not null group by kind) k";
+    assert_eq!(
+        site.database.value(told).await,
+        json!({"run.leased": 20, "run.phase": 1, "run.lease_expired": 2, "run.yielded": 2})
+    );
+    let shown = site.database.value("select rackhand.run_json(r) from rackhand.run r").await;
+    let detail = shown["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("The BMC does not answer. The run is stuck: 20 leases in a row ended"),
+        "{detail}"
+    );
+    let warned = "select message from rackhand.event where kind = 'run.yielded' order by id desc limit 1";
+    assert!(site.database.value(warned).await.as_str().unwrap().contains("The run is stuck: 4 leases"));
+
+    // A person has mended it.
+    for action in ["pause", "resume"] {
+        site.admin("job_control", json!({"id": job, "action": action, "reason": "mended"})).await;
+    }
+    let run = granted(&site.lease(&executor, &[], 1).await).remove(0);
+    let next = json!({"type": "phase", "phase": "verify", "state": "running", "evidence": null});
+    site.report(&executor, vec![item(&run, 1, phase), item(&run, 2, next)]).await;
+    assert_eq!(site.database.value("select idle_leases from rackhand.run").await, 0, "a step forward");
+}
+
+/// A data directory on two machines: whoever goes on from it takes the runs over, and the process that still holds them
+/// announces nothing more. Started again beside it, that one is not let in, and people are told once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_executors_with_one_data_directory_do_not_act_at_once() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let first = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("power", &servers, 1).await;
+    let held = granted(&site.lease(&first, &[], 1).await).remove(0);
+    let copy = site.session(&first.id, Some(&first.session)).await;
+    let taken = granted(&site.lease(&copy, &[], 1).await).remove(0);
+    assert_eq!(taken, (held.0.clone(), held.1 + 1));
+    let intent =
+        json!({"type": "intent", "phase": "power", "action": "reset_host", "before": {}, "deadline_ms": 1});
+    let mut late = item(&held, 1, intent.clone());
+    late["index"] = json!(0);
+    let refused = site.database.run(&first.scope, "executor_report", json!({"items": [late]})).await;
+    assert_eq!(refused.unwrap_err().code, "session-superseded");
+    assert_eq!(site.report(&copy, vec![item(&taken, 1, intent)]).await[0]["status"], "accepted");
+    assert_eq!(site.try_lease(&first, &[], 1).await.unwrap_err().code, "session-superseded");
+
+    let start = async || {
+        let args = json!({"executor_id": first.id, "session_id": uuid::Uuid::now_v7(), "resumes": first.session,
+            "nonce": uuid::Uuid::now_v7()});
+        let anonymous = json!({"kind": "anonymous"});
+        site.database.run(&anonymous, "executor_session_start", args).await.unwrap()
+    };
+    for _ in 0..3 {
+        let refused = start().await["copied"].as_str().unwrap().to_owned();
+        assert!(refused.starts_with("Executor one runs twice, or from an old copy"), "{refused}");
+    }
+    assert_eq!(site.lease(&copy, &[taken], 0).await["lost"], json!([]), "the other one goes on");
+    let told = "select jsonb_agg(level) from rackhand.event where kind = 'executor.copied'";
+    assert_eq!(site.database.value(told).await, json!(["error"]));
+
+    // Where no other one lives, a directory that was restored from a copy may go on.
+    site.database
+        .owner
+        .batch_execute("update rackhand.executor_session set expires_at = now()")
+        .await
+        .unwrap();
+    assert_eq!(start().await["site_id"], json!(site.id));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rackhand_tests::{
     TestSite,
     database::run,
-    site::{granted, item, lease_args},
+    site::{granted, item, lease_args, person},
 };
 use serde_json::{Value, json};
 
@@ -125,4 +125,109 @@ async fn a_registration_that_stays_as_it_is_waits_for_nobody() {
     let done = tokio::time::timeout(Duration::from_secs(5), again).await.expect("it waits");
     assert_eq!(done["unchanged"], SERVERS);
     holder.batch_execute("rollback").await.unwrap();
+}
+
+/// Of accounts, in the order in which they are locked.
+const OF_ACCOUNTS: [&str; 4] = ["users", "password_reset", "user_session", "login_limit"];
+
+/// Whoever waits for one table of accounts holds no row of those that come after it: so no two wait for each other.
+#[tokio::test]
+async fn accounts_are_locked_in_one_order() {
+    let site = TestSite::new().await;
+    let bea = person(&site.database, "Bea", "viewer", None).await;
+    let id = &bea["user"];
+    let text = id.as_str().unwrap();
+    site.database
+        .owner
+        .batch_execute(&format!(
+            "update rackhand.users set password_hash = 'h' where id = '{text}';
+            insert into rackhand.user_session (user_id, family, expires_at, network)
+                select '{text}', decode(family, 'hex'), now() + interval '1 day', '192.0.2.1'
+                from unnest(array['aa', 'bb', 'cc']) as family"
+        ))
+        .await
+        .unwrap();
+    site.admin("password_reset_create", json!({"id": id, "token_hash": "ab", "ttl_s": 600})).await;
+    let counts = format!(
+        "insert into rackhand.login_limit select key, 1, now() + interval '1 day' from (
+            select 'account ' || rackhand.login_account('bea@example.test') || place
+                from unnest(array[' from 192.0.2.1', '', ' from 192.0.2.2']) as place
+            union all values ('address 192.0.2.1'), ('change {text}')) as counted (key)"
+    );
+    site.database.owner.batch_execute(&counts).await.unwrap();
+    let stranger = json!({"kind": "anonymous", "address": "192.0.2.1"});
+    let calls = [
+        (&stranger, "password_reset_finish", json!({"token_hash": "ab", "password_hash": "x"})),
+        (&bea, "password_change_finish", json!({"fitted": "h", "password_hash": "x"})),
+        (&site.admin, "password_reset_create", json!({"id": id, "token_hash": "ac", "ttl_s": 600})),
+        (&site.admin, "user_update", json!({"id": id, "disabled": true})),
+        (&site.admin, "user_sessions_end", json!({"id": id})),
+        (&bea, "user_sessions_end", json!({"id": id})),
+        (
+            &stranger,
+            "login_finish",
+            json!({"email": "bea@example.test", "user_id": id, "fitted": "h", "family": "dd",
+                "refresh_hash": "dd", "former": "aa", "user_agent": "", "ttl_s": 600}),
+        ),
+    ];
+    let (holder, caller) = (site.database.connect_owner().await, site.database.connect().await);
+    let pid: i32 = caller.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    let waits = format!("select to_jsonb(cardinality(pg_blocking_pids({pid})) > 0)");
+    let mut waited = 0;
+    for (place, table) in OF_ACCOUNTS.iter().enumerate() {
+        for (scope, name, args) in &calls {
+            caller.batch_execute("begin").await.unwrap();
+            holder
+                .batch_execute(&format!("begin; select from rackhand.{table} for no key update"))
+                .await
+                .unwrap();
+            let call = run(&caller, scope, name, args.clone());
+            let look = async {
+                while site.database.value(&waits).await != true {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let mut call = std::pin::pin!(call);
+            let done = tokio::select! {
+                done = &mut call => Some(done),
+                () = look => None,
+            };
+            if done.is_none() {
+                waited += 1;
+                for later in &OF_ACCOUNTS[place + 1..] {
+                    let free = format!(
+                        "with free as (select from rackhand.{later} for update skip locked)
+                            select to_jsonb((select count(*) from free) = (select count(*) from rackhand.{later}))"
+                    );
+                    assert_eq!(
+                        site.database.value(&free).await,
+                        true,
+                        "{name} waits for {table}, holds {later}"
+                    );
+                }
+            }
+            holder.batch_execute("rollback").await.unwrap();
+            let done = match done {
+                Some(done) => done,
+                None => call.await,
+            };
+            assert!(done.is_ok(), "{name}: {done:?}");
+            caller.batch_execute("rollback").await.unwrap();
+        }
+    }
+    assert!(waited >= 16, "only {waited} calls had to wait");
+}
+
+/// Two admins who make a link for each other at the same moment: neither waits for the other's row.
+#[tokio::test]
+async fn admins_make_links_for_each_other() {
+    let site = TestSite::new().await;
+    let bea = person(&site.database, "Bea", "admin", None).await;
+    let (one, other) = (site.database.connect().await, site.database.connect().await);
+    one.batch_execute("begin").await.unwrap();
+    other.batch_execute("begin").await.unwrap();
+    let link = |who: &Value, hash: &str| json!({"id": who["user"], "token_hash": hash, "ttl_s": 60});
+    run(&one, &site.admin, "password_reset_create", link(&bea, "ab")).await.unwrap();
+    let second = run(&other, &bea, "password_reset_create", link(&site.admin, "ac"));
+    tokio::time::timeout(Duration::from_secs(10), second).await.expect("it waits").unwrap();
 }

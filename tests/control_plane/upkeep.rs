@@ -73,7 +73,7 @@ async fn an_open_intent_is_as_old_as_the_lease_it_was_announced_under() {
         ages.push(age);
         run = taken;
     }
-    assert!(ages.windows(2).all(|pair| pair[1] >= pair[0] + 400), "{ages:?}");
+    assert!(ages.windows(2).all(|pair| pair[1] >= pair[0] + 300), "{ages:?}");
     // Resolved, it counts no more.
     let resolved = json!({"type": "intent_resolved", "resolution": "not_applied", "evidence": {}});
     let mut answer = site.report(&executors[1], vec![item(&run, resolved)]).await;

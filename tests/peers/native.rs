@@ -35,65 +35,81 @@ async fn becomes(database: &TestDatabase, query: &str) {
     }
 }
 
+/// The process ids of the server's statements that wait for a lock.
+const BLOCKED: &str = "array(select pid from pg_stat_activity where wait_event_type = 'Lock' \
+    and application_name = 'rackhand-server' and datname = current_database())";
+
+/// A server with two connections for people, of which the listener's proof has used one, and one for executors.
+struct Narrow {
+    site: TestSite,
+    keys: SigningKeys,
+    server: Running,
+}
+
+impl Narrow {
+    async fn start() -> Self {
+        let site = TestSite::new().await;
+        let mut config = config(site.database.api_url());
+        config.database_connections = 3;
+        let keys = config.signing_keys.clone();
+        let narrow = Self { server: start(config).await, site, keys };
+        assert_eq!(narrow.sites().send().await.unwrap().status(), 200);
+        narrow
+    }
+
+    /// A request for the list of sites.
+    fn sites(&self) -> reqwest::RequestBuilder {
+        let url = format!("{}/v1/sites", self.server.url);
+        client().get(url).bearer_auth(user_token(&self.keys, &self.site.admin))
+    }
+
+    /// A connection that holds the table of sites until it commits. Not the one that looks: pg_stat_activity stands
+    /// still within a transaction.
+    async fn lock(&self) -> tokio_postgres::Client {
+        let other = connect(&self.site.database.owner_url()).await;
+        other.batch_execute("begin; lock table rackhand.site").await.unwrap();
+        other
+    }
+
+    async fn has_blocked(&self, statements: u32) {
+        becomes(&self.site.database, &format!("select cardinality({BLOCKED}) = {statements}")).await;
+    }
+}
+
 #[tokio::test]
 async fn a_dropped_request_leaves_no_statement_behind() {
-    let site = TestSite::new().await;
-    let mut config = config(site.database.api_url());
-    // Two for people and one for executors.
-    config.database_connections = 3;
-    let keys = config.signing_keys.clone();
-    let server = start(config).await;
-    let get = |path: &str| {
-        client().get(format!("{}{path}", server.url)).bearer_auth(user_token(&keys, &site.admin))
-    };
-    assert_eq!(get("/v1/sites").send().await.unwrap().status(), 200);
-
-    let blocked = "(select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
-        and application_name = 'rackhand-server' and datname = current_database())";
-    // Not the connection that looks: pg_stat_activity stands still within a transaction.
-    let other = connect(&site.database.owner_url()).await;
-    other.batch_execute("begin; lock table rackhand.site").await.unwrap();
-    let held: Vec<_> = (0..2).map(|_| tokio::spawn(get("/v1/sites").send())).collect();
-    becomes(&site.database, &format!("select {blocked} = 2")).await;
+    let narrow = Narrow::start().await;
+    let other = narrow.lock().await;
+    let held: Vec<_> = (0..2).map(|_| tokio::spawn(narrow.sites().send())).collect();
+    narrow.has_blocked(2).await;
     for request in held {
         request.abort();
     }
     // The table is still locked: only a cancel ends them.
-    becomes(&site.database, &format!("select {blocked} = 0")).await;
+    narrow.has_blocked(0).await;
     other.batch_execute("commit").await.unwrap();
     let began = Instant::now();
-    assert_eq!(get("/v1/sites").send().await.unwrap().status(), 200);
+    assert_eq!(narrow.sites().send().await.unwrap().status(), 200);
     assert!(began.elapsed() < Duration::from_secs(2), "the pool has its places back: {:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn a_dropped_request_whose_statement_ends_soon_keeps_its_connection() {
-    let site = TestSite::new().await;
-    let mut config = config(site.database.api_url());
-    // Two for people, of which the listener's proof has used one.
-    config.database_connections = 3;
-    let keys = config.signing_keys.clone();
-    let server = start(config).await;
-    let get = |path: &str| {
-        client().get(format!("{}{path}", server.url)).bearer_auth(user_token(&keys, &site.admin))
-    };
-    assert_eq!(get("/v1/sites").send().await.unwrap().status(), 200);
-    let blocked = "(select array_agg(pid) from pg_stat_activity where wait_event_type = 'Lock' \
-        and application_name = 'rackhand-server' and datname = current_database())";
-    let other = connect(&site.database.owner_url()).await;
-    other.batch_execute("begin; lock table rackhand.site").await.unwrap();
-    let held = tokio::spawn(get("/v1/sites").send());
-    becomes(&site.database, &format!("select cardinality({blocked}) = 1")).await;
-    let backend = site.database.value(&format!("select ({blocked})[1]")).await;
+    let narrow = Narrow::start().await;
+    let database = &narrow.site.database;
+    let other = narrow.lock().await;
+    let held = tokio::spawn(narrow.sites().send());
+    narrow.has_blocked(1).await;
+    let backend = database.value(&format!("select ({BLOCKED})[1]")).await;
     held.abort();
     // The server has noticed by then, and has not lost its patience.
     tokio::time::sleep(Duration::from_millis(50)).await;
     other.batch_execute("commit").await.unwrap();
-    assert_eq!(get("/v1/sites").send().await.unwrap().status(), 200);
+    assert_eq!(narrow.sites().send().await.unwrap().status(), 200);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let lives =
         format!("select exists (select from pg_stat_activity where pid = {backend} and state = 'idle')");
-    assert_eq!(site.database.value(&lives).await, json!(true));
+    assert_eq!(database.value(&lives).await, json!(true));
 }
 
 #[tokio::test]

@@ -370,6 +370,9 @@ impl Context {
         let detail = format!("{}: waits until what a former executor sent has ended", self.server());
         while self.now() < until {
             self.check()?;
+            if self.signals().drain {
+                return Err(self.drained().await?);
+            }
             let left = until.saturating_sub(self.now());
             let waiting =
                 Waiting { reason: "settling".to_owned(), detail: detail.clone(), within_ms: millis(left) };
@@ -537,6 +540,11 @@ impl Context {
 
     pub fn open_effect(&self, object: &str) -> Option<&Effect> {
         self.effects.iter().find(|effect| effect.object == object && effect.state.is_open())
+    }
+
+    /// Gives the lease back because this executor goes away.
+    pub async fn drained(&mut self) -> Result<Stop, Stop> {
+        self.give_back("draining", "the executor is shutting down", Duration::ZERO).await
     }
 
     /// Gives the lease back.

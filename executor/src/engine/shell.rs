@@ -306,9 +306,7 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
             Step::Yield => {
                 let state = kept_state(context, activity, tries.as_ref(), blind);
                 context.checkpoint(phase, state, None, None).await?;
-                return Err(context
-                    .give_back("draining", "the executor is shutting down", Duration::ZERO)
-                    .await?);
+                return Err(context.drained().await?);
             }
         }
     }

@@ -200,7 +200,12 @@ impl Activity for DeleteJob {
         };
         context.end_wait("absent");
         self.seen = true;
-        let stalled = context.waited("listed") > context.timing().stall;
+        // Before it runs it may be listed for as long as people hold changes back.
+        let runs = matches!(job.phase, JobPhase::Running | JobPhase::Other(_));
+        if !runs {
+            context.end_wait("runs");
+        }
+        let stalled = runs && context.waited("runs") > context.timing().stall;
         Ok(match job.phase {
             JobPhase::New | JobPhase::Scheduled | JobPhase::Waiting => Probe::NotStarted,
             // Deleting a download in progress is refused by some firmware and ignored by other: let it end.

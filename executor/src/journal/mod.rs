@@ -1,7 +1,8 @@
 //! The journal: what this executor meant to do, did, and still has to report, on disk before it acts.
 //!
 //! One process holds a data directory's journal at a time; its lock proves that the former process is dead, so
-//! the former session may be named as resumed. Every write is durable when its call returns. A failed write of a run
+//! the former session may be named as resumed. On another machine, with a copy of the directory, it proves nothing:
+//! there the control plane keeps two processes apart, by taking no intent of the former session. Every write is durable when its call returns. A failed write of a run
 //! ends the service: without a journal nothing may be done to hardware.
 //!
 //! Durable means a wait for the disk, several milliseconds long, so what belongs together is one [`Journal::commit`],

@@ -169,6 +169,44 @@ suite! {
     boot_override_over_ipmi = BootOverIpmi, 1;
 }
 
+/// A copy of executor 0's data directory is started on another machine at its `n`-th write, while it runs on, cut off
+/// from the control plane so that it does not hear of it. False when the run had ended before.
+async fn copied_at(scenario: Scenario, n: u64) -> bool {
+    let mut world = scenario.world();
+    let run = scenario.begin(&world);
+    let reached = Arc::new(tokio::sync::Notify::new());
+    let writes = Arc::clone(&reached);
+    let tell = StopAt::when(move |number, _| {
+        if number == n {
+            writes.notify_one();
+        }
+        false
+    });
+    let original = world.start(0, Some(tell)).await;
+    tokio::select! {
+        () = reached.notified() => {}
+        _ = world.end_of(run) => return false,
+    }
+    world.link(0).partitioned.store(true, Ordering::Relaxed);
+    let copy = world.copy(0).await;
+    let _copy = world.start(copy, None).await;
+    scenario.check(&world, run, &format!("copied at write {n}, delivered by 0")).await;
+    drop(original);
+    true
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_executors_with_one_data_directory_do_nothing_twice() {
+    // A sample of the writes of the long one.
+    for (scenario, step) in [(Scenario::Staged, 4), (Scenario::Power, 1), (Scenario::PowerOverIpmi, 1)] {
+        let mut n = 1;
+        while copied_at(scenario, n).await {
+            n += step;
+        }
+        assert!(n > 10, "only {n} writes: the points are gone");
+    }
+}
+
 /// The one phase of a run without an update, run twice: nothing is done a second time.
 #[tokio::test(start_paused = true)]
 async fn every_phase_over_ipmi_run_twice_is_as_if_run_once() {

@@ -175,6 +175,31 @@ async fn a_cancelled_update_takes_its_job_out_of_the_queue() {
     assert_eq!(total.mutations.get(&MutationKind::DeleteJob), Some(&1), "{}", row.story());
 }
 
+/// Hardware operations are paused for longer than a job may stall, so its deletion waits. Then somebody restarts the
+/// host, and it runs: it has just begun.
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_deletion_was_held_back_is_seen_to_its_end() {
+    let world = World::new(vec![r750()]);
+    let _executor = world.start(0, None).await;
+    let run = bios(&world);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.plane.pause(true);
+    tokio::time::sleep(seconds(30)).await;
+    world.plane.cancel(run);
+    tokio::time::sleep(world.timing.stall + seconds(600)).await;
+    assert_eq!(world.lab.total().jobs_deleted, 0, "changes are held back");
+    world.other_console_resets(0, "ForceRestart").await;
+    while world.lab.total().flashes.is_empty() {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    let row = world.end_of(run).await;
+    ended(&row, &row.finish.clone().unwrap(), Outcome::Cancelled, Some(ErrorCode::CancelledByPerson));
+    assert!(row.effects.iter().all(|effect| effect.state == EffectState::Settled), "{:?}", row.effects);
+    assert_eq!(world.version(0, BIOS).as_deref(), Some("1.15.2"), "{}", row.story());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_flash_under_way_is_not_cancelled() {
     let world = World::new(vec![r750()]);

@@ -11,7 +11,7 @@ use rackhand_executor::{
     clock::TokioClock,
     cloud::{Cloud, CloudError},
     credential::forget_version,
-    journal::{Journal as _, memory::MemoryJournal, sqlite::SqliteJournal},
+    journal::{Journal as _, Write, memory::MemoryJournal, sqlite::SqliteJournal},
     outbox::Outbox,
     service::Ended,
     timing::Timing,
@@ -30,7 +30,7 @@ use rackhand_schema::{
 };
 
 use super::support::{
-    PASSWORD, World,
+    PASSWORD, StopAt, World,
     plane::{RunRow, TTL},
 };
 
@@ -230,6 +230,32 @@ async fn a_credential_that_changes_during_a_run_leaves_no_session() {
     assert_eq!(executor.ended().await, Ended::Drained);
     assert_eq!(world.lab.total().sessions_open, 0);
     assert_eq!(world.journal(0).metas("bmc_session:").await.unwrap(), []);
+}
+
+/// What a former executor sent may be under way for another minute: an executor that goes away leaves that wait to the
+/// next one.
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_a_former_executors_request() {
+    let world = rack(1);
+    let run = world.power(0, PowerAction::ForceOff);
+    let stop = StopAt::when(|_, write| matches!(write, Write::Outcome { .. }));
+    let victim = world.start(0, Some(stop.clone())).await;
+    stop.reached.notified().await;
+    drop(victim);
+    let successor = world.start(0, None).await;
+    while world.plane.run(run).grant.epoch < 2 {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    tokio::time::sleep(seconds(2)).await;
+    assert!(world.plane.run(run).grant.intent.is_some(), "nobody may know yet what became of it");
+    let began = tokio::time::Instant::now();
+    successor.drain();
+    assert_eq!(successor.ended().await, Ended::Drained);
+    assert!(began.elapsed() < seconds(10), "it took {:?}", began.elapsed());
+    let row = world.plane.run(run);
+    assert_eq!(yields(&row), 1, "{}", row.story());
+    let _last = world.start(1, None).await;
+    succeeded(&world, run).await;
 }
 
 /// A control plane that was restored from a backup has an older version; a person on the machine lets it

@@ -68,10 +68,15 @@ impl SetupError {
     /// our lock is the database's.
     fn is_raced(&self) -> bool {
         let Self::Step(Step::Roles, cause) = self else { return false };
-        let Some(error) = cause.as_db_error() else { return false };
-        let made = [&SqlState::UNIQUE_VIOLATION, &SqlState::DUPLICATE_OBJECT].contains(&error.code());
-        made || error.message() == "tuple concurrently updated"
+        cause.code().is_some_and(races)
     }
+}
+
+/// Whether a refusal of the step that makes the roles may come from another `migrate` at the same moment. Postgres
+/// has no code of its own for a row that another session has just changed: it is an internal error, in whatever
+/// language the server speaks. One that lasts is reported after the last attempt.
+fn races(code: &SqlState) -> bool {
+    [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::INTERNAL_ERROR].contains(code)
 }
 
 /// The owner's connection; it ends when dropped.

@@ -48,7 +48,7 @@ fn not_ready(why: impl AsRef<str>) -> BmcError {
     BmcError::new(BmcErrorKind::NotReady { retry_after: None }, why)
 }
 
-/// A device that is not ready need not show its whole queue.
+/// A device that is not ready need not show its whole queue: a look at it is none, see [`Context::answered_for`].
 async fn ready(context: &Context) -> Result<(), BmcError> {
     let readiness = context.line.readiness().await?;
     if readiness.ready { Ok(()) } else { Err(not_ready(readiness.detail)) }
@@ -188,9 +188,12 @@ impl Activity for Stage<'_> {
         if self.state.up_to_date {
             return Ok(Probe::Done(json!({ "version": self.plan.to })));
         }
-        if let Some(intent) = intent {
-            let lost = self.lost(intent);
-            ready(context).await?;
+        let lost = intent.map(|intent| self.lost(intent));
+        if lost.is_none() && self.state.unnamed {
+            return self.find_unnamed(context).await;
+        }
+        ready(context).await?;
+        if let Some(lost) = lost {
             let settled = context.intent_age(self.window(context)) == IntentAge::Settled;
             return Ok(match self.look_for_traces(context, &lost, settled).await? {
                 // A BMC that was away meanwhile shows its queue later than it answers.
@@ -198,12 +201,8 @@ impl Activity for Stage<'_> {
                 found => found,
             });
         }
-        if self.state.unnamed {
-            return self.find_unnamed(context).await;
-        }
         if let Some(lost) = self.state.lost.clone() {
             // Nothing had shown up within its time. It may have by now.
-            ready(context).await?;
             let found = self.look_for_traces(context, &lost, true).await?;
             if found != Probe::NotStarted {
                 return Ok(found);
@@ -211,10 +210,6 @@ impl Activity for Stage<'_> {
             if !has_shown_all(context) {
                 return Ok(makes_sure(context));
             }
-        }
-        let readiness = context.line.readiness().await?;
-        if !readiness.ready {
-            return Ok(Probe::NotReady { reason: "lifecycle_controller", detail: readiness.detail });
         }
         Ok(self.live_job(context).await?.map_or(Probe::NotStarted, Probe::Foreign))
     }

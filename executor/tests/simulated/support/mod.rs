@@ -136,7 +136,7 @@ impl LabTransport {
         }
     }
 
-    /// Whether the queue of jobs is hidden at the moment.
+    /// Whether the queue of jobs is hidden at the moment, or from this request on.
     fn hides(&self, request: &http::Request<Body>) -> bool {
         let path = request.uri().path();
         let now = tokio::time::Instant::now();
@@ -146,10 +146,7 @@ impl LabTransport {
         {
             *self.wire.hidden_until.lock().unwrap() = Some(now + lasts);
         }
-        let hidden = self.wire.hidden_until.lock().unwrap().is_some_and(|until| now < until);
-        hidden
-            && request.method() == http::Method::GET
-            && (path.contains("/Jobs/") || path.contains("/Tasks/"))
+        self.wire.hidden_until.lock().unwrap().is_some_and(|until| now < until)
     }
 
     /// An answer that the BMC never gave.
@@ -166,16 +163,14 @@ impl LabTransport {
             // A bare 503 would leave open whether it was taken.
             return Some(answer(409));
         }
-        if self.hides(request) {
-            return Some(answer(404));
-        }
-        let hidden =
-            self.wire.hidden_until.lock().unwrap().is_some_and(|until| tokio::time::Instant::now() < until);
-        let is_list = ["/Jobs", "/Tasks"].iter().any(|list| path.trim_end_matches('/').ends_with(list));
-        if hidden && is_list && request.method() == http::Method::GET {
-            let empty = Bytes::from_static(br#"{"Members":[],"Members@odata.count":0}"#);
-            let response = http::Response::builder().header("content-type", "application/json").body(empty);
-            return Some(response.unwrap());
+        if self.hides(request) && request.method() == http::Method::GET {
+            if ["/Jobs", "/Tasks"].iter().any(|list| path.trim_end_matches('/').ends_with(list)) {
+                let empty = Bytes::from_static(br#"{"Members":[],"Members@odata.count":0}"#);
+                let response = http::Response::builder().header("content-type", "application/json");
+                return Some(response.body(empty).unwrap());
+            } else if ["/Jobs/", "/Tasks/"].iter().any(|one| path.contains(one)) {
+                return Some(answer(404));
+            }
         }
         let one_less = |left: u32| left.checked_sub(1);
         if path.ends_with("ComputerSystem.Reset")
@@ -484,6 +479,15 @@ impl World {
 
     pub fn journal(&self, executor: usize) -> &MemoryJournal {
         &self.members[executor].journal
+    }
+
+    /// The data directory of an executor, copied to another machine; its number.
+    pub async fn copy(&mut self, executor: usize) -> usize {
+        let journal = MemoryJournal::default();
+        journal.commit(self.members[executor].journal.log()).await.unwrap();
+        let identity = Arc::clone(&self.members[executor].identity);
+        self.members.push(Member { identity, journal: Arc::new(journal), link: Arc::default() });
+        self.members.len() - 1
     }
 
     /// Starts an executor; a second start of the same one resumes its journal.

@@ -124,6 +124,10 @@ async fn token(
         signing_key: String,
         site_id: SiteId,
     }
+    #[derive(Deserialize)]
+    struct Started {
+        copied: Option<String>,
+    }
     let now = call.host.now_unix();
     if !nonce::is_ours(&call.host.keys, request.executor_id, now, &request.nonce) {
         let detail = "The nonce is older than a minute, not for this executor, or not one of ours.";
@@ -142,7 +146,10 @@ async fn token(
         "executor_id": request.executor_id, "session_id": request.session_id, "resumes": request.resumes,
         "nonce": request.nonce,
     });
-    call.text(&SESSION, &args).await?;
+    let Started { copied } = call.run(&SESSION, &args).await?;
+    if let Some(why) = copied {
+        return Err(Refusal::new(ErrorCode::SessionSuperseded, why));
+    }
     let token =
         call.host.keys.sign_executor(request.executor_id, request.session_id, challenge.site_id, now)?;
     Json::of(&ExecutorToken { token, expires_in: ACCESS_TTL })
