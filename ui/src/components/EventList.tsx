@@ -92,14 +92,14 @@ function Row({ event, name, fleet, now }: RowProps) {
       <time dateTime={event.at} className="mono text-soft">
         {clock(event.at, now)}
       </time>
-      <span className="mono text-faint truncate max-lg:hidden">{event.kind}</span>
+      <span className="mono text-faint wrap-anywhere max-lg:hidden">{event.kind}</span>
       <span className={`min-w-0 break-words ${event.level === "error" ? "text-bad" : event.level === "warn" ? "text-warn" : ""}`}>
         {event.level === "error" || event.level === "warn" ? `${event.level}: ` : ""}
         {message}
         {event.late && <span className="text-faint"> (late)</span>}
       </span>
       {fleet && (
-        <span className="text-soft truncate text-xs max-lg:col-start-2 max-md:col-start-1" title={event.actor}>
+        <span className="text-soft text-xs wrap-anywhere max-lg:col-start-2 max-md:col-start-1">
           {event.actor}
           {event.site_id && <> · {fleet.siteName(event.site_id)}</>}
         </span>
@@ -111,7 +111,7 @@ function Row({ event, name, fleet, now }: RowProps) {
           </Link>
         )}
         {fleet && event.server_id && (
-          <Link to="/servers/$id" params={{ id: event.server_id }} className="link text-soft min-w-0 truncate" aria-label={`Server of: ${event.message}`}>
+          <Link to="/servers/$id" params={{ id: event.server_id }} className="link text-soft min-w-0 wrap-anywhere" aria-label={`Server of: ${event.message}`}>
             {fleet.serverName(event.server_id) ?? "server"}
           </Link>
         )}

@@ -1,55 +1,79 @@
-import { Fragment } from "react";
+import { useQueryClient } from "@tanstack/react-query";
+import { Fragment, useState } from "react";
 
-import type { Executor } from "../api/types";
-import { words } from "../lib/format";
+import { api, body } from "../api/client";
+import type { Executor, Me, Site } from "../api/types";
+import { revocationNote } from "../lib/executors";
+import { nameOf, words } from "../lib/format";
+import { missingRole } from "../lib/roles";
+import { TextField } from "./fields";
+import { FormDialog } from "./FormDialog";
 import { ExecutorStatus } from "./Status";
 import { Age } from "./ui";
 
 interface Props {
   executors: Executor[];
   caption: string;
-  /** Names a site; given where executors of several sites are listed. */
-  siteName?: (id: string) => string;
+  me: Me;
+  sites: Site[];
+  /** Executors of several sites are listed: each says of which it is. */
+  mixed?: boolean;
 }
 
 /** Which executors are enrolled, which are online, what they hold. */
-export function ExecutorTable({ executors, caption, siteName }: Props) {
+export function ExecutorTable({ executors, caption, me, sites, mixed = false }: Props) {
   return (
-    <div className="@container overflow-x-auto" tabIndex={0} role="region" aria-label={`${caption}, scrollable`}>
-      <table className={`grid-table ${siteName ? "min-w-[720px]" : "min-w-[600px]"}`}>
+    <div className="overflow-x-auto" tabIndex={0} role="region" aria-label={`${caption}, scrollable`}>
+      <table role="table" className="grid-table cards">
         <caption className="sr-only">{caption}</caption>
         <thead>
-          <tr>
+          <tr role="row">
             <th scope="col">Name</th>
             <th scope="col">Status</th>
-            {siteName && <th scope="col">Site</th>}
+            {mixed && <th scope="col">Site</th>}
             <th scope="col">Runs held</th>
             <th scope="col">Version</th>
             <th scope="col">Last seen</th>
             <th scope="col">Enrolled</th>
+            <th scope="col">
+              <span className="sr-only">Actions</span>
+            </th>
           </tr>
         </thead>
         <tbody>
           {executors.map((executor) => (
             <Fragment key={executor.id}>
-              <tr data-row className="[&>td]:border-b-0!">
-                <td className="font-medium">{executor.name}</td>
-                <td>
+              <tr role="row" data-row className="parted">
+                <td role="cell" className="font-medium whitespace-normal!">
+                  {executor.name}
+                </td>
+                <td role="cell">
                   <ExecutorStatus state={status(executor)} />
                 </td>
-                {siteName && <td>{siteName(executor.site_id)}</td>}
-                <td className="mono">{executor.runs_held}</td>
-                <td className="mono">{executor.version}</td>
-                <td>
+                {mixed && <td role="cell">{nameOf(sites, executor.site_id)}</td>}
+                <td role="cell">
+                  <span className="text-soft md:hidden">runs held </span>
+                  <span className="mono">{executor.runs_held}</span>
+                </td>
+                <td role="cell">
+                  <span className="text-soft md:hidden">version </span>
+                  <span className="mono">{executor.version}</span>
+                </td>
+                <td role="cell">
+                  <span className="text-soft md:hidden">last seen </span>
                   <Age at={executor.seen_at} />
                 </td>
-                <td>
+                <td role="cell">
+                  <span className="text-soft md:hidden">enrolled </span>
                   <Age at={executor.enrolled_at} />
                 </td>
+                <td role="cell" className="md:text-right">
+                  {executor.state !== "revoked" && <Revoke executor={executor} me={me} site={nameOf(sites, executor.site_id)} />}
+                </td>
               </tr>
-              <tr>
-                <td colSpan={siteName ? 7 : 6} className="text-soft h-auto! pb-2! whitespace-normal!">
-                  <dl className="sticky left-3 grid max-w-[calc(100cqw-1.5rem)] grid-cols-[auto_1fr] gap-x-3 gap-y-0.5">
+              <tr role="row" className="details">
+                <td role="cell" colSpan={mixed ? 8 : 7} className="text-soft h-auto! pb-2! whitespace-normal!">
+                  <dl className="grid grid-cols-[auto_minmax(0,1fr)] gap-x-3 gap-y-0.5">
                     <dt className="text-faint">Job kinds</dt>
                     <dd>{executor.kinds.map(words).join(", ")}</dd>
                     <dt className="text-faint">Fingerprint</dt>
@@ -62,6 +86,33 @@ export function ExecutorTable({ executors, caption, siteName }: Props) {
         </tbody>
       </table>
     </div>
+  );
+}
+
+function Revoke({ executor, me, site }: { executor: Executor; me: Me; site: string }) {
+  const queries = useQueryClient();
+  const [typed, setTyped] = useState("");
+  return (
+    <FormDialog
+      label="Revoke…"
+      labelFor={executor.name}
+      look="small"
+      danger
+      blocked={missingRole(me, "admin", executor.site_id, site)}
+      title={`Revoke ${executor.name}`}
+      note={revocationNote(executor, site)}
+      send="Revoke"
+      wrong={typed === executor.name ? undefined : `Type ${executor.name} to revoke it.`}
+      failed="It was not revoked"
+      act={() => body(api.DELETE("/v1/executors/{id}", { params: { path: { id: executor.id } } }))}
+      done={() => {
+        setTyped("");
+        void queries.invalidateQueries({ queryKey: ["executors"] });
+        void queries.invalidateQueries({ queryKey: ["sites"] });
+      }}
+    >
+      <TextField label="Name of the executor" value={typed} set={setTyped} hint={`Type ${executor.name}`} />
+    </FormDialog>
   );
 }
 

@@ -13,7 +13,9 @@ interface Props<T> {
   /** On the button that opens it. */
   label: string;
   /** What the button acts on, for those who do not see where it stands. */
-  labelFor?: string;
+  labelFor?: string | undefined;
+  /** Shown on the button instead of the label, where a sign says enough. */
+  sign?: string;
   look?: Look;
   /** What it does cannot be taken back: the button that sends says so by its colour, too. */
   danger?: boolean;
@@ -35,7 +37,7 @@ interface Props<T> {
   children?: ReactNode;
 }
 
-export function FormDialog<T>({ label, labelFor, look = "plain", danger = look === "danger", blocked, title, note, send = label, sending = "Sending…", wrong, failed, wide = false, act, done, children }: Props<T>) {
+export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = look === "danger", blocked, title, note, send = label, sending = "Sending…", wrong, failed, wide = false, act, done, children }: Props<T>) {
   const [open, setOpen] = useState(false);
   const action = useMutation({
     mutationFn: act ?? (() => Promise.reject(new Error("There is nothing to send."))),
@@ -52,7 +54,7 @@ export function FormDialog<T>({ label, labelFor, look = "plain", danger = look =
         if (next) action.reset();
       }}
     >
-      <Dialog.Trigger render={<Button look={look} blocked={blocked} aria-label={labelFor && `${label} ${labelFor}`} />}>{label}</Dialog.Trigger>
+      <Dialog.Trigger render={<Button look={look} blocked={blocked} aria-label={labelFor && `${label} ${labelFor}`} />}>{sign ?? label}</Dialog.Trigger>
       <Dialog.Portal>
         <Dialog.Backdrop className={DIALOG.backdrop} />
         <Dialog.Popup className={`${DIALOG.popup} ${wide ? "max-w-2xl" : "max-w-md"}`}>

@@ -1,18 +1,21 @@
 /** The frame of every signed-in page: navigation, site, live state, theme, person, banners. */
 import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, Outlet, useRouter, useRouterState } from "@tanstack/react-router";
-import { useEffect, useState } from "react";
+import { lazy, Suspense, useEffect, useState } from "react";
 
 import { api, body } from "../api/client";
 import { meQuery, sitesQuery } from "../api/queries";
 import type { Me } from "../api/types";
 import { count } from "../lib/format";
 import { fetchPagesSoon } from "../lib/pages";
-import { leadsFleet } from "../lib/roles";
 import { setTheme, type Theme, theme } from "../lib/theme";
 import { LiveProvider } from "../live/LiveProvider";
 import { Banners, LiveBadge } from "./Banners";
 import { Shortcuts } from "./Shortcuts";
+import { Button } from "./ui";
+
+// Dialogs are not part of what is needed first.
+const ChangePassword = lazy(() => import("./ChangePassword").then((file) => ({ default: file.ChangePassword })));
 
 export function Shell() {
   const { data: me } = useSuspenseQuery(meQuery);
@@ -75,7 +78,7 @@ function Sidebar({ me }: { me: Me }) {
         <span className="text-[15px] font-semibold tracking-tight max-md:hidden">Rackhand</span>
       </div>
       <ul className="flex flex-1 flex-col gap-0.5 p-2.5 max-md:px-1.5">
-        {PLACES.filter(({ to }) => to !== "/people" || leadsFleet(me)).map(({ to, name, icon }) => (
+        {PLACES.map(({ to, name, icon }) => (
           <li key={to}>
             <Link to={to} search={keep} activeProps={ACTIVE} activeOptions={{ includeSearch: false }} className={NAV} aria-label={name}>
               <Icon path={icon} />
@@ -119,9 +122,14 @@ function Person({ me }: { me: Me }) {
         {me.name}
       </p>
       <p className="text-soft truncate text-xs max-md:hidden">{roles.join(", ") || "no role yet"}</p>
-      <button type="button" className="link text-soft mt-1.5 text-xs" disabled={signOut.isPending} onClick={() => signOut.mutate()}>
+      <div className="mt-1.5 max-md:[&_.link]:text-left max-md:[&_.link]:text-[10px] max-md:[&_.link]:leading-tight">
+        <Suspense>
+          <ChangePassword look="link" />
+        </Suspense>
+      </div>
+      <Button look="link" className="mt-1.5" busy={signOut.isPending} onClick={() => signOut.mutate()}>
         Sign out
-      </button>
+      </Button>
       {signOut.isError && (
         <p role="alert" className="text-bad mt-1 text-xs">
           You are still signed in: {signOut.error.message}

@@ -18,11 +18,12 @@ const KEYS: [string, string][] = [
   ["g i", "Sites"],
   ["g e", "Executors"],
   ["g c", "Credentials"],
+  ["g p", "People"],
   ["?", "These shortcuts"],
 ];
 
-type Place = "/servers" | "/jobs" | "/events" | "/sites" | "/executors" | "/credentials";
-const PLACES: Record<string, Place> = { s: "/servers", j: "/jobs", v: "/events", i: "/sites", e: "/executors", c: "/credentials" };
+type Place = "/servers" | "/jobs" | "/events" | "/sites" | "/executors" | "/credentials" | "/people";
+const PLACES: Record<string, Place> = { s: "/servers", j: "/jobs", v: "/events", i: "/sites", e: "/executors", c: "/credentials", p: "/people" };
 /** The second key of a pair must follow within this. */
 const PAIR_MS = 1200;
 

@@ -5,10 +5,19 @@ import { type ComponentProps, type ReactNode, useEffect, useId, useState, useSyn
 import { ApiError, Unreachable } from "../api/problem";
 import { serverNow } from "../lib/clock";
 import { age, clock, duration } from "../lib/format";
+import { Reason } from "./Reason";
 import { Shape } from "./Status";
 
-export type Look = "plain" | "primary" | "danger" | "quiet";
-const LOOK: Record<Look, string> = { plain: "", primary: "btn-primary", danger: "btn-danger", quiet: "btn-quiet" };
+export type Look = "plain" | "primary" | "danger" | "quiet" | "small" | "sign" | "link";
+const LOOK: Record<Look, string> = {
+  plain: "btn",
+  primary: "btn btn-primary",
+  danger: "btn btn-danger",
+  quiet: "btn btn-quiet",
+  small: "btn btn-small",
+  sign: "px-0.5 text-soft hover:text-bad aria-disabled:cursor-not-allowed aria-disabled:text-faint",
+  link: "link text-soft text-xs aria-disabled:no-underline aria-disabled:cursor-not-allowed",
+};
 
 interface ButtonProps extends Omit<ComponentProps<"button">, "disabled"> {
   look?: Look;
@@ -19,34 +28,39 @@ interface ButtonProps extends Omit<ComponentProps<"button">, "disabled"> {
   explain?: boolean;
 }
 
+/** What a busy button answers to those who ask why it does nothing. */
+const BUSY = "In progress: the answer has not come yet.";
+
 export function Button({ look = "plain", blocked, busy = false, explain = false, className = "", onClick, children, type = "button", ...rest }: ButtonProps) {
   const id = useId();
-  const inert = blocked !== undefined || busy;
-  const button = (
-    <button
-      {...rest}
-      type={type}
-      className={`btn ${LOOK[look]} ${className}`}
-      aria-disabled={inert || undefined}
-      aria-busy={busy || undefined}
-      aria-describedby={blocked ? id : rest["aria-describedby"]}
-      title={blocked}
-      onClick={(event) => {
-        if (inert) event.preventDefault();
-        else onClick?.(event);
-      }}
-    >
-      {children}
-    </button>
-  );
-  if (blocked === undefined) return button;
+  const why = blocked ?? (busy ? BUSY : undefined);
+  // The button is one and the same element whether it is blocked or not: it keeps the focus.
   return (
-    <span className="inline-flex items-center gap-2">
-      {button}
-      <span id={id} className={explain ? "text-soft max-w-md text-xs" : "sr-only"}>
-        {blocked}
-      </span>
-    </span>
+    <>
+      <button
+        {...rest}
+        type={type}
+        className={`${LOOK[look]} ${className}`}
+        aria-disabled={why !== undefined || undefined}
+        aria-busy={busy || undefined}
+        aria-describedby={blocked ? id : rest["aria-describedby"]}
+        title={why ?? rest.title}
+        onClick={(event) => {
+          if (why !== undefined) event.preventDefault();
+          else onClick?.(event);
+        }}
+      >
+        {children}
+      </button>
+      {blocked !== undefined &&
+        (explain ? (
+          <span id={id} className="text-soft max-w-md text-xs">
+            {blocked}
+          </span>
+        ) : (
+          <Reason id={id} text={blocked} />
+        ))}
+    </>
   );
 }
 

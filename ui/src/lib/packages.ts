@@ -65,6 +65,23 @@ export function toForm(value: Partial<Record<PackageField, unknown>>): PackageFo
   return form;
 }
 
+/** What `parsePackages` reads. */
+export const PACKAGES_EXAMPLE = JSON.stringify(
+  {
+    "PowerEdge R750": {
+      name: "BIOS 1.19.0",
+      file_name: "BIOS_R750_1.19.0.EXE",
+      url: "https://packages.example/BIOS_R750_1.19.0.EXE",
+      sha256: "0".repeat(64),
+      size: 31457280,
+      software_id: "159",
+      version: "1.19.0",
+    },
+  },
+  null,
+  2,
+);
+
 /** Reads `{model or generation: package}`, also when it stands under `packages` or `params`. Throws a plain reason. */
 export function parsePackages(text: string): Record<string, PackageForm> {
   let value: unknown;

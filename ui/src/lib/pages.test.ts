@@ -5,7 +5,7 @@ import { isAbout } from "../live/log";
 import { eventView, parseSearch, stringifySearch } from "./search";
 import { missingFleetAdmin, missingRole } from "./roles";
 import { canClose, closeNote, heldBy } from "./run";
-import { NEW_SERVER, parseServers, refusal, type ServerForm, serverProblems, toItem, twice } from "./servers";
+import { NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, serverProblems, toItem, twice } from "./servers";
 import { credentialCommand, quote } from "./shell";
 import { siteConfig, siteForm, siteProblems } from "./siteConfig";
 import { compareKey, fingerprint } from "./siteKey";
@@ -90,6 +90,7 @@ describe("servers to add", () => {
   });
 
   it("are not taken from a list that is wrong, which says where", () => {
+    expect(parseServers(SERVERS_EXAMPLE).map(serverProblems)).toEqual([{}, {}]);
     expect(() => parseServers("{")).toThrow("not JSON");
     expect(() => parseServers("{}")).toThrow("Expected a JSON list");
     expect(() => parseServers('[{"name":"a"}, 4]')).toThrow("Entry 2 is not an object");

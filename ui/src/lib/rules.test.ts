@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import type { Job, Me, Plan } from "../api/types";
 import { approveLabel, cancelNote, pauseNote, planOrder, planSums, resumeNote } from "./job";
-import { isBlank, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
+import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
 
@@ -81,6 +81,10 @@ describe("what is asked before a job is changed", () => {
 
 describe("packages", () => {
   const item = { name: "BIOS 2", file_name: "B.EXE", url: "http://repo/B.EXE", sha256: "a".repeat(64), size: 12, software_id: "159", version: "2" };
+
+  it("the example of a list of packages is one", () => {
+    expect(Object.values(parsePackages(PACKAGES_EXAMPLE)).map(packageProblems)).toEqual([{}]);
+  });
 
   it("are read bare or wrapped, and survive the form", () => {
     for (const text of [{ idrac9: item }, { packages: { idrac9: item } }, { kind: "firmware_update", params: { packages: { idrac9: item } } }]) {

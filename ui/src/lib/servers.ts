@@ -69,6 +69,12 @@ export function refusal(detail: string): { fields: ServerProblems; rest: string 
   return { fields, rest: rest.join("; ") };
 }
 
+/** What `parseServers` reads. */
+export const SERVERS_EXAMPLE = `[
+  {"name": "web-1", "bmc_url": "https://10.0.0.17", "spki_sha256": "${"0".repeat(64)}", "tags": ["rack:7"]},
+  {"name": "web-2", "bmc_url": "ipmi://10.0.0.18"}
+]`;
+
 /** Reads a servers file: a JSON list of objects. Throws a plain reason that counts from 1. */
 export function parseServers(text: string): ServerForm[] {
   let value: unknown;

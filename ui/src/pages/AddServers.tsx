@@ -11,14 +11,14 @@ import { credentialsQuery, meQuery, namesIn, sitesQuery } from "../api/queries";
 import type { Credential, Site } from "../api/types";
 import { Command } from "../components/Command";
 import { CheckField, SelectField, TextField } from "../components/fields";
-import { FormDialog } from "../components/FormDialog";
 import { InventoryButton } from "../components/InventoryButton";
+import { PasteList } from "../components/PasteList";
 import { Shape } from "../components/Status";
 import { Button, Empty, Loading, PageHead, Panel, ProblemNote } from "../components/ui";
 import { keepTyped, loadTyped } from "../lib/draft";
 import { count } from "../lib/format";
 import { missingRole } from "../lib/roles";
-import { MAX_SERVERS, NEW_SERVER, parseServers, refusal, type ServerForm, type ServerProblems, serverProblems, toItem, twice } from "../lib/servers";
+import { MAX_SERVERS, NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, type ServerProblems, serverProblems, toItem, twice } from "../lib/servers";
 
 const PAGE = "add-servers";
 
@@ -271,22 +271,7 @@ function Row({ place, form, problems, refused, strict, credentials, change, remo
 }
 
 function PasteServers({ use }: { use: (rows: ServerForm[]) => void }) {
-  const [text, setText] = useState("");
-  return (
-    <FormDialog
-      label="Paste a list"
-      look="quiet"
-      title="List of servers"
-      note="The content of servers.json, as rackhand-executor pins prints it. It replaces the servers in the form."
-      send="Use this list"
-      failed="This list cannot be used"
-      wide
-      act={async () => parseServers(text)}
-      done={use}
-    >
-      <textarea className="field mono min-h-64 w-full" aria-label="List of servers as JSON" spellCheck={false} value={text} onChange={(event) => setText(event.target.value)} />
-    </FormDialog>
-  );
+  return <PasteList of="servers" note="The content of servers.json, as rackhand-executor pins prints it." example={SERVERS_EXAMPLE} parse={parseServers} use={use} />;
 }
 
 function Added({ servers, site, forbidden }: { servers: [string, string][]; site: Site; forbidden: string | undefined }) {

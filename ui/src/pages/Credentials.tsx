@@ -44,7 +44,7 @@ export function Credentials() {
         </div>
       )}
       {credentials.length > 0 && (
-        <div className="panel overflow-x-auto" tabIndex={0} role="region" aria-label="List of credentials, scrollable">
+        <div className="panel shrink-0 overflow-x-auto" tabIndex={0} role="region" aria-label="List of credentials, scrollable">
           <table role="table" className="grid-table cards">
             <caption className="sr-only">Credentials</caption>
             <thead>
@@ -52,7 +52,6 @@ export function Credentials() {
                 <th scope="col">Name</th>
                 <th scope="col">State</th>
                 <th scope="col">Site</th>
-                <th scope="col">BMC addresses</th>
                 <th scope="col">Version</th>
                 <th scope="col">Sealed</th>
                 <th scope="col">Last refused</th>
@@ -75,47 +74,53 @@ export function Credentials() {
 
 function Row({ credential, me, sites }: { credential: Credential; me: Me; sites: Site[] }) {
   return (
-    <tr role="row" data-row>
-      <td role="cell" className="font-medium">
-        {credential.name}
-      </td>
-      <td role="cell">
-        {credential.suspended ? (
-          <Status tone="bad" word="suspended: BMCs refused it" title="No executor presents it until it is set anew." />
-        ) : (
-          <Status tone="ok" word="active" />
-        )}
-      </td>
-      <td role="cell">{nameOf(sites, credential.site_id)}</td>
-      <td role="cell">
-        <Addresses of={credential} />
-      </td>
-      <td role="cell" className="mono">
-        <span className="font-sans md:hidden">version </span>
-        {credential.version}
-      </td>
-      <td role="cell">
-        <span className="text-soft md:hidden">sealed </span>
-        <Age at={credential.created_at} />
-      </td>
-      <td role="cell">
-        <span className="text-soft md:hidden">last refused </span>
-        <Age at={credential.refused_at} />
-      </td>
-      <td role="cell" className="text-right">
-        <SealDialog me={me} sites={sites} site={credential.site_id} name={credential.name} />
-      </td>
-    </tr>
+    <>
+      <tr role="row" data-row className="parted">
+        <td role="cell" className="font-medium whitespace-normal!">
+          {credential.name}
+        </td>
+        <td role="cell">
+          {credential.suspended ? (
+            <Status tone="bad" word="suspended: BMCs refused it" title="No executor presents it until it is set anew." />
+          ) : (
+            <Status tone="ok" word="active" />
+          )}
+        </td>
+        <td role="cell" className="whitespace-normal!">
+          {nameOf(sites, credential.site_id)}
+        </td>
+        <td role="cell" className="mono">
+          <span className="font-sans md:hidden">version </span>
+          {credential.version}
+        </td>
+        <td role="cell">
+          <span className="text-soft md:hidden">sealed </span>
+          <Age at={credential.created_at} />
+        </td>
+        <td role="cell">
+          <span className="text-soft md:hidden">last refused </span>
+          <Age at={credential.refused_at} />
+        </td>
+        <td role="cell" className="md:text-right">
+          <SealDialog me={me} sites={sites} site={credential.site_id} name={credential.name} />
+        </td>
+      </tr>
+      <tr role="row" className="details">
+        <td role="cell" colSpan={7} className="text-soft h-auto! pb-2! whitespace-normal!">
+          <Addresses of={credential} />
+        </td>
+      </tr>
+    </>
   );
 }
 
 /** For which BMCs it is sealed, as whoever sealed it says. */
 function Addresses({ of: { addresses: list, address_count: all } }: { of: Credential }) {
-  if (!list || typeof all !== "number") return <span className="text-soft">not stored</span>;
+  if (!list || typeof all !== "number") return <span>BMC addresses: not stored</span>;
   return (
     <details>
-      <summary className="cursor-pointer">{count(all, "address", "addresses")}</summary>
-      <ul className="mono text-soft max-h-60 overflow-y-auto" tabIndex={0} aria-label="BMC addresses">
+      <summary className="cursor-pointer">{count(all, "BMC address", "BMC addresses")}</summary>
+      <ul className="mono grid max-h-60 grid-cols-[repeat(auto-fill,minmax(min(100%,15rem),1fr))] gap-x-4 overflow-y-auto pt-1 break-all" tabIndex={0} aria-label="BMC addresses">
         {list.map((address, place) => (
           <li key={place}>{address}</li>
         ))}
@@ -148,7 +153,7 @@ function SealDialog({ me, sites, site: given, name: fixed }: SealProps) {
     <FormDialog
       label={fixed === undefined ? "Set a credential" : "Replace…"}
       labelFor={fixed}
-      look={fixed === undefined ? "primary" : "plain"}
+      look={fixed === undefined ? "primary" : "small"}
       // With several sites the choice inside may be one in which it is allowed.
       blocked={fixed !== undefined || sites.length < 2 ? blocked : undefined}
       title={fixed === undefined ? "Set a credential" : `Replace the password of ${fixed}`}

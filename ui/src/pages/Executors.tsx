@@ -1,16 +1,17 @@
 /** The executors: which are enrolled, which are online, what they hold. */
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, useSearch } from "@tanstack/react-router";
 
-import { executorsQuery, sitesQuery } from "../api/queries";
+import { executorsQuery, meQuery, sitesQuery } from "../api/queries";
 import { ExecutorTable } from "../components/ExecutorTable";
 import { Empty, Loading, PageHead, ProblemNote } from "../components/ui";
-import { count, nameOf } from "../lib/format";
+import { count } from "../lib/format";
 
 export function Executors() {
   const { site } = useSearch({ from: "/signed-in/executors" });
   const { data, error, isPending, refetch } = useQuery(executorsQuery(site));
   const { data: sites } = useQuery(sitesQuery);
+  const { data: me } = useSuspenseQuery(meQuery);
   const executors = data?.items ?? [];
   const online = executors.filter((executor) => executor.online && executor.state === "active").length;
   return (
@@ -34,8 +35,8 @@ export function Executors() {
         </div>
       )}
       {executors.length > 0 && (
-        <div className="panel">
-          <ExecutorTable executors={executors} caption="Executors" siteName={(id) => nameOf(sites?.items, id)} />
+        <div className="panel shrink-0">
+          <ExecutorTable executors={executors} caption="Executors" me={me} sites={sites?.items ?? []} mixed />
         </div>
       )}
     </>

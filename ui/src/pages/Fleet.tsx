@@ -151,7 +151,7 @@ function SelectionBar({ filter, rows, total, selection, select }: SelectionBarPr
   };
 
   return (
-    <div className="flex min-h-11 flex-wrap items-center justify-between gap-x-4 gap-y-2 pb-2" role="region" aria-label="Selection">
+    <div className="flex min-h-11 shrink-0 flex-wrap items-center justify-between gap-x-4 gap-y-2 pb-2" role="region" aria-label="Selection">
       <p role="status" className="text-soft flex flex-wrap items-center gap-x-3">
         {picked.length === 0 ? (
           <span>Nothing selected</span>

@@ -61,8 +61,8 @@ export function Jobs() {
         </div>
       )}
       {jobs.length > 0 && (
-        <div className={`panel overflow-x-auto ${list.isPlaceholderData ? "opacity-60" : ""}`} tabIndex={0} role="region" aria-label="Job list, scrollable">
-          <table role="table" className="grid-table cards md:min-w-[900px]">
+        <div className={`panel shrink-0 overflow-x-auto ${list.isPlaceholderData ? "opacity-60" : ""}`} tabIndex={0} role="region" aria-label="Job list, scrollable">
+          <table role="table" className="grid-table cards">
             <caption className="sr-only">Jobs</caption>
             <thead>
               <tr role="row">
@@ -97,7 +97,7 @@ export function Jobs() {
 function Row({ job }: { job: Job }) {
   return (
     <tr role="row" data-row>
-      <td role="cell">
+      <td role="cell" className="whitespace-normal!">
         <Link to="/jobs/$id" params={{ id: job.id }} className="font-medium hover:underline">
           {jobTitle(job)}
         </Link>
@@ -106,14 +106,18 @@ function Row({ job }: { job: Job }) {
       <td role="cell">
         <JobStatus state={job.state} />
       </td>
-      <td role="cell" className="w-44">
+      <td role="cell" className="w-36">
         <Counters runs={job.runs} total={job.targets} compact />
       </td>
-      <td role="cell">{job.site}</td>
-      <td role="cell" className="text-soft max-w-72" title={job.reason}>
+      <td role="cell" className="whitespace-normal! wrap-anywhere md:min-w-20">
+        {job.site}
+      </td>
+      <td role="cell" className="text-soft py-1! whitespace-normal! wrap-anywhere md:max-w-96 md:min-w-48">
         {job.reason}
       </td>
-      <td role="cell">{job.created_by_name}</td>
+      <td role="cell" className="whitespace-normal!">
+        {job.created_by_name}
+      </td>
       <td role="cell">
         <Age at={job.created_at} />
       </td>

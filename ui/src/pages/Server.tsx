@@ -219,10 +219,10 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
         <Empty title="No firmware known">An inventory run reads it from the BMC.</Empty>
       ) : (
         <div className="overflow-x-auto" tabIndex={0} role="region" aria-label="Firmware list, scrollable">
-          <table className="grid-table">
+          <table role="table" className="grid-table cards">
             <caption className="sr-only">Installed firmware</caption>
-            <thead className="sticky top-0">
-              <tr>
+            <thead>
+              <tr role="row">
                 <th scope="col">Component</th>
                 <th scope="col">Version</th>
                 <th scope="col">Software id</th>
@@ -232,19 +232,25 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
             </thead>
             <tbody>
               {components.map((component) => (
-                <tr key={component.key} data-row>
-                  <td className="max-w-48" title={component.name}>
+                <tr key={component.key} role="row" data-row>
+                  <td role="cell" className="py-1.5! whitespace-normal!">
                     {component.name}
                   </td>
-                  <td className="mono">
+                  <td role="cell" className="mono">
                     {component.version}
                     {component.inactive && <span className="text-soft"> ({component.inactive})</span>}
                   </td>
-                  <td className="mono">{component.software_id ?? <None />}</td>
-                  <td className="mono text-soft max-w-44" title={component.key}>
+                  <td role="cell" className="mono">
+                    <span className="text-soft font-sans md:hidden">software id </span>
+                    {component.software_id ?? <None />}
+                  </td>
+                  <td role="cell" className="mono text-soft py-1.5! break-all whitespace-normal!">
                     {component.key}
                   </td>
-                  <td>{component.updateable ? "yes" : <span className="text-faint">no</span>}</td>
+                  <td role="cell">
+                    <span className="text-soft md:hidden">updateable: </span>
+                    {component.updateable ? "yes" : <span className="text-faint">no</span>}
+                  </td>
                 </tr>
               ))}
             </tbody>

@@ -96,7 +96,7 @@ function OneSite({ site, me, executors }: { site: Site; me: Me; executors: Execu
       {token && <Token token={token} hide={() => setToken(undefined)} first={!site.public_key} />}
       <div className="border-line border-t">
         {executors?.length === 0 && <Empty title="No executor is enrolled here">Enrol one on a machine inside this network. Until then no job of this site can start.</Empty>}
-        {executors && executors.length > 0 && <ExecutorTable executors={executors} caption={`Executors of ${site.name}`} />}
+        {executors && executors.length > 0 && <ExecutorTable executors={executors} caption={`Executors of ${site.name}`} me={me} sites={[site]} />}
       </div>
     </Panel>
   );

@@ -16,7 +16,7 @@ export function FleetFilters({ filter, counts, change }: Props) {
     .sort(byNumber);
   const active = (["q", "power", "health", "generation", "model", "tag"] as const).filter((key) => filter[key] !== undefined);
   return (
-    <search className="flex flex-wrap items-center gap-2 pb-1">
+    <search className="flex shrink-0 flex-wrap items-center gap-2 pb-1">
       <TextFilter label="Search" placeholder="Name, service tag or model" value={filter.q} set={(q) => change({ q })} wide />
       <Choice label="Power" value={filter.power} options={POWER} counts={counts?.power} set={(power) => change({ power })} />
       <Choice label="Health" value={filter.health} options={HEALTH} counts={counts?.health} set={(health) => change({ health })} />

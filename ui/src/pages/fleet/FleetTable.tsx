@@ -10,31 +10,31 @@ import { Age, None } from "../../components/ui";
 import { generation, number, STALE_MS } from "../../lib/format";
 import type { FleetFilter } from "../../lib/search";
 
-const ROW = 36;
+/** Pixels that a row takes before it has been measured. */
+const ROW: Record<Layout, number> = { wide: 36, folded: 52, narrow: 92 };
 
 const features = tableFeatures({});
 const helper = createColumnHelper<typeof features, ServerSummary>();
 
-const WIDTH: Record<string, string> = {
-  select: "40px",
-  name: "auto",
-  power: "116px",
-  health: "108px",
-  seen_at: "124px",
-  model: "140px",
-  generation: "92px",
-  service_tag: "104px",
-  bios_version: "80px",
-  bmc_version: "104px",
-  tags: "112px",
+/** Which columns a screen has room for; what has no column of its own then stands below the name. */
+type Layout = "wide" | "folded" | "narrow";
+const COLUMNS: Record<Layout, Record<string, string>> = {
+  wide: {
+    name: "auto",
+    power: "116px",
+    health: "108px",
+    seen_at: "136px",
+    model: "148px",
+    generation: "92px",
+    service_tag: "112px",
+    bios_version: "92px",
+    bmc_version: "112px",
+    tags: "128px",
+  },
+  folded: { name: "auto", power: "92px", health: "108px", seen_at: "136px", generation: "92px", bios_version: "92px", bmc_version: "112px", tags: "128px" },
+  narrow: { name: "auto", power: "112px" },
 };
-
-/** On a narrow screen: name, power and health. */
-const NARROW_COLUMNS = 3;
-
-/** On a narrow screen the states take less, so that names can be read; what is cut is scrolled to. */
-const NARROW_WIDTH: Record<string, string> = { power: "92px", health: "92px" };
-const MIN_WIDTH = { narrow: 340, wide: 1120 };
+const SELECT = "40px";
 
 interface Props {
   rows: ServerSummary[];
@@ -63,32 +63,57 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
     select(next);
   };
 
+  const layout = useLayout();
   const columns = useMemo(
     () =>
       helper.columns([
         helper.accessor("name", {
           header: "Name",
           cell: ({ row: { original } }) => (
-            <span className="flex items-center gap-2">
-              <Link to="/servers/$id" params={{ id: original.id }} className="truncate font-medium hover:underline">
-                {original.name}
-              </Link>
-              {original.active_job && (
-                <Link
-                  to="/jobs/$id"
-                  params={{ id: original.active_job }}
-                  className="bg-info-wash text-info inline-flex shrink-0 items-center gap-1 rounded px-1.5 text-[11px] font-medium hover:underline"
-                >
-                  <Shape tone="busy" size={11} />
-                  job
+            <>
+              <span className="flex flex-wrap items-center gap-x-2">
+                <Link to="/servers/$id" params={{ id: original.id }} className="font-medium hover:underline">
+                  {original.name}
                 </Link>
-              )}
-            </span>
+                {original.active_job && (
+                  <Link
+                    to="/jobs/$id"
+                    params={{ id: original.active_job }}
+                    className="bg-info-wash text-info inline-flex shrink-0 items-center gap-1 rounded px-1.5 text-[11px] font-medium hover:underline"
+                  >
+                    <Shape tone="busy" size={11} />
+                    job
+                  </Link>
+                )}
+              </span>
+              {layout !== "wide" && <Below server={original} layout={layout} change={change} />}
+            </>
           ),
         }),
-        helper.accessor("power", { header: "Power", cell: ({ getValue }) => <PowerStatus state={getValue()} /> }),
+        helper.accessor("power", {
+          header: layout === "narrow" ? "State" : "Power",
+          cell: ({ row: { original } }) =>
+            layout === "narrow" ? (
+              <span className="flex flex-col items-start">
+                <span>
+                  <span className="sr-only">Power </span>
+                  <PowerStatus state={original.power} />
+                </span>
+                <span>
+                  <span className="sr-only">Health </span>
+                  <HealthStatus state={original.health} />
+                </span>
+                <span className="text-xs">
+                  <span className="sr-only">Last seen </span>
+                  <Age at={original.seen_at} staleMs={STALE_MS} />
+                </span>
+              </span>
+            ) : (
+              <PowerStatus state={original.power} />
+            ),
+        }),
         helper.accessor("health", { header: "Health", cell: ({ getValue }) => <HealthStatus state={getValue()} /> }),
-        // Before the columns that a screen of middle width cuts: no state is shown without its age.
+        // Beside the states: none is shown without its age.
         helper.accessor("seen_at", { header: "Last seen", cell: ({ getValue }) => <Age at={getValue()} staleMs={STALE_MS} /> }),
         helper.accessor("model", {
           header: "Model",
@@ -106,38 +131,23 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
         helper.accessor("bmc_version", { header: "BMC fw", cell: ({ getValue }) => <Mono value={getValue()} /> }),
         helper.accessor("tags", {
           header: "Tags",
-          cell: ({ getValue }) => (
-            <span className="flex gap-1">
-              {getValue().map((tag) => (
-                <button
-                  key={tag}
-                  type="button"
-                  tabIndex={-1}
-                  onClick={() => change({ tag })}
-                  aria-label={`Only with tag ${tag}`}
-                  className="bg-sunk border-line text-soft hover:text-accent rounded border px-1.5 text-[11px] leading-[18px]"
-                >
-                  {tag}
-                </button>
-              ))}
-            </span>
-          ),
+          cell: ({ getValue }) => <Tags tags={getValue()} change={change} />,
         }),
       ]),
-    [change],
+    [change, layout],
   );
 
-  const narrow = useNarrow();
-  const shown = useMemo(() => (narrow ? columns.slice(0, NARROW_COLUMNS) : columns), [narrow, columns]);
+  const shown = useMemo(() => columns.filter((column) => "accessorKey" in column && String(column.accessorKey) in COLUMNS[layout]), [layout, columns]);
   const table = useTable({ features, columns: shown, data: rows, getRowId: (row) => row.id });
   const model = table.getRowModel().rows;
   const scroller = useRef<HTMLDivElement>(null);
   const virtual = useVirtualizer({
     count: model.length,
     getScrollElement: () => scroller.current,
-    estimateSize: () => ROW,
+    estimateSize: () => ROW[layout],
     overscan: 12,
   });
+  useEffect(() => virtual.measure(), [virtual, layout]);
   const items = virtual.getVirtualItems();
   const first = items[0];
   const last = items.at(-1);
@@ -158,17 +168,17 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
   return (
     <div
       ref={scroller}
-      className={`panel min-h-40 overflow-auto ${dim ? "opacity-60" : ""}`}
+      className={`panel min-h-40 overflow-auto max-md:min-h-[60vh] ${dim ? "opacity-60" : ""}`}
       tabIndex={0}
       role="region"
       aria-label="Server list, scrollable"
     >
-      <table className="grid-table table-fixed" style={{ minWidth: narrow ? MIN_WIDTH.narrow : MIN_WIDTH.wide }} aria-rowcount={total + 1}>
+      <table className="grid-table table-fixed" aria-rowcount={total + 1}>
         <caption className="sr-only">Servers</caption>
         <colgroup>
-          <col style={{ width: WIDTH.select }} />
+          <col style={{ width: SELECT }} />
           {table.getAllLeafColumns().map((column) => (
-            <col key={column.id} style={{ width: (narrow && NARROW_WIDTH[column.id]) || WIDTH[column.id] }} />
+            <col key={column.id} style={{ width: COLUMNS[layout][column.id] }} />
           ))}
         </colgroup>
         <thead className="sticky top-0 z-10">
@@ -205,7 +215,7 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
             if (row === undefined) return null;
             const on = selected.has(row.id);
             return (
-              <tr key={row.id} data-row aria-rowindex={item.index + 2} className={on ? "bg-accent-wash/60" : ""}>
+              <tr key={row.id} ref={virtual.measureElement} data-index={item.index} data-row aria-rowindex={item.index + 2} className={on ? "bg-accent-wash/60" : ""}>
                 <td>
                   <input
                     type="checkbox"
@@ -216,7 +226,7 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
                   />
                 </td>
                 {row.getAllCells().map((cell) => (
-                  <td key={cell.id}>
+                  <td key={cell.id} className="py-1! whitespace-normal! wrap-anywhere">
                     <table.FlexRender cell={cell} />
                   </td>
                 ))}
@@ -234,16 +244,60 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
   );
 }
 
-const NARROW = "(max-width: 767px)";
+const AT_MOST: [Layout, string][] = [
+  ["narrow", "(max-width: 767px)"],
+  ["folded", "(max-width: 1399px)"],
+];
 
-function useNarrow(): boolean {
+function useLayout(): Layout {
   return useSyncExternalStore(
     (listener) => {
-      const query = matchMedia(NARROW);
-      query.addEventListener("change", listener);
-      return () => query.removeEventListener("change", listener);
+      const queries = AT_MOST.map(([, query]) => matchMedia(query));
+      for (const query of queries) query.addEventListener("change", listener);
+      return () => {
+        for (const query of queries) query.removeEventListener("change", listener);
+      };
     },
-    () => matchMedia(NARROW).matches,
+    () => AT_MOST.find(([, query]) => matchMedia(query).matches)?.[0] ?? "wide",
+  );
+}
+
+type Change = Props["change"];
+
+/** What has no column of its own. */
+function Below({ server, layout, change }: { server: ServerSummary; layout: Layout; change: Change }) {
+  const versions = [
+    ["BIOS", server.bios_version],
+    [server.generation ? generation(server.generation) : "BMC", server.bmc_version],
+  ].flatMap(([name, version]) => (version ? [`${name} ${version}`] : []));
+  return (
+    <span className="text-soft flex flex-col text-xs">
+      <span className="flex flex-wrap gap-x-2">
+        {server.model && <Facet value={server.model} label="model" set={(model) => change({ model })} />}
+        {server.service_tag && <Mono value={server.service_tag} />}
+      </span>
+      {layout === "narrow" && versions.length > 0 && <span>{versions.join(" · ")}</span>}
+      {layout === "narrow" && server.tags.length > 0 && <Tags tags={server.tags} change={change} />}
+    </span>
+  );
+}
+
+function Tags({ tags, change }: { tags: string[]; change: Change }) {
+  return (
+    <span className="flex flex-wrap gap-1 py-0.5">
+      {tags.map((tag) => (
+        <button
+          key={tag}
+          type="button"
+          tabIndex={-1}
+          onClick={() => change({ tag })}
+          aria-label={`Only with tag ${tag}`}
+          className="bg-sunk border-line text-soft hover:text-accent rounded border px-1.5 text-left text-[11px] leading-[18px]"
+        >
+          {tag}
+        </button>
+      ))}
+    </span>
   );
 }
 
@@ -255,7 +309,7 @@ function Mono({ value }: { value: string | null | undefined }) {
 function Facet({ value, label, set }: { value: string | null | undefined; label: string; set: (value: string) => void }) {
   if (!value) return <None />;
   return (
-    <button type="button" tabIndex={-1} className="hover:text-accent block max-w-full truncate hover:underline" aria-label={`Only ${label} ${value}`} onClick={() => set(value)}>
+    <button type="button" tabIndex={-1} className="hover:text-accent max-w-full text-left hover:underline" aria-label={`Only ${label} ${value}`} onClick={() => set(value)}>
       {value}
     </button>
   );

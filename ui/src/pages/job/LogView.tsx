@@ -7,7 +7,7 @@ import { useVirtualizer } from "@tanstack/react-virtual";
 import { useEffect, useMemo, useRef, useState } from "react";
 
 import type { Event, Level } from "../../api/types";
-import { ProblemNote } from "../../components/ui";
+import { Button, ProblemNote } from "../../components/ui";
 import { count, logClock, number } from "../../lib/format";
 import { useEventLog } from "../../live/log";
 
@@ -113,9 +113,9 @@ export function LogView({ run, server, line, over }: Props) {
             {count(log.items.length, "line")}
             {!log.complete && ", reading on"}
           </span>
-          <button type="button" className="link" onClick={() => download(log.items, server)} disabled={log.items.length === 0}>
+          <Button look="link" blocked={log.items.length === 0 ? "There is no line to download yet." : undefined} onClick={() => download(log.items, server)}>
             Download
-          </button>
+          </Button>
         </span>
       </div>
       {log.error !== undefined && <ProblemNote error={log.error} what="The log is out of date" retry={log.retry} />}

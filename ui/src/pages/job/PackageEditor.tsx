@@ -1,8 +1,8 @@
-import { useId, useState } from "react";
+import { useId } from "react";
 
-import { FormDialog } from "../../components/FormDialog";
+import { PasteList } from "../../components/PasteList";
 import { bytes, count } from "../../lib/format";
-import { isBlank, packageKey, packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
+import { isBlank, PACKAGES_EXAMPLE, packageKey, packageProblems, type PackageField, type PackageForm, parsePackages } from "../../lib/packages";
 
 const LABEL: Record<PackageField, [string, string, string]> = {
   name: ["Name", "BIOS 2.19.1", "sm:col-span-2"],
@@ -74,48 +74,18 @@ export function PackageEditor({ target, servers, form, strict, change, remove }:
   );
 }
 
-const EXAMPLE = JSON.stringify(
-  {
-    "PowerEdge R750": {
-      name: "BIOS 1.19.0",
-      file_name: "BIOS_R750_1.19.0.EXE",
-      url: "https://packages.example/BIOS_R750_1.19.0.EXE",
-      sha256: "0".repeat(64),
-      size: 31457280,
-      software_id: "159",
-      version: "1.19.0",
-    },
-  },
-  null,
-  2,
-);
-
 export function PastePackages({ use }: { use: (packages: Record<string, PackageForm>) => void }) {
-  const [text, setText] = useState("");
   return (
-    <FormDialog
-      label="Paste JSON"
-      look="quiet"
-      title="Packages as JSON"
+    <PasteList
+      of="packages"
       note={
         <>
-          Server model or BMC generation → package, as in <code className="mono">{'{"idrac9": {"name": …, "sha256": …}}'}</code>; <code className="mono">any</code> stands for every other
-          one. It replaces the form.
+          A server model or a BMC generation, and the package for it; <code className="mono">any</code> stands for every other one. The params of an earlier job are taken, too.
         </>
       }
-      send="Use these packages"
-      failed="These packages cannot be used"
-      wide
-      act={async () => parsePackages(text)}
-      done={use}
-    >
-      <textarea className="field mono min-h-64 w-full" aria-label="Packages as JSON" spellCheck={false} value={text} onChange={(event) => setText(event.target.value)} />
-      <details>
-        <summary className="text-soft">An example to copy</summary>
-        <pre className="mono bg-sunk mt-1 overflow-x-auto rounded p-2 select-all" tabIndex={0} aria-label="Example">
-          {EXAMPLE}
-        </pre>
-      </details>
-    </FormDialog>
+      example={PACKAGES_EXAMPLE}
+      parse={parsePackages}
+      use={use}
+    />
   );
 }

@@ -91,10 +91,10 @@ export function PlanView({ job, me, site, put }: Props) {
           <Pick kind="nothing" only={only} set={setOnly} n={sums.nothing} word="nothing to do" />
         </div>
         <div className="overflow-x-auto" tabIndex={0} role="region" aria-label="Plan, scrollable">
-          <table className="grid-table min-w-[820px]">
+          <table role="table" className="grid-table cards stacked">
             <caption className="sr-only">Plan</caption>
             <thead>
-              <tr>
+              <tr role="row">
                 <th scope="col">Server</th>
                 <th scope="col">Step</th>
                 <th scope="col">Reboot</th>
@@ -150,19 +150,30 @@ function Pick({ kind, only, set, n, word }: { kind: Kind | undefined; only: Kind
 function Row({ target }: { target: PlanTarget }) {
   const blocked = target.blockers.length > 0;
   return (
-    <tr data-row className="align-top">
-      <td className="py-2! font-medium">{target.server}</td>
-      <td className="py-2! whitespace-normal!">
+    <tr role="row" data-row className="align-top">
+      <td role="cell" className="font-medium whitespace-normal! md:py-2!">
+        {target.server}
+      </td>
+      <td role="cell" className="whitespace-normal! md:py-2!">
         {target.steps.length === 0 && <None />}
         {target.steps.map((step, index) => (
           <Step key={index} step={step} off={blocked} />
         ))}
       </td>
-      <td className="text-soft py-2! whitespace-normal!">
+      <td role="cell" className="text-soft whitespace-normal! md:py-2!">
         {!blocked && target.steps.map((step, index) => (step.step === "firmware" ? <div key={index}>{REBOOT[step.reboot]}</div> : null))}
       </td>
-      <td className="mono py-2!">{blocked || !target.steps.some(changes) ? <None /> : target.estimated_minutes}</td>
-      <td className="py-2! whitespace-normal!">
+      <td role="cell" className="mono md:py-2!">
+        {blocked || !target.steps.some(changes) ? (
+          <None />
+        ) : (
+          <>
+            {target.estimated_minutes}
+            <span className="text-soft font-sans md:hidden"> minutes</span>
+          </>
+        )}
+      </td>
+      <td role="cell" className="whitespace-normal! md:py-2!">
         {target.blockers.map((text) => (
           <div key={text} className="flex items-start gap-1.5">
             <Status tone="bad" word="Blocked:" />
@@ -201,8 +212,8 @@ function Step({ step, off }: { step: PlanStep; off: boolean }) {
           <span className="mono">
             {step.from} → <b className={off ? "" : "text-accent"}>{step.to}</b>
           </span>
-          <div className="text-faint text-xs whitespace-nowrap">
-            <span className="mono">{step.component}</span> · sha256 <span className="mono">{shortDigest(step.sha256)}…</span>
+          <div className="text-faint text-xs">
+            <span className="mono break-all">{step.component}</span> · sha256 <span className="mono">{shortDigest(step.sha256)}…</span>
           </div>
         </div>
       );

@@ -1,0 +1,43 @@
+import { describe, expect, it } from "vitest";
+
+import { revocationNote } from "./executors";
+import { newPasswordProblem } from "./password";
+import { linkHours, passwordLink, placeOf, removalNote } from "./people";
+
+const sites = [{ id: "01920000-0000-7000-8000-000000000004", name: "closet" }];
+
+describe("people", () => {
+  it("a role holds in a site by its name, or in the whole fleet", () => {
+    expect(placeOf(sites[0]?.id, sites)).toBe("closet");
+    expect(placeOf(null, sites)).toBe("the whole fleet");
+    expect(placeOf("01920000-0000-7000-8000-0000000000ff", undefined)).toBe("000000ff");
+  });
+
+  it("says what follows when a role is removed", () => {
+    const operator = removalNote("Ben", { role: "operator" }, "closet", true);
+    expect(operator).toMatch(/^From the next request on, Ben is no longer operator of closet and has no role left\. Jobs .* continue\.$/);
+    expect(removalNote("Ben", { role: "admin" }, "the whole fleet", false)).toMatch(/no longer admin of the whole fleet\. .*links .* stop working\.$/);
+  });
+
+  it("a link stands at the control plane's own address, or where the page came from", () => {
+    expect(passwordLink({ link: "https://fleet.example/choose-password#t", token: "t" }, "http://127.0.0.1")).toBe("https://fleet.example/choose-password#t");
+    expect(passwordLink({ link: null, token: "t" }, "http://127.0.0.1:8420")).toBe("http://127.0.0.1:8420/choose-password#t");
+    expect(linkHours(24 * 3600)).toBe("24 hours");
+  });
+
+  it("a new password is long enough and typed twice alike", () => {
+    expect(newPasswordProblem("short", "short")).toMatch(/at least 12 characters/);
+    expect(newPasswordProblem("long enough, it is", "long enough, is it")).toMatch(/twice/);
+    expect(newPasswordProblem("long enough, it is", "long enough, it is")).toBeUndefined();
+  });
+});
+
+describe("executors", () => {
+  it("says what becomes of the runs and of the key when one is revoked", () => {
+    const idle = revocationNote({ name: "executor-2", runs_held: 0 }, "closet");
+    expect(idle).toContain("executor-2 cannot sign in again");
+    expect(idle).toContain("It holds no run.");
+    expect(idle).toContain("private key of closet");
+    expect(revocationNote({ name: "executor-2", runs_held: 3 }, "closet")).toContain("holds 3 runs: once their leases have ended, another executor of closet continues.");
+  });
+});

@@ -1,0 +1,34 @@
+/** Words about people: where a role holds, and what follows when something is changed for one of them. */
+import type { Grant, PasswordLink, Role } from "../api/types";
+import { count, nameOf } from "./format";
+
+/** "the whole fleet", or the name of the site. */
+export function placeOf(site: string | null | undefined, sites: readonly { id: string; name: string }[] | undefined): string {
+  return site ? nameOf(sites, site) : "the whole fleet";
+}
+
+/** What follows when a role is removed. */
+export function removalNote(name: string, grant: Pick<Grant, "role">, place: string, last: boolean): string {
+  return [
+    `From the next request on, ${name} is no longer ${grant.role} of ${place}${last ? " and has no role left" : ""}.`,
+    "Jobs that are planned or running continue.",
+    ...(grant.role === "admin" ? ["Enrolment tokens and password links that this role was required for stop working."] : []),
+  ].join(" ");
+}
+
+/** What a role allows. */
+export const MAY: Record<Role, string> = {
+  viewer: "reads everything there",
+  operator: "also plans, approves and runs jobs, adds servers and sets credentials",
+  admin: "also changes settings, executors and roles",
+};
+
+/** The whole link; the page stands at this control plane where it does not know its own address. */
+export function passwordLink(made: Pick<PasswordLink, "link" | "token">, origin: string): string {
+  return made.link ?? `${origin}/choose-password#${made.token}`;
+}
+
+/** How long a link works. */
+export function linkHours(seconds: number): string {
+  return count(Math.floor(seconds / 3600), "hour");
+}
