@@ -611,7 +611,7 @@ async function people() {
   const address = `browser-${Date.now()}@rackhand.example`;
   const row = page.getByRole("row").filter({ hasText: name });
   const dialog = page.getByRole("dialog");
-  const chosen = "correct horse battery staple";
+  const chosen = "sixteen-green-teapots";
 
   await step("a colleague is added, and chooses a password with a link", async () => {
     await page.getByRole("link", { name: "People", exact: true }).click();
