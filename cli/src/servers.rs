@@ -475,13 +475,14 @@ fn render(server: &Server, out: Output) -> String {
                 vec![
                     part.key.clone(),
                     version(Some(&part.version), part.inactive.as_deref()),
+                    dash(part.software_id.as_deref()),
                     updateable.to_owned(),
                     part.name.clone(),
                 ]
             })
             .collect();
         text.push('\n');
-        text.push_str(&out.table(&["COMPONENT", "VERSION", "UPDATEABLE", "NAME"], &rows));
+        text.push_str(&out.table(&["COMPONENT", "VERSION", "SOFTWARE ID", "UPDATEABLE", "NAME"], &rows));
     }
     if !server.unreadable.is_empty() {
         text.push_str("\ncould not be read:\n");

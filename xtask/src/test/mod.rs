@@ -91,8 +91,9 @@ pub fn run(args: &Args) -> Result<()> {
         say(format!("\n== {}", suite.name));
         let began = Instant::now();
         let mut tally = (suite.run)(args).unwrap_or_else(|failure| {
-            say(format!("error: {failure}"));
-            Tally::failure()
+            let line = format!("error: {failure}");
+            say(&line);
+            Tally { failures: vec![line], ..Tally::failure() }
         });
         let took = began.elapsed();
         let share = Duration::from_secs(suite.share);
@@ -122,6 +123,9 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.full && total > MOST {
         lines.push(format!("took longer than {} minutes", MOST.as_secs() / 60));
         sum.failed += 1;
+    }
+    if !sum.failures.is_empty() {
+        result(format!("\nwhat failed, once more:\n{}", sum.failures.join("\n")));
     }
     result(format!("\n{}", lines.join("\n")));
     result(format!("{:<10} {:>7.1} s", "total", total.as_secs_f64()));
@@ -187,8 +191,8 @@ fn rust(args: &Args) -> Result<Tally> {
     cargo(&arguments)
 }
 
-/// These integration tests, and first the programs that they run. Always of the whole workspace, so that each dependency is compiled once, with the features
-/// that all of them together ask for.
+/// These integration tests, and first the programs that they run. Always of the whole workspace, so that each dependency
+/// is compiled once, with the features that all of them together ask for.
 fn cargo_test(args: &Args, names: &[&str]) -> Result<Tally> {
     let mut build = vec!["build", "--workspace", "--quiet"];
     build.extend(stack::BINARIES.iter().flat_map(|binary| ["--bin", binary]));

@@ -1,6 +1,7 @@
 //! Runs a tool, passes its words on, and reads from them how many tests passed.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Command, Stdio},
@@ -20,6 +21,45 @@ pub struct Tally {
     pub failed: u64,
     /// Why, for each.
     pub skipped: Vec<String>,
+    /// Of each command that failed: its name, and the lines that say most.
+    pub failures: Vec<String>,
+}
+
+/// Of what a command prints, the lines to repeat at the end of all suites when it fails.
+#[derive(Debug, Default)]
+struct Excerpt {
+    /// Where something panicked, and what is said below it.
+    panics: Vec<String>,
+    /// Lines below the latest panic that are still to be kept.
+    below: usize,
+    last: VecDeque<String>,
+}
+
+impl Excerpt {
+    const PANICS: usize = 60;
+    const BELOW: usize = 5;
+    const LAST: usize = 25;
+
+    fn add(&mut self, line: &str) {
+        if line.contains("panicked at ") {
+            self.below = Self::BELOW + 1;
+        }
+        if self.below > 0 {
+            self.below -= 1;
+            if self.panics.len() < Self::PANICS {
+                self.panics.push(line.to_owned());
+            }
+        }
+        if self.last.len() == Self::LAST {
+            self.last.pop_front();
+        }
+        self.last.push_back(line.to_owned());
+    }
+
+    /// The panics, or where there is none the last lines.
+    fn lines(self) -> Vec<String> {
+        if self.panics.is_empty() { self.last.into() } else { self.panics }
+    }
 }
 
 impl Tally {
@@ -40,6 +80,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
+        self.failures.extend(other.failures);
     }
 }
 
@@ -68,13 +109,19 @@ pub fn run(mut command: Command, name: &str) -> Result<Tally> {
         .spawn()
         .map_err(|source| Failure::io(format!("cannot run {name}"), source))?;
     let errors = child.stderr.take().map(|stderr| thread::spawn(move || pass_on(stderr, say)));
-    let mut tally = child.stdout.take().map(|stdout| pass_on(stdout, result)).unwrap_or_default();
-    if let Some(Ok(more)) = errors.map(thread::JoinHandle::join) {
+    let (mut tally, printed) = child.stdout.take().map(|stdout| pass_on(stdout, result)).unwrap_or_default();
+    let mut excerpts = vec![printed];
+    if let Some(Ok((more, complained))) = errors.map(thread::JoinHandle::join) {
         tally.add(more);
+        excerpts.push(complained);
     }
     let status = child.wait().map_err(|source| Failure::io(format!("cannot wait for {name}"), source))?;
     if !status.success() && tally.failed == 0 {
         tally.failed = 1;
+    }
+    if tally.failed > 0 {
+        tally.failures.push(format!("$ {name}"));
+        tally.failures.extend(excerpts.into_iter().flat_map(Excerpt::lines));
     }
     if status.success() && tally == Tally::default() {
         tally = Tally::one();
@@ -82,13 +129,15 @@ pub fn run(mut command: Command, name: &str) -> Result<Tally> {
     Ok(tally)
 }
 
-fn pass_on(stream: impl Read, tell: fn(String)) -> Tally {
+fn pass_on(stream: impl Read, tell: fn(String)) -> (Tally, Excerpt) {
     let mut tally = Tally::default();
+    let mut excerpt = Excerpt::default();
     for line in BufReader::new(stream).lines().map_while(std::result::Result::ok) {
         read(&line, &mut tally);
+        excerpt.add(&line);
         tell(line);
     }
-    tally
+    (tally, excerpt)
 }
 
 /// Adds what a line of a test runner says.
@@ -132,6 +181,23 @@ mod tests {
             read(line, &mut tally);
         }
         tally
+    }
+
+    #[test]
+    fn of_a_command_that_fails_the_panics_or_the_last_lines_are_repeated() {
+        let script = |text: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", text]);
+            run(shell, "sh").unwrap().failures
+        };
+        let last = script("seq 1 100; echo 'why it failed' >&2; exit 1");
+        assert_eq!(last.len(), 1 + Excerpt::LAST + 1);
+        assert_eq!((last[0].as_str(), last[1].as_str()), ("$ sh", "76"));
+        assert_eq!(last.last().unwrap(), "why it failed");
+        let panics = script("seq 1 100; echo 'panicked at a.rs'; echo left; echo right; seq 1 100; exit 1");
+        assert_eq!(panics[1..4], ["panicked at a.rs", "left", "right"]);
+        assert_eq!(panics.len(), 1 + 1 + Excerpt::BELOW);
+        assert_eq!(script("echo fine"), Vec::<String>::new());
     }
 
     #[test]
