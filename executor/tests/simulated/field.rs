@@ -367,6 +367,7 @@ async fn a_wrong_password_is_tried_once_in_the_whole_site() {
     for run in [world.inventory(1), world.inventory(2), world.inventory(3)] {
         let finish = world.end_of(run).await.finish.unwrap();
         assert_eq!(finish.code, ErrorCode::CredentialSuspended.as_str(), "{finish:?}");
+        assert!(finish.detail.contains("was not presented: suspended after a rejection"), "{finish:?}");
     }
     let total = world.lab.total();
     assert_eq!((total.auth_failures, total.addresses_blocked), (1, 0));

@@ -282,11 +282,14 @@ fn bmc_error(error: &Error) -> BmcError {
     BmcError { kind, message_id: error.message_id().map(text::clean), detail: text::clean(&told(error)) }
 }
 
-/// An error with everything that caused it.
+/// An error with everything that caused it; of a password that was not presented, only why: no request was made.
 fn told(error: &Error) -> String {
     let mut told = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(next) = source {
+        if next.is::<GateDenied>() {
+            return next.to_string();
+        }
         told = format!("{told}: {next}");
         source = next.source();
     }
