@@ -7,7 +7,8 @@ A directory is what `rackhand audit export` writes: `keys.json`, and for each tr
 `--from` is one up to which a tree was verified before: the tree goes on from its frontier, and the records that it
 covers are not looked at; they may be missing. Each is a line of a `checkpoints-` file.
 
-Prints a JSON array: for each directory `[sound, what was found]`. Ends with status 1 if one is not sound.
+Prints for each directory whether it is sound, what was verified and what was not. `--json` prints the same as an array
+of `[sound, what was found]`. Ends with status 1 if one is not sound.
 """
 
 import argparse
@@ -96,6 +97,28 @@ def place(record):
     return record["era"], int(record["xid"]), int(record["id"])
 
 
+def count_of(number, thing):
+    return f"1 {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def findings(tree, sealed, checkpoints, first, grown, times, refused):
+    """What was verified of a tree, and what was not: sentences."""
+    verified = sealed - first
+    said = [f"{tree}: {count_of(verified, 'record')} verified"]
+    if verified:
+        said[0] += f", number {first + 1} to {sealed} ({times[0]} to {times[1]})"
+    said[0] += f", covered by {count_of(checkpoints, 'signed checkpoint')}"
+    if first:
+        said.append(f"Not verified again: the first {first}, which --from says were verified before")
+    if grown > sealed:
+        said.append(f"Not verified: the last {count_of(grown - sealed, 'record')}, which no checkpoint covers yet")
+    if refused:
+        said.append(
+            f"Left aside: {count_of(refused, 'checkpoint')} that someone else stored and the control plane refused"
+        )
+    return ". ".join(said)
+
+
 def beginning(tree, origin, keys, checkpoints):
     """The tree at a checkpoint of `--from`, and the place of its last record."""
     for checkpoint in checkpoints:
@@ -135,7 +158,7 @@ def verify(directory, tree, log, keys, heads, begin, refused):
         if roots.setdefault(size, (root, "sealed once"))[0] != root:
             raise Wrong(f"{tree}: the first {size} records are not those that were sealed once")
     grown, before = beginning(tree, origin, keys, begin)
-    first, streams = grown.size, {}
+    first, streams, times = grown.size, {}, ["", ""]
     for line in lines(folder, "records"):
         record, text = json.loads(line), line.decode("utf-8")
         if first and place(record) <= before:
@@ -149,6 +172,8 @@ def verify(directory, tree, log, keys, heads, begin, refused):
         before = place(record)
         streams.setdefault(record["stream"], []).append(record["n"])
         grown.add(line)
+        if grown.size <= sealed:
+            times = [times[0] or record["at"], record["at"]]
         if record["kind"] == "trail.checkpoint_refused" and grown.size <= sealed:
             told = json.loads(record["data"])
             refused.update((told["tree"], number) for number in told["numbers"])
@@ -164,10 +189,7 @@ def verify(directory, tree, log, keys, heads, begin, refused):
     for stream, numbers in streams.items() if not first else ():
         if sorted(numbers) != list(range(1, len(numbers) + 1)):
             raise Wrong(f"{tree}: stream {stream} has gaps; if a later export has them, too, records were lost")
-    found = f"{tree}: {sealed} records sealed in {count - len(unsigned)} checkpoints, {grown.size - sealed} not yet"
-    if unsigned:
-        found += f", {len(unsigned)} checkpoints that somebody else stored and the control plane refused"
-    return f"{found}, the first {first} verified before" if first else found
+    return findings(tree, sealed, count - len(unsigned), first, grown.size, times, len(unsigned))
 
 
 def verdict(directory, heads, begin):
@@ -178,11 +200,24 @@ def verdict(directory, heads, begin):
         found = [
             verify(directory, tree, published["log"], keys, heads, begin, refused) for tree in ("audit", "lines")
         ]
-        return True, "; ".join(found)
+        return True, "\n".join(found)
     except Wrong as wrong:
         return False, str(wrong)
     except (ValueError, KeyError, TypeError, OSError) as unreadable:
         return False, f"{directory} cannot be read: {unreadable}"
+
+
+def told(directory, sound, found, heads):
+    """A verdict for people."""
+    if not sound:
+        return f"{directory}: NOT SOUND\n  {found}\n  Nothing after this was looked at."
+    lines = [f"{directory}: sound", *(f"  {line}." for line in found.splitlines())]
+    if not heads:
+        lines.append(
+            "  Not verified: whether the end was cut off together with its checkpoints. A checkpoint that was kept from an "
+            "earlier audit shows it (--head)."
+        )
+    return "\n".join(lines)
 
 
 def main():
@@ -190,10 +225,15 @@ def main():
     arguments.add_argument("directory", nargs="+", type=pathlib.Path)
     arguments.add_argument("--head", action="append", default=[], type=pathlib.Path)
     arguments.add_argument("--from", action="append", default=[], type=pathlib.Path, dest="begin")
+    arguments.add_argument("--json", action="store_true")
     given = arguments.parse_args()
     heads, begin = ([json.loads(path.read_text("utf-8")) for path in paths] for paths in (given.head, given.begin))
     verdicts = [verdict(directory, heads + begin, begin) for directory in given.directory]
-    print(json.dumps(verdicts))
+    if given.json:
+        print(json.dumps(verdicts))
+    else:
+        for directory, (sound, found) in zip(given.directory, verdicts):
+            print(told(directory, sound, found, heads + begin))
     sys.exit(0 if all(sound for sound, _ in verdicts) else 1)
 
 

@@ -1,7 +1,12 @@
 //! The sealed trail, judged by an auditor's program in another language: `docs/audit/auditor.py` gets what
 //! `rackhand audit export` writes and nothing else.
 
-use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
 
 use rackhand_ipmi_tests::venv;
 use rackhand_tests::{
@@ -30,14 +35,20 @@ async fn export_into(line: &CommandLine, directory: &Path) -> Value {
     line.json(&["audit", "export", "--out", directory.to_str().unwrap(), "--json"], "").await
 }
 
-/// The auditor's verdicts: for each export what it found, or what is wrong.
-fn verdicts(exports: &[&Path], options: &[&str]) -> Vec<Result<String, String>> {
+/// The auditor's program.
+fn program(exports: &[&Path], options: &[&str]) -> Output {
     let bin = venv::environment("auditor", &["cryptography"]);
     let mut command = Command::new(bin.join("python"));
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/audit/auditor.py")).args(exports).args(options);
     let output = command.output().unwrap();
-    let broke = String::from_utf8(output.stderr).unwrap();
+    let broke = String::from_utf8_lossy(&output.stderr);
     assert!(broke.is_empty(), "the auditor's program broke: {broke}");
+    output
+}
+
+/// The auditor's verdicts: for each export what it found, or what is wrong.
+fn verdicts(exports: &[&Path], options: &[&str]) -> Vec<Result<String, String>> {
+    let output = program(exports, &[options, &["--json"]].concat());
     let said: Vec<(bool, String)> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.success(), said.iter().all(|(sound, _)| *sound));
     said.into_iter().map(|(sound, found)| if sound { Ok(found) } else { Err(found) }).collect()
@@ -81,7 +92,11 @@ async fn an_auditor_verifies_an_export_offline_and_notices_every_change() {
     let (site, _server, line) = eventful().await;
     let sound = export(&line).await;
     let said = verdict(sound.path(), &[]).unwrap();
-    assert!(said.contains("audit: ") && said.contains("lines: 3 records sealed"), "{said}");
+    assert!(said.contains("audit: ") && said.contains("lines: 3 records verified"), "{said}");
+    let shown = String::from_utf8(program(&[sound.path()], &[]).stdout).unwrap();
+    assert!(shown.contains(": sound\n  audit: "), "{shown}");
+    assert!(shown.contains("  lines: 3 records verified, number 1 to 3 (20"), "{shown}");
+    assert!(shown.contains("  Not verified: whether the end was cut off"), "{shown}");
     let mut changes = Vec::new();
 
     // Every column, of a row that was sealed, changed where a database administrator would: in its partition.
@@ -389,7 +404,7 @@ async fn what_others_store_as_a_checkpoint_is_refused_and_told() {
     assert!(published.contains("rackhand/") && !published.contains("mine"), "{published}");
     let export = export(&line).await;
     let said = verdict(export.path(), &[]).unwrap();
-    assert!(said.contains("2 checkpoints that somebody else stored"), "{said}");
+    assert!(said.contains("2 checkpoints that someone else stored"), "{said}");
     // Without the record, an auditor does not take it.
     let hidden = "update rackhand.event set kind = 'trail.era' where kind = 'trail.checkpoint_refused'";
     assert!(verdict(tampered(&site, &line, hidden).await.path(), &[]).is_err());
