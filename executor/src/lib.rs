@@ -13,6 +13,7 @@
 
 pub mod bmc;
 pub mod broker;
+mod cause;
 pub mod clock;
 pub mod cloud;
 pub mod config;

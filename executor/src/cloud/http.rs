@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::{Cloud, CloudError};
-use crate::identity::Identity;
+use crate::{cause, identity::Identity};
 
 /// Of a call that is answered at once.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -76,12 +76,7 @@ fn reason(error: &reqwest::Error) -> String {
             false => why,
         };
     }
-    // The innermost cause says most: "connection refused".
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    cause::last(error).to_string()
 }
 
 /// A connection to one control plane, not signed in.

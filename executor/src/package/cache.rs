@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use super::{PackageError, Repository};
-use crate::policy::Policy;
+use crate::{cause, policy::Policy};
 
 /// A repository that sends nothing for so long has failed.
 const STALL: Duration = Duration::from_secs(60);
@@ -314,8 +314,7 @@ impl Store {
             tracing::warn!(package = package.name, host, %why, "{what}");
         };
         let no_answer = |error: reqwest::Error| {
-            let source = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
-            kept_back("a package cannot be fetched", &format!("{}: {source}", error.without_url()));
+            kept_back("a package cannot be fetched", &cause::last(&error.without_url()));
             PackageError::Unreachable(format!("{host} does not hand it out; the executor's log says why"))
         };
         let another = |why: String| {
