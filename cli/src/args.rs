@@ -129,6 +129,19 @@ pub fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+/// A moment in the form that the API takes.
+pub fn utc(text: &str) -> Result<String, String> {
+    const FORM: &str = "2026-12-01T22:00:00Z";
+    let is_alike = |(typed, form): (u8, u8)| match form.is_ascii_digit() {
+        true => typed.is_ascii_digit(),
+        false => typed == form,
+    };
+    match text.len() == FORM.len() && text.bytes().zip(FORM.bytes()).all(is_alike) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("a time is UTC and written as {FORM}")),
+    }
+}
+
 /// A SHA-256, as the API writes it.
 pub fn digest(text: &str) -> Result<String, String> {
     let text = text.trim().to_ascii_lowercase();
@@ -204,6 +217,23 @@ mod tests {
             }
         }
         check(&Cli::command(), "");
+    }
+
+    /// Who mistypes a value reads which option it was given to, and what is allowed.
+    #[test]
+    fn a_wrong_value_names_the_option_and_what_is_allowed() {
+        let plan = "jobs plan inventory --all --reason test";
+        for (typed, option, allowed) in [
+            (format!("{plan} --max-parallel 0"), "--max-parallel <N>", "1..=1000"),
+            (format!("{plan} --pause-after-failures 1001"), "--pause-after-failures <N>", "0..=1000"),
+            (format!("{plan} --start-after tomorrow"), "--start-after <TIME>", "2026-12-01T22:00:00Z"),
+            ("sites set lab --lease-ttl-ms 1".to_owned(), "--lease-ttl-ms <MS>", "500..=600000"),
+            ("sites set lab --max-mutating-runs 0".to_owned(), "--max-mutating-runs <N>", "1..=10000"),
+        ] {
+            let words = std::iter::once("rackhand").chain(typed.split(' '));
+            let said = Cli::try_parse_from(words).unwrap_err().to_string();
+            assert!(said.contains(option) && said.contains(allowed), "{typed}: {said}");
+        }
     }
 
     /// Who grants a role reads both ways to say where.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     client::Client,
     error::{Failure, Result, help},
-    output::{Output, moment, say},
+    output::{Output, counted, moment, say},
 };
 
 #[derive(Debug, Subcommand)]
@@ -99,8 +99,10 @@ fn render(exported: &Exported) -> String {
             }
         };
         text.push_str(&format!(
-            "{:<12} {records} records and {checkpoints} checkpoints added; {sealed}\n",
-            tree.as_str()
+            "{:<12} {} and {} added; {sealed}\n",
+            tree.as_str(),
+            counted(*records, "record"),
+            counted(*checkpoints, "checkpoint"),
         ));
     }
     text

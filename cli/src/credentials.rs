@@ -1,6 +1,6 @@
 //! `rackhand credentials …`: the password is sealed on this machine, for the site's executors only.
 //!
-//! The control plane stores ciphertext. Inside stand the site, the version and the BMCs (address and key pin) the
+//! The control plane stores ciphertext. Inside stand the site, the version and the BMCs (address and TLS key) the
 //! credential is for, so that nobody on the way can redirect it. The one thing a malicious control plane could do
 //! is to hand out a site key of its own: `--site-key` compares it with the key as an executor of the site prints
 //! it, and a key once used is remembered and may not change silently.
@@ -61,10 +61,10 @@ pub struct Set {
     user: String,
     #[command(flatten)]
     password: PasswordSource,
-    /// A BMC it may be used for, with the key it must show: `https://host[:port]=HEX`; repeat for more.
+    /// A BMC it may be used for, with the TLS key it must show: `https://host[:port]=HEX`; repeat for more.
     /// `rackhand bmc inspect` prints the key. For IPMI, which has no such key: `ipmi://host[:port]`, right after the
     /// https address of the same BMC.
-    #[arg(long = "target", value_name = "URL[=PIN]")]
+    #[arg(long = "target", value_name = "URL[=HEX]")]
     targets: Vec<String>,
     /// BMCs it may be used for: a JSON list of objects with `bmc_url` (or `url`), `spki_sha256` and `ipmi`. The file
     /// for `servers import` fits.
@@ -288,7 +288,7 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
     for target in &targets {
         if !target.is_valid() {
             return Err(Failure::Usage(format!(
-                "{}: a target is https://host[:port]=PIN with a pin of 64 lower-case hex digits, or ipmi://host[:port]",
+                "{}: a target is https://host[:port]=HEX with the TLS key of the BMC, 64 lower-case hex digits, or ipmi://host[:port]",
                 target.url
             )));
         }

@@ -8,8 +8,8 @@ use crate::{
     credentials,
     error::{Failure, Result},
     executors,
-    output::{Column, Output},
-    version,
+    output::{Column, Output, counted},
+    sites, version,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -50,7 +50,7 @@ pub async fn run(client: Result<Client>, out: Output) -> Result<()> {
     }
     out.list(&report.0, &COLUMNS, |check| check.check.clone())?;
     let failed = report.0.iter().filter(|check| check.result == Verdict::Failed).count();
-    if failed == 0 { Ok(()) } else { Err(Failure::Other(format!("{failed} checks failed"))) }
+    if failed == 0 { Ok(()) } else { Err(Failure::Other(format!("{} failed", counted(failed, "check")))) }
 }
 
 async fn examine(client: &Client, report: &mut Report) {
@@ -86,7 +86,7 @@ async fn examine(client: &Client, report: &mut Report) {
     }
     match client.all::<Site>(&["v1", "sites"], &[], None).await {
         Ok(sites) if sites.is_empty() => {
-            report.add("sites", Verdict::Warning, "none; `rackhand sites create NAME`");
+            report.add("sites", Verdict::Warning, "none; `rackhand sites create NAME` makes one");
         }
         Ok(sites) => {
             for site in sites {
@@ -124,10 +124,19 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
             "no executor online, so no job runs there; start one with `rackhand-executor run --data DIR`",
         ),
         (_, None) => report.add(&name, Verdict::Failed, "no site key: credentials cannot be sealed"),
-        (online, Some(_)) => report.add(&name, Verdict::Ok, format!("{online} executors online")),
+        (online, Some(_)) => {
+            report.add(&name, Verdict::Ok, format!("{} online", counted(online, "executor")))
+        }
     }
     if site.config.hardware_paused {
-        report.add(&name, Verdict::Warning, "hardware operations are paused");
+        let (by, quoted) = (sites::since(site), quoted(&site.name));
+        report.add(
+            &name,
+            Verdict::Warning,
+            format!(
+                "hardware operations are paused{by}; `rackhand sites set {quoted} --hardware-paused false` resumes them"
+            ),
+        );
     }
     match executors::list(client, Some(&id)).await {
         Ok(executors) => {
@@ -136,8 +145,10 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
                     &name,
                     Verdict::Warning,
                     format!(
-                        "{} waits for its fingerprint to be confirmed: run `rackhand-executor confirm` on an active executor",
-                        executor.name
+                        "{} waits for its fingerprint to be confirmed: on the machine of an active executor, run \
+                         `rackhand-executor confirm --data DIR '{}'` with the data directory of that one, after comparing \
+                         the fingerprint with the one that {} printed",
+                        executor.name, executor.fingerprint, executor.name
                     ),
                 );
             }
@@ -151,8 +162,12 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
                     &name,
                     Verdict::Failed,
                     format!(
-                        "credential {} is suspended after rejections: `rackhand credentials set {}`",
-                        credential.name, credential.name
+                        "credential {} is suspended after rejections: `rackhand credentials set {} --site {} --user USER \
+                         --targets-file FILE` seals a new version, with the account on the BMCs and the file of \
+                         `rackhand servers import`",
+                        credential.name,
+                        quoted(&credential.name),
+                        quoted(&site.name)
                     ),
                 );
             }

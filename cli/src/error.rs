@@ -32,7 +32,7 @@ Exit codes:
   4    not signed in, or the credential was refused
   5    signed in, but another role is needed
   6    conflict: someone changed it, or the plan is stale
-  7    partial success: some targets did not succeed
+  7    partial success: some servers failed, were refused or were blocked
   8    timed out
   130  interrupted"
     };
@@ -118,6 +118,7 @@ impl Failure {
                 404 => exit::NOT_FOUND,
                 409 | 412 => exit::CONFLICT,
                 408 | 504 => exit::TIMEOUT,
+                _ if !problem.fields.is_empty() => exit::USAGE,
                 _ => exit::FAILURE,
             },
             _ => exit::FAILURE,
@@ -167,18 +168,57 @@ impl Failure {
     }
 }
 
+/// Fields of the API, and what of the command line fills them.
+const OPTIONS: [(&str, &str); 17] = [
+    ("policy.max_parallel", "--max-parallel"),
+    ("policy.pause_after_failures", "--pause-after-failures"),
+    ("policy.start_after", "--start-after"),
+    ("params.packages", "--package"),
+    ("targets", "--servers"),
+    ("reason", "--reason"),
+    ("digest", "--digest"),
+    ("config.lease_ttl_ms", "--lease-ttl-ms"),
+    ("config.max_mutating_runs", "--max-mutating-runs"),
+    ("bmc_url", "--bmc"),
+    ("ipmi", "--ipmi"),
+    ("spki_sha256", "--pin"),
+    ("tags", "--tag"),
+    ("email", "the e-mail address"),
+    ("present", "the present password"),
+    ("new", "the new password"),
+    ("token", "the token of the link"),
+];
+
+/// A field as the person who typed the command knows it. What stands deeper in it follows in brackets.
+fn typed(field: &str) -> String {
+    let option = OPTIONS.iter().find_map(|(name, option)| {
+        let rest = field.strip_prefix(name)?;
+        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((option, rest.trim_start_matches('.')))
+    });
+    match option {
+        Some((option, "")) => (*option).to_owned(),
+        Some((option, rest)) => format!("{option} ({rest})"),
+        None => field.to_owned(),
+    }
+}
+
 fn problem_text(problem: &Problem) -> String {
-    let mut text = format!("{} [{}]", problem.title, problem.code);
+    // Where the detail names the role, the title says nothing more.
+    let told = problem.needs_role.as_ref().is_some_and(|role| problem.detail.contains(role.as_str()));
+    let mut text = match told {
+        true => format!("{} [{}]", problem.detail.trim_end_matches('.'), problem.code),
+        false => format!("{} [{}]", problem.title, problem.code),
+    };
     // A detail is a sentence, a title has no full stop.
-    if !problem.detail.is_empty() && problem.detail.trim_end_matches('.') != problem.title {
+    if !told && !problem.detail.is_empty() && problem.detail.trim_end_matches('.') != problem.title {
         text.push_str(": ");
         text.push_str(&problem.detail);
     }
-    if let Some(role) = &problem.needs_role {
+    if let Some(role) = problem.needs_role.as_ref().filter(|_| !told) {
         text.push_str(&format!(" (needs the role {role})"));
     }
     for field in &problem.fields {
-        text.push_str(&format!("\n  {}: {}", field.field, field.detail));
+        text.push_str(&format!("\n  {}: {}", typed(&field.field), field.detail));
     }
     if let Some(trace) = &problem.trace_id {
         text.push_str(&format!("\n  trace {trace}"));
@@ -222,9 +262,32 @@ mod tests {
         let mut problem = Problem::new(ErrorCode::ForbiddenRole, "Approving needs more than viewer.");
         problem.needs_role = Some("operator".to_owned());
         problem.trace_id = Some("0af7651916cd43dd8448eb211c80319c".to_owned());
-        insta::assert_snapshot!(Failure::Problem(Box::new(problem)).to_string(), @r"
+        insta::assert_snapshot!(Failure::Problem(Box::new(problem.clone())).to_string(), @r"
         This needs another role [forbidden-role]: Approving needs more than viewer. (needs the role operator)
           trace 0af7651916cd43dd8448eb211c80319c
+        ");
+        problem.detail = "This needs the role operator for site lab.".to_owned();
+        insta::assert_snapshot!(Failure::Problem(Box::new(problem)).to_string(), @r"
+        This needs the role operator for site lab [forbidden-role]
+          trace 0af7651916cd43dd8448eb211c80319c
+        ");
+    }
+
+    #[test]
+    fn a_refused_field_is_named_as_it_was_typed() {
+        let mut problem = Problem::new(ErrorCode::InvalidRequest, "");
+        for field in ["policy.max_parallel", "params.packages[any].url", "targets", "tagsy"] {
+            let detail = "wrong".to_owned();
+            problem.fields.push(rackhand_schema::error::FieldProblem { field: field.to_owned(), detail });
+        }
+        let failure = Failure::Problem(Box::new(problem));
+        assert_eq!(failure.exit_code(), exit::USAGE);
+        insta::assert_snapshot!(failure.to_string(), @r"
+        The request is not valid [invalid-request]
+          --max-parallel: wrong
+          --package ([any].url): wrong
+          --servers: wrong
+          tagsy: wrong
         ");
     }
 }

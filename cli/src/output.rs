@@ -77,6 +77,11 @@ impl Output {
         Self { format, width: None, colour: false, live: false }
     }
 
+    /// Whether people read what goes to stdout.
+    pub fn is_for_people(self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
+    }
+
     /// For text that goes to stderr.
     pub fn colourless(self) -> Self {
         Self { colour: false, ..self }
@@ -100,7 +105,7 @@ impl Output {
         columns: &[Column<T>],
         name: fn(&T) -> String,
     ) -> Result<()> {
-        if items.is_empty() && matches!(self.format, Format::Table | Format::Wide) {
+        if items.is_empty() && self.is_for_people() {
             say(none);
             return Ok(());
         }
@@ -230,6 +235,15 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     }
     escaped.push('\n');
     Ok(escaped)
+}
+
+/// `1 run`, `2 runs`: a number with the thing it counts, given in the singular.
+pub fn counted(number: impl ToString, thing: &str) -> String {
+    match (number.to_string().as_str(), thing.strip_suffix('y')) {
+        ("1", _) => format!("1 {thing}"),
+        (number, Some(stem)) => format!("{number} {stem}ies"),
+        (number, None) => format!("{number} {thing}s"),
+    }
 }
 
 /// An absent value in a table.
@@ -383,6 +397,13 @@ mod tests {
         let table =
             output.table(&["NAME", "DETAIL"], &[vec!["bmc-01".into(), "0123456789012345678901234".into()]]);
         assert_eq!(table, "NAME    DETAIL\nbmc-01  012345678901234…\n");
+    }
+
+    #[test]
+    fn what_is_counted_is_one_or_several() {
+        let said = [0, 1, 2].map(|number| counted(number, "executor"));
+        assert_eq!(said, ["0 executors", "1 executor", "2 executors"]);
+        assert_eq!(counted(2, "entry"), "2 entries");
     }
 
     #[test]

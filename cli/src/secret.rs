@@ -111,7 +111,9 @@ pub fn confirm(yes: bool, question: &str) -> Result<()> {
     match ask(&format!("{question} Type `yes`:"))?.as_deref() {
         Some("yes") => Ok(()),
         Some(_) => Err(Failure::Usage("not confirmed; nothing was done".to_owned())),
-        None => Err(Failure::Usage("no terminal to ask on; give --yes to do it".to_owned())),
+        None => Err(Failure::Usage(format!(
+            "{question} No terminal to ask on; give --yes to do it. Nothing was done"
+        ))),
     }
 }
 

@@ -175,7 +175,7 @@ pub struct Add {
     /// Name of the credential.
     #[arg(long, value_name = "NAME")]
     credential: Option<String>,
-    /// Key the BMC must show; `rackhand bmc inspect` prints it.
+    /// TLS key that the BMC must show, as its SHA-256 in 64 hex digits; `rackhand bmc inspect` prints it.
     #[arg(long, value_name = "HEX")]
     pin: Option<String>,
     /// A tag; repeat for more.

@@ -59,16 +59,17 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Settings {
-    /// How long an executor keeps a run without contact to the control plane, milliseconds.
-    #[arg(long, value_name = "MS")]
+    /// How long an executor keeps a run without contact to the control plane: 500 to 600000 milliseconds. A new site has
+    /// 30000.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(500..=600_000))]
     lease_ttl_ms: Option<u32>,
-    /// Maximum number of concurrent runs that change something.
-    #[arg(long, value_name = "N")]
+    /// Maximum number of concurrent runs that change something, 1 to 10000. A new site has 16.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     max_mutating_runs: Option<u32>,
-    /// Start no run that changes something ("pause hardware operations").
+    /// Start no run that changes something ("pause hardware operations"). A new site has false.
     #[arg(long, value_name = "true|false")]
     hardware_paused: Option<bool>,
-    /// A second person must approve each job.
+    /// A second person must approve each job. A new site has false.
     #[arg(long, value_name = "true|false")]
     second_person: Option<bool>,
 }
@@ -149,6 +150,25 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     }
 }
 
+/// ` by Ada since 2026-01-02 03:04:05Z`, where it is known.
+pub fn since(site: &Site) -> String {
+    match (&site.paused_by_name, &site.paused_at) {
+        (Some(name), Some(at)) => format!(" by {name} since {}", moment(at)),
+        _ => String::new(),
+    }
+}
+
+/// What is said of a site whose hardware operations are paused, and the way out.
+pub fn paused(site: &Site) -> Option<String> {
+    site.config.hardware_paused.then(|| {
+        let (name, quoted, since) = (&site.name, quoted(&site.name), since(site));
+        format!(
+            "warning: hardware operations of site {name} are paused{since}: nothing that changes a server starts there until \
+             `rackhand sites set {quoted} --hardware-paused false`"
+        )
+    })
+}
+
 fn render(site: &Site) -> String {
     let key = match &site.public_key {
         Some(key) => format!("{key}\nkey fingerprint   {}", key_fingerprint(key)),
@@ -165,7 +185,10 @@ fn render(site: &Site) -> String {
         site.executors_online,
         site.config.lease_ttl_ms,
         site.config.max_mutating_runs,
-        if site.config.hardware_paused { "paused" } else { "active" },
+        match (site.config.hardware_paused, since(site)) {
+            (true, since) => format!("paused{since}"),
+            (false, _) => "active".to_owned(),
+        },
         if site.config.second_person { "needed for approval" } else { "not needed" },
         moment(&site.created_at),
         site.version,
@@ -175,6 +198,19 @@ fn render(site: &Site) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn help_names_what_a_new_site_has() {
+        use clap::Args as _;
+        let mut command = Settings::augment_args(clap::Command::new("set"));
+        let help = command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let SiteConfig { lease_ttl_ms, max_mutating_runs, hardware_paused, second_person } =
+            SiteConfig::default();
+        assert!(help.contains(&format!("milliseconds. A new site has {lease_ttl_ms}")), "{help}");
+        assert!(help.contains(&format!("10000. A new site has {max_mutating_runs}")), "{help}");
+        assert_eq!((hardware_paused, second_person), (false, false));
+        assert_eq!(help.matches("A new site has false").count(), 2, "{help}");
+    }
 
     #[test]
     fn only_named_settings_change() {

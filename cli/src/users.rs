@@ -15,7 +15,7 @@ use crate::{
     error::{Failure, Result, help},
     output::{Column, Output, moment, say, word},
     resolve,
-    secret::{self, PasswordSource},
+    secret::{self, PasswordSource, confirm},
 };
 
 #[derive(Debug, Subcommand)]
@@ -39,10 +39,13 @@ pub enum Verb {
     #[command(after_help = help!("users revoke ben@rackhand.example --role operator --site closet"))]
     Revoke(Whom),
     /// Disable a sign-in; the person's sessions end at once.
-    #[command(after_help = help!("users disable ben@rackhand.example"))]
+    #[command(after_help = help!("users disable ben@rackhand.example", "users disable ben@rackhand.example --yes"))]
     Disable {
         /// E-mail address of the account.
         email: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Enable a sign-in again.
     #[command(after_help = help!("users enable ben@rackhand.example"))]
@@ -162,8 +165,19 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             say(format!("{} is not {} any more", user.email, whom.words()));
             Ok(())
         }
-        Verb::Disable { email } => change(client, &email, true).await,
-        Verb::Enable { email } => change(client, &email, false).await,
+        Verb::Disable { email, yes } => {
+            let user = find(client, &email).await?;
+            confirm(
+                yes,
+                &format!(
+                    "{} is signed out everywhere at once and cannot sign in until `rackhand users enable`. The \
+                     account and its roles stay, and so do the jobs that this person made.",
+                    user.email
+                ),
+            )?;
+            change(client, &user, true).await
+        }
+        Verb::Enable { email } => change(client, &find(client, &email).await?, false).await,
         Verb::SignOut { email } => {
             let user = find(client, &email).await?;
             client.delete(&["v1", "users", &user.id.to_string(), "sessions"]).done().await?;
@@ -203,8 +217,7 @@ async fn find(client: &Client, email: &str) -> Result<User> {
     found.ok_or_else(|| Failure::NotFound { what: "user", name: email.to_owned() })
 }
 
-async fn change(client: &Client, email: &str, disabled: bool) -> Result<()> {
-    let user = find(client, email).await?;
+async fn change(client: &Client, user: &User, disabled: bool) -> Result<()> {
     let change = UserChange { name: None, disabled: Some(disabled) };
     let user: User = client.patch(&["v1", "users", &user.id.to_string()]).body(&change)?.send().await?;
     say(format!("{} is {} now", user.email, if user.disabled { "disabled" } else { "enabled" }));

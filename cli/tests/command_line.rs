@@ -510,6 +510,137 @@ fn removing_a_server_wants_a_yes() {
     assert!(server.seen().iter().any(|line| line.starts_with("DELETE")));
 }
 
+#[test]
+fn shutting_out_an_executor_or_a_person_wants_a_yes() {
+    let executor = json!({"id": CLOSET, "site_id": LAB, "name": "executor-2", "state": "active", "fingerprint": "",
+        "online": true, "version": "1", "kinds": [], "runs_held": 1, "seen_at": null,
+        "enrolled_at": "2026-01-01T00:00:00Z"});
+    let mut ben = me();
+    ben["email"] = json!("ben@rackhand.example");
+    ben["disabled"] = json!(false);
+    ben["created_at"] = json!("2026-01-01T00:00:00Z");
+    let (revoke, disable) = (
+        format!("DELETE /v1/executors/{CLOSET}"),
+        format!("PATCH /v1/users/{}", ben["id"].as_str().unwrap()),
+    );
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/executors", 200, json!({"items": [executor]})),
+        ("GET /v1/users", 200, json!({"items": [ben]})),
+        (&revoke, 204, json!(null)),
+        (&disable, 200, ben),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    for (command, follows, route) in [
+        (["executors", "revoke", "executor-2"], "It holds 1 run", &revoke),
+        (["users", "disable", "ben@rackhand.example"], "is signed out everywhere at once", &disable),
+    ] {
+        let done = || server.seen().iter().any(|line| line.starts_with(route));
+        let refused = home.run(&command, "yes\n");
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(follows) && said.contains("give --yes to do it"), "{said}");
+        assert!(!done());
+        assert_eq!(home.run(&[&command[..], &["--yes"]].concat(), "").status.code(), Some(0));
+        assert!(done());
+    }
+}
+
+fn job(id: &str, state: &str, targets: &Value) -> Value {
+    json!({"id": id, "site_id": LAB, "site": "lab", "kind": "power", "params": {"action": "graceful_shutdown"},
+        "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "a test", "state": state,
+        "state_reason": "", "since": "2026-01-02T03:04:05Z", "created_at": "2026-01-02T03:04:05Z",
+        "created_by": null, "created_by_name": "Ada", "trace_id": id, "targets": 2, "runs": {},
+        "plan": {"digest": "a".repeat(64), "estimated_minutes": 1, "approved_by_name": null, "approved_at": null,
+            "targets": targets}})
+}
+
+/// A server that the plan left blocked is none that succeeded; a paused site is said before anyone waits for it.
+#[test]
+fn an_approved_job_with_a_blocked_server_ends_7_and_names_it() {
+    let id = "01920000-0000-7000-8000-000000000009";
+    let target = |name: &str, blockers: Value| {
+        json!({"server_id": id, "server": name, "steps": [{"step": "power", "action": "graceful_shutdown"}],
+               "blockers": blockers, "warnings": [], "estimated_minutes": 1})
+    };
+    let targets =
+        json!([target("bmc-01", json!([])), target("bmc-02", json!(["No credential is set for its BMC."]))]);
+    let run = json!({"id": id, "job_id": id, "site_id": LAB, "server_id": id, "server": "bmc-01",
+        "state": "succeeded", "reason": "", "detail": "", "since": "2026-01-02T03:04:05Z", "phase": "", "percent": null,
+        "epoch": 1, "executor": null, "executor_name": null, "cancel_requested": false,
+        "created_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:04:05Z"});
+    let mut paused = site(LAB, "lab");
+    paused["config"]["hardware_paused"] = json!(true);
+    paused["paused_by_name"] = json!("Ben");
+    paused["paused_at"] = json!("2026-01-02T03:04:05Z");
+    let (one, runs) = (format!("GET /v1/jobs/{id}"), format!("GET /v1/jobs/{id}/runs"));
+    let (approve, home_site) = (format!("POST /v1/jobs/{id}/approve"), format!("GET /v1/sites/{LAB}"));
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1"})),
+        (&approve, 200, job(id, "running", &targets)),
+        (&home_site, 200, paused),
+        (&one, 200, job(id, "succeeded", &targets)),
+        (&runs, 200, json!({"items": [run]})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let output = home.run(&["jobs", "apply", id, "--digest", &"a".repeat(64), "--wait"], "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(
+        said.ends_with(&format!(
+            "error: job {id} ended succeeded: 1 of 2 servers succeeded. Not: bmc-02 (blocked: No credential is set for \
+             its BMC)\n"
+        )),
+        "{said}"
+    );
+    assert!(
+        said.contains(
+            "warning: hardware operations of site lab are paused by Ben since 2026-01-02 03:04:05Z: nothing that \
+             changes a server starts there until `rackhand sites set lab --hardware-paused false`"
+        ),
+        "{said}"
+    );
+}
+
+/// What is recommended can be typed, but for what only the reader knows.
+#[test]
+fn doctor_recommends_whole_commands() {
+    let mut lab = site(LAB, "my lab");
+    lab["public_key"] = json!("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=");
+    lab["executors_online"] = json!(1);
+    lab["config"]["hardware_paused"] = json!(true);
+    let executor = json!({"id": CLOSET, "site_id": LAB, "name": "executor-2", "state": "joining",
+        "fingerprint": "ab12 cd34", "online": false, "version": "1", "kinds": [], "runs_held": 0, "seen_at": null,
+        "enrolled_at": "2026-01-01T00:00:00Z"});
+    let credential = json!({"id": CLOSET, "site_id": LAB, "name": "root", "version": 1, "suspended": true,
+        "created_at": "2026-01-01T00:00:00Z"});
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/health", 200, json!({})),
+        ("GET /v1/auth/me", 200, me()),
+        ("GET /v1/sites", 200, json!({"items": [lab]})),
+        ("GET /v1/executors", 200, json!({"items": [executor]})),
+        ("GET /v1/credentials", 200, json!({"items": [credential]})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let output = home.run(&["doctor"], "");
+    let (shown, said) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    for part in [
+        "1 executor online",
+        "`rackhand sites set 'my lab' --hardware-paused false`",
+        "`rackhand-executor confirm --data DIR 'ab12 cd34'`",
+        "`rackhand credentials set root --site 'my lab' --user USER --targets-file FILE`",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(said.contains(" failed") && !said.contains("1 checks"), "{said}");
+}
+
 /// The site of a plan is that of its servers; where nothing tells it, the chosen one.
 #[test]
 fn a_site_is_asked_for_only_where_nothing_tells_it() {

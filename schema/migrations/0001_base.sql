@@ -55,6 +55,9 @@ create table rackhand.site (
     config jsonb not null,
     -- X25519, base64; private half only on executors.
     public_key text,
+    -- Who has paused hardware operations, and when; null while they are not paused.
+    paused_by_name text,
+    paused_at timestamptz,
     version bigint not null default 1,
     created_at timestamptz not null default now()
 );
@@ -260,7 +263,8 @@ begin
             from rackhand.user_grant g where g.user_id = (scope ->> 'user')::uuid;
         if needed > 'viewer' and not may_act then
             perform rackhand.fail('forbidden-role',
-                format('%s has no site with the role %s, which this needs.', user_name, needed), needed::text);
+                format('This needs the role %s; %s has it neither for a site nor for the whole fleet.', needed,
+                    user_name), needed::text);
         end if;
         if fleet then
             select coalesce(array_agg(id), '{}') into sites from rackhand.site;
@@ -302,6 +306,12 @@ begin
 end
 $$;
 
+-- `1 failure`, `2 failures`: a number with the thing it counts, given in the singular.
+create function rackhand.counted(number bigint, thing text) returns text
+language sql immutable as $$
+    select format('%s %s%s', number, thing, case when number <> 1 then 's' end)
+$$;
+
 -- The caller must have `needed` for this site: 404 where it may not even see the site, 403 naming the role
 -- where it may see but not act.
 create function rackhand.require(site uuid, needed rackhand.role, what text) returns void
@@ -316,7 +326,8 @@ begin
             and (g.site_id is null or g.site_id = site))
     then
         perform rackhand.fail('forbidden-role',
-            format('This needs the role %s for the site.', needed), needed::text);
+            format('This needs the role %s for site %s.', needed,
+                (select s.name from rackhand.site s where s.id = require.site)), needed::text);
     end if;
 end
 $$;

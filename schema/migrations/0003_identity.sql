@@ -642,8 +642,9 @@ begin
 end
 $$;
 
--- {email, name, password_hash} → {id}. `rackhand-server admin create`, as the owner: makes a fleet admin, or
--- makes the user of that e-mail one and sets the password anew, ending the sessions.
+-- {email, name, password_hash, reset?} → {id}. `rackhand-server admin create`, as the owner: makes a fleet admin.
+-- The id is null, and nothing changes, where the e-mail has an account already; with `reset` that account becomes a
+-- fleet admin, gets name and password anew, is enabled, and its sessions end.
 create function rackhand.admin_create(args jsonb) returns jsonb
 language plpgsql as $$
 declare
@@ -653,7 +654,11 @@ begin
         values (lower(args ->> 'email'), args ->> 'name', args ->> 'password_hash')
         on conflict (email) do update set name = excluded.name, password_hash = excluded.password_hash,
             disabled = false
+        where (args ->> 'reset')::boolean
         returning * into made;
+    if made.id is null then
+        return jsonb_build_object('id', null);
+    end if;
     insert into rackhand.user_grant (user_id, role, site_id) values (made.id, 'admin', null)
         on conflict do nothing;
     perform rackhand.sessions_close(made.id);

@@ -15,7 +15,20 @@ language sql stable as $$
         'servers', (select count(*) from rackhand.server v where v.site_id = s.id and v.removed_at is null),
         'executors_online', (select count(distinct x.executor_id) from rackhand.executor_session x
             where x.site_id = s.id and x.superseded_at is null and x.expires_at > now()),
+        'paused_by_name', s.paused_by_name,
+        'paused_at', case when s.paused_at is not null then rackhand.ts(s.paused_at) end,
         'created_at', rackhand.ts(s.created_at), 'version', s.version)
+$$;
+
+-- Why no run starts that changes a server of the site; null where hardware operations are not paused.
+create function rackhand.paused_words(s rackhand.site) returns text
+language plpgsql stable as $$
+begin
+    return case when (s.config ->> 'hardware_paused')::boolean then
+        format('Hardware operations of site %s are paused%s: nothing that changes a server starts until they are '
+            'resumed.', s.name, case when s.paused_at is not null then
+                format(' by %s since %s', s.paused_by_name, rackhand.on_at(s.paused_at)) end) end;
+end
 $$;
 
 -- What a list shows of a job. The targets of a large job's plan are megabytes, and Postgres reads every
@@ -104,16 +117,21 @@ language sql stable as $$
     select jsonb_build_object(
         'id', r.id, 'job_id', r.job_id, 'site_id', r.site_id, 'server_id', r.server_id,
         'server', r.plan ->> 'server', 'state', r.state,
-        'reason', case when idle then 'no_executor' else r.reason end,
-        'detail', case when idle then 'No executor of the site is online.' else r.detail end,
+        'reason', case when paused is not null then 'hardware_paused' when idle then 'no_executor' else r.reason end,
+        'detail', case when paused is not null then paused when idle then 'No executor of the site is online.'
+            else r.detail end,
         'since', rackhand.ts(r.since), 'phase', r.phase, 'percent', r.percent, 'epoch', r.epoch,
         'executor', r.executor_id,
         'executor_name', (select e.name from rackhand.executor e where e.id = r.executor_id),
         'cancel_requested', r.cancel_requested, 'created_at', rackhand.ts(r.created_at),
         'finished_at', case when r.finished_at is not null then rackhand.ts(r.finished_at) end)
-    from (select r.state = 'queued' and r.reason in ('', 'lease_expired') and not exists (
-        select from rackhand.executor_session s where s.site_id = r.site_id and s.superseded_at is null
-            and s.expires_at > clock_timestamp()) as idle) waits
+    from (select
+        -- What was taken up once is not held back by a pause.
+        (select rackhand.paused_words(s) from rackhand.site s
+            where s.id = r.site_id and r.state = 'queued' and r.reason = '' and r.mutating and r.epoch = 0) as paused,
+        r.state = 'queued' and r.reason in ('', 'lease_expired') and not exists (
+            select from rackhand.executor_session s where s.site_id = r.site_id and s.superseded_at is null
+                and s.expires_at > clock_timestamp()) as idle) waits
 $$;
 
 -- ── Sites and executors ──────────────────────────────────────────────────────────────────────────────
@@ -125,7 +143,10 @@ declare
     made rackhand.site;
 begin
     perform rackhand.require_fleet('admin');
-    insert into rackhand.site (name, config) values (args ->> 'name', args -> 'config')
+    insert into rackhand.site (name, config, paused_by_name, paused_at)
+        select args ->> 'name', args -> 'config', case when paused then rackhand.scope_text('actor') end,
+            case when paused then now() end
+        from (select (args -> 'config' ->> 'hardware_paused')::boolean as paused) wanted
         on conflict (name) do nothing returning * into made;
     if made.id is null then
         perform rackhand.fail('name-taken', format('There is a site named %s already.', args ->> 'name'));
@@ -149,8 +170,11 @@ begin
         perform rackhand.fail('version-conflict',
             format('Site %s is at version %s, not %s.', before.name, before.version, args ->> 'version'));
     end if;
-    update rackhand.site set config = args -> 'config', version = version + 1
-        where id = before.id returning * into after;
+    update rackhand.site s set config = args -> 'config', version = version + 1,
+            paused_by_name = case when paused then coalesce(s.paused_by_name, rackhand.scope_text('actor')) end,
+            paused_at = case when paused then coalesce(s.paused_at, now()) end
+        from (select (args -> 'config' ->> 'hardware_paused')::boolean as paused) wanted
+        where s.id = before.id returning s.* into after;
     perform rackhand.append_event('site.changed', 'info', format('Settings of site %s changed', after.name),
         jsonb_build_object('site', after.id),
         jsonb_build_object('before', before.config, 'after', after.config));
@@ -825,7 +849,7 @@ $$;
 -- {site_id, targets: [id], idempotency?} → {site_id, servers: [{id, name, generation, model, bmc_version,
 -- power, inventoried, capabilities, credential_id, has_pin, refused_at, machine: Machine, components:
 -- [FirmwareComponent]}], credentials: {id: {name, sealed_for: [CredentialTarget]?}}, missing: [id],
--- executors_online}: what a plan is made from. Or {replayed: Job}.
+-- executors_online, hardware_paused: text?}: what a plan is made from. Or {replayed: Job}.
 -- The lists are large: those of the first credentials by id are given, up to 50,000 targets in all, and null for the
 -- others. A plan does not look at those; the executor refuses the servers that they do not name.
 create function rackhand.job_context(args jsonb) returns jsonb
@@ -847,6 +871,7 @@ begin
         select jsonb_build_object(
             'site_id', site,
             'executors_online', array_length(rackhand.living(site), 1) is not null,
+            'hardware_paused', (select rackhand.paused_words(s) from rackhand.site s where s.id = site),
             'missing', coalesce(jsonb_agg(w.id order by w.place) filter (where v.id is null), '[]'),
             'credentials', (select coalesce(jsonb_object_agg(c.id,
                     jsonb_build_object('name', c.name, 'sealed_for',
@@ -882,6 +907,20 @@ begin
 end
 $$;
 
+-- Why the first servers of a plan are blocked, and of how many more it was not said.
+create function rackhand.blockers_told(targets jsonb) returns text
+language sql stable as $$
+    select concat_ws(' ', string_agg(format('%s: %s', t.server, t.blockers), ' ' order by t.place)
+            filter (where t.place <= 5),
+        case when count(*) > 5 then format('And %s more.', count(*) - 5) end)
+    from (
+        select value ->> 'server' as server, row_number() over (order by ordinality) as place,
+            (select string_agg(b, ' ') from jsonb_array_elements_text(value -> 'blockers') b) as blockers
+        from jsonb_array_elements(targets) with ordinality
+        where value -> 'blockers' <> '[]'
+    ) t
+$$;
+
 -- Makes the runs of an approved (or harmless) job and lets it run.
 create function rackhand.job_start(this rackhand.job) returns void
 language plpgsql as $$
@@ -908,7 +947,8 @@ begin
         ) t
         join rackhand.bmc b on b.server_id = (t.plan ->> 'server_id')::uuid;
     if not found then
-        perform rackhand.fail('plan-empty', 'Every target of the plan has a blocker. Read them in the plan.');
+        perform rackhand.fail('plan-empty', format('Every server of the job is blocked, so nothing can be done. %s',
+            rackhand.blockers_told(this.plan_targets)));
     end if;
     insert into rackhand.waiting (job_id, position, run_id, site_id, server_id, bmc_id, kind, mutating, slots)
         select r.job_id, r.position, r.id, r.site_id, r.server_id, r.bmc_id, r.kind, r.mutating, r.slots
@@ -946,7 +986,7 @@ begin
                 and r.state not in ('succeeded', 'no_change')) then 'failed'
             else 'succeeded' end;
         update rackhand.job set state = outcome, since = now(),
-                state_reason = concat_ws('. ', this.cancel_reason,
+                state_reason = concat_ws('. ', rtrim(this.cancel_reason, '. '),
                     case when this.bad_runs > 0 then format('%s of its servers failed', this.bad_runs) end)
             where id = which;
         perform rackhand.append_event('job.' || outcome,
@@ -957,10 +997,10 @@ begin
     fresh := this.bad_runs - this.bad_runs_seen;
     if this.state = 'running' and (this.policy ->> 'pause_after_failures')::int between 1 and fresh then
         update rackhand.job set state = 'paused', since = now(),
-                state_reason = format('Paused automatically after %s failures', fresh)
+                state_reason = format('Paused automatically after %s', rackhand.counted(fresh, 'failure'))
             where id = which;
         perform rackhand.append_event('job.paused', 'warn',
-            format('Job paused automatically after %s failures', fresh),
+            format('Job paused automatically after %s', rackhand.counted(fresh, 'failure')),
             jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id),
             jsonb_build_object('failures', this.bad_runs, 'seen_at_resume', this.bad_runs_seen));
     end if;
@@ -997,7 +1037,7 @@ begin
         insert into rackhand.idempotency values (me, once ->> 'key', once ->> 'request_hash', made.id);
     end if;
     perform rackhand.append_event('job.created', 'info',
-        format('Job %s over %s servers created: %s', made.kind, made.target_count, made.reason),
+        format('Job %s over %s created: %s', made.kind, rackhand.counted(made.target_count, 'server'), made.reason),
         jsonb_build_object('site', site, 'job', made.id), jsonb_build_object('digest', made.plan_digest));
     if not made.mutating then
         perform rackhand.job_start(made);

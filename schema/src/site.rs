@@ -40,6 +40,10 @@ pub struct Site {
     pub public_key: Option<String>,
     pub servers: u64,
     pub executors_online: u64,
+    /// Who has paused hardware operations, where they are paused.
+    pub paused_by_name: Option<String>,
+    /// Since when they are paused.
+    pub paused_at: Option<Timestamp>,
     pub created_at: Timestamp,
     /// Grows with each change; the value for `If-Match`.
     pub version: u64,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rackhand_server::setup::{self, Existing};
 use rackhand_tests::{
     TestServer, TestSite,
     database::run as run_on,
@@ -17,7 +18,8 @@ const PASSWORD: &str = "a password of Ada's own";
 async fn start() -> (TestSite, TestServer) {
     let site = TestSite::new().await;
     let server = TestServer::start(&site).await;
-    rackhand_server::setup::create_admin(&site.database.owner_url(), EMAIL, "Ada", PASSWORD).await.unwrap();
+    let owner = site.database.owner_url();
+    setup::create_admin(&owner, EMAIL, "Ada", PASSWORD, Existing::Refuse).await.unwrap();
     (site, server)
 }
 
@@ -506,7 +508,7 @@ async fn a_password_of_any_length_is_answered() {
 async fn the_first_admin_has_what_the_api_would_take() {
     let site = TestSite::new().await;
     let create = async |email, name, password| {
-        rackhand_server::setup::create_admin(&site.database.owner_url(), email, name, password).await
+        setup::create_admin(&site.database.owner_url(), email, name, password, Existing::Refuse).await
     };
     for (email, name, password) in [
         (EMAIL, "Ada", "password1234"),
@@ -521,6 +523,29 @@ async fn the_first_admin_has_what_the_api_would_take() {
     assert_eq!(site.database.value(&made).await, 0);
     create(EMAIL, "Ada", PASSWORD).await.unwrap();
     assert_eq!(site.database.value(&made).await, 1);
+}
+
+#[tokio::test]
+async fn an_account_that_exists_keeps_its_password_unless_a_reset_is_requested() {
+    const ANOTHER: &str = "another phrase for Ada, much later";
+    let (site, server) = start().await;
+    let owner = site.database.owner_url();
+    assert_eq!(login(&server, EMAIL, PASSWORD).await.status, 200);
+    let refused = setup::create_admin(&owner, &EMAIL.to_uppercase(), "Eve", ANOTHER, Existing::Refuse)
+        .await
+        .unwrap_err();
+    let said = refused.to_string();
+    assert!(said.contains("nothing was changed") && said.contains("--reset-password"), "{said}");
+    let open = "select count(*) from rackhand.user_session s join rackhand.users u on u.id = s.user_id
+        where s.ended_at is null and u.email = 'ada@example.test'";
+    assert_eq!(site.database.value(open).await, 1);
+    assert_eq!(login(&server, EMAIL, ANOTHER).await.status, 401);
+    assert_eq!(login(&server, EMAIL, PASSWORD).await.status, 200);
+
+    setup::create_admin(&owner, EMAIL, "Ada", ANOTHER, Existing::Reset).await.unwrap();
+    assert_eq!(site.database.value(open).await, 0);
+    assert_eq!(login(&server, EMAIL, PASSWORD).await.status, 401);
+    assert_eq!(login(&server, EMAIL, ANOTHER).await.status, 200);
 }
 
 #[tokio::test]

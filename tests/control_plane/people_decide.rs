@@ -270,6 +270,52 @@ async fn a_queued_run_says_that_nobody_is_there_to_take_it() {
 }
 
 #[tokio::test]
+async fn a_queued_run_says_who_has_paused_the_site() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000, "hardware_paused": false})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(3).await;
+    let configure = async |paused: bool| {
+        let config = json!({"lease_ttl_ms": 60_000, "max_mutating_runs": 1, "hardware_paused": paused,
+            "second_person": false});
+        site.admin("site_update", json!({"id": site.id, "config": config})).await
+    };
+    site.job("firmware_update", &servers[..2], 1).await;
+    assert_eq!(granted(&site.lease(&executor, &[], 1).await).len(), 1);
+    let changed = configure(true).await;
+    let since = changed["paused_at"].as_str().unwrap().to_owned();
+    site.job("inventory", &servers[2..], 1).await;
+    let told = "(select string_agg(coalesce(rackhand.run_json(r) ->> 'reason', ''), ',' order by r.created_at, r.position)
+        from rackhand.run r)";
+    assert_eq!(site.database.value(told).await, ",hardware_paused,", "one is taken up, one reads only");
+    let why =
+        "(select rackhand.run_json(r) ->> 'detail' from rackhand.run r where r.mutating and r.epoch = 0)";
+    let why = site.database.value(why).await.as_str().unwrap().to_owned();
+    let who = changed["paused_by_name"].as_str().unwrap();
+    assert!(why.contains(&format!("are paused by {who} since {} at ", &since[..10])), "{why}");
+    let again = configure(true).await;
+    assert_eq!(again["paused_at"], since.as_str(), "it was paused all the time");
+    let resumed = configure(false).await;
+    assert!(resumed["paused_by_name"].is_null() && resumed["paused_at"].is_null());
+    assert_eq!(site.database.value(told).await, ",,");
+}
+
+#[tokio::test]
+async fn a_job_without_a_plan_says_what_blocks_its_servers() {
+    let site = TestSite::new().await;
+    let servers = site.servers(1).await;
+    let targets: Vec<Value> = (1..=7)
+        .map(|n| json!({"server_id": servers[0], "server": format!("bmc-{n}"), "blockers": ["No credential is set."]}))
+        .collect();
+    let args = json!({"site_id": site.id, "kind": "inventory", "params": {}, "mutating": false, "policy": {},
+        "reason": "a test", "plan": {"targets": targets, "digest": "0".repeat(64), "estimated_minutes": 0}});
+    let refused = site.database.run(&site.admin, "job_create", args).await.unwrap_err();
+    assert_eq!(refused.code, "plan-empty");
+    let said = refused.detail;
+    assert!(said.contains("bmc-1: No credential is set. bmc-2: ") && said.ends_with("And 2 more."), "{said}");
+    assert!(!said.contains("plan"), "there is none: {said}");
+}
+
+#[tokio::test]
 async fn an_answer_that_was_lost_may_be_asked_for_again() {
     let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
     let set = |version: u32, sealed: &str| json!({"site_id": site.id, "name": "bmc", "version": version, "sealed": sealed});

@@ -132,9 +132,15 @@ async fn the_owners_connection_runs_no_function_of_others() {
     let first = format!("alter database {} set search_path = public, pg_catalog", site.database.name);
     site.database.owner.batch_execute(&first).await.unwrap();
     let owner = site.database.owner_url();
-    rackhand_server::setup::create_admin(&owner, "eve@example.test", "Eve", "a password of Eve's own")
-        .await
-        .unwrap();
+    rackhand_server::setup::create_admin(
+        &owner,
+        "eve@example.test",
+        "Eve",
+        "a password of Eve's own",
+        rackhand_server::setup::Existing::Refuse,
+    )
+    .await
+    .unwrap();
     rackhand_server::setup::migrate(&owner).await.unwrap();
     assert_eq!(site.database.value("select count(*) from public.loot").await, 0);
 

@@ -14,9 +14,15 @@ const PASSWORD: &str = "a password of Ada's own";
 async fn start() -> (TestSite, TestServer) {
     let site = TestSite::new().await;
     let server = TestServer::start(&site).await;
-    rackhand_server::setup::create_admin(&site.database.owner_url(), EMAIL, "Ada", PASSWORD)
-        .await
-        .expect("an admin");
+    rackhand_server::setup::create_admin(
+        &site.database.owner_url(),
+        EMAIL,
+        "Ada",
+        PASSWORD,
+        rackhand_server::setup::Existing::Refuse,
+    )
+    .await
+    .expect("an admin");
     (site, server)
 }
 

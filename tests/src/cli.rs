@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
+use rackhand_server::setup;
 use serde_json::Value;
 
 use crate::{server::TestServer, site::TestSite, stack::binary};
@@ -19,9 +20,8 @@ impl CommandLine {
 
     /// Makes a fleet admin and signs in as them.
     pub async fn signed_in(site: &TestSite, server: &TestServer, email: &str, password: &str) -> Self {
-        rackhand_server::setup::create_admin(&site.database.owner_url(), email, "Cleo Commandline", password)
-            .await
-            .expect("an admin");
+        let (owner, name) = (site.database.owner_url(), "Cleo Commandline");
+        setup::create_admin(&owner, email, name, password, setup::Existing::Refuse).await.expect("an admin");
         let line = Self::new();
         line.ok(&["login", &server.running.url, "--email", email, "--password-stdin"], password).await;
         line

@@ -100,12 +100,12 @@ impl Children {
         Ok(())
     }
 
-    /// Names those that have ended by themselves.
+    /// Names one that has ended by itself; each is named once.
     pub fn ended(&mut self) -> Option<(String, ExitStatus)> {
-        self.running.iter_mut().find_map(|running| match running.child.try_wait() {
-            Ok(Some(status)) => Some((running.name.clone(), status)),
-            _ => None,
-        })
+        let (index, status) = self.running.iter_mut().enumerate().find_map(|(index, running)| {
+            running.child.try_wait().ok().flatten().map(|status| (index, status))
+        })?;
+        Some((self.running.remove(index).name, status))
     }
 
     /// Stops all, the latest first, the database last; whoever does not listen is killed.

@@ -79,8 +79,8 @@ pub struct Inspect {
     user: String,
     #[command(flatten)]
     password: PasswordSource,
-    /// SHA-256 of the key the BMC must show, hex. Without it the key is shown and you are asked; where there is no one
-    /// to ask, nothing is sent.
+    /// TLS key that the BMC must show, as its SHA-256 in 64 hex digits. Without it the key is shown and you are asked;
+    /// where there is no one to ask, nothing is sent.
     #[arg(long, value_name = "HEX")]
     pin: Option<String>,
     /// Which system, where the service has several: its path or the last part of it.
@@ -172,11 +172,12 @@ fn agree(
 ) -> Result<Fingerprint> {
     let refused = |why: &str| {
         Failure::Usage(format!(
-            "{endpoint}: {why}. The password was not sent. The key it shows is {key}; if that is the BMC's own, \
+            "{endpoint}: {why}. The password was not sent. The TLS key it shows is {key}; if that is the BMC's own, \
              as its console or an administrator tells, run this again with --pin {key}"
         ))
     };
-    let question = format!("Is this the BMC's key, and may the password of {user} go to its holder? [y/N]");
+    let question =
+        format!("Is this the BMC's TLS key, and may the password of {user} go to its holder? [y/N]");
     match dialogue.ask(&question)? {
         Some(answer) if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") => Ok(key),
         Some(_) => Err(refused("you did not agree to its key")),

@@ -218,7 +218,7 @@ impl Report {
         };
         let rows = [
             ("url", self.url.clone()),
-            ("key", dash(self.spki_sha256.as_deref())),
+            ("TLS key", dash(self.spki_sha256.as_deref())),
             ("vendor", dash(self.vendor.as_deref())),
             ("model", dash(self.model.as_deref())),
             ("service tag", dash(self.service_tag.as_deref())),

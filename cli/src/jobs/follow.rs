@@ -17,7 +17,7 @@ use crate::{
     client::{Away, Client},
     error::{Failure, Result},
     events,
-    output::{Output, interrupts, word},
+    output::{Output, counted, interrupts, word},
 };
 
 /// Least time between two readings of the job.
@@ -87,12 +87,35 @@ fn ended(job: &Job, runs: &[Run]) -> bool {
         && runs.iter().all(|run| run.state.is_terminal())
 }
 
+/// How many servers the last line names.
+const NAMED: usize = 5;
+
+/// Everything has succeeded only if every server of the job has: one that the plan left blocked has not.
 fn verdict(job: &Job, runs: &[Run]) -> Result<()> {
-    if job.state == JobState::Succeeded {
+    let is_good = |run: &&Run| matches!(run.state, RunState::Succeeded | RunState::NoChange);
+    let good = runs.iter().filter(is_good).count();
+    let bad = runs.iter().filter(|run| !is_good(run));
+    let bad = bad.map(|run| match show::why(run).as_str() {
+        "-" => format!("{} ({})", run.server, word(&run.state)),
+        why => format!("{} ({}: {})", run.server, word(&run.state), why.trim_end_matches('.')),
+    });
+    let bad: Vec<String> = bad.chain(show::blocked(job)).collect();
+    if bad.is_empty() && job.state == JobState::Succeeded {
         return Ok(());
     }
-    let good =
-        runs.iter().filter(|run| matches!(run.state, RunState::Succeeded | RunState::NoChange)).count();
-    let text = format!("job {} ended {}: {good} of {} runs succeeded", job.id, word(&job.state), runs.len());
+    let more = match bad.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let not = match bad.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ") {
+        none if none.is_empty() => none,
+        not => format!(". Not: {not}{more}"),
+    };
+    let text = format!(
+        "job {} ended {}: {good} of {} succeeded{not}",
+        job.id,
+        word(&job.state),
+        counted(job.plan.targets.len(), "server"),
+    );
     if good == 0 { Err(Failure::Other(text)) } else { Err(Failure::Partial(text)) }
 }

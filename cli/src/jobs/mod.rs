@@ -1,5 +1,6 @@
 //! `rackhand jobs …`: plan, approve, watch and stop work.
 
+mod cancel;
 mod follow;
 mod plan;
 mod progress;
@@ -14,6 +15,7 @@ use rackhand_schema::{
     id::JobId,
     job::{Approval, Job, JobState, Reason},
     run::Run,
+    site::Site,
 };
 
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
     error::{EXIT_CODES, Failure, Result, help},
     output::{Column, Output, moment, say, word},
     resolve, secret,
+    sites::paused,
 };
 
 #[derive(Debug, Subcommand)]
@@ -51,7 +54,8 @@ pub enum Verb {
     /// Approve a plan; its runs start.
     #[command(after_help = help!("jobs apply 01a2225e --wait"))]
     Apply(Apply),
-    /// Follow a job to its end; the exit code tells how it ended.
+    /// Follow a job to its end. Exit code 0: every server of the plan succeeded; 7: some failed or were blocked; 1: none
+    /// succeeded.
     #[command(after_help = help!("jobs watch 01a2225e --timeout 600"))]
     Watch {
         /// Its id or the beginning of it; `rackhand jobs list` shows it.
@@ -81,7 +85,8 @@ pub struct Apply {
     /// Digest of the plan that was read; a terminal prompts for it, elsewhere it is required.
     #[arg(long, value_name = "HEX", value_parser = digest)]
     digest: Option<String>,
-    /// Follow the job to its end.
+    /// Follow the job to its end. Exit code 0: every server of the plan succeeded; 7: some failed or were blocked; 1:
+    /// none succeeded.
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
@@ -103,7 +108,7 @@ const STATES: [&str; 6] = ["planned", "running", "paused", "succeeded", "failed"
 /// How long to wait.
 #[derive(Debug, Args)]
 pub struct Limit {
-    /// Stop waiting after this many seconds; the job itself continues.
+    /// Stop waiting after this many seconds; the job itself continues. Without it there is no limit.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
 }
@@ -149,10 +154,24 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::Watch { job, limit } => {
             follow::to_end(client, resolve::job(client, &job).await?, limit.duration(), out).await
         }
-        Verb::Cancel(because) => act(client, because, "cancel", out).await,
-        Verb::Pause(because) => act(client, because, "pause", out).await,
-        Verb::Resume(because) => act(client, because, "resume", out).await,
-        Verb::Retry(because) => act(client, because, "retry-failed", out).await,
+        Verb::Cancel(because) => {
+            let job = act(client, because, "cancel", out).await?;
+            cancel::tell(&job, &runs(client, job.id).await?);
+            Ok(())
+        }
+        Verb::Pause(because) => act(client, because, "pause", out).await.map(drop),
+        Verb::Resume(because) => {
+            let job = act(client, because, "resume", out).await?;
+            warn_if_paused(client, &job).await;
+            Ok(())
+        }
+        Verb::Retry(because) => {
+            let job = act(client, because, "retry-failed", out).await?;
+            if job.state == JobState::Planned && out.is_for_people() {
+                say(show::next_step(&job));
+            }
+            Ok(())
+        }
     }
 }
 
@@ -160,11 +179,12 @@ async fn apply(args: Apply, client: &Client, out: Output) -> Result<()> {
     let id = resolve::job(client, &args.job).await?;
     let digest = match args.digest {
         Some(digest) => digest,
-        None => confirm(&get(client, id).await?, out)?,
+        None => confirm(client, &get(client, id).await?, out).await?,
     };
     let call = client.post(&["v1", "jobs", &id.to_string(), "approve"]).idempotent();
     let job: Job = call.body(&Approval { digest })?.send().await?;
     say(format!("approved {}", job.id));
+    warn_if_paused(client, &job).await;
     if args.wait {
         return follow::to_end(client, id, args.limit.duration(), out).await;
     }
@@ -172,11 +192,15 @@ async fn apply(args: Apply, client: &Client, out: Output) -> Result<()> {
 }
 
 /// Shows the plan once more and asks; the digest that was shown is the one that gets approved.
-fn confirm(job: &Job, out: Output) -> Result<String> {
+async fn confirm(client: &Client, job: &Job, out: Output) -> Result<String> {
     if job.state != JobState::Planned {
         return Err(Failure::Conflict(format!("job {} is {}, not planned", job.id, word(&job.state))));
     }
     say(show::plan(job, out.colourless()));
+    if show::outlook(job) == show::Outlook::Blocked {
+        return Err(Failure::Conflict(show::next_step(job)));
+    }
+    warn_if_paused(client, job).await;
     match secret::ask("Carry out this plan? Type `yes`:")?.as_deref() {
         Some("yes") => Ok(job.plan.digest.clone()),
         Some(_) => Err(Failure::Other("not approved".to_owned())),
@@ -187,7 +211,15 @@ fn confirm(job: &Job, out: Output) -> Result<String> {
     }
 }
 
-async fn act(client: &Client, because: Because, verb: &str, out: Output) -> Result<()> {
+/// Says of a job that changes something that it will not start while its site is paused. The plan may be older than the
+/// pause. Where the site cannot be read nothing is said: the runs of the job say it themselves.
+async fn warn_if_paused(client: &Client, job: &Job) {
+    let site = client.get(&["v1", "sites", &job.site_id.to_string()]).send::<Site>().await;
+    let words = site.ok().filter(|_| job.spec.mutates()).and_then(|site| paused(&site));
+    words.into_iter().for_each(say);
+}
+
+async fn act(client: &Client, because: Because, verb: &str, out: Output) -> Result<Job> {
     let id = resolve::job(client, &because.job).await?;
     let call = client.post(&["v1", "jobs", &id.to_string(), verb]).idempotent();
     let job: Job = call.body(&Reason { reason: because.reason })?.send().await?;
@@ -197,7 +229,8 @@ async fn act(client: &Client, because: Because, verb: &str, out: Output) -> Resu
         } else {
             format!("{} {}\n", job.id, word(&job.state))
         }
-    })
+    })?;
+    Ok(job)
 }
 
 async fn get(client: &Client, id: JobId) -> Result<Job> {

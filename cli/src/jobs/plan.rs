@@ -19,10 +19,10 @@ use serde_json::Value;
 
 use super::{Limit, follow, show};
 use crate::{
-    args::reason,
+    args::{reason, utc},
     client::Client,
     error::{Failure, Result, help},
-    output::{Format, Output, say},
+    output::{Output, say},
     resolve,
     servers::{self, Filter},
 };
@@ -34,7 +34,8 @@ pub enum Kind {
     Inventory {
         #[command(flatten)]
         common: Common,
-        /// Follow the job to its end.
+        /// Follow the job to its end. Exit code 0: every server of the plan succeeded; 7: some failed or were blocked;
+        /// 1: none succeeded.
         #[arg(long)]
         wait: bool,
         #[command(flatten)]
@@ -92,14 +93,16 @@ pub struct Common {
     /// Why, at least 3 characters; kept in the audit.
     #[arg(long, value_parser = reason)]
     reason: String,
-    /// Maximum number of concurrent runs.
-    #[arg(long, value_name = "N")]
-    max_parallel: Option<u32>,
-    /// Pause after this many failed runs (0 = never).
-    #[arg(long, value_name = "N")]
-    pause_after_failures: Option<u32>,
-    /// No run starts before: UTC, as 2026-12-01T22:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    /// Maximum number of concurrent runs, 1 to 1000.
+    #[arg(long, value_name = "N", default_value_t = JobPolicy::default().max_parallel,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    max_parallel: u32,
+    /// Pause after this many failed runs, 0 to 1000; 0 never pauses.
+    #[arg(long, value_name = "N", default_value_t = JobPolicy::default().pause_after_failures,
+        value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pause_after_failures: u32,
+    /// No run starts before: UTC, as 2026-12-01T22:00:00Z. Without it runs start once the job is approved.
+    #[arg(long, value_name = "TIME", value_parser = utc)]
     start_after: Option<String>,
 }
 
@@ -214,14 +217,13 @@ pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
         }
     };
     let (site_id, targets) = targets(&common, client).await?;
-    let defaults = JobPolicy::default();
     let body = NewJob {
         site_id,
         spec,
         targets,
         policy: JobPolicy {
-            max_parallel: common.max_parallel.unwrap_or(defaults.max_parallel),
-            pause_after_failures: common.pause_after_failures.unwrap_or(defaults.pause_after_failures),
+            max_parallel: common.max_parallel,
+            pause_after_failures: common.pause_after_failures,
             start_after: common.start_after,
         },
         reason: common.reason,
@@ -231,8 +233,8 @@ pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
         return follow::to_end(client, job.id, limit.duration(), out).await;
     }
     out.one(&job, &job.id.to_string(), || show::plan(&job, out))?;
-    if job.state == JobState::Planned && matches!(out.format, Format::Table | Format::Wide) {
-        say(format!("to carry it out: rackhand jobs apply {} --digest {}", job.id, job.plan.digest));
+    if job.state == JobState::Planned && out.is_for_people() {
+        say(show::next_step(&job));
     }
     Ok(())
 }

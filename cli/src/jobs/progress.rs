@@ -44,8 +44,15 @@ impl Progress {
         if job.state == JobState::Planned {
             // There is nothing to draw before the runs exist.
             if !std::mem::replace(&mut self.approval, true) {
-                let (id, digest) = (job.id, &job.plan.digest);
-                say(format!("waits for approval: rackhand jobs apply {id} --digest {digest}"));
+                say(match show::outlook(job) {
+                    show::Outlook::Work => {
+                        format!(
+                            "waits for approval: rackhand jobs apply {} --digest {}",
+                            job.id, job.plan.digest
+                        )
+                    }
+                    _ => show::next_step(job),
+                });
             }
             return;
         }

@@ -7,7 +7,7 @@ use rackhand_schema::{
     run::Run,
 };
 
-use crate::output::{Output, dash, moment, printable_lines, word};
+use crate::output::{Output, counted, dash, moment, printable_lines, word};
 
 /// `8 succeeded, 2 running`
 pub fn run_counts(runs: &BTreeMap<String, u64>) -> String {
@@ -32,7 +32,7 @@ pub fn plan(job: &Job, out: Output) -> String {
         job.policy.max_parallel,
         match job.policy.pause_after_failures {
             0 => "never pauses on failures".to_owned(),
-            failures => format!("pauses after {failures} failures"),
+            failures => format!("pauses after {}", counted(failures, "failure")),
         },
         job.plan.estimated_minutes,
         job.plan.digest,
@@ -59,6 +59,61 @@ pub fn plan(job: &Job, out: Output) -> String {
         }
     }
     text
+}
+
+/// What is left to do of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// At least one server is changed or read.
+    Work,
+    /// No server needs anything.
+    Nothing,
+    /// Nothing can be done: every server is blocked, but for those that need nothing.
+    Blocked,
+}
+
+pub fn outlook(job: &Job) -> Outlook {
+    // A list gives plans without their targets.
+    if job.plan.targets.is_empty() {
+        return Outlook::Work;
+    }
+    let works = |target: &PlanTarget| {
+        target.steps.iter().any(|step| !matches!(step, PlanStep::AlreadyInstalled { .. }))
+    };
+    let (free, blocked): (Vec<_>, Vec<_>) =
+        job.plan.targets.iter().partition(|target| target.blockers.is_empty());
+    match (free.into_iter().any(works), blocked.is_empty()) {
+        (true, _) => Outlook::Work,
+        (false, true) => Outlook::Nothing,
+        (false, false) => Outlook::Blocked,
+    }
+}
+
+/// What stands after a plan that waits for approval.
+pub fn next_step(job: &Job) -> String {
+    match (outlook(job), blocked(job).count()) {
+        (Outlook::Work, _) => {
+            format!("to carry it out: rackhand jobs apply {} --digest {}", job.id, job.plan.digest)
+        }
+        (Outlook::Nothing, _) => {
+            "nothing is to be done: every server has the wanted version already".to_owned()
+        }
+        (Outlook::Blocked, 1) => {
+            "nothing can be done: 1 server is blocked, for the reason above; resolve it, then plan again"
+                .to_owned()
+        }
+        (Outlook::Blocked, several) => format!(
+            "nothing can be done: {several} servers are blocked, for the reasons above; resolve them, then plan again"
+        ),
+    }
+}
+
+/// The servers that a job leaves out, with the first reason of each: `bmc-07 (blocked: no inventory yet)`.
+pub fn blocked(job: &Job) -> impl Iterator<Item = String> {
+    job.plan.targets.iter().filter_map(|target| {
+        let why = target.blockers.first()?;
+        Some(format!("{} (blocked: {})", target.server, why.trim_end_matches('.')))
+    })
 }
 
 /// A job with its plan and the state of each run.
@@ -168,13 +223,24 @@ fn step_cells(step: &PlanStep) -> (String, String, String, &'static str) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::output::Format;
 
-    fn sample() -> Job {
+    pub fn run(server: &str, state: &str, phase: &str) -> Run {
+        serde_json::from_value(json!({
+            "id": "01920000-0000-7000-8000-000000000009", "job_id": "01920000-0000-7000-8000-000000000001",
+            "site_id": "01920000-0000-7000-8000-000000000002", "server_id": "01920000-0000-7000-8000-000000000004",
+            "server": server, "state": state, "reason": "", "detail": "", "since": "2026-01-02T03:10:00Z",
+            "phase": phase, "percent": null, "epoch": 2, "executor": null, "executor_name": null,
+            "cancel_requested": false, "created_at": "2026-01-02T03:04:05Z", "finished_at": null,
+        }))
+        .unwrap()
+    }
+
+    pub fn sample() -> Job {
         let id = |last: u8| format!("01920000-0000-7000-8000-0000000000{last:02}");
         let firmware = |reboot: &str| {
             json!({"step": "firmware", "component": "BIOS.Setup.1-1", "component_name": "BIOS", "from": "1.8.2",
@@ -210,16 +276,28 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_offered_only_where_something_can_be_done() {
+        let mut job = sample();
+        assert!(next_step(&job).starts_with("to carry it out: rackhand jobs apply"));
+        let kept = |job: &mut Job, servers: &[&str]| {
+            *job = sample();
+            job.plan.targets.retain(|target| servers.contains(&target.server.as_str()));
+        };
+        kept(&mut job, &["bmc-06"]);
+        assert_eq!(next_step(&job), "nothing is to be done: every server has the wanted version already");
+        kept(&mut job, &["bmc-06", "bmc-07"]);
+        assert!(next_step(&job).starts_with("nothing can be done: 1 server is blocked"));
+        assert_eq!(blocked(&job).collect::<Vec<_>>(), ["bmc-07 (blocked: no inventory yet)"]);
+    }
+
+    #[test]
     fn a_job_says_why_its_runs_stand_where_they_stand() {
-        let run: Run = serde_json::from_value(json!({
-            "id": "01920000-0000-7000-8000-000000000009", "job_id": "01920000-0000-7000-8000-000000000001",
-            "site_id": "01920000-0000-7000-8000-000000000002", "server_id": "01920000-0000-7000-8000-000000000004",
-            "server": "bmc-04", "state": "failed", "reason": "device-failed",
-            "detail": "bmc-04: RED007: Unable to verify Update Package signature.", "since": "2026-01-02T03:10:00Z",
-            "phase": "stage", "percent": null, "epoch": 2, "executor": null, "executor_name": "executor-2",
-            "cancel_requested": false, "created_at": "2026-01-02T03:04:05Z", "finished_at": null,
-        }))
-        .unwrap();
+        let run = Run {
+            reason: "device-failed".to_owned(),
+            detail: "bmc-04: RED007: Unable to verify Update Package signature.".to_owned(),
+            executor_name: Some("executor-2".to_owned()),
+            ..run("bmc-04", "failed", "stage")
+        };
         insta::assert_snapshot!(job(&sample(), &[run], Output::plain(Format::Table)));
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rackhand_functions::{auth::token::SigningKeys, forwarded::Network};
-use rackhand_server::{BODY_LIMIT, Config, Most, Quiet, Server, TlsFiles, chain, setup};
+use rackhand_server::{
+    BODY_LIMIT, Config, Most, Quiet, Server, TlsFiles, chain,
+    setup::{self, Existing},
+};
 use tracing_subscriber::{EnvFilter, fmt};
 use zeroize::Zeroizing;
 
@@ -108,20 +111,26 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Admin {
-    /// Make a fleet admin; for an existing user: make admin, set the password, end the sessions.
-    Create {
-        #[command(flatten)]
-        owner: Owner,
-        /// E-mail address to sign in with.
-        #[arg(long)]
-        email: String,
-        /// Name that others see.
-        #[arg(long)]
-        name: String,
-        /// Read the password from standard input, its first line.
-        #[arg(long, required = true)]
-        password_stdin: bool,
-    },
+    /// Make a fleet admin. An e-mail address that has an account already is refused.
+    Create(NewAdmin),
+}
+
+#[derive(Args)]
+struct NewAdmin {
+    #[command(flatten)]
+    owner: Owner,
+    /// E-mail address to sign in with.
+    #[arg(long)]
+    email: String,
+    /// Name that others see.
+    #[arg(long)]
+    name: String,
+    /// Read the password from standard input, its first line.
+    #[arg(long, required = true)]
+    password_stdin: bool,
+    /// The account is there already: set its name and password, enable it, make it a fleet admin, end its sessions.
+    #[arg(long)]
+    reset_password: bool,
 }
 
 #[derive(Args)]
@@ -146,9 +155,7 @@ async fn main() -> ExitCode {
     close_memory();
     let outcome = match (cli.command, cli.serve) {
         (Some(Command::Migrate { owner, roles_only }), _) => migrate(&owner, roles_only).await,
-        (Some(Command::Admin { command: Admin::Create { owner, email, name, password_stdin: _ } }), _) => {
-            create_admin(&owner, &email, &name).await
-        }
+        (Some(Command::Admin { command: Admin::Create(new) }), _) => create_admin(&new).await,
         (None, Some(options)) => serve(options).await,
         (None, None) => Err("nothing to do: see --help".into()),
     };
@@ -182,12 +189,14 @@ async fn migrate(owner: &Owner, roles_only: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn create_admin(owner: &Owner, email: &str, name: &str) -> Result<(), Failure> {
+async fn create_admin(new: &NewAdmin) -> Result<(), Failure> {
     let mut input = Zeroizing::new(String::new());
     std::io::stdin().take(8192).read_to_string(&mut input)?;
     let password = input.lines().next().unwrap_or_default();
-    setup::create_admin(&read_secret(&owner.owner_url_file)?, email, name, password).await?;
-    tracing::info!(email, "fleet admin ready");
+    let existing = if new.reset_password { Existing::Reset } else { Existing::Refuse };
+    let owner = read_secret(&new.owner.owner_url_file)?;
+    setup::create_admin(&owner, &new.email, &new.name, password, existing).await?;
+    tracing::info!(email = new.email, "fleet admin ready");
     Ok(())
 }
 

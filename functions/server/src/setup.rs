@@ -55,6 +55,12 @@ pub enum SetupError {
     Hash,
     #[error("this user cannot be created: {0}")]
     Refused(String),
+    #[error(
+        "{0} has an account already; nothing was changed. Its password stays as it is, and so do its sessions. To \
+         choose a new password for it, end its sessions and make it a fleet admin, run the same command with \
+         --reset-password"
+    )]
+    AccountExists(String),
 }
 
 impl SetupError {
@@ -237,16 +243,26 @@ async fn locked(client: &mut Client) -> Result<Transaction<'_>, SetupError> {
     Ok(transaction)
 }
 
-/// Makes a fleet admin. If there is a user of that e-mail, the password is set anew, sessions end and the
-/// user becomes admin; so this is also the way back in.
+/// What `admin create` does with an account that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing.
+    Refuse,
+    /// It gets name and password anew, is enabled and becomes a fleet admin; its sessions end. The way back in.
+    Reset,
+}
+
+/// Makes a fleet admin.
 ///
 /// # Errors
-/// The e-mail address, name or password is not one that the API would take, or the database does not answer or refuses.
+/// The e-mail address, name or password is not one that the API would take, the e-mail address has an account and
+/// `existing` says to refuse, or the database does not answer or refuses.
 pub async fn create_admin(
     owner_url: &str,
     email: &str,
     name: &str,
     password: &str,
+    existing: Existing,
 ) -> Result<(), SetupError> {
     let user =
         NewUser { email: email.to_owned(), name: name.to_owned(), password: Some(password.to_owned()) };
@@ -255,12 +271,17 @@ pub async fn create_admin(
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|_| SetupError::Entropy)?;
     let hash = password::hash_with_salt(password, &salt).map_err(|_| SetupError::Hash)?;
-    let args = serde_json::json!({"email": email, "name": name, "password_hash": hash}).to_string();
+    let reset = existing == Existing::Reset;
+    let args =
+        serde_json::json!({"email": email, "name": name, "password_hash": hash, "reset": reset}).to_string();
     let mut owner = Owner::connect(owner_url).await?;
     let transaction = begun(&mut owner.client).await?;
     transaction.batch_execute("set local role rackhand_owner").await?;
-    let create = "select rackhand.admin_create($1::text::jsonb)";
-    transaction.query_typed(create, &[(&args, Type::TEXT)]).await?;
+    let create = "select rackhand.admin_create($1::text::jsonb) ->> 'id' is not null";
+    let rows = transaction.query_typed(create, &[(&args, Type::TEXT)]).await?;
+    if !rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false) {
+        return Err(SetupError::AccountExists(email.to_owned()));
+    }
     transaction.commit().await?;
     Ok(())
 }

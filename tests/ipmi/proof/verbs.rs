@@ -37,7 +37,7 @@ async fn power_is_read_and_changed_and_read_back() {
     assert_eq!(found["faults"], json!([]));
     let (code, said) = account.fails("power", &["off"]).await;
     assert_eq!(code, 2, "{said}");
-    assert!(said.contains("no terminal to ask on; give --yes to do it"), "{said}");
+    assert!(said.contains("No terminal to ask on; give --yes to do it"), "{said}");
     assert_eq!(bmc.file("power"), "1", "nothing was done");
     assert_eq!(account.ok("power", &["off", "--yes"]).await, "power off\n");
     assert_eq!(bmc.file("chassis.log"), "power 0");

@@ -1698,6 +1698,9 @@ export interface components {
                 executors_online: number;
                 id: components["schemas"]["SiteId"];
                 name: string;
+                paused_at?: components["schemas"]["String"] | null;
+                /** @description Who has paused hardware operations, where they are paused. */
+                paused_by_name?: string | null;
                 /**
                  * @description The site's public key, base64 of 32 bytes X25519; credentials are sealed to it. Absent until the
                  *     first executor has enrolled.
@@ -2083,6 +2086,9 @@ export interface components {
             executors_online: number;
             id: components["schemas"]["SiteId"];
             name: string;
+            paused_at?: components["schemas"]["String"] | null;
+            /** @description Who has paused hardware operations, where they are paused. */
+            paused_by_name?: string | null;
             /**
              * @description The site's public key, base64 of 32 bytes X25519; credentials are sealed to it. Absent until the
              *     first executor has enrolled.

@@ -5,6 +5,7 @@ import { type ReactNode, useSyncExternalStore } from "react";
 import { sitesQuery } from "../api/queries";
 import { ApiError } from "../api/problem";
 import { clock, duration } from "../lib/format";
+import { pausedSite } from "../lib/siteConfig";
 import { useLive, useLiveState } from "../live/LiveProvider";
 import { Shape, Status } from "./Status";
 import type { StatusTone } from "./tones";
@@ -70,7 +71,7 @@ export function Banners() {
       )}
       {paused.length > 0 && (
         <Banner tone="wait">
-          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => site.name).join(", ")}.</strong> No new change starts; work already in a BMC is followed until it finishes.
+          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => pausedSite(site, now)).join(", ")}.</strong> No new change starts; work already in a BMC is followed until it finishes.
         </Banner>
       )}
     </>

@@ -128,7 +128,7 @@ export function ProblemNote({ error, retry, what }: { error: unknown; retry?: ()
         </ul>
       )}
       <p className="text-soft mt-1.5 flex flex-wrap items-center gap-x-4 gap-y-1 text-xs">
-        {problem?.needs_role && <span>Requires the role {problem.needs_role}</span>}
+        {problem?.needs_role && !problem.detail.includes(problem.needs_role) && <span>Requires the role {problem.needs_role}</span>}
         {problem?.code && (
           <a className="link" href={`/errors/${encodeURIComponent(problem.code)}`} target="_blank" rel="noreferrer">
             {problem.code}: what to do

@@ -7,7 +7,7 @@ import { missingFleetAdmin, missingRole } from "./roles";
 import { canClose, closeNote, heldBy } from "./run";
 import { NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, serverProblems, toItem, twice } from "./servers";
 import { credentialCommand, quote } from "./shell";
-import { siteConfig, siteForm, siteProblems } from "./siteConfig";
+import { pausedSite, siteConfig, siteForm, siteProblems } from "./siteConfig";
 import { compareKey, fingerprint } from "./siteKey";
 
 const KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -114,6 +114,13 @@ describe("the settings of a site", () => {
 
   it("change what was typed and leave the rest", () => {
     expect(siteConfig({ ...siteForm(config), maxRuns: "4", secondPerson: true }, config)).toEqual({ ...config, max_mutating_runs: 4, second_person: true });
+  });
+
+  it("say who has paused it, where that is known", () => {
+    const at = "2026-01-02T03:04:05Z";
+    const said = pausedSite({ name: "lab", paused_by_name: "Ada", paused_at: at }, Date.parse(at));
+    expect(said).toMatch(/^lab \(by Ada since \d\d:04:05\)$/);
+    expect(pausedSite({ name: "lab" }, 0)).toBe("lab");
   });
 
   it("are checked with the rules of the control plane", () => {

@@ -1,5 +1,6 @@
 /** The settings of a site as typed, checked with the server's rules. */
-import type { SiteConfig } from "../api/types";
+import type { Site, SiteConfig } from "../api/types";
+import { clock } from "./format";
 
 export interface SiteForm {
   leaseMs: string;
@@ -20,6 +21,12 @@ export function siteProblems(form: SiteForm): Partial<Record<keyof SiteForm, str
   if (!whole(form.leaseMs, LEASE_MS)) out.leaseMs = "500 to 600000 milliseconds";
   if (!whole(form.maxRuns, MAX_RUNS)) out.maxRuns = "1 to 10000 runs";
   return out;
+}
+
+/** `lab (by Ada since 14:03:00)`: a site whose hardware operations are paused, with who paused them where it is known. */
+export function pausedSite(site: Pick<Site, "name" | "paused_by_name" | "paused_at">, now: number): string {
+  if (!site.paused_by_name || !site.paused_at) return site.name;
+  return `${site.name} (by ${site.paused_by_name} since ${clock(site.paused_at, now)})`;
 }
 
 /** What the form says over what it does not show. */

@@ -114,7 +114,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
                 ["Generation", server.generation ? generation(server.generation) : <None />],
                 ["Firmware", server.bmc_version ? <span className="mono">{server.bmc_version}</span> : <None />],
                 [
-                  "TLS key pin",
+                  "TLS key",
                   server.bmc.url.startsWith("ipmi://") ? (
                     <None />
                   ) : server.bmc.spki_sha256 ? (

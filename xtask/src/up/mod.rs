@@ -159,12 +159,18 @@ async fn work(
     staying_up.set(true);
     loop {
         if let Some((name, status)) = children.ended() {
-            return Err(Failure::Other(format!(
-                "{name} has ended ({status}); its log: {}",
-                children.log(&name).display()
-            )));
+            let text = format!("{name} has ended ({status}); its log: {}", children.log(&name).display());
+            terminal::say(without(&name, text)?);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// An executor may go, so that `rackhand executors revoke` can be tried: the rest goes on. `text` tells its end.
+fn without(name: &str, text: String) -> Result<String> {
+    match stack::EXECUTORS.contains(&name) {
+        true => Ok(format!("{text}. Everything else goes on")),
+        false => Err(Failure::Other(text)),
     }
 }
 
@@ -213,6 +219,30 @@ impl Stop {
             _ = self.hangup.recv() => Failure::Interrupted(1),
             _ = self.interrupt.recv() => Failure::Interrupted(2),
             _ = self.terminate.recv() => Failure::Interrupted(15),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_executor_that_ends_does_not_end_the_rest() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut children = Children::new(logs.path().to_owned());
+        for name in ["executor-1", "lab"] {
+            children.start(name, Path::new("/bin/true"), &[], None).await.unwrap();
+            let (ended, _) = loop {
+                match children.ended() {
+                    Some(ended) => break ended,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            };
+            assert_eq!(ended, name, "each is named once");
+            assert_eq!(without(&ended, "gone".to_owned()).is_ok(), name == "executor-1");
         }
     }
 }

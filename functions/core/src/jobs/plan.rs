@@ -28,6 +28,8 @@ pub struct Context {
     pub missing: Vec<ServerId>,
     /// Whether an executor of the site is online.
     pub executors_online: bool,
+    /// That hardware operations of the site are paused, and by whom; for people.
+    pub hardware_paused: Option<String>,
 }
 
 /// A credential as whoever sealed it described it.
@@ -98,10 +100,10 @@ pub fn plan(job: &NewJob, context: &Context) -> Result<Plan, PlanError> {
     let mut targets: Vec<_> =
         context.servers.iter().map(|server| plan_target(&job.spec, server, credential_of(server))).collect();
     warn_of_mixed_models(&context.servers, &mut targets);
-    if !context.executors_online {
-        for target in &mut targets {
-            target.warnings.push(NO_EXECUTOR.to_owned());
-        }
+    let paused = context.hardware_paused.as_deref().filter(|_| job.spec.mutates());
+    let offline = (!context.executors_online).then_some(NO_EXECUTOR);
+    for target in &mut targets {
+        target.warnings.extend(paused.into_iter().chain(offline).map(str::to_owned));
     }
     Ok(Plan {
         digest: digest_of(job, &targets).map_err(PlanError::Digest)?,
@@ -186,7 +188,7 @@ fn plan_target(spec: &JobSpec, server: &TargetContext, credential: Option<&Crede
     }
     if !server.has_pin {
         target.blockers.push(
-            "The TLS key of its BMC has not been approved: register the server again with its fingerprint."
+            "The TLS key of its BMC has not been approved: register the server again with that key."
                 .to_owned(),
         );
     }

@@ -13,6 +13,7 @@ import { saveDraft } from "../../lib/draft";
 import { count, duration, shortDigest, words } from "../../lib/format";
 import { approveLabel, bootWords, changes, planOrder, planSums, REBOOT } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
+import { pausedSite } from "../../lib/siteConfig";
 
 interface Props {
   job: Job;
@@ -40,6 +41,9 @@ export function PlanView({ job, me, site, put }: Props) {
               </Line>
               <Line tone="wait" show={Boolean(job.policy.start_after)}>
                 Nothing starts before <b>{job.policy.start_after && <time dateTime={job.policy.start_after}>{new Date(job.policy.start_after).toLocaleString()}</time>}</b>
+              </Line>
+              <Line tone="warn" show={job.state === "planned" && sums.change > 0 && site?.config.hardware_paused === true}>
+                Hardware operations are paused in {site && pausedSite(site, Date.now())}: nothing starts until they are resumed
               </Line>
               <Line tone="warn" show={sums.hostReboots > 0}>
                 <b>{count(sums.hostReboots, "host")}</b> {sums.hostReboots === 1 ? "is" : "are"} restarted

@@ -77,6 +77,7 @@ fn context(servers: &[TargetContext]) -> Context {
         credentials: [(credential_id(), credential)].into(),
         missing: vec![],
         executors_online: true,
+        hardware_paused: None,
     }
 }
 
@@ -341,6 +342,15 @@ fn a_plan_warns_of_what_would_hold_its_runs_up() {
     let plan = plan(&job(spec, &context.servers), &context).unwrap();
     assert_eq!(plan.targets[0].warnings, [NO_EXECUTOR]);
     assert!(plan.targets[0].blockers.is_empty(), "it may come online before the job is approved");
+}
+
+#[test]
+fn a_plan_that_changes_something_warns_of_a_paused_site() {
+    let paused = "Hardware operations of site lab are paused.".to_owned();
+    let context = Context { hardware_paused: Some(paused.clone()), ..context(&[server(1)]) };
+    let warnings = |spec| plan(&job(spec, &context.servers), &context).unwrap().targets.remove(0).warnings;
+    assert_eq!(warnings(JobSpec::Power(PowerParams { action: PowerAction::GracefulShutdown })), [paused]);
+    assert!(warnings(JobSpec::Inventory(InventoryParams {})).is_empty());
 }
 
 #[test]
