@@ -179,7 +179,10 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
           </div>
         </div>
       </Panel>
-      <CheckField label="Replace servers that are registered under these names, also their BMC addresses" checked={replace} set={(on) => set({ replace: on })} />
+      <div className="border-line flex flex-col gap-1 rounded-md border px-3 py-2.5">
+        <CheckField label="Replace servers that are registered under these names, also their BMC addresses" checked={replace} set={(on) => set({ replace: on })} />
+        <p className="text-soft pl-5.5">Unless this is chosen, a server whose name is taken is left as it is and says so.</p>
+      </div>
       {withKey && (
         <div className="border-warn/40 bg-warn-wash flex flex-col gap-2 rounded-md border px-3 py-2.5">
           <p>Whoever answers in place of a BMC now is trusted later. Compare the fingerprint that was printed for each BMC with the one on its own web page or console.</p>

@@ -141,7 +141,9 @@ function Lane({ run, detail, scale, now, chosen, narrow, percents }: LaneProps) 
           <span className="truncate font-medium">{run.server}</span>
           <RunStatus state={run.state} />
         </div>
-        <p className="text-soft truncate text-xs">{laneText(run, now, narrow)}</p>
+        <p className="text-soft truncate text-xs" title={laneText(run, now, narrow)}>
+          {laneText(run, now, narrow)}
+        </p>
       </div>
       <div className="flex min-w-0 items-center gap-3 pl-3">
         <Timeline detail={detail} scale={scale} now={now} />

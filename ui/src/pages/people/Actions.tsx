@@ -80,8 +80,8 @@ export function ShownLink({ made, hide }: { made: MadeLink; hide: () => void }) 
       ) : (
         <>
           <p>
-            {made.added && `${made.person} was added. `}With this link {made.person} chooses a password, once, within {linkHours(made.expires_in)}. Hand it over where only {made.person} reads it; it is not shown
-            again.
+            {made.added ? `${made.person} was added. With this link they choose` : `With this link ${made.person} chooses`} a password, once, within {linkHours(made.expires_in)}. Hand it over where only they read it; it is not
+            shown again.
           </p>
           <Command label="One-time link" text={passwordLink(made, location.origin)} />
         </>
