@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use rackhand_schema::{
     id::{CredentialId, SiteId},
-    server::{BulkUpsert, BulkUpsertResult, Credential, LastFailure, Server, ServerSummary},
+    server::{BmcEndpoint, BulkUpsert, BulkUpsertResult, Credential, LastFailure, Server, ServerSummary},
 };
 use serde_json::{Value, json};
 
@@ -42,11 +42,12 @@ pub enum Verb {
         site: Option<String>,
     },
     /// Register a server, or change how its BMC is reached.
-    #[command(after_help = help!("servers add bmc-01 --bmc https://10.0.0.1 --pin HEX --credential root", "servers add bmc-02 --bmc ipmi://10.0.0.2 --credential ipmi --tag rack:7"))]
+    /// What is not named for a server that is registered stays as it is.
+    #[command(after_help = help!("servers add bmc-01 --bmc https://10.0.0.1 --pin HEX --credential root", "servers add bmc-02 --bmc ipmi://10.0.0.2 --credential ipmi --tag rack:7", "servers add bmc-02 --bmc ipmi://10.0.0.2 --clear tags"))]
     Add(Add),
     /// Register servers from a JSON list of objects with name, bmc_url, ipmi, spki_sha256, credential (its name), tags.
     /// A bmc_url is `https://host[:port]`, `https://host[:port]/redfish/v1/Systems/<id>` or `ipmi://host[:port]`, ipmi
-    /// is `host[:port]`. One server per BMC: where a Redfish service has several systems, one of them.
+    /// is `host[:port]`. What an object does not name stays as it is, null or an empty list removes it. One server per BMC: where a Redfish service has several systems, one of them.
     #[command(after_help = help!("servers import servers.json --credential root"))]
     Import {
         /// The file; `rackhand-executor pins` makes one.
@@ -57,8 +58,8 @@ pub enum Verb {
         /// The credential of every server that names none.
         #[arg(long, value_name = "NAME")]
         credential: Option<String>,
-        /// Servers that are registered already and have another BMC address in the file have moved there, and an IPMI
-        /// address that the file leaves out is removed. Otherwise they are refused, and the others are registered.
+        /// Servers that are registered already and have another BMC or IPMI address in the file have moved there, and
+        /// IPMI addresses that are null in it are removed. Otherwise they are refused, and the others are registered.
         #[arg(long)]
         replace: bool,
     },
@@ -178,9 +179,12 @@ pub struct Add {
     /// TLS key that the BMC must show, as its SHA-256 in 64 hex digits; `rackhand bmc inspect` prints it.
     #[arg(long, value_name = "HEX")]
     pin: Option<String>,
-    /// A tag; repeat for more.
+    /// A tag; repeat for more. They take the place of those that the server has.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Remove what is registered; repeat for more.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    clear: Vec<Clear>,
     /// The server of this name has moved to another BMC address.
     #[arg(long)]
     replace: bool,
@@ -197,32 +201,76 @@ impl Add {
         ))
     }
 
-    /// What a plan will block this server for, and the way out.
-    fn incomplete(&self) -> Option<String> {
-        let mut missing = Vec::new();
-        let mut first = Vec::new();
-        if self.pin.is_none() && !self.bmc.starts_with("ipmi://") {
-            missing.push(("TLS key", "--pin HEX"));
-            first.push(format!("`rackhand-executor pins {}` at the site prints the key", self.bmc));
+    /// What it says of the server: what was not given is not named, and what is to be removed is empty.
+    fn row(&self, credential: Option<CredentialId>) -> Result<Value> {
+        let mut row = serde_json::Map::new();
+        row.insert("name".to_owned(), json!(self.name));
+        row.insert("bmc_url".to_owned(), json!(self.bmc));
+        let tags = (!self.tags.is_empty()).then_some(&self.tags);
+        for (what, flag, name, given, empty) in [
+            (Clear::Ipmi, "--ipmi", "ipmi", self.ipmi.as_ref().map(|ipmi| json!(ipmi)), Value::Null),
+            (Clear::Pin, "--pin", "spki_sha256", self.pin.as_ref().map(|pin| json!(pin)), Value::Null),
+            (Clear::Credential, "--credential", "credential_id", credential.map(|id| json!(id)), Value::Null),
+            (Clear::Tags, "--tag", "tags", tags.map(|tags| json!(tags)), json!([])),
+        ] {
+            let value = match (given, self.clear.contains(&what)) {
+                (Some(_), true) => {
+                    return Err(Failure::Usage(format!("give either {flag} or --clear {}", what.word())));
+                }
+                (None, true) => empty,
+                (Some(given), false) => given,
+                (None, false) => continue,
+            };
+            row.insert(name.to_owned(), value);
         }
-        if self.credential.is_none() {
-            missing.push(("credential", "--credential NAME"));
-            first.push("`rackhand credentials set NAME` makes a credential".to_owned());
-        }
-        let (what, flags): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
-        (!what.is_empty()).then(|| {
-            format!(
-                "{} has no {}: every plan leaves it blocked. {}; then run this command again with {}",
-                self.name,
-                what.join(" and no "),
-                first.join(", "),
-                flags.join(" ")
-            )
-        })
+        Ok(Value::Object(row))
     }
 }
 
-const COLUMNS: [Column<ServerSummary>; 15] = [
+/// What can be removed from a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Clear {
+    Ipmi,
+    Pin,
+    Credential,
+    Tags,
+}
+
+impl Clear {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ipmi => "ipmi",
+            Self::Pin => "pin",
+            Self::Credential => "credential",
+            Self::Tags => "tags",
+        }
+    }
+}
+
+/// What a plan will block this server for, and the way out.
+fn incomplete(name: &str, bmc: &BmcEndpoint) -> Option<String> {
+    let mut missing = Vec::new();
+    let mut first = Vec::new();
+    if bmc.spki_sha256.is_none() && !bmc.url.starts_with("ipmi://") {
+        missing.push(("TLS key", "--pin HEX"));
+        first.push(format!("`rackhand-executor pins {}` at the site prints the key", bmc.url));
+    }
+    if bmc.credential_id.is_none() {
+        missing.push(("credential", "--credential NAME"));
+        first.push("`rackhand credentials set NAME` makes a credential".to_owned());
+    }
+    let (what, flags): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+    (!what.is_empty()).then(|| {
+        format!(
+            "{name} has no {}: every plan leaves it blocked. {}; then run this command again with {}",
+            what.join(" and no "),
+            first.join(", "),
+            flags.join(" ")
+        )
+    })
+}
+
+const COLUMNS: [Column<ServerSummary>; 16] = [
     Column::new("NAME", |server: &ServerSummary| server.name.clone()),
     Column::new("MODEL", |server| dash(server.model.as_deref())),
     Column::new("SERVICE TAG", |server| dash(server.service_tag.as_deref())),
@@ -231,12 +279,13 @@ const COLUMNS: [Column<ServerSummary>; 15] = [
     Column::new("BIOS", |server| dash(server.bios_version.as_deref())),
     Column::new("BMC", |server| dash(server.bmc_version.as_deref())),
     Column::new("SEEN", |server| dash(server.seen_at.as_deref().map(moment))),
+    Column::new("LAST FAILURE", |server| dash(server.last_failure.as_ref().map(|last| &last.code))),
+    Column::wide("BMC ADDRESS", |server| server.bmc_url.clone()),
     Column::wide("GENERATION", |server| dash(server.generation.as_deref())),
     Column::wide("VENDOR", |server| dash(server.vendor.as_deref())),
     Column::wide("SITE", |server| server.site.clone()),
     Column::wide("TAGS", |server| server.tags.join(" ")),
     Column::wide("JOB", |server| dash(server.active_job)),
-    Column::wide("LAST FAILURE", |server| dash(server.last_failure.as_ref().map(|last| &last.code))),
     Column::wide("ID", |server| server.id.to_string()),
 ];
 
@@ -258,13 +307,13 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::Add(add) => {
             let site = resolve::site(client, add.site.as_deref()).await?.id;
             let credential = credential_id(client, site, add.credential.as_deref()).await?;
-            let notes = [add.incomplete(), add.moved()];
-            let row = json!({
-                "name": add.name, "bmc_url": add.bmc, "ipmi": add.ipmi, "spki_sha256": add.pin, "tags": add.tags,
-                "credential_id": credential,
-            });
-            upsert(client, site, vec![row], add.replace, out).await?;
-            notes.into_iter().flatten().for_each(say);
+            let row = add.row(credential)?;
+            let stored = upsert(client, site, vec![row], add.replace, out).await?;
+            if let Some(id) = stored.ids.get(&add.name) {
+                let server: Server = client.get(&["v1", "servers", &id.to_string()]).send().await?;
+                incomplete(&add.name, &server.bmc).into_iter().for_each(say);
+            }
+            add.moved().into_iter().for_each(say);
             Ok(())
         }
         Verb::Import { file, site, credential, replace } => {
@@ -273,7 +322,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let mut rows = rows_of(&file, &text)?;
             let site = resolve::site(client, site.as_deref()).await?.id;
             name_credentials(client, site, &mut rows, credential.as_deref()).await?;
-            upsert(client, site, rows, replace, out).await
+            upsert(client, site, rows, replace, out).await.map(drop)
         }
         Verb::TryAgain { server, site } => {
             let site = resolve::site_id(client, site.as_deref()).await?;
@@ -349,7 +398,10 @@ async fn name_credentials(
         }
         let name = match &own {
             Some(Value::String(name)) => Some(name.as_str()),
-            Some(Value::Null) => None,
+            Some(Value::Null) => {
+                row.insert("credential_id".to_owned(), Value::Null);
+                continue;
+            }
             Some(_) => {
                 wrong.push(format!("{place}: credential is a name"));
                 continue;
@@ -384,13 +436,14 @@ async fn upsert(
     rows: Vec<Value>,
     replace: bool,
     out: Output,
-) -> Result<()> {
+) -> Result<BulkUpsertResult> {
     const PORTION: usize = 500;
     let count = rows.len();
     let mut sum = BulkUpsertResult {
         created: 0,
         changed: 0,
         unchanged: 0,
+        changes: std::collections::BTreeMap::new(),
         refused: Vec::new(),
         ids: std::collections::BTreeMap::new(),
     };
@@ -406,6 +459,10 @@ async fn upsert(
         sum.unchanged += result.unchanged;
         sum.refused.append(&mut result.refused);
         sum.ids.append(&mut result.ids);
+        sum.changes.append(&mut result.changes);
+    }
+    for (name, change) in &sum.changes {
+        say(format!("changed: {name}: {change}"));
     }
     for refused in &sum.refused {
         say(format!("refused: {}: {}", entry(&rows, refused.index), refused.detail));
@@ -421,7 +478,7 @@ async fn upsert(
         )
     })?;
     match sum.refused.len() {
-        0 => Ok(()),
+        0 => Ok(sum),
         refused if refused == count => Err(Failure::Other("every server was refused".to_owned())),
         refused => Err(Failure::Partial(format!("{refused} of {count} servers were refused"))),
     }
@@ -502,7 +559,7 @@ mod tests {
     fn sample() -> Server {
         serde_json::from_value(json!({
             "id": "01920000-0000-7000-8000-000000000001", "site_id": "01920000-0000-7000-8000-000000000002",
-            "site": "lab", "name": "bmc-01", "vendor": "Dell Inc.", "model": "PowerEdge R750",
+            "site": "lab", "name": "bmc-01", "bmc_url": "https://10.0.0.1", "vendor": "Dell Inc.", "model": "PowerEdge R750",
             "service_tag": "ABC1234", "generation": "idrac9", "bios_version": "1.8.2",
             "bmc_version": "6.00.30.00", "power": "on", "health": "warning", "tags": ["rack:7"],
             "seen_at": "2026-01-02T03:04:05.678901Z", "active_job": null,

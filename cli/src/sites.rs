@@ -27,6 +27,7 @@ pub enum Verb {
     #[command(after_help = help!("sites create lab --max-mutating-runs 4"))]
     Create {
         /// Name of the new site.
+        #[arg(value_parser = rackhand_schema::site::name)]
         name: String,
         #[command(flatten)]
         settings: Settings,

@@ -727,37 +727,98 @@ fn an_empty_list_says_so_to_people_only() {
     );
 }
 
-#[test]
-fn a_server_that_no_plan_will_take_is_stored_with_a_warning() {
-    let stored = json!({"created": 1, "changed": 0, "unchanged": 0, "ids": {}, "refused": []});
+/// [`server`] with what is registered of its BMC.
+fn registered(url: &str, pin: Option<&str>, credential: Option<&str>) -> Value {
+    let mut shown = server(1, "bmc-01", LAB, "lab");
+    let more = json!({
+        "bmc": {"id": CLOSET, "url": url, "ipmi": null, "credential_id": credential, "credential": "root",
+            "spki_sha256": pin, "owner": null, "owner_name": null, "owner_epoch": 0},
+        "components": [], "capabilities": [], "unreadable": {}, "created_at": "2026-01-01T00:00:00Z", "version": 1,
+    });
+    shown.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    shown
+}
+
+/// What `servers add` writes, and what it sends, for a server that is registered like this afterwards.
+fn add(shown: &Value, changes: Value, more: &[&str]) -> (String, Value) {
+    let url = shown.pointer("/bmc/url").and_then(Value::as_str).unwrap();
+    let id = shown.get("id").and_then(Value::as_str).unwrap();
+    let stored = json!({"created": 1, "changed": 0, "unchanged": 0, "ids": {"bmc-01": id}, "refused": [],
+        "changes": changes});
     let credential = json!({"id": CLOSET, "site_id": LAB, "name": "root", "version": 1, "suspended": false,
         "created_at": "2026-01-01T00:00:00Z"});
+    let read = format!("GET /v1/servers/{id}");
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),
         ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
         ("GET /v1/credentials", 200, json!({"items": [credential]})),
         ("POST /v1/servers/bulk", 200, stored),
+        (&read, 200, shown.clone()),
     ]);
     let home = Home::new();
     home.login(&server);
-    let add = |address: &str, more: &[&str]| {
-        let output = home.run(&[&["servers", "add", "bmc-01", "--bmc", address], more].concat(), "");
-        assert_eq!(output.status.code(), Some(0));
-        String::from_utf8(output.stderr).unwrap()
-    };
+    let output = home.run(&[&["servers", "add", "bmc-01", "--bmc", url], more].concat(), "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let seen = server.seen();
+    let sent = seen.iter().find_map(|line| line.strip_prefix("POST /v1/servers/bulk ")).unwrap();
+    let (_, body) = sent.split_once("] ").unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    (said, body.pointer("/servers/0").unwrap().clone())
+}
+
+#[test]
+fn a_server_that_no_plan_will_take_is_stored_with_a_warning() {
+    let said = |url: &str, pin, credential| add(&registered(url, pin, credential), json!({}), &[]).0;
     assert_eq!(
-        add("https://10.0.0.1", &[]),
+        said("https://10.0.0.1", None, None),
         "bmc-01 has no TLS key and no credential: every plan leaves it blocked. `rackhand-executor pins \
          https://10.0.0.1` at the site prints the key, `rackhand credentials set NAME` makes a credential; then run \
          this command again with --pin HEX --credential NAME\n"
     );
-    let said = add("ipmi://10.0.0.1", &[]);
+    let over_ipmi = said("ipmi://10.0.0.1", None, None);
     assert!(
-        said.starts_with("bmc-01 has no credential: ") && said.ends_with(" with --credential NAME\n"),
-        "{said}"
+        over_ipmi.starts_with("bmc-01 has no credential: ")
+            && over_ipmi.ends_with(" with --credential NAME\n"),
+        "{over_ipmi}"
     );
-    assert_eq!(add("ipmi://10.0.0.1", &["--credential", "root"]), "");
-    assert_eq!(add("https://10.0.0.1", &["--credential", "root", "--pin", &"a".repeat(64)]), "");
+    assert_eq!(said("ipmi://10.0.0.1", None, Some(CLOSET)), "");
+    assert_eq!(
+        said("https://10.0.0.1", Some(&"a".repeat(64)), Some(CLOSET)),
+        "",
+        "as it was registered before"
+    );
+}
+
+/// What was not given is not named, so it stays; what is removed is.
+#[test]
+fn a_server_that_is_added_again_keeps_what_is_not_named() {
+    let pin = "a".repeat(64);
+    let shown = registered("https://10.0.0.1", Some(&pin), Some(CLOSET));
+    let (said, sent) = add(&shown, json!({"bmc-01": "tags added: rack:7"}), &["--tag", "rack:7"]);
+    assert_eq!(said, "changed: bmc-01: tags added: rack:7\n");
+    assert_eq!(sent, json!({"name": "bmc-01", "bmc_url": "https://10.0.0.1", "tags": ["rack:7"]}));
+    let cleared = ["--clear", "tags", "--clear", "ipmi", "--clear", "pin", "--clear", "credential"];
+    let (_, sent) = add(&shown, json!({}), &cleared);
+    let empty = json!({"name": "bmc-01", "bmc_url": "https://10.0.0.1", "tags": [], "ipmi": null,
+        "spki_sha256": null, "credential_id": null});
+    assert_eq!(sent, empty);
+    let all = ["--pin", &pin, "--credential", "root", "--ipmi", "10.0.0.1"];
+    let (_, sent) = add(&shown, json!({}), &all);
+    let named = json!({"name": "bmc-01", "bmc_url": "https://10.0.0.1", "ipmi": "10.0.0.1", "spki_sha256": pin,
+        "credential_id": CLOSET});
+    assert_eq!(sent, named);
+
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let both = ["servers", "add", "bmc-01", "--bmc", "https://10.0.0.1", "--tag", "a", "--clear", "tags"];
+    let output = home.run(&both, "");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("give either --tag or --clear tags"));
 }
 
 #[test]
@@ -813,6 +874,10 @@ fn a_new_site_names_the_way_to_its_first_executor() {
     home.login(&server);
     let said = String::from_utf8(home.run(&["sites", "create", "lab"], "").stderr).unwrap();
     assert!(said.contains("`rackhand executors enrol-token --site lab`"), "{said}");
+    let refused = home.run(&["sites", "create", "lab "], "");
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("a site's name has 1 to 80 characters, no space at either end"), "{said}");
 }
 
 /// Nobody draws bars for runs that do not exist yet; Ctrl-C leaves the job alone and says so.

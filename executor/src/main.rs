@@ -295,7 +295,7 @@ async fn forget_credential(data: &Path, name: &str, yes: bool) -> Result<(), Fai
 }
 
 async fn show_pins(bmcs: &[String], patience: Duration) -> Result<(), Failure> {
-    let bmcs = bmcs.iter().map(|text| pins::Named::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let bmcs = pins::parse_all(bmcs)?;
     let found = pins::collect(&bmcs, patience).await;
     write!(std::io::stderr(), "{}", pins::summary(&bmcs, &found))?;
     write!(std::io::stdout(), "{}", pins::servers_file(&bmcs, &found))?;

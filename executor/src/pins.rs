@@ -54,13 +54,36 @@ impl Named {
             ipmi: None,
             credential_id: None,
             spki_sha256: None,
-            tags: Vec::new(),
+            tags: None,
         };
         entry
             .validate()
             .map_err(|report| format!("{text}: {}", report.to_string().trim().replace('\n', "; ")))?;
         Ok(Self { name: entry.name, address: entry.bmc_url })
     }
+}
+
+/// The BMCs of a command line: what is named twice with one address is collected once.
+///
+/// # Errors
+/// Which is wrong, or which name is that of two addresses, in words.
+pub fn parse_all(texts: &[String]) -> Result<Vec<Named>, String> {
+    let mut bmcs: Vec<Named> = Vec::new();
+    for text in texts {
+        let bmc = Named::parse(text)?;
+        match bmcs.iter().find(|earlier| earlier.name == bmc.name) {
+            Some(earlier) if earlier.address != bmc.address => {
+                return Err(format!(
+                    "the name {} is given twice, for {} and for {}. Each server requires a name of its own; nothing \
+                     was collected",
+                    bmc.name, earlier.address, bmc.address
+                ));
+            }
+            Some(_) => {}
+            None => bmcs.push(bmc),
+        }
+    }
+    Ok(bmcs)
 }
 
 /// Asks each BMC for its key; answers come in the order of `bmcs`.
@@ -160,6 +183,20 @@ mod tests {
         for wrong in ["", "=10.0.0.17", "http://10.0.0.17", "10.0.0.17/", "a=https://root:calvin@10.0.0.17"] {
             assert!(Named::parse(wrong).is_err_and(|why| why.starts_with(wrong)), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_name_is_that_of_one_bmc() {
+        let all = |texts: &[&str]| parse_all(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let twice = all(&["web-1=10.0.0.17", "web-2=10.0.0.18", "web-1=10.0.0.19"]).unwrap_err();
+        assert_eq!(
+            twice,
+            "the name web-1 is given twice, for https://10.0.0.17 and for https://10.0.0.19. Each server requires a \
+             name of its own; nothing was collected"
+        );
+        assert!(all(&["10.0.0.17", "10.0.0.17:8443"]).is_err(), "the host is the name");
+        let same = all(&["web-1=10.0.0.17", "web-1=https://10.0.0.17", "web-2=10.0.0.18"]).unwrap();
+        assert_eq!(same, [named("web-1", "https://10.0.0.17"), named("web-2", "https://10.0.0.18")]);
     }
 
     #[test]

@@ -453,6 +453,7 @@ create table rackhand.event (
     at timestamptz not null,
     kind text not null,
     level text not null,
+    -- `{user}` in it stands for the name of the person it is about, which is filled in when it is shown.
     message text not null,
     -- Who did it: `user`, `executor`, `anonymous`, or `system` for what nobody asked for. No names and
     -- e-mails, which may have to be erased; `rackhand.names` has them.

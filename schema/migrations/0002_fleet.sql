@@ -38,6 +38,8 @@ create table rackhand.server (
     capabilities text[] not null default '{}',
     unreadable jsonb not null default '{}',
     seen_at timestamptz,
+    -- Since when its addresses are those of this machine: what was read or went wrong before was another's.
+    machine_since timestamptz not null default now(),
     version bigint not null default 1,
     created_at timestamptz not null default now(),
     -- Its runs and events stay; its name and address are free again.

@@ -185,7 +185,7 @@ begin
         -- The name typed is not kept for an unknown account: people type passwords into that field.
         perform rackhand.append_event('login.failed', 'warn',
             case when who.id is null then 'Sign-in to an unknown account refused'
-                else format('Sign-in of %s refused: wrong password', who.name) end,
+                else 'Sign-in of {user} refused: wrong password' end,
             jsonb_strip_nulls(jsonb_build_object('user', who.id)), jsonb_build_object('address', address));
         return null;
     end if;
@@ -211,7 +211,7 @@ begin
         returning id into session;
     insert into rackhand.refresh_token (hash, session_id)
         values (decode(args ->> 'refresh_hash', 'hex'), session);
-    perform rackhand.append_event('login.succeeded', 'info', format('%s signed in', who.name),
+    perform rackhand.append_event('login.succeeded', 'info', '{user} signed in',
         jsonb_build_object('user', who.id,
             'actor', jsonb_build_object('kind', 'user', 'id', who.id, 'session', session)),
         jsonb_build_object('address', address, 'session', session));
@@ -257,7 +257,7 @@ begin
     if presented.hash is null or presented.used_at < moment - interval '10 seconds' then
         update rackhand.user_session s set ended_at = moment, network = '' where s.id = session.id;
         perform rackhand.append_event('session.reuse', 'error',
-            format('A refresh token of %s was used twice; the session was ended', who.name),
+            'A refresh token of {user} was used twice; the session was ended',
             jsonb_build_object('user', who.id),
             jsonb_build_object('session', session.id, 'address', rackhand.scope_text('address')));
         return '{"refused": "refresh-reused",
@@ -390,7 +390,7 @@ begin
     if made.id is null then
         perform rackhand.fail('name-taken', 'There is a user with this e-mail already.');
     end if;
-    perform rackhand.append_event('user.created', 'info', 'User created',
+    perform rackhand.append_event('user.created', 'info', 'User {user} created',
         jsonb_build_object('user', made.id));
     return rackhand.user_json(made);
 end
@@ -464,9 +464,10 @@ begin
         perform rackhand.login_forgive(after.email);
     end if;
     perform rackhand.append_event('user.changed', 'warn',
-        case when after.disabled and not before.disabled then 'User disabled'
-            when before.disabled and not after.disabled then 'User enabled'
-            else 'User changed' end,
+        case when after.disabled and not before.disabled then 'User {user} disabled'
+            when before.disabled and not after.disabled then 'User {user} enabled'
+            when before.name <> after.name then 'User {user} renamed'
+            else 'User {user} saved without a change' end,
         jsonb_build_object('user', after.id),
         jsonb_build_object('before', jsonb_build_object('disabled', before.disabled),
             'after', jsonb_build_object('disabled', after.disabled), 'renamed', before.name <> after.name));
@@ -486,7 +487,7 @@ begin
     end if;
     ended := rackhand.sessions_close(whose, rackhand.scope_uuid('session'));
     if ended > 0 then
-        perform rackhand.append_event('session.ended', 'warn', format('%s sessions ended', ended),
+        perform rackhand.append_event('session.ended', 'warn', format('%s sessions of {user} ended', ended),
             jsonb_build_object('user', whose));
     end if;
     return '{}';
@@ -510,7 +511,7 @@ begin
     insert into rackhand.password_reset (hash, user_id, created_by, expires_at)
         values (decode(args ->> 'token_hash', 'hex'), who.id, rackhand.scope_uuid('user'), now() + make_interval(secs => (args ->> 'ttl_s')::int));
     perform rackhand.login_forgive(who.email);
-    perform rackhand.append_event('user.reset_link', 'warn', 'Link made for a new password',
+    perform rackhand.append_event('user.reset_link', 'warn', 'Link for a new password of {user} made',
         jsonb_build_object('user', who.id));
     return '{}';
 end
@@ -549,7 +550,7 @@ begin
     perform rackhand.sessions_close(who.id);
     perform rackhand.login_forgive(who.email);
     perform rackhand.append_event('user.password_changed', 'warn',
-        'Password chosen with a link', jsonb_build_object('user', who.id));
+        '{user} chose a password with a link', jsonb_build_object('user', who.id));
     return '{}';
 end
 $$;
@@ -582,9 +583,15 @@ begin
     perform rackhand.sessions_close(me, rackhand.scope_uuid('session'));
     delete from rackhand.login_limit l where l.key = 'change ' || me;
     perform rackhand.append_event('user.password_changed', 'warn',
-        'Password changed', jsonb_build_object('user', me));
+        '{user} changed their password', jsonb_build_object('user', me));
     return '{}';
 end
+$$;
+
+-- Of what a grant is, for people.
+create function rackhand.reach(site uuid) returns text
+language sql stable as $$
+    select coalesce((select format('site %s', s.name) from rackhand.site s where s.id = reach.site), 'the fleet')
 $$;
 
 -- {user_id, role, site_id} → Grant. The same grant again gives the one there is.
@@ -611,8 +618,8 @@ begin
         select * into made from rackhand.user_grant g where g.user_id = who.id
             and g.role = (args ->> 'role')::rackhand.role and g.site_id is not distinct from site;
     else
-        perform rackhand.append_event('grant.created', 'warn', format('%s became %s of %s', who.name, made.role,
-                coalesce('site ' || (select s.name from rackhand.site s where s.id = site), 'the fleet')),
+        perform rackhand.append_event('grant.created', 'warn', format('{user} became %s of %s', made.role,
+                rackhand.reach(site)),
             jsonb_strip_nulls(jsonb_build_object('user', who.id, 'site', site)));
     end if;
     return jsonb_build_object('id', made.id, 'role', made.role, 'site_id', made.site_id);
@@ -636,7 +643,8 @@ begin
         perform rackhand.require(gone.site_id, 'admin', 'grant');
     end if;
     delete from rackhand.user_grant g where g.id = gone.id;
-    perform rackhand.append_event('grant.deleted', 'warn', format('Role %s taken away', gone.role),
+    perform rackhand.append_event('grant.deleted', 'warn', format('Removed the role %s of {user} for %s', gone.role,
+            rackhand.reach(gone.site_id)),
         jsonb_strip_nulls(jsonb_build_object('user', gone.user_id, 'site', gone.site_id)));
     return '{}';
 end
@@ -664,7 +672,7 @@ begin
     perform rackhand.sessions_close(made.id);
     perform rackhand.login_forgive(made.email);
     perform rackhand.append_event('user.admin_created', 'warn',
-        'Made fleet admin from the command line', jsonb_build_object('user', made.id));
+        '{user} made fleet admin from the command line', jsonb_build_object('user', made.id));
     return jsonb_build_object('id', made.id);
 end
 $$;
@@ -678,7 +686,7 @@ revoke execute on function rackhand.grants_json, rackhand.me_json, rackhand.user
     rackhand.password_reset_finish, rackhand.password_change_begin, rackhand.password_change_finish,
     rackhand.login_begin, rackhand.login_finish, rackhand.session_refresh, rackhand.me, rackhand.logout,
     rackhand.sessions, rackhand.session_end, rackhand.user_list, rackhand.user_create, rackhand.grant_create,
-    rackhand.grant_delete, rackhand.admin_create from public;
+    rackhand.reach, rackhand.grant_delete, rackhand.admin_create from public;
 grant execute on function rackhand.login_begin, rackhand.login_finish, rackhand.session_refresh, rackhand.me,
     rackhand.logout, rackhand.sessions, rackhand.session_end, rackhand.user_list, rackhand.user_create,
     rackhand.grant_create, rackhand.grant_delete, rackhand.user_update, rackhand.user_sessions_end,

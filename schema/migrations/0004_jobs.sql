@@ -101,10 +101,13 @@ language sql immutable as $$
         and coalesce(rackhand.telling(target -> 'machine' ->> 'uuid') = rackhand.telling(v.uuid), true)
 $$;
 
--- LastFailure of rackhand-schema, of the latest run that has ended on a server; null if that went well.
+-- LastFailure of rackhand-schema, of the latest run that has ended on a server; null if that went well, or was on
+-- the machine that had this name before.
 create function rackhand.last_failure_json(which uuid) returns jsonb
 language sql stable as $$
-    select case when r.state in ('failed', 'unknown') then jsonb_build_object(
+    select case when r.state in ('failed', 'unknown')
+        and r.finished_at >= (select v.machine_since from rackhand.server v where v.id = which)
+        then jsonb_build_object(
         'run_id', r.id, 'job_id', r.job_id, 'at', rackhand.ts(r.finished_at), 'code', r.reason, 'detail', r.detail) end
     from rackhand.run r
     where r.server_id = which and r.finished_at is not null
@@ -134,6 +137,21 @@ language sql stable as $$
                 and s.expires_at > clock_timestamp()) as idle) waits
 $$;
 
+-- A text for people of at most `most` characters.
+create function rackhand.shortened(text text, most int) returns text
+language sql immutable parallel safe as $$
+    select case when length(text) > most then left(text, most - 1) || '…' else text end
+$$;
+
+-- What became of one value, for people; null where nothing did.
+create function rackhand.from_to(what text, before text, after text) returns text
+language sql immutable as $$
+    select case when before is not distinct from after then null
+        when before is null then format('%s set to %s', what, after)
+        when after is null then format('%s %s removed', what, before)
+        else format('%s %s → %s', what, before, after) end
+$$;
+
 -- ── Sites and executors ──────────────────────────────────────────────────────────────────────────────
 
 -- {name, config} → Site
@@ -157,6 +175,20 @@ begin
 end
 $$;
 
+-- What was changed in the settings of a site, for people; null where nothing was.
+create function rackhand.config_change(before jsonb, after jsonb) returns text
+language sql immutable as $$
+    select string_agg(rackhand.from_to(
+            case key when 'lease_ttl_ms' then 'lease in ms:' when 'max_mutating_runs' then 'changing runs at once:'
+                when 'hardware_paused' then 'hardware operations paused:' when 'second_person' then 'second person approves:'
+                else replace(key, '_', ' ') || ':' end,
+            coalesce(n.word_before, before ->> key), coalesce(n.word_after, after ->> key)), ', ' order by key)
+    from jsonb_object_keys(before || after) as key
+    cross join lateral (select
+        case before -> key when 'true' then 'yes' when 'false' then 'no' end,
+        case after -> key when 'true' then 'yes' when 'false' then 'no' end) as n (word_before, word_after)
+$$;
+
 -- {id, config, version?: If-Match} → Site
 create function rackhand.site_update(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -175,7 +207,8 @@ begin
             paused_at = case when paused then coalesce(s.paused_at, now()) end
         from (select (args -> 'config' ->> 'hardware_paused')::boolean as paused) wanted
         where s.id = before.id returning s.* into after;
-    perform rackhand.append_event('site.changed', 'info', format('Settings of site %s changed', after.name),
+    perform rackhand.append_event('site.changed', 'info', rackhand.shortened(format('Settings of site %s: %s',
+            after.name, coalesce(rackhand.config_change(before.config, after.config), 'saved without a change')), 1000),
         jsonb_build_object('site', after.id),
         jsonb_build_object('before', before.config, 'after', after.config));
     perform rackhand.wake(after.id::text);
@@ -226,7 +259,8 @@ begin
     insert into rackhand.enrolment_token (hash, site_id, created_by, expires_at)
         values (decode(args ->> 'token_hash', 'hex'), site, rackhand.scope_uuid('user'),
             now() + make_interval(secs => (args ->> 'ttl_s')::int));
-    perform rackhand.append_event('executor.token_created', 'info', 'Enrolment token created',
+    perform rackhand.append_event('executor.token_created', 'info', format('Enrolment token for site %s created',
+            (select s.name from rackhand.site s where s.id = site)),
         jsonb_build_object('site', site));
     return '{}';
 end
@@ -644,61 +678,109 @@ begin
 end
 $$;
 
--- What people say about a server: as it is stored, and as an item of an upsert has it.
+-- Whether the second of two BMC addresses is another service or another system of it. Where a service has several
+-- systems, an address that named none may name one.
+create function rackhand.is_elsewhere(here text, there text) returns boolean
+language sql immutable as $$
+    select rackhand.bmc_origin(here) is distinct from rackhand.bmc_origin(there)
+        or coalesce(substring(here from system) <> substring(there from system), substring(here from system) is not null)
+    from (values ('^https://[^/]+(/.*)$')) as pattern (system)
+$$;
+
+-- What people say about a server, as it is stored.
 create function rackhand.registration(b rackhand.bmc, v rackhand.server) returns jsonb
 language sql immutable as $$
     select jsonb_build_object('bmc_url', b.url, 'ipmi', b.ipmi, 'credential_id', b.credential_id,
         'spki_sha256', b.spki_sha256, 'tags', v.tags)
 $$;
 
-create function rackhand.registration_of(item jsonb) returns jsonb
+-- The same as an item of an upsert wants it. What the item does not name stays as it is in `kept`; but the IPMI
+-- address and the TLS key are those of the BMC address, and go with it.
+create function rackhand.registration_of(item jsonb, kept jsonb default '{}') returns jsonb
 language sql immutable as $$
-    select jsonb_build_object('bmc_url', item ->> 'bmc_url', 'ipmi', item ->> 'ipmi',
-        'credential_id', (item ->> 'credential_id')::uuid, 'spki_sha256', item ->> 'spki_sha256',
-        'tags', array(select t from jsonb_array_elements_text(coalesce(item -> 'tags', '[]')) t order by t))
+    select jsonb_build_object('bmc_url', m.wanted ->> 'bmc_url', 'ipmi', m.wanted ->> 'ipmi',
+        'credential_id', (m.wanted ->> 'credential_id')::uuid, 'spki_sha256', m.wanted ->> 'spki_sha256',
+        'tags', array(select distinct t
+            from jsonb_array_elements_text(coalesce(nullif(m.wanted -> 'tags', 'null'), '[]')) t order by t))
+    from (select case when rackhand.is_elsewhere(kept ->> 'bmc_url', item ->> 'bmc_url')
+            then kept - array['ipmi', 'spki_sha256'] else kept end || item) as m (wanted)
 $$;
 
--- Refuses an item that would have a server's traffic go elsewhere: to another service, another system of it, or
--- another address for IPMI, or none, in place of one: the next one would then be the first.
-create function rackhand.keep_address(known rackhand.server, b rackhand.bmc, item jsonb) returns void
+-- The members of one list that another does not have, for people; null where there are none.
+create function rackhand.only_in(what text, here jsonb, there jsonb) returns text
+language sql immutable as $$
+    select what || ': ' || rackhand.shortened(string_agg(t, ', ' order by t), 200)
+    from jsonb_array_elements_text(here) t where not there ? t
+$$;
+
+-- What a changed registration has changed, for people.
+create function rackhand.registration_change(before jsonb, after jsonb) returns text
+language sql stable as $$
+    select rackhand.shortened(concat_ws(', ',
+        rackhand.from_to('BMC address', before ->> 'bmc_url', after ->> 'bmc_url'),
+        rackhand.from_to('IPMI address', before ->> 'ipmi', after ->> 'ipmi'),
+        rackhand.from_to('TLS key', rackhand.shortened(before ->> 'spki_sha256', 17),
+            rackhand.shortened(after ->> 'spki_sha256', 17)),
+        rackhand.from_to('credential',
+            (select c.name from rackhand.credential c where c.id = (before ->> 'credential_id')::uuid),
+            (select c.name from rackhand.credential c where c.id = (after ->> 'credential_id')::uuid)),
+        rackhand.only_in('tags added', after -> 'tags', before -> 'tags'),
+        rackhand.only_in('tags removed', before -> 'tags', after -> 'tags')), 1000)
+$$;
+
+-- Refuses a registration that would have a server's traffic go elsewhere: to another service, another system of it,
+-- or another address for IPMI, or none, in place of one: the next one would then be the first.
+create function rackhand.keep_address(name text, before jsonb, after jsonb) returns void
 language plpgsql as $$
 declare
-    here text := b.url;
-    there text := item ->> 'bmc_url';
-    system text := '^https://[^/]+(/.*)$';
+    here text := before ->> 'bmc_url';
+    there text := after ->> 'bmc_url';
 begin
-    -- Where a service has several systems, an address that named none may name one.
-    if rackhand.bmc_origin(here) is not distinct from rackhand.bmc_origin(there)
-        and coalesce(substring(here from system) = substring(there from system), substring(here from system) is null)
-    then
-        here := 'ipmi://' || b.ipmi;
-        there := 'ipmi://' || (item ->> 'ipmi');
+    if not rackhand.is_elsewhere(here, there) then
+        here := 'ipmi://' || (before ->> 'ipmi');
+        there := 'ipmi://' || (after ->> 'ipmi');
         if here is null or rackhand.bmc_origin(here) = rackhand.bmc_origin(there) then
             return;
         elsif there is null then
-            perform rackhand.fail('name-taken', format('Server %s has its BMC at %s, too, and `ipmi` is missing. It '
-                'was not changed. To remove that address, register the server with `replace` (`--replace` on the '
-                'command line).', known.name, here));
+            perform rackhand.fail('name-taken', format('Server %s has its BMC at %s, too. It was not changed. To remove '
+                'that address, register the server with `replace` (`--replace` on the command line).', name, here));
         end if;
     end if;
     perform rackhand.fail('name-taken', format('Server %s has its BMC at %s, not at %s. It was not changed. If the '
         'same server is now there, register it with `replace` (`--replace` on the command line); else give another '
-        'name.', known.name, here, there));
+        'name.', name, here, there));
 end
 $$;
 
--- {site_id, servers: [{index, name, bmc_url, ipmi, credential_id, spki_sha256, tags}], replace} → BulkUpsertResult.
--- Each server stands alone: one that cannot be stored is refused by its index.
+-- A name stands for another machine from now on: what was read from the former one is forgotten. Its runs and events
+-- stay.
+create function rackhand.forget_machine(which uuid) returns void
+language plpgsql as $$
+begin
+    update rackhand.server v set vendor = null, model = null, service_tag = null, uuid = null, generation = null,
+            bios_version = null, bmc_version = null, power = 'unknown', health = 'unknown', capabilities = '{}',
+            unreadable = '{}', seen_at = null, machine_since = clock_timestamp()
+        where v.id = which;
+    delete from rackhand.firmware f where f.server_id = which;
+end
+$$;
+
+-- {site_id, servers: [{index, name, bmc_url, ipmi?, credential_id?, spki_sha256?, tags?}], replace} →
+-- BulkUpsertResult. Each server stands alone: one that cannot be stored is refused by its index.
 create function rackhand.servers_upsert(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     site uuid := (args ->> 'site_id')::uuid;
     item jsonb;
+    -- Its registration as it is, and as it is to be.
+    before jsonb;
+    after jsonb;
     known rackhand.server;
     endpoint rackhand.bmc;
     holder text;
     taken text;
     trouble text;
+    told text;
     item_tags text[];
     -- What differs from its registration, and whether any of it would be another machine.
     locked uuid[];
@@ -706,7 +788,7 @@ declare
     -- Servers in plans that wait for approval; looked for once it matters.
     promised uuid[];
     created int := 0;
-    changed int := 0;
+    changes jsonb := '{}';
     unchanged int := 0;
     refused jsonb := '[]';
     ids jsonb := '{}';
@@ -715,12 +797,14 @@ begin
     -- All that is to be changed is locked at once, in the order that every writer keeps; what stays as it is,
     -- is not. Who makes a run holds `for key share`, and only another machine has to wait for that.
     select coalesce(array_agg(v.id), '{}'), coalesce(bool_or((b.url, b.ipmi, b.spki_sha256)
-            is distinct from (i.value ->> 'bmc_url', i.value ->> 'ipmi', i.value ->> 'spki_sha256')), false)
+            is distinct from (w.wanted ->> 'bmc_url', w.wanted ->> 'ipmi', w.wanted ->> 'spki_sha256')), false)
         into locked, moved
         from jsonb_array_elements(args -> 'servers') i
         join rackhand.server v on v.site_id = site and v.name = i.value ->> 'name'
         join rackhand.bmc b on b.server_id = v.id
-        where rackhand.registration(b, v) is distinct from rackhand.registration_of(i.value);
+        cross join lateral (select rackhand.registration(b, v)) as k (kept)
+        cross join lateral (select rackhand.registration_of(i.value, k.kept)) as w (wanted)
+        where k.kept is distinct from w.wanted;
     perform from rackhand.server v where v.id = any (locked) order by v.id for no key update;
     if moved then
         perform from rackhand.bmc b where b.server_id = any (locked) order by b.id for update;
@@ -734,57 +818,58 @@ begin
             then
                 perform rackhand.fail('invalid-request', 'The site has no such credential.');
             end if;
-            item_tags := array(select jsonb_array_elements_text(rackhand.registration_of(item) -> 'tags'));
             select * into known from rackhand.server v where v.site_id = site and v.name = item ->> 'name';
-            if not found then
+            select * into endpoint from rackhand.bmc b where b.server_id = known.id;
+            before := case when known.id is not null then rackhand.registration(endpoint, known) end;
+            after := rackhand.registration_of(item, coalesce(before, '{}'));
+            item_tags := array(select jsonb_array_elements_text(after -> 'tags'));
+            if known.id is null then
                 insert into rackhand.server (site_id, name, tags)
                     values (site, item ->> 'name', item_tags) returning * into known;
                 insert into rackhand.bmc (server_id, site_id, url, ipmi, credential_id, spki_sha256)
-                    values (known.id, site, item ->> 'bmc_url', item ->> 'ipmi',
-                        (item ->> 'credential_id')::uuid, item ->> 'spki_sha256');
+                    values (known.id, site, after ->> 'bmc_url', after ->> 'ipmi',
+                        (after ->> 'credential_id')::uuid, after ->> 'spki_sha256');
                 perform rackhand.append_event('server.registered', 'info',
-                    format('Server %s registered at %s', known.name, item ->> 'bmc_url'),
+                    format('Server %s registered at %s', known.name, after ->> 'bmc_url'),
                     jsonb_build_object('site', site, 'server', known.id));
                 created := created + 1;
                 locked := locked || known.id;
+            elsif before = after then
+                unchanged := unchanged + 1;
             else
-                select * into endpoint from rackhand.bmc b where b.server_id = known.id;
-                if rackhand.registration(endpoint, known) = rackhand.registration_of(item) then
-                    unchanged := unchanged + 1;
-                else
-                    if known.id <> all (locked) then
-                        perform rackhand.fail('job-state', format('Server %s was registered or changed by another '
-                            'request at the same moment. Send it again.', known.name));
-                    end if;
-                    if not coalesce((args ->> 'replace')::boolean, false) then
-                        perform rackhand.keep_address(known, endpoint, item);
-                    end if;
-                    if (endpoint.url, endpoint.ipmi, endpoint.spki_sha256)
-                        is distinct from (item ->> 'bmc_url', item ->> 'ipmi', item ->> 'spki_sha256')
-                    then
-                        promised := coalesce(promised, rackhand.promised(site));
-                        perform rackhand.keep_machine(known, promised);
-                        -- What answers there has accepted and refused nothing yet.
-                        delete from rackhand.credential_use u where u.bmc_id = endpoint.id;
-                    end if;
-                    update rackhand.server set tags = item_tags, version = version + 1 where id = known.id;
-                    update rackhand.bmc set url = item ->> 'bmc_url', ipmi = item ->> 'ipmi',
-                            credential_id = (item ->> 'credential_id')::uuid,
-                            spki_sha256 = item ->> 'spki_sha256'
-                        where id = endpoint.id;
-                    perform rackhand.append_event('server.changed', 'info',
-                        format('Registration of server %s changed', known.name),
-                        jsonb_build_object('site', site, 'server', known.id),
-                        jsonb_build_object(
-                            'before', rackhand.registration(endpoint, known), 'after', item - 'index'));
-                    changed := changed + 1;
+                if known.id <> all (locked) then
+                    perform rackhand.fail('job-state', format('Server %s was registered or changed by another '
+                        'request at the same moment. Send it again.', known.name));
                 end if;
+                if not coalesce((args ->> 'replace')::boolean, false) then
+                    perform rackhand.keep_address(known.name, before, after);
+                end if;
+                if before - array['credential_id', 'tags'] <> after - array['credential_id', 'tags'] then
+                    promised := coalesce(promised, rackhand.promised(site));
+                    perform rackhand.keep_machine(known, promised);
+                    -- What answers there has accepted and refused nothing yet.
+                    delete from rackhand.credential_use u where u.bmc_id = endpoint.id;
+                end if;
+                told := rackhand.registration_change(before, after);
+                if rackhand.is_elsewhere(before ->> 'bmc_url', after ->> 'bmc_url') then
+                    perform rackhand.forget_machine(known.id);
+                    told := told || '. What was read at the former address is no longer shown; an inventory job reads '
+                        'the server there.';
+                end if;
+                update rackhand.server set tags = item_tags, version = version + 1 where id = known.id;
+                update rackhand.bmc set url = after ->> 'bmc_url', ipmi = after ->> 'ipmi',
+                        credential_id = (after ->> 'credential_id')::uuid, spki_sha256 = after ->> 'spki_sha256'
+                    where id = endpoint.id;
+                perform rackhand.append_event('server.changed', 'info', format('%s: %s', known.name, told),
+                    jsonb_build_object('site', site, 'server', known.id),
+                    jsonb_build_object('before', before, 'after', after));
+                changes := changes || jsonb_build_object(known.name, told);
             end if;
             ids := ids || jsonb_build_object(known.name, known.id);
         exception
             when unique_violation then
-                taken := rackhand.bmc_origin(case when item ->> 'bmc_url' like 'ipmi://%' then item ->> 'bmc_url'
-                    else 'ipmi://' || (item ->> 'ipmi') end);
+                taken := rackhand.bmc_origin(case when after ->> 'bmc_url' like 'ipmi://%' then after ->> 'bmc_url'
+                    else 'ipmi://' || (after ->> 'ipmi') end);
                 select v.name into holder from rackhand.bmc b join rackhand.server v on v.id = b.server_id
                     where b.site_id = site and v.name <> item ->> 'name'
                         and (b.origin = rackhand.bmc_origin(item ->> 'bmc_url') or b.ipmi_origin = taken)
@@ -797,8 +882,8 @@ begin
                 refused := refused || jsonb_build_object('index', item -> 'index', 'detail', trouble);
         end;
     end loop;
-    return jsonb_build_object('created', created, 'changed', changed, 'unchanged', unchanged,
-        'refused', refused, 'ids', ids);
+    return jsonb_build_object('created', created, 'unchanged', unchanged, 'refused', refused, 'ids', ids,
+        'changed', (select count(*) from jsonb_object_keys(changes)), 'changes', changes);
 end
 $$;
 

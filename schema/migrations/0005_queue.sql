@@ -1020,7 +1020,9 @@ $$;
 create function rackhand.event_json(e rackhand.event, names jsonb) returns jsonb
 language sql stable as $$
     select jsonb_build_object('cursor', e.era || '.' || e.xid || '.' || e.id, 'at', rackhand.ts(e.at), 'kind', e.kind,
-        'level', e.level, 'message', e.message, 'site_id', e.site_id, 'job_id', e.job_id, 'run_id', e.run_id,
+        'level', e.level, 'message', case when e.user_id is null then e.message
+            else replace(e.message, '{user}', coalesce(names ->> e.user_id::text, '(no longer known)')) end,
+        'site_id', e.site_id, 'job_id', e.job_id, 'run_id', e.run_id,
         'server_id', e.server_id, 'user_id', e.user_id, 'user', names ->> e.user_id::text, 'trace_id', e.trace_id,
         'actor', coalesce(names ->> e.actor_id::text,
             case e.actor_kind when 'system' then 'rackhand' when 'anonymous' then 'anonymous' else '' end),

@@ -108,12 +108,12 @@ pub(crate) fn email(text: &str, _: &()) -> garde::Result {
     if sound { Ok(()) } else { Err(Error::new("is not an e-mail address")) }
 }
 
-/// A name that people read: nothing that hides, reverses or imitates (control and format characters of Unicode, spaces
-/// at the ends), and not our own, under which the system acts.
+/// A text that people read: nothing that hides, reverses or imitates (control and format characters of Unicode, spaces
+/// at the ends).
 ///
 /// Letters of other scripts that look alike are taken, and so is an accent that stands as a character of its own: to
 /// refuse what is not in Unicode's form NFC takes tables that add 67 kB, compressed, to a Worker of at most 1 MB.
-pub(crate) fn name(text: &str, _: &()) -> garde::Result {
+pub(crate) fn visible(text: &str, _: &()) -> garde::Result {
     let hides = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
@@ -126,10 +126,25 @@ pub(crate) fn name(text: &str, _: &()) -> garde::Result {
     if text.trim() != text {
         return Err(Error::new("begins or ends with a space"));
     }
+    Ok(())
+}
+
+/// A [`visible`] name that is not our own, under which the system acts.
+pub(crate) fn name(text: &str, context: &()) -> garde::Result {
+    visible(text, context)?;
     if text.eq_ignore_ascii_case("rackhand") || text.eq_ignore_ascii_case("anonymous") {
         return Err(Error::new("is a name under which Rackhand itself acts"));
     }
     Ok(())
+}
+
+/// What a site may be called, in words. The page that adds a site shows the same (`ui/src/lib/siteConfig.ts`).
+const SITE_NAME: &str = "a site's name has 1 to 80 characters, no space at either end and no character that cannot be seen, and is not rackhand or anonymous";
+
+/// The name of a site. Whatever is wrong, the whole rule is said.
+pub(crate) fn site_name(text: &str, context: &()) -> garde::Result {
+    let fits = !text.is_empty() && text.chars().nth(80).is_none() && name(text, context).is_ok();
+    if fits { Ok(()) } else { Err(Error::new(SITE_NAME)) }
 }
 
 /// Characters of a password, at most.
@@ -459,6 +474,18 @@ mod tests {
         });
         let answers = take.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer");
         assert_eq!(answers, [true, false, true, true, true]);
+    }
+
+    #[test]
+    fn one_rule_says_what_a_site_may_be_called() {
+        let longest = "n".repeat(80);
+        for good in ["lab", "my lab", "Zürich 2", "a/b", &longest] {
+            assert!(site_name(good, &()).is_ok(), "{good}");
+        }
+        for wrong in ["", " ", " lab", "lab ", "la\u{200b}b", "Rackhand", "ANONYMOUS", &format!("{longest}n")]
+        {
+            assert_eq!(site_name(wrong, &()).unwrap_err().to_string(), SITE_NAME, "{wrong:?}");
+        }
     }
 
     #[test]

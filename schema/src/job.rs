@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::{
     Timestamp,
     id::{JobId, ServerId, SiteId, TraceId, UserId},
+    server::PowerState,
 };
 
 /// What a job does, with its parameters.
@@ -88,6 +89,14 @@ impl PowerAction {
             Self::GracefulRestart => "graceful_restart",
             Self::ForceRestart => "force_restart",
             Self::PowerCycle => "power_cycle",
+        }
+    }
+
+    /// The power state in which it leaves the host.
+    pub const fn leads_to(self) -> PowerState {
+        match self {
+            Self::ForceOff | Self::GracefulShutdown => PowerState::Off,
+            Self::On | Self::GracefulRestart | Self::ForceRestart | Self::PowerCycle => PowerState::On,
         }
     }
 
@@ -307,6 +316,10 @@ pub struct PlanTarget {
     pub blockers: Vec<String>,
     pub warnings: Vec<String>,
     pub estimated_minutes: u32,
+    /// Of a power job: the host's power state when it was last read. Absent: not known. No part of the digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub power: Option<PowerState>,
     /// The machine that the plan is for. Absent: nothing was known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use garde::Validate;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
@@ -136,6 +136,9 @@ pub struct ServerSummary {
     pub site_id: SiteId,
     pub site: String,
     pub name: String,
+    /// Address of its BMC, as registered.
+    #[serde(default)]
+    pub bmc_url: String,
     pub vendor: Option<String>,
     pub model: Option<String>,
     pub service_tag: Option<String>,
@@ -181,7 +184,8 @@ pub struct ServerList {
     pub counts: ServerCounts,
 }
 
-/// One server as a person or an inventory source registers it. Its name identifies it within the site.
+/// One server as a person or an inventory source registers it. Its name identifies it within the site. Where it is
+/// registered already, what is not given stays as it is, and null or an empty list removes it.
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerUpsert {
@@ -193,18 +197,33 @@ pub struct ServerUpsert {
     #[garde(length(bytes, max = 300), custom(crate::check::bmc_address))]
     pub bmc_url: String,
     /// `host[:port]` of the same BMC for IPMI, port 623 if none is named: what Redfish cannot do or does not answer is
-    /// then tried that way. Absent: never. Its credential must name `ipmi://host[:port]`, too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(required = false)]
-    #[garde(length(bytes, max = 300), inner(custom(crate::check::ipmi_address)), custom(not_twice(&self.bmc_url)))]
-    pub ipmi: Option<String>,
+    /// then tried that way. None: never. Its credential must name `ipmi://host[:port]`, too.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    #[garde(length(bytes, max = 300), inner(inner(custom(crate::check::ipmi_address))), custom(not_twice(&self.bmc_url)))]
+    pub ipmi: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<CredentialId>, required = false)]
     #[garde(skip)]
-    pub credential_id: Option<CredentialId>,
-    #[garde(inner(custom(crate::check::sha256_hex)))]
-    pub spki_sha256: Option<String>,
-    #[serde(default)]
-    #[garde(length(max = 64), inner(length(chars, min = 1, max = 64)))]
-    pub tags: Vec<String>,
+    pub credential_id: Option<Option<CredentialId>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    #[garde(inner(inner(custom(crate::check::sha256_hex))))]
+    pub spki_sha256: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given_list", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>, required = false)]
+    #[garde(length(max = 64), inner(inner(length(chars, min = 1, max = 64), custom(crate::check::visible))))]
+    pub tags: Option<Vec<String>>,
+}
+
+/// A field that is there, be it null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+/// A list that is there; null is an empty one.
+fn given_list<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    Option::deserialize(from).map(|list| Some(list.unwrap_or_default()))
 }
 
 impl ServerUpsert {
@@ -218,7 +237,8 @@ impl ServerUpsert {
         }
         let server: Self = serde_json::from_value(item).map_err(|error| error.to_string())?;
         server.validate().map_err(|report| report.to_string().trim_end().replace('\n', "; "))?;
-        let texts = [&server.name, &server.bmc_url].into_iter().chain(&server.ipmi).chain(&server.tags);
+        let texts = [&server.name, &server.bmc_url].into_iter().chain(server.ipmi.iter().flatten());
+        let texts = texts.chain(server.tags.iter().flatten());
         // Postgres holds none.
         let has_nul = { texts }.any(|text| text.contains('\0'));
         if has_nul { Err("a text contains a NUL character".to_owned()) } else { Ok(server) }
@@ -226,9 +246,9 @@ impl ServerUpsert {
 }
 
 /// A BMC that is reached by IPMI alone has one address.
-fn not_twice(bmc_url: &str) -> impl FnOnce(&Option<String>, &()) -> garde::Result + '_ {
+fn not_twice(bmc_url: &str) -> impl FnOnce(&Option<Option<String>>, &()) -> garde::Result + '_ {
     move |ipmi, ()| match ipmi {
-        Some(_) if bmc_url.starts_with("ipmi://") => Err(garde::Error::new(
+        Some(Some(_)) if bmc_url.starts_with("ipmi://") => Err(garde::Error::new(
             "belongs to a BMC with an https:// address; this one is reached by IPMI anyway",
         )),
         _ => Ok(()),
@@ -241,13 +261,16 @@ pub struct BulkUpsert {
     #[garde(skip)]
     pub site_id: SiteId,
     /// Objects with `name`, `bmc_url`, `ipmi`, `credential_id`, `spki_sha256` and `tags`, of which the first two are
-    /// needed. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
+    /// needed. Where the name is registered, a field that is not there stays as it is, and null or an empty list removes
+    /// it; with another `bmc_url`, `ipmi` and `spki_sha256` that are not there are removed, too, because they are those
+    /// of the former address. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
     /// has several systems, or `ipmi://host[:port]`; `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
     #[garde(length(min = 1, max = 1000))]
     pub servers: Vec<serde_json::Value>,
     /// Servers whose name is registered may get another `bmc_url`, or another `ipmi` or none in place of one.
     /// Otherwise such a one is refused: its runs and its credential would go to another machine, at once or with the
-    /// next `ipmi`. For people who know that a server has moved, and for inventory sources that own the addresses.
+    /// next `ipmi`. For people who know that a server has moved, and for inventory sources that own the addresses. What
+    /// was read at a former `bmc_url` is no longer shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     #[garde(skip)]
@@ -259,6 +282,10 @@ pub struct BulkUpsertResult {
     pub created: u64,
     pub changed: u64,
     pub unchanged: u64,
+    /// Name → what was set, removed or replaced, in words, of every changed server.
+    #[serde(default)]
+    #[schema(required = false)]
+    pub changes: BTreeMap<String, String>,
     pub refused: Vec<RefusedItem>,
     /// Name → id of every stored server.
     pub ids: BTreeMap<String, ServerId>,

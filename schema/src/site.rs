@@ -52,11 +52,21 @@ pub struct Site {
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSite {
-    #[garde(length(chars, min = 1, max = 80), custom(crate::check::name))]
+    /// 1 to 80 characters, no space at either end, none that cannot be seen, and neither `rackhand` nor `anonymous`.
+    #[garde(custom(crate::check::site_name))]
     pub name: String,
     #[serde(default)]
     #[garde(dive)]
     pub config: SiteConfig,
+}
+
+/// A name that a new site may have.
+///
+/// # Errors
+/// The rule, in words, for any other.
+pub fn name(text: &str) -> Result<String, String> {
+    crate::check::site_name(text, &()).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 /// Replaces a site's configuration.

@@ -527,7 +527,8 @@ async function adding() {
     ok((await second.getByLabel("BMC address").inputValue()) === "https://192.0.2.18", "a reload took what was typed");
     await page.getByRole("button", { name: "Add 2 servers" }).click();
     await page.getByRole("status", { name: "Added servers" }).getByRole("link", { name, exact: true }).waitFor();
-    await second.getByText(/has a server of this name already; it was not changed/).waitFor();
+    await second.getByText(/has a server of this name already/).waitFor();
+    await second.getByText("It was not changed. To change it, choose below to replace it.").waitFor();
     await check("add-servers-partly");
     await second.getByLabel("Name", { exact: true }).fill(`${name}-b`);
     await page.getByRole("group", { name: `${name}-b` }).getByLabel("BMC address").fill("https://192.0.2.17");
@@ -537,7 +538,7 @@ async function adding() {
     const moved = page.getByRole("group", { name, exact: true });
     await moved.getByLabel("BMC address").fill("https://192.0.2.19");
     await page.getByRole("button", { name: "Add 1 server" }).click();
-    await moved.getByText(/has a server of this name already; it was not changed/).waitFor();
+    await moved.getByText(`${name} is registered at https://192.0.2.17, not at https://192.0.2.19`).waitFor();
     await page.getByLabel(/^Replace servers that are registered/).check();
     await page.getByRole("button", { name: "Add 1 server" }).click();
     await moved.getByText(/has a server of this name already/).waitFor({ state: "detached" });

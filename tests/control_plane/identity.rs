@@ -196,9 +196,9 @@ async fn a_sign_in_names_the_account_and_is_its_own_doing() {
     assert_eq!(
         site.database.value(events).await,
         json!([
-            ["Sign-in of Ada refused: wrong password", "anonymous", null, false],
+            ["Sign-in of {user} refused: wrong password", "anonymous", null, false],
             ["Sign-in to an unknown account refused", "anonymous", null, false],
-            ["Ada signed in", "user", "Ada", true],
+            ["{user} signed in", "user", "Ada", true],
             ["Executor one signed in", "executor", "one", true],
         ])
     );
@@ -559,4 +559,51 @@ async fn a_session_that_has_ended_does_not_end_again_in_the_audit() {
     }
     let ended = "select count(*) from rackhand.event where kind = 'session.ended'";
     assert_eq!(site.database.value(ended).await, 1);
+}
+
+/// The name stands in what people read, not in the record, from which it could not be erased.
+#[tokio::test]
+async fn events_about_people_say_whom_and_what() {
+    let (site, server) = start().await;
+    let token = server.token(&site.admin);
+    let post = async |path: &str, body: Value| {
+        let answer = server.call("POST", path, Some(&token), Some(&body)).await;
+        assert!(answer.status.is_success(), "{path} {answer:?}");
+        answer.body
+    };
+    let ann = json!({"email": "ann@example.test", "name": "Ann Example"});
+    let ann = post("/v1/users", ann).await;
+    let ann = ann["id"].as_str().unwrap().to_owned();
+    let grants = format!("/v1/users/{ann}/grants");
+    for site_id in [json!(site.id), Value::Null] {
+        let grant = post(&grants, json!({"role": "operator", "site_id": site_id})).await;
+        let path = format!("{grants}/{}", grant["id"].as_str().unwrap());
+        assert_eq!(server.call("DELETE", &path, Some(&token), None).await.status, 204);
+    }
+    site.admin("user_update", json!({"id": ann, "disabled": true})).await;
+    let page = server.call("GET", "/v1/events?before=latest&limit=6", Some(&token), None).await;
+    let mut said: Vec<_> = page.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["message"].as_str().unwrap())
+        .collect();
+    said.reverse();
+    assert_eq!(
+        said,
+        [
+            "User Ann Example created",
+            "Ann Example became operator of site lab",
+            "Removed the role operator of Ann Example for site lab",
+            "Ann Example became operator of the fleet",
+            "Removed the role operator of Ann Example for the fleet",
+            "User Ann Example disabled",
+        ]
+    );
+    let named = "select count(*) from rackhand.event where message like '%Ann%' or data::text like '%Ann%'";
+    assert_eq!(site.database.value(named).await, 0);
+    let gone = format!("delete from rackhand.users where id = '{ann}'");
+    site.database.owner.execute(&gone, &[]).await.unwrap();
+    let page = server.call("GET", "/v1/events?before=latest&limit=1", Some(&token), None).await;
+    assert_eq!(page.body["items"][0]["message"], "User (no longer known) disabled");
 }

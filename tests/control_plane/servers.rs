@@ -148,8 +148,8 @@ async fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
 
     // Left out and named again, it would be another one in two steps.
     let without = register_both(&site, "node-1", url, None).await;
-    let wanted = "Server node-1 has its BMC at ipmi://bmc.example, too, and `ipmi` is missing. It was not changed. To \
-                  remove that address, register the server with `replace` (`--replace` on the command line).";
+    let wanted = "Server node-1 has its BMC at ipmi://bmc.example, too. It was not changed. To remove \
+                  that address, register the server with `replace` (`--replace` on the command line).";
     assert_eq!(without["refused"], json!([{"index": 0, "detail": wanted}]), "{without}");
     assert_eq!(stored().await, json!([url, "bmc.example"]));
 
@@ -293,5 +293,163 @@ async fn the_state_of_firmware_that_does_not_run_reaches_people_and_plans() {
         let context = json!({"site_id": site.id, "targets": servers, "idempotency": null});
         let context = site.admin("job_context", context).await;
         assert_eq!(context["servers"][0]["components"], json!([part]));
+    }
+}
+
+/// A whole page of what an API shows of the first server.
+async fn shown(site: &TestSite, id: &str) -> Value {
+    let statement = include_str!("../../functions/core/src/servers/read.sql");
+    site.database.run(&site.admin, statement, json!({"id": id})).await.unwrap()
+}
+
+async fn upsert(site: &TestSite, server: Value, replace: bool) -> Value {
+    let args = json!({"site_id": site.id, "servers": [server], "replace": replace});
+    site.admin("servers_upsert", args).await
+}
+
+async fn latest(site: &TestSite, kind: &str) -> Value {
+    let query =
+        format!("select to_jsonb(e) from rackhand.event e where kind = '{kind}' order by id desc limit 1");
+    site.database.value(&query).await
+}
+
+#[tokio::test]
+async fn a_server_that_has_moved_was_never_read() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    let fresh = shown(&site, &servers[0]).await;
+    let read = json!({"type": "inventory", "vendor": "Dell Inc.", "model": "PowerEdge R750", "service_tag": "THIS001",
+        "uuid": "4c4c4544-0042-3510", "generation": "idrac9", "bmc_version": "6.00", "power": "on",
+        "health": "critical", "capabilities": ["power_on"], "unreadable": {"Storage": "status 503"},
+        "components": [{"key": "BIOS.Setup.1-1", "name": "BIOS", "software_id": "159", "version": "1.8.2",
+            "updateable": true, "inactive": "Updating", "of_bmc": false}]});
+    let failed = json!({"type": "finish", "outcome": "failed", "code": "bmc-unreachable", "detail": "no answer",
+        "evidence": null});
+    site.job("inventory", &servers, 1).await;
+    let runs = granted(&site.lease(&executor, &[], 1).await);
+    site.report(&executor, vec![item(&runs[0], 1, read), item(&runs[0], 2, failed)]).await;
+    let before = shown(&site, &servers[0]).await;
+    assert_eq!((&before["model"], &before["power"]), (&json!("PowerEdge R750"), &json!("on")));
+    assert_eq!(before["last_failure"]["code"], "bmc-unreachable");
+    assert_eq!(before["components"].as_array().unwrap().len(), 1);
+    let used = "insert into rackhand.credential_use (bmc_id, credential_id, version, failures, rejected_at)
+        select b.id, b.credential_id, 1, 1, now() from rackhand.bmc b";
+    site.database.owner.execute(used, &[]).await.unwrap();
+
+    // Another spelling, key or address for IPMI is the same machine.
+    for change in [
+        json!({"bmc_url": "https://10.0.0.1:1000", "spki_sha256": "11".repeat(32)}),
+        json!({"bmc_url": "https://10.0.0.1:1000", "ipmi": "10.0.0.1"}),
+    ] {
+        let mut same = change.clone();
+        same["name"] = json!("node-0000");
+        same["index"] = json!(0);
+        assert_eq!(upsert(&site, same, true).await["changed"], 1);
+        let after = shown(&site, &servers[0]).await;
+        for fact in ["model", "power", "seen_at", "components", "last_failure"] {
+            assert_eq!(after[fact], before[fact], "{change} {fact}");
+        }
+    }
+
+    let there = json!({"index": 0, "name": "node-0000", "bmc_url": "https://10.0.0.9"});
+    let answer = upsert(&site, there, true).await;
+    let said = "BMC address https://10.0.0.1:1000 → https://10.0.0.9, IPMI address 10.0.0.1 removed, TLS key \
+        1111111111111111… removed. What was read at the former address is no longer shown; an inventory job reads the \
+        server there.";
+    assert_eq!(answer["changes"], json!({"node-0000": said}));
+    let mut after = shown(&site, &servers[0]).await;
+    assert_eq!(after["bmc"]["spki_sha256"], Value::Null, "the key was that of the BMC at the former address");
+    assert_eq!(after["bmc"]["ipmi"], Value::Null, "nothing is sent to the former machine");
+    assert_eq!(after["bmc"]["credential"], "bmc");
+    // All the rest is as on the day it was registered.
+    for member in ["bmc", "bmc_url", "version"] {
+        after[member] = fresh[member].clone();
+    }
+    assert_eq!(after, fresh);
+    let kept = "select jsonb_build_array((select count(*) from rackhand.firmware),
+        (select count(*) from rackhand.credential_use), (select uuid from rackhand.server))";
+    assert_eq!(site.database.value(kept).await, json!([0, 0, null]));
+    let context = json!({"site_id": site.id, "targets": servers});
+    let context = site.admin("job_context", context).await;
+    let target = &context["servers"][0];
+    assert_eq!(
+        (&target["inventoried"], &target["machine"]),
+        (&json!(false), &json!({"url": "https://10.0.0.9"}))
+    );
+}
+
+#[tokio::test]
+async fn what_a_registration_does_not_name_stays() {
+    let site = TestSite::new().await;
+    let full = json!({"index": 0, "name": "node-1", "bmc_url": "https://10.0.0.1", "ipmi": "10.0.0.1",
+        "credential_id": site.credential, "spki_sha256": "11".repeat(32), "tags": ["rack:7", "lab"]});
+    assert_eq!(upsert(&site, full, false).await["created"], 1);
+    let stored = async || {
+        let query =
+            "select jsonb_build_array(b.ipmi, b.credential_id is not null, left(b.spki_sha256, 2), v.tags)
+            from rackhand.bmc b join rackhand.server v on v.id = b.server_id";
+        site.database.value(query).await
+    };
+    let named = |member: &str, value: Value| json!({"index": 0, "name": "node-1", "bmc_url": "https://10.0.0.1", member: value});
+    let nothing = json!({"index": 0, "name": "node-1", "bmc_url": "https://10.0.0.1"});
+    assert_eq!(upsert(&site, nothing.clone(), false).await["unchanged"], 1);
+    assert_eq!(upsert(&site, nothing, true).await["unchanged"], 1);
+    assert_eq!(stored().await, json!(["10.0.0.1", true, "11", ["lab", "rack:7"]]));
+
+    // One after the other is given as empty; what it was is said in the answer and in the event.
+    for (member, value, replace, said, left) in [
+        (
+            "tags",
+            json!(["lab", "rack:8"]),
+            false,
+            "tags added: rack:8, tags removed: rack:7",
+            json!(["10.0.0.1", true, "11", ["lab", "rack:8"]]),
+        ),
+        ("tags", json!([]), false, "tags removed: lab, rack:8", json!(["10.0.0.1", true, "11", []])),
+        (
+            "spki_sha256",
+            json!(null),
+            false,
+            "TLS key 1111111111111111… removed",
+            json!(["10.0.0.1", true, null, []]),
+        ),
+        (
+            "spki_sha256",
+            json!("22".repeat(32)),
+            false,
+            "TLS key set to 2222222222222222…",
+            json!(["10.0.0.1", true, "22", []]),
+        ),
+        ("credential_id", json!(null), false, "credential bmc removed", json!(["10.0.0.1", false, "22", []])),
+        ("ipmi", json!(null), true, "IPMI address 10.0.0.1 removed", json!([null, false, "22", []])),
+    ] {
+        let answer = upsert(&site, named(member, value), replace).await;
+        assert_eq!(answer["changes"], json!({"node-1": said}), "{answer}");
+        assert_eq!(stored().await, left, "{said}");
+        assert_eq!(latest(&site, "server.changed").await["message"], format!("node-1: {said}"));
+    }
+}
+
+#[tokio::test]
+async fn the_text_of_a_change_is_bounded() {
+    let site = TestSite::new().await;
+    let tags = |first: char| (0..64).map(|n| format!("{first}{n:063}")).collect::<Vec<_>>();
+    let entry = |tags: Vec<String>| json!({"index": 0, "name": "n".repeat(120), "bmc_url": "https://10.0.0.1", "tags": tags});
+    upsert(&site, entry(tags('a')), false).await;
+    let answer = upsert(&site, entry(tags('b')), false).await;
+    assert_eq!(answer["changed"], 1, "{answer}");
+    let message = latest(&site, "server.changed").await["message"].as_str().unwrap().to_owned();
+    assert!(message.chars().count() < 600 && message.contains('…'), "{message}");
+}
+
+#[tokio::test]
+async fn changed_settings_are_named_with_what_they_were() {
+    let site = TestSite::new().await;
+    let config = json!({"lease_ttl_ms": 2000, "max_mutating_runs": 16, "hardware_paused": true, "second_person": false});
+    for said in ["hardware operations paused: no → yes, lease in ms: 1000 → 2000", "saved without a change"]
+    {
+        site.admin("site_update", json!({"id": site.id, "config": config})).await;
+        assert_eq!(latest(&site, "site.changed").await["message"], format!("Settings of site lab: {said}"));
     }
 }

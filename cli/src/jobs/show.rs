@@ -178,7 +178,7 @@ fn target_rows(target: &PlanTarget) -> Vec<Vec<String>> {
         .iter()
         .enumerate()
         .map(|(index, step)| {
-            let (name, from, to, reboot) = step_cells(step);
+            let (name, from, to, reboot) = step_cells(step, target);
             let first = index == 0;
             vec![
                 if first { target.server.clone() } else { String::new() },
@@ -192,12 +192,14 @@ fn target_rows(target: &PlanTarget) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn step_cells(step: &PlanStep) -> (String, String, String, &'static str) {
+fn step_cells(step: &PlanStep, target: &PlanTarget) -> (String, String, String, &'static str) {
     let none = || "-".to_owned();
     match step {
         PlanStep::ReadInventory => ("read inventory".to_owned(), none(), none(), "no"),
         PlanStep::Power { action } => {
-            (format!("power {}", word(action)), none(), none(), if action.restarts() { "host" } else { "no" })
+            let reboot = if action.restarts() { "host" } else { "no" };
+            let from = target.power.map_or_else(|| "not known".to_owned(), |power| word(&power));
+            (format!("power {}", word(action)), from, word(&action.leads_to()), reboot)
         }
         PlanStep::BootOverride { target, times, mode } => {
             let mode = mode.map(|mode| format!(", {}", word(&mode))).unwrap_or_default();
@@ -225,6 +227,8 @@ fn step_cells(step: &PlanStep) -> (String, String, String, &'static str) {
 #[cfg(test)]
 pub mod tests {
     use serde_json::json;
+
+    use rackhand_schema::server::PowerState;
 
     use super::*;
     use crate::output::Format;
@@ -288,6 +292,34 @@ pub mod tests {
         kept(&mut job, &["bmc-06", "bmc-07"]);
         assert!(next_step(&job).starts_with("nothing can be done: 1 server is blocked"));
         assert_eq!(blocked(&job).collect::<Vec<_>>(), ["bmc-07 (blocked: no inventory yet)"]);
+    }
+
+    #[test]
+    fn a_power_plan_says_from_what_to_what() {
+        let mut job = sample();
+        let step = |action: &str| serde_json::from_value(json!({"step": "power", "action": action})).unwrap();
+        let cases = [
+            ("force_off", Some(PowerState::On)),
+            ("on", Some(PowerState::Off)),
+            ("graceful_restart", Some(PowerState::PoweringOn)),
+            ("power_cycle", None),
+        ];
+        for (target, (action, power)) in job.plan.targets.iter_mut().zip(cases) {
+            target.steps = vec![step(action)];
+            target.power = power;
+            target.blockers.clear();
+        }
+        let rows: Vec<_> =
+            job.plan.targets.iter().flat_map(target_rows).map(|row| row[1..5].join(" | ")).collect();
+        assert_eq!(
+            rows,
+            [
+                "power force_off | on | off | no",
+                "power on | off | on | no",
+                "power graceful_restart | powering_on | on | host",
+                "power power_cycle | not known | on | host",
+            ]
+        );
     }
 
     #[test]

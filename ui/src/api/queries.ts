@@ -99,11 +99,15 @@ export const serverNames = (site: string | undefined) =>
     staleTime: 60_000,
   });
 
-/** The names that are taken in a site. */
-export async function namesIn(site: string): Promise<ReadonlySet<string>> {
-  const servers = await everyPage((cursor) => body(api.GET("/v1/servers", { params: { query: { site, cursor, limit: FULL } } })));
-  return new Set(servers.map((server) => server.name));
-}
+/** Name → BMC address of every server of a site, as registered now. */
+export const registeredQuery = (site: string) =>
+  queryOptions({
+    queryKey: ["servers", "registered", site],
+    queryFn: async ({ signal }): Promise<ReadonlyMap<string, string>> => {
+      const servers = await everyPage((cursor) => body(api.GET("/v1/servers", { params: { query: { site, cursor, limit: FULL } }, signal })));
+      return new Map(servers.map((server) => [server.name, server.bmc_url ?? ""]));
+    },
+  });
 
 /** Servers whose name, service tag or model has `q` in it, some of them. */
 export const serversLike = (q: string, site: string | undefined) =>

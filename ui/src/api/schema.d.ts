@@ -652,8 +652,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Register servers, or change their registration. Each stands alone: a bad one is refused and named. So is one whose
-         *     name is taken by a server with another BMC address, unless `replace` is set.
+         * Register servers, or change their registration: what is not named stays, null or an empty list removes it. Each
+         *     stands alone: a bad one is refused and named. So is one whose name is taken by a server with another BMC address,
+         *     unless `replace` is set.
          */
         post: operations["servers_bulk"];
         delete?: never;
@@ -1000,12 +1001,15 @@ export interface components {
             /**
              * @description Servers whose name is registered may get another `bmc_url`, or another `ipmi` or none in place of one.
              *     Otherwise such a one is refused: its runs and its credential would go to another machine, at once or with the
-             *     next `ipmi`. For people who know that a server has moved, and for inventory sources that own the addresses.
+             *     next `ipmi`. For people who know that a server has moved, and for inventory sources that own the addresses. What
+             *     was read at a former `bmc_url` is no longer shown.
              */
             replace?: boolean;
             /**
              * @description Objects with `name`, `bmc_url`, `ipmi`, `credential_id`, `spki_sha256` and `tags`, of which the first two are
-             *     needed. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
+             *     needed. Where the name is registered, a field that is not there stays as it is, and null or an empty list removes
+             *     it; with another `bmc_url`, `ipmi` and `spki_sha256` that are not there are removed, too, because they are those
+             *     of the former address. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
              *     has several systems, or `ipmi://host[:port]`; `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
              */
             servers: unknown[];
@@ -1014,6 +1018,10 @@ export interface components {
         BulkUpsertResult: {
             /** Format: int64 */
             changed: number;
+            /** @description Name → what was set, removed or replaced, in words, of every changed server. */
+            changes?: {
+                [key: string]: string;
+            };
             /** Format: int64 */
             created: number;
             /** @description Name → id of every stored server. */
@@ -1547,6 +1555,7 @@ export interface components {
         };
         NewSite: {
             config?: components["schemas"]["SiteConfig"];
+            /** @description 1 to 80 characters, no space at either end, none that cannot be seen, and neither `rackhand` nor `anonymous`. */
             name: string;
         };
         /** @description There is no `Debug`: it holds a password. */
@@ -1810,6 +1819,7 @@ export interface components {
             /** Format: int32 */
             estimated_minutes: number;
             machine?: components["schemas"]["Machine"] | null;
+            power?: components["schemas"]["PowerState"] | null;
             server: string;
             server_id: components["schemas"]["ServerId"];
             steps: components["schemas"]["PlanStep"][];
@@ -2033,6 +2043,8 @@ export interface components {
         ServerSummary: {
             active_job?: components["schemas"]["JobId"] | null;
             bios_version?: string | null;
+            /** @description Address of its BMC, as registered. */
+            bmc_url?: string;
             bmc_version?: string | null;
             generation?: string | null;
             health: components["schemas"]["Health"];

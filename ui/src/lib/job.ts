@@ -60,6 +60,12 @@ export function changes(step: PlanStep): boolean {
   }
 }
 
+/** "on → off": the power state when the plan was made, and the one in which the action leaves the host. */
+export function powerWords(action: string, from: string | null | undefined): string {
+  const to = action === "force_off" || action === "graceful_shutdown" ? "off" : "on";
+  return `${from ? words(from) : "not known"} → ${to}`;
+}
+
 const RESTARTS: string[] = ["graceful_restart", "force_restart", "power_cycle"];
 
 export function rebootOf(step: PlanStep): Reboot {

@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+
 import { describe, expect, it } from "vitest";
 
 import type { Me, Run } from "../api/types";
@@ -5,9 +7,9 @@ import { isAbout } from "../live/log";
 import { eventView, parseSearch, stringifySearch } from "./search";
 import { missingFleetAdmin, missingRole } from "./roles";
 import { canClose, closeNote, heldBy } from "./run";
-import { NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, serverProblems, toItem, twice } from "./servers";
+import { NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, serverProblems, taken, toItem, twice } from "./servers";
 import { credentialCommand, quote } from "./shell";
-import { pausedSite, siteConfig, siteForm, siteProblems } from "./siteConfig";
+import { pausedSite, SITE_NAME, siteConfig, siteForm, siteNameProblem, siteProblems } from "./siteConfig";
 import { compareKey, fingerprint } from "./siteKey";
 
 const KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -85,8 +87,19 @@ describe("servers to add", () => {
     ]`;
     const [first, second] = parseServers(text);
     expect(first).toEqual(good);
-    expect(second && toItem(second, "c")).toEqual({ name: "web-2", bmc_url: "ipmi://10.0.0.18", ipmi: null, spki_sha256: null, credential_id: "c", tags: ["rack:7", "lab"] });
+    expect(second && toItem(second, "c")).toEqual({ name: "web-2", bmc_url: "ipmi://10.0.0.18", credential_id: "c", tags: ["rack:7", "lab"] });
+    expect(toItem({ ...NEW_SERVER, name: "web-2", address: "ipmi://10.0.0.18" }, undefined)).toEqual({ name: "web-2", bmc_url: "ipmi://10.0.0.18" });
     expect(second?.credential).toBe("bmc");
+  });
+
+  it("show the old address beside the new one before they are replaced", () => {
+    const registered = new Map([["web-1", "https://10.0.0.7"]]);
+    expect(taken(good, registered, "lab")).toEqual({
+      name: "lab has a server of this name already",
+      address: "web-1 is registered at https://10.0.0.7, not at https://10.0.0.17",
+    });
+    expect(taken({ ...good, address: " https://10.0.0.7" }, registered, "lab")).toEqual({ name: "lab has a server of this name at this address already" });
+    expect(taken({ ...good, name: "web-2" }, registered, "lab")).toEqual({});
   });
 
   it("are not taken from a list that is wrong, which says where", () => {
@@ -127,6 +140,14 @@ describe("the settings of a site", () => {
     expect(siteProblems(siteForm(config))).toEqual({});
     for (const leaseMs of ["", "499", "600001", "1e4", "-500"]) expect(siteProblems({ ...siteForm(config), leaseMs }).leaseMs).toBeDefined();
     for (const maxRuns of ["0", "10001", "4.5"]) expect(siteProblems({ ...siteForm(config), maxRuns }).maxRuns).toBeDefined();
+  });
+});
+
+describe("the name of a site", () => {
+  it("follows one rule, which the control plane and this page say alike", () => {
+    for (const name of ["lab", "my lab", "Zürich 2", "n".repeat(80)]) expect(siteNameProblem(name)).toBeUndefined();
+    for (const name of ["", " lab", "la\u200bb", "Rackhand", "n".repeat(81)]) expect(siteNameProblem(name)).toBe(SITE_NAME);
+    expect(readFileSync("../schema/src/check.rs", "utf8")).toContain(`"${SITE_NAME}"`);
   });
 });
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Job, Me, Plan } from "../api/types";
-import { approveLabel, cancelNote, pauseNote, planOrder, planSums, resumeNote } from "./job";
+import { approveLabel, cancelNote, pauseNote, planOrder, planSums, powerWords, resumeNote } from "./job";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
@@ -52,6 +52,12 @@ describe("plans", () => {
     const changing = { ...plan, targets: [target("e", { steps: [newer] })] };
     expect(planSums(changing)).toMatchObject({ change: 1, nothing: 0, hostReboots: 1 });
     expect(approveLabel({ kind: "wipe_disks", plan: changing } as unknown as Job)).toBe("Approve: change 1 server");
+  });
+
+  it("say from which power state to which, where it is known", () => {
+    expect(powerWords("force_off", "on")).toBe("on → off");
+    expect(powerWords("power_cycle", "powering_off")).toBe("powering off → on");
+    expect(powerWords("graceful_shutdown", undefined)).toBe("not known → off");
   });
 
   it("the button says what it does", () => {

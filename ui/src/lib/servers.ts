@@ -48,10 +48,27 @@ export function twice(forms: readonly ServerForm[]): ServerProblems[] {
   });
 }
 
-/** An item of `POST /v1/servers/bulk`. */
+/** An item of `POST /v1/servers/bulk`. It does not name what is empty: what a registered server has there stays. */
 export function toItem(form: ServerForm, credentialId: string | undefined) {
   const { name, address, pin, ipmi } = trimmed(form);
-  return { name, bmc_url: address, ipmi: ipmi || null, spki_sha256: pin || null, credential_id: credentialId ?? null, tags: tagList(form.tags) };
+  const tags = tagList(form.tags);
+  return {
+    name,
+    bmc_url: address,
+    ...(ipmi !== "" && { ipmi }),
+    ...(pin !== "" && { spki_sha256: pin }),
+    ...(credentialId !== undefined && { credential_id: credentialId }),
+    ...(tags.length > 0 && { tags }),
+  };
+}
+
+/** What replacing would do to a server that has this name already; `registered`: the addresses by name. */
+export function taken(form: ServerForm, registered: ReadonlyMap<string, string>, site: string): ServerProblems {
+  const { name, address } = trimmed(form);
+  const there = registered.get(name);
+  if (there === undefined) return {};
+  if (there === address) return { name: `${site} has a server of this name at this address already` };
+  return { name: `${site} has a server of this name already`, address: `${name} is registered at ${there}, not at ${address}` };
 }
 
 const COLUMN: Record<string, ServerField> = { name: "name", bmc_url: "address", spki_sha256: "pin", ipmi: "ipmi", tags: "tags" };

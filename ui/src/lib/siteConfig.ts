@@ -37,3 +37,12 @@ export function siteConfig(form: SiteForm, before: SiteConfig): SiteConfig {
 function whole(text: string, { min, max }: { min: number; max: number }): boolean {
   return /^\d{1,6}$/.test(text.trim()) && Number(text) >= min && Number(text) <= max;
 }
+
+/** What a site may be called; the control plane says the same (`schema/src/check.rs`). */
+export const SITE_NAME = "a site's name has 1 to 80 characters, no space at either end and no character that cannot be seen, and is not rackhand or anonymous";
+
+/** The rule, where a name breaks it. */
+export function siteNameProblem(name: string): string | undefined {
+  const fits = name !== "" && [...name].length <= 80 && name.trim() === name && !/[\p{Cc}\p{Cf}\u2028\u2029]/u.test(name) && !/^(rackhand|anonymous)$/i.test(name);
+  return fits ? undefined : SITE_NAME;
+}

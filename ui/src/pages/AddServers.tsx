@@ -7,7 +7,7 @@ import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useEffect, useState } from "react";
 
 import { api, body } from "../api/client";
-import { credentialsQuery, meQuery, namesIn, sitesQuery } from "../api/queries";
+import { credentialsQuery, meQuery, registeredQuery, sitesQuery } from "../api/queries";
 import type { Credential, Site } from "../api/types";
 import { Command } from "../components/Command";
 import { CheckField, SelectField, TextField } from "../components/fields";
@@ -18,7 +18,7 @@ import { Button, Empty, Loading, PageHead, Panel, ProblemNote } from "../compone
 import { keepTyped, loadTyped } from "../lib/draft";
 import { count } from "../lib/format";
 import { missingRole } from "../lib/roles";
-import { MAX_SERVERS, NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, type ServerProblems, serverProblems, toItem, twice } from "../lib/servers";
+import { MAX_SERVERS, NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, type ServerProblems, serverProblems, taken, toItem, twice } from "../lib/servers";
 
 const PAGE = "add-servers";
 
@@ -68,6 +68,7 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
   const [tried, setTried] = useState(false);
   const [refused, setRefused] = useState<Refusals>([]);
   const [added, setAdded] = useState<[string, string][]>([]);
+  const [changed, setChanged] = useState<[string, string][]>([]);
   useEffect(() => keepTyped(PAGE, typed === NOTHING ? undefined : typed), [typed]);
   const set = (change: Partial<Typed>): void => setTyped((old) => ({ ...old, ...change }));
   const { rows, credential, compared, replace } = typed;
@@ -79,6 +80,10 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
     set({ rows: rows.filter((_, at) => at !== index) });
     setRefused((old) => old.filter((_, at) => at !== index));
   };
+
+  // Before anything is replaced, people see what.
+  const { data: registered } = useQuery({ ...registeredQuery(site.id), enabled: replace });
+  const replaced = rows.map((row) => (replace && registered ? taken(row, registered, site.name) : {}));
 
   const idOf = (row: ServerForm): string | undefined => known.find((item) => item.name === (row.credential || credential))?.id;
   const strange = rows.find((row) => row.credential !== "" && idOf(row) === undefined);
@@ -97,21 +102,23 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
   const send = useMutation({
     mutationFn: async () => {
       // Registering an existing name changes that server: nothing is changed unasked that someone else has set up.
-      const taken = replace ? new Set() : await namesIn(site.id);
-      const fresh = rows.flatMap((row, index) => (taken.has(row.name.trim()) ? [] : [index]));
+      const registered = await queries.fetchQuery({ ...registeredQuery(site.id), staleTime: 0 });
+      const held = rows.map((row) => (replace ? {} : taken(row, registered, site.name)));
+      const fresh = held.flatMap((fields, index) => (fields.name === undefined ? [index] : []));
       const servers = fresh.flatMap((index) => (rows[index] ? [toItem(rows[index], idOf(rows[index]))] : []));
-      const next: Refusals = rows.map((row) => (taken.has(row.name.trim()) ? { fields: { name: `${site.name} has a server of this name already; it was not changed. To change it, choose below to replace it` }, rest: "" } : undefined));
-      if (servers.length === 0) return { ids: {}, next };
+      const next: Refusals = held.map((fields) => (fields.name === undefined ? undefined : { fields, rest: "It was not changed. To change it, choose below to replace it." }));
+      if (servers.length === 0) return { ids: {}, changes: {}, next };
       const result = await body(api.POST("/v1/servers/bulk", { body: { site_id: site.id, servers, replace } }));
       for (const item of result.refused) {
         const index = fresh[item.index];
         if (index !== undefined) next[index] = refusal(item.detail);
       }
-      return { ids: result.ids, next };
+      return { ids: result.ids, changes: result.changes ?? {}, next };
     },
-    onSuccess: ({ ids, next }) => {
+    onSuccess: ({ ids, changes, next }) => {
       const left = rows.flatMap((row, index) => (next[index] === undefined ? [] : [[row, next[index]] as const]));
       setAdded((old) => [...old, ...Object.entries(ids)]);
+      setChanged((old) => [...old, ...Object.entries(changes)]);
       setRefused(left.map(([, why]) => why));
       setTyped(left.length === 0 ? NOTHING : { ...typed, rows: left.map(([row]) => row) });
       setTried(false);
@@ -130,7 +137,7 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
         if (missing === undefined && forbidden === undefined && !send.isPending) send.mutate();
       }}
     >
-      {added.length > 0 && <Added servers={added} site={site} forbidden={forbidden} />}
+      {added.length > 0 && <Added servers={added} changed={changed} site={site} forbidden={forbidden} />}
       <Panel title="Where and with what">
         <div className="grid gap-3 p-4 sm:grid-cols-2">
           <SelectField label="Site" value={site.id} set={choose} options={sites.map((item) => [item.id, item.name] as const)} problem={forbidden} />
@@ -166,6 +173,7 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
               form={row}
               problems={problems[index] ?? {}}
               refused={refused[index]}
+              replaced={replaced[index] ?? {}}
               strict={tried}
               credentials={known}
               change={(next) => change(index, next)}
@@ -181,7 +189,16 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
       </Panel>
       <div className="border-line flex flex-col gap-1 rounded-md border px-3 py-2.5">
         <CheckField label="Replace servers that are registered under these names, also their BMC addresses" checked={replace} set={(on) => set({ replace: on })} />
-        <p className="text-soft pl-5.5">Unless this is chosen, a server whose name is taken is left as it is and says so.</p>
+        <p className="text-soft pl-5.5">
+          {replace ? (
+            <>
+              Credential, IPMI address and tags stay where a field is empty; <code className="mono">rackhand servers add NAME --bmc URL --clear WHAT</code> removes them. With another BMC address the
+              IPMI address and what was read before are removed.
+            </>
+          ) : (
+            "Unless this is chosen, a server whose name is taken is left as it is and says so."
+          )}
+        </p>
       </div>
       {withKey && (
         <div className="border-warn/40 bg-warn-wash flex flex-col gap-2 rounded-md border px-3 py-2.5">
@@ -215,6 +232,8 @@ interface RowProps {
   form: ServerForm;
   problems: ServerProblems;
   refused: { fields: ServerProblems; rest: string } | undefined;
+  /** What sending this replaces. */
+  replaced: ServerProblems;
   /** Also marks what is still empty. */
   strict: boolean;
   credentials: Credential[];
@@ -222,7 +241,7 @@ interface RowProps {
   remove: (() => void) | undefined;
 }
 
-function Row({ place, form, problems, refused, strict, credentials, change, remove }: RowProps) {
+function Row({ place, form, problems, refused, replaced, strict, credentials, change, remove }: RowProps) {
   const overIpmi = form.address.trim().startsWith("ipmi://");
   const shown = (field: keyof ServerProblems): string | undefined => refused?.fields[field] ?? (strict || form[field] !== "" ? problems[field] : undefined);
   const field = (name: keyof ServerProblems) => {
@@ -236,6 +255,7 @@ function Row({ place, form, problems, refused, strict, credentials, change, remo
         value={form[name]}
         set={(value) => change({ ...form, [name]: value })}
         problem={shown(name)}
+        hint={replaced[name]}
       />
     );
   };
@@ -277,7 +297,7 @@ function PasteServers({ use }: { use: (rows: ServerForm[]) => void }) {
   return <PasteList of="servers" note="The content of servers.json, as rackhand-executor pins prints it." example={SERVERS_EXAMPLE} parse={parseServers} use={use} />;
 }
 
-function Added({ servers, site, forbidden }: { servers: [string, string][]; site: Site; forbidden: string | undefined }) {
+function Added({ servers, changed, site, forbidden }: { servers: [string, string][]; changed: [string, string][]; site: Site; forbidden: string | undefined }) {
   return (
     <section role="status" aria-label="Added servers" className="border-ok/40 bg-raised flex flex-wrap items-center gap-x-4 gap-y-2 rounded-md border px-3 py-2.5">
       <p className="flex flex-1 basis-96 items-start gap-2">
@@ -295,6 +315,12 @@ function Added({ servers, site, forbidden }: { servers: [string, string][]; site
             </span>
           ))}
           {servers.length > 12 && " …"}
+          {changed.slice(0, 12).map(([name, text]) => (
+            <span key={name} className="text-soft block">
+              {name}: {text}
+            </span>
+          ))}
+          {changed.length > 12 && <span className="text-soft block">The changes of {changed.length - 12} more are in the events.</span>}
         </span>
       </p>
       <InventoryButton siteId={site.id} targets={servers.map(([, id]) => id)} blocked={forbidden} />

@@ -15,7 +15,7 @@ import { Status } from "../components/Status";
 import { Age, Button, Empty, Facts, Loading, PageHead, Panel, ProblemNote } from "../components/ui";
 import { count } from "../lib/format";
 import { missingFleetAdmin, missingRole } from "../lib/roles";
-import { siteConfig, siteForm, siteProblems } from "../lib/siteConfig";
+import { SITE_NAME, siteConfig, siteForm, siteNameProblem, siteProblems } from "../lib/siteConfig";
 
 export function Sites() {
   const { site: chosen } = useSearch({ from: "/signed-in/sites" });
@@ -201,7 +201,7 @@ function Settings({ site, blocked }: { site: Site; blocked: string | undefined }
 function AddSite({ me }: { me: Me }) {
   const queries = useQueryClient();
   const [name, setName] = useState("");
-  const long = name.trim().length > 80;
+  const problem = siteNameProblem(name.trim());
   return (
     <FormDialog
       label="Add a site"
@@ -209,7 +209,7 @@ function AddSite({ me }: { me: Me }) {
       blocked={missingFleetAdmin(me)}
       title="Add a site"
       note="A site is one private network. It is empty until you enrol an executor inside it."
-      wrong={name.trim() === "" ? "Give a name." : long ? "The name is too long." : undefined}
+      wrong={name.trim() === "" ? "Give a name." : problem && "Check the name above."}
       failed="The site was not added"
       act={() => body(api.POST("/v1/sites", { body: { name: name.trim() } }))}
       done={() => {
@@ -217,7 +217,7 @@ function AddSite({ me }: { me: Me }) {
         void queries.invalidateQueries({ queryKey: sitesQuery.queryKey });
       }}
     >
-      <TextField label="Name" value={name} set={setName} problem={long ? "at most 80 characters" : undefined} />
+      <TextField label="Name" value={name} set={setName} hint={SITE_NAME} problem={name.trim() === "" ? undefined : problem} />
     </FormDialog>
   );
 }

@@ -626,6 +626,7 @@ impl World {
                 blockers: vec![],
                 warnings: vec![],
                 estimated_minutes: 30,
+                power: None,
                 machine: self.machine.clone(),
             },
             target,

@@ -179,6 +179,7 @@ fn plan_target(spec: &JobSpec, server: &TargetContext, credential: Option<&Crede
         blockers: Vec::new(),
         warnings: Vec::new(),
         estimated_minutes: 0,
+        power: None,
         machine: Some(server.machine.clone()),
     };
     if server.credential_id.is_none() {
@@ -205,6 +206,7 @@ fn plan_target(spec: &JobSpec, server: &TargetContext, credential: Option<&Crede
             target.estimated_minutes = 1;
         }
         JobSpec::Power(params) => {
+            target.power = Some(server.power).filter(|power| *power != PowerState::Unknown);
             if let Some(warning) = power_warning(params.action, server.power) {
                 target.warnings.push(warning.to_owned());
             }

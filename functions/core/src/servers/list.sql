@@ -40,7 +40,7 @@ select jsonb_build_object(
         select coalesce(jsonb_agg(jsonb_build_object(
             'id', p.id, 'site_id', p.site_id,
             'site', (select s.name from rackhand.site s where s.id = p.site_id),
-            'name', p.name, 'vendor', p.vendor, 'model', p.model, 'service_tag', p.service_tag,
+            'name', p.name, 'bmc_url', (select b.url from rackhand.bmc b where b.server_id = p.id), 'vendor', p.vendor, 'model', p.model, 'service_tag', p.service_tag,
             'generation', p.generation, 'bios_version', p.bios_version, 'bmc_version', p.bmc_version,
             'power', p.power, 'health', p.health, 'tags', p.tags,
             'seen_at', case when p.seen_at is not null then rackhand.ts(p.seen_at) end,

@@ -8,7 +8,7 @@ use rackhand_schema::{
         BulkUpsert, BulkUpsertResult, Health, PowerState, RefusedItem, Server, ServerList, ServerUpsert,
     },
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -104,8 +104,9 @@ async fn try_again(Operator(call): Operator, Segment(id): Segment<ServerId>) -> 
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Register servers, or change their registration. Each stands alone: a bad one is refused and named. So is one whose
-/// name is taken by a server with another BMC address, unless `replace` is set.
+/// Register servers, or change their registration: what is not named stays, null or an empty list removes it. Each
+/// stands alone: a bad one is refused and named. So is one whose name is taken by a server with another BMC address,
+/// unless `replace` is set.
 #[utoipa::path(post, path = "/v1/servers/bulk", tag = "servers", request_body = BulkUpsert,
     responses((status = 200, body = BulkUpsertResult)), extensions(("x-rackhand-role" = json!("operator"))))]
 async fn bulk(Operator(call): Operator, Body(bulk): Body<BulkUpsert>) -> Answer<Json> {
@@ -117,6 +118,14 @@ async fn bulk(Operator(call): Operator, Body(bulk): Body<BulkUpsert>) -> Answer<
     Json::of(&result)
 }
 
+/// What `rackhand.servers_upsert` takes of a server.
+#[derive(Serialize)]
+struct Item<'a> {
+    index: usize,
+    #[serde(flatten)]
+    server: &'a ServerUpsert,
+}
+
 /// The items that can be stored, with their position in the request, and the refusals of the others. Of
 /// several items with one name the last one stands.
 fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
@@ -125,12 +134,7 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     for (index, item) in items.into_iter().enumerate() {
         match ServerUpsert::from_item(item) {
             Ok(server) => {
-                let value = json!({
-                    "index": index, "name": server.name, "bmc_url": server.bmc_url,
-                    "ipmi": server.ipmi,
-                    "credential_id": server.credential_id, "spki_sha256": server.spki_sha256,
-                    "tags": server.tags,
-                });
+                let value = json!(Item { index, server: &server });
                 if let Some((earlier, _)) = good.insert(server.name.clone(), (index, value)) {
                     let detail = format!("the server `{}` is named again further down", server.name);
                     refused.push(RefusedItem { index: earlier, detail });
@@ -145,6 +149,18 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_removed_is_told_apart_from_what_is_not_named() {
+        let named = json!({"name": "a", "bmc_url": "https://10.0.0.1", "ipmi": null, "credential_id": null,
+            "spki_sha256": null, "tags": null});
+        let (good, _) = sort_out(vec![named]);
+        let stored = json!({"index": 0, "name": "a", "bmc_url": "https://10.0.0.1", "ipmi": null,
+            "credential_id": null, "spki_sha256": null, "tags": []});
+        assert_eq!(good, [stored]);
+        let (good, _) = sort_out(vec![json!({"name": "a", "bmc_url": "https://10.0.0.1"})]);
+        assert_eq!(good, [json!({"index": 0, "name": "a", "bmc_url": "https://10.0.0.1"})]);
+    }
 
     #[test]
     fn one_bad_server_does_not_block_its_neighbours() {
@@ -172,8 +188,12 @@ mod tests {
                 (8, &json!("ipmi://10.0.0.8"))
             ]
         );
-        let ipmi: Vec<_> = good.iter().map(|item| &item["ipmi"]).collect();
-        assert_eq!(ipmi, [&Value::Null, &Value::Null, &json!("10.0.0.7:6230"), &Value::Null]);
+        let ipmi: Vec<_> = good.iter().map(|item| item.get("ipmi")).collect();
+        assert_eq!(
+            ipmi,
+            [None, None, Some(&json!("10.0.0.7:6230")), None],
+            "what is not named is not passed on"
+        );
         assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0, 6, 9, 10]);
     }
 }

@@ -1,6 +1,6 @@
 select jsonb_build_object(
     'id', v.id, 'site_id', v.site_id, 'site', (select s.name from rackhand.site s where s.id = v.site_id),
-    'name', v.name, 'vendor', v.vendor, 'model', v.model, 'service_tag', v.service_tag,
+    'name', v.name, 'bmc_url', b.url, 'vendor', v.vendor, 'model', v.model, 'service_tag', v.service_tag,
     'generation', v.generation, 'bios_version', v.bios_version, 'bmc_version', v.bmc_version,
     'power', v.power, 'health', v.health, 'tags', v.tags,
     'seen_at', case when v.seen_at is not null then rackhand.ts(v.seen_at) end,

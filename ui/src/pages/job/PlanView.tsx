@@ -11,7 +11,7 @@ import { Shape, Status } from "../../components/Status";
 import { Age, Button, None, ProblemNote } from "../../components/ui";
 import { saveDraft } from "../../lib/draft";
 import { count, duration, shortDigest, words } from "../../lib/format";
-import { approveLabel, bootWords, changes, planOrder, planSums, REBOOT } from "../../lib/job";
+import { approveLabel, bootWords, changes, planOrder, planSums, powerWords, REBOOT } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
 import { pausedSite } from "../../lib/siteConfig";
 
@@ -161,7 +161,7 @@ function Row({ target }: { target: PlanTarget }) {
       <td role="cell" className="whitespace-normal! md:py-2!">
         {target.steps.length === 0 && <None />}
         {target.steps.map((step, index) => (
-          <Step key={index} step={step} off={blocked} />
+          <Step key={index} step={step} target={target} off={blocked} />
         ))}
       </td>
       <td role="cell" className="text-soft whitespace-normal! md:py-2!">
@@ -195,12 +195,16 @@ function Row({ target }: { target: PlanTarget }) {
   );
 }
 
-function Step({ step, off }: { step: PlanStep; off: boolean }) {
+function Step({ step, target, off }: { step: PlanStep; target: PlanTarget; off: boolean }) {
   switch (step.step) {
     case "read_inventory":
       return <div>Read the inventory</div>;
     case "power":
-      return <div>Power: {words(step.action)}</div>;
+      return (
+        <div className={off ? "text-faint" : ""}>
+          Power: {words(step.action)} <span className="text-soft whitespace-nowrap">({powerWords(step.action, target.power)})</span>
+        </div>
+      );
     case "boot_override":
       return <div>Boot override: {bootWords(step)}</div>;
     case "already_installed":

@@ -292,6 +292,19 @@ fn power_jobs_warn_of_what_they_would_not_change() {
 }
 
 #[test]
+fn a_power_plan_carries_the_state_that_was_read_where_it_is_known() {
+    let power = |state| {
+        let mut one = server(1);
+        one.power = state;
+        let plan = planned(JobSpec::Power(PowerParams { action: PowerAction::On }), &[one]);
+        (plan.targets[0].power, plan.digest)
+    };
+    let (on, off, unknown) = (power(PowerState::On), power(PowerState::Off), power(PowerState::Unknown));
+    assert_eq!([on.0, off.0, unknown.0], [Some(PowerState::On), Some(PowerState::Off), None]);
+    assert!(on.1 == off.1 && off.1 == unknown.1, "no part of what is approved");
+}
+
+#[test]
 fn a_package_for_the_model_goes_before_one_for_the_generation() {
     let packages = [("idrac9", "2.19.1"), ("PowerEdge R750", "2.20.0"), ("any", "1.0.0")]
         .map(|(key, version)| (key.to_owned(), package(version, "159")));
