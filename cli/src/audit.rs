@@ -4,6 +4,8 @@
 //! whole, so that an export that was interrupted costs one part at most. Where to go on is read from the last line of
 //! the last part.
 
+mod note;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -19,6 +21,7 @@ use rackhand_schema::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use self::note::Signers;
 use crate::{
     client::Client,
     error::{Failure, Result, help},
@@ -40,6 +43,8 @@ pub struct Export {
     out: PathBuf,
 }
 
+/// The kind of the event that says that a month of `lines` was dropped.
+const DROPPED: &str = "trail.lines_dropped";
 /// Items of one answer: the API's maximum.
 const PAGE: usize = 1000;
 /// Answers in one part.
@@ -61,8 +66,10 @@ struct Added {
     records: usize,
     /// The number of the newest checkpoint in the folder.
     newest: Option<u64>,
-    /// The newest one that the records in the folder match.
+    /// The newest signed one that the records in the folder match.
     head: Option<Checkpoint>,
+    /// Where they match only from this one on: what came before it is no longer kept.
+    from: Option<u64>,
 }
 
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
@@ -74,28 +81,47 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         trees.push(export(client, tree, &folder.join(tree.as_str())).await?);
     }
     // Once more: a key that has signed one of these checkpoints is published by now.
-    let log = keys(client, &folder).await?.log;
-    let exported = Exported { log, folder, trees };
+    let keys = keys(client, &folder).await?;
+    let dropped = dropped(&folder.join(Tree::Audit.as_str()))?;
+    for added in &mut trees {
+        let (tree, signers) = (folder.join(added.tree.as_str()), Signers::of(&keys, added.tree));
+        added.head = head(&tree, &signers, None)?;
+        if added.head.is_none() && added.tree == Tree::Lines && dropped.is_some() {
+            added.head = head(&tree, &signers, dropped)?;
+            added.from = dropped.filter(|_| added.head.is_some());
+        }
+    }
+    let exported = Exported { log: keys.log, folder, trees };
     let name = exported.folder.display().to_string();
     out.one(&exported, &name, || render(&exported))?;
     say(format!(
-        "no signature was checked: verify it offline with docs/audit/auditor.py from Rackhand's source: `python3 auditor.py {name}`. Keep \
-         the newest checkpoint elsewhere, too: it shows later whether the end was cut off"
+        "signatures were checked with the keys that this control plane shows. Verify the folder offline with \
+         docs/audit/auditor.py from Rackhand's source: `python3 auditor.py {name}`. Keep the newest checkpoint \
+         elsewhere, too: it shows later whether the end was cut off"
     ));
     Ok(())
 }
 
 fn render(exported: &Exported) -> String {
     let mut text = format!("log          {}\nfolder       {}\n", exported.log, exported.folder.display());
-    for Added { tree, checkpoints, records, newest, head } in &exported.trees {
+    for Added { tree, checkpoints, records, newest, head, from } in &exported.trees {
         let sealed = match (newest, head) {
             (None, _) => "nothing sealed yet".to_owned(),
-            (Some(newest), None) => format!("the records match no checkpoint up to {newest}"),
+            (Some(newest), None) => format!("the records match no signed checkpoint up to {newest}"),
             (Some(newest), Some(head)) => {
                 let matched =
                     format!("{} match checkpoint {} of {}", head.size, head.number, moment(&head.at));
-                let beyond = format!("{matched}, and none beyond it up to {newest}");
-                if *newest == head.number { matched } else { beyond }
+                let beyond = match from {
+                    Some(from) => format!(
+                        "{matched}, from checkpoint {from} on: the months before are no longer kept. Verify with \
+                         --from and the line of checkpoint {from}"
+                    ),
+                    None => matched,
+                };
+                match *newest == head.number {
+                    true => beyond,
+                    false => format!("{beyond}, and none beyond it up to {newest}"),
+                }
             }
         };
         text.push_str(&format!(
@@ -156,25 +182,74 @@ async fn export(client: &Client, tree: Tree, folder: &Path) -> Result<Added> {
     let checkpoints = Kind::Checkpoints.grow(client, tree, folder).await?;
     let records = Kind::Records.grow(client, tree, folder).await?;
     let newest = newest(folder)?.map(|newest| newest.number);
-    Ok(Added { tree, checkpoints, records, newest, head: head(folder)? })
+    Ok(Added { tree, checkpoints, records, newest, head: None, from: None })
 }
 
-/// The newest checkpoint in the folder whose root is that of the records in it. Without the first records, months of
-/// `lines` that are no longer kept, there is none.
-fn head(folder: &Path) -> Result<Option<Checkpoint>> {
-    let (mut tree, mut records, mut head) = (merkle::Tree::default(), Kind::Records.lines(folder)?, None);
+/// The checkpoint up to which months of `lines` were dropped at last, say the records of the audit.
+fn dropped(audit: &Path) -> Result<Option<u64>> {
+    #[derive(Deserialize)]
+    struct Record {
+        kind: String,
+        data: String,
+    }
+    #[derive(Deserialize)]
+    struct Dropped {
+        checkpoint: Option<u64>,
+    }
+    let mut last = None;
+    for line in Kind::Records.lines(audit)? {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        if !line.contains(DROPPED) {
+            continue;
+        }
+        let Record { kind, data } = parse(&line, audit)?;
+        if kind == DROPPED {
+            last = last.max(parse::<Dropped>(&data, audit)?.checkpoint);
+        }
+    }
+    Ok(last)
+}
+
+/// The newest signed checkpoint in the folder whose root is that of the records in it. Without the first records, months
+/// of `lines` that are no longer kept, there is none, unless the tree begins at the checkpoint `from`.
+fn head(folder: &Path, signers: &Signers, from: Option<u64>) -> Result<Option<Checkpoint>> {
+    let (mut tree, mut begun, mut head) = (merkle::Tree::default(), None, None);
+    let mut records = Kind::Records.lines(folder)?;
     for line in Kind::Checkpoints.lines(folder)? {
         let checkpoint: Checkpoint = parse(&String::from_utf8_lossy(&line?), folder)?;
+        if !signers.signed(&checkpoint) || from.is_some_and(|from| checkpoint.number < from) {
+            continue;
+        }
+        if from == Some(checkpoint.number) {
+            let Some(beginning) = beginning(&checkpoint) else { return Ok(None) };
+            tree = beginning.0;
+            begun = Some(beginning.1);
+        }
         while tree.size() < checkpoint.size
             && let Some(record) = records.next()
         {
-            tree.push(merkle::leaf(&record?));
+            let record = record?;
+            let covered = |begun: &Place| {
+                let place = Kind::Records.place(&String::from_utf8_lossy(&record), folder)?;
+                Ok::<_, Failure>(place <= *begun)
+            };
+            if begun.as_ref().map(covered).transpose()? != Some(true) {
+                tree.push(merkle::leaf(&record));
+            }
         }
         if tree.size() == checkpoint.size && hex::encode(tree.root()) == checkpoint.root {
             head = Some(checkpoint);
         }
     }
     Ok(head)
+}
+
+/// The tree at a checkpoint, and the place of its last record.
+fn beginning(checkpoint: &Checkpoint) -> Option<(merkle::Tree, Place)> {
+    let hash = |text: &String| hex::decode(text).ok()?.try_into().ok();
+    let frontier = checkpoint.frontier.iter().map(hash).collect::<Option<_>>()?;
+    let place = checkpoint.cursor.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    Some((merkle::Tree::new(checkpoint.size, frontier)?, place))
 }
 
 /// The newest checkpoint in the folder.

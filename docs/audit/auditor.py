@@ -132,8 +132,9 @@ def beginning(tree, origin, keys, checkpoints):
     return Tree(), (0, 0, 0)
 
 
-def verify(directory, tree, log, keys, heads, begin, refused):
-    """What was found. `refused` gets the checkpoints, (tree, number), of which sealed records say that the control plane
+def verify(directory, tree, log, keys, heads, begin, refused, dropped):
+    """What was found. `dropped` gets the numbers of checkpoints of `lines` up to which records are no longer kept.
+    `refused` gets the checkpoints, (tree, number), of which sealed records say that the control plane
     has refused them: somebody else stored them. Such a one need not be signed; the next signed one covers its records."""
     folder, origin = directory / tree, f"rackhand/{log}/{tree}"
     sealed, count, roots, unsigned = 0, 0, {}, {}
@@ -158,7 +159,9 @@ def verify(directory, tree, log, keys, heads, begin, refused):
         if roots.setdefault(size, (root, "sealed once"))[0] != root:
             raise Wrong(f"{tree}: the first {size} records are not those that were sealed once")
     grown, before = beginning(tree, origin, keys, begin)
-    first, streams, times = grown.size, {}, ["", ""]
+    first, streams, times, hint = grown.size, {}, ["", ""], ""
+    if tree == "lines" and max(dropped, default=0) > 0 and not first:
+        hint = f"; months up to checkpoint {max(dropped)} are no longer kept: without them, verify --from that one"
     for line in lines(folder, "records"):
         record, text = json.loads(line), line.decode("utf-8")
         if first and place(record) <= before:
@@ -177,11 +180,13 @@ def verify(directory, tree, log, keys, heads, begin, refused):
         if record["kind"] == "trail.checkpoint_refused" and grown.size <= sealed:
             told = json.loads(record["data"])
             refused.update((told["tree"], number) for number in told["numbers"])
+        if record["kind"] == "trail.lines_dropped" and grown.size <= sealed:
+            dropped.add(json.loads(record["data"])["checkpoint"] or 0)
         root, when = roots.get(grown.size, (None, None))
         if root not in (None, grown.root()):
-            raise Wrong(f"{tree}: the first {grown.size} records are not those that were {when}")
+            raise Wrong(f"{tree}: the first {grown.size} records are not those that were {when}{hint}")
     if sealed > grown.size:
-        raise Wrong(f"{tree}: {sealed} records were sealed, {grown.size} are there")
+        raise Wrong(f"{tree}: {sealed} records were sealed, {grown.size} are there{hint}")
     for number, wrong in unsigned.items():
         if (tree, number) not in refused:
             raise Wrong(f"{tree}: checkpoint {number} is not one of the control plane's: {wrong}")
@@ -196,9 +201,10 @@ def verdict(directory, heads, begin):
     try:
         published = json.loads((directory / "keys.json").read_text("utf-8"))
         keys = [verifier(key["vkey"]) for key in published["checkpoints"]]
-        refused = set()
+        refused, dropped = set(), set()
         found = [
-            verify(directory, tree, published["log"], keys, heads, begin, refused) for tree in ("audit", "lines")
+            verify(directory, tree, published["log"], keys, heads, begin, refused, dropped)
+            for tree in ("audit", "lines")
         ]
         return True, "\n".join(found)
     except Wrong as wrong:

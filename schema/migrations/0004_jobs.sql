@@ -933,10 +933,11 @@ $$;
 
 -- {site_id, targets: [id], idempotency?} → {site_id, servers: [{id, name, generation, model, bmc_version,
 -- power, inventoried, capabilities, credential_id, has_pin, refused_at, machine: Machine, components:
--- [FirmwareComponent]}], credentials: {id: {name, sealed_for: [CredentialTarget]?}}, missing: [id],
--- executors_online, hardware_paused: text?}: what a plan is made from. Or {replayed: Job}.
+-- [FirmwareComponent]}], credentials: {id: {name, sealed_for: [CredentialTarget]?,
+-- not_looked_at}}, missing: [id], executors_online, hardware_paused: text?}: what a plan is made from. Or
+-- {replayed: Job}.
 -- The lists are large: those of the first credentials by id are given, up to 50,000 targets in all, and null for the
--- others. A plan does not look at those; the executor refuses the servers that they do not name.
+-- others. A plan does not look at those, and says so; the executor refuses the servers that they do not name.
 create function rackhand.job_context(args jsonb) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -960,7 +961,8 @@ begin
             'missing', coalesce(jsonb_agg(w.id order by w.place) filter (where v.id is null), '[]'),
             'credentials', (select coalesce(jsonb_object_agg(c.id,
                     jsonb_build_object('name', c.name, 'sealed_for',
-                        case when c.targets_so_far <= 50000 then c.sealed_for end)), '{}')
+                        case when c.targets_so_far <= 50000 then c.sealed_for end,
+                        'not_looked_at', c.targets_so_far > 50000 and c.sealed_for is not null)), '{}')
                 from (
                     select k.id, k.name, k.sealed_for,
                         sum(k.address_count) over (order by k.id) as targets_so_far

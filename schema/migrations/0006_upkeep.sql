@@ -253,8 +253,9 @@ $$;
 -- ── Upkeep ───────────────────────────────────────────────────────────────────────────────────────────
 
 -- Drops the months of lines that are to be kept no longer and are sealed; their checkpoints stay. The number
--- dropped.
-create function rackhand.lines_drop() returns int
+-- dropped. `verified`: the newest checkpoint that the host knows to be signed by its keys. Whoever has the password of
+-- the API's role may claim that too, but a day later the sealing has refused what they stored.
+create function rackhand.lines_drop(verified bigint) returns int
 language plpgsql as $$
 declare
     part record;
@@ -272,7 +273,9 @@ begin
         execute format('select e.era, e.xid, e.id, (select count(*) from rackhand.%1$I) as records
             from rackhand.%1$I e order by e.era desc, e.xid desc, e.id desc limit 1', part.name) into ended;
         select * into head from rackhand.checkpoint c
-            where c.tree = 'lines' and not c.refused and (c.era, c.xid, c.event_id) >= (ended.era, ended.xid, ended.id)
+            where c.tree = 'lines' and not c.refused and c.number <= verified
+                and c.at < clock_timestamp() - interval '1 day'
+                and (c.era, c.xid, c.event_id) >= (ended.era, ended.xid, ended.id)
             order by c.number limit 1;
         continue when ended.era is not null and head.number is null;
         execute format('drop table rackhand.%I', part.name);
@@ -288,7 +291,7 @@ begin
 end
 $$;
 
--- {} → {"made", "dropped"}: numbers of partitions. A reader that is in the way makes it wait for the next
+-- {verified?} → {"made", "dropped"}: numbers of partitions; `verified` as for `lines_drop`. A reader that is in the way makes it wait for the next
 -- round: who waits for these locks holds up everybody behind.
 create function rackhand.upkeep_partitions(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $$
@@ -296,7 +299,8 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('upkeep', 3)) then
         return '{"made": 0, "dropped": 0}';
     end if;
-    return jsonb_build_object('made', cardinality(rackhand.partitions_ahead()), 'dropped', rackhand.lines_drop());
+    return jsonb_build_object('made', cardinality(rackhand.partitions_ahead()), 'dropped',
+        rackhand.lines_drop((args ->> 'verified')::bigint));
 exception
     when lock_not_available then
         return '{"made": 0, "dropped": 0}';

@@ -206,6 +206,18 @@ async fn an_export_names_the_newest_head_that_its_records_match() {
         [0, 1].map(|tree| (trees[tree]["newest"].as_u64(), trees[tree]["head"]["number"].as_u64()))
     };
     assert_eq!(heads("sound").await, [(Some(3), Some(3)), (Some(2), Some(2))]);
+    let signed = "select note from rackhand.checkpoint where tree = 'audit' and number = 3";
+    let signed = site.database.value(signed).await.as_str().unwrap().to_owned();
+    // What no key of the control plane has signed is no head, whatever its root is.
+    let note = async |sql: &str| {
+        let sql = format!("update rackhand.checkpoint set note = {sql} where tree = 'audit' and number = 3");
+        assert_eq!(site.database.owner.execute(&sql, &[]).await.unwrap(), 1);
+    };
+    note("overlay(note placing 'AAAA' from length(note) - 20)").await;
+    assert_eq!(heads("unsigned").await[0], (Some(3), Some(2)));
+    note("''").await;
+    assert_eq!(heads("empty").await[0], (Some(3), Some(2)));
+    note(&format!("'{signed}'")).await;
     // The second checkpoint of the audit's covers it.
     let change = "update rackhand.event set message = 'never said' where kind = 'job.created' and id = (
         select min(id) from rackhand.event where kind = 'job.created')";
@@ -223,6 +235,51 @@ async fn an_export_names_the_newest_head_that_its_records_match() {
         shown.contains("match checkpoint 1 of ") && shown.contains(", and none beyond it up to 3"),
         "{shown}"
     );
+}
+
+/// Months of lines are no longer kept: who exports for the first time is told from where on the rest can be verified.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_export_after_months_were_dropped_says_from_where_on_it_is_sound() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let line = auditor(&site, &server).await;
+    let owner = &site.database.owner;
+    let old = "set role rackhand_owner; select rackhand.partitions_ahead('2020-01-15');
+        insert into rackhand.event (tree, at, kind, level, message, actor_kind, data, stream, n)
+            select 'lines', '2020-01-20', 'run.log', 'info', 'old', 'system', '{}', id, 1 from rackhand.site;
+        reset role";
+    owner.batch_execute(old).await.unwrap();
+    let has_sealed = async |size: u32| {
+        let all = format!("select max(size) >= {size} from rackhand.checkpoint where tree = 'lines'");
+        while site.database.value(&all).await != json!(true) {
+            tick(&server).await;
+        }
+    };
+    has_sealed(1).await;
+    let new = "insert into rackhand.event (tree, at, kind, level, message, actor_kind, data, stream, n)
+        select 'lines', now(), 'run.log', 'info', 'new', 'system', '{}', id, 2 from rackhand.site";
+    owner.batch_execute(new).await.unwrap();
+    has_sealed(2).await;
+    owner.batch_execute("update rackhand.checkpoint set at = now() - interval '2 days'").await.unwrap();
+    let dropped = "select count(*) from rackhand.event where kind = 'trail.lines_dropped'
+        and (data ->> 'records')::int > 0";
+    let sealed_too = "select (select count(*) from rackhand.event where tree = 'audit')
+        = (select max(size) from rackhand.checkpoint where tree = 'audit')";
+    while site.database.value(dropped).await != 1 || site.database.value(sealed_too).await != json!(true) {
+        tick(&server).await;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("trail");
+    let lines = export_into(&line, &folder).await["trees"][1].clone();
+    assert_eq!((&lines["from"], &lines["head"]["number"]), (&json!(1), &json!(2)), "{lines}");
+    let shown = line.ok(&["audit", "export", "--out", folder.to_str().unwrap()], "").await;
+    assert!(shown.contains("from checkpoint 1 on: the months before are no longer kept"), "{shown}");
+    let found = verdict(&folder, &[]).unwrap_err();
+    assert!(found.contains("months up to checkpoint 1 are no longer kept"), "{found}");
+    let first = std::fs::read_to_string(folder.join("lines/checkpoints-000001.jsonl")).unwrap();
+    let from = out.path().join("from");
+    std::fs::write(&from, first.lines().next().unwrap()).unwrap();
+    assert!(verdict(&folder, &["--from", from.to_str().unwrap()]).is_ok());
 }
 
 /// The parts of an export and what they hold.

@@ -403,7 +403,8 @@ async fn read_json(request: Request) -> Answer<Bytes> {
     let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
     let signed_in = caller.is_signed_in();
     let most = if signed_in { MAX_BODY_BYTES } else { MAX_ANONYMOUS_BODY_BYTES };
-    let mut held = host.process.bodies.hold(signed_in);
+    let client = parts.extensions.get::<ClientAddress>().map(|address| address.0);
+    let mut held = host.process.bodies.hold(signed_in, client);
     let (mut body, mut read) = (Limited::new(body, most), Vec::new());
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| unread(&*error, most))?.into_data() else { continue };

@@ -54,8 +54,16 @@ impl Head {
     }
 }
 
-/// Signs the next checkpoint of a tree; false when there was nothing to seal, or somebody else was faster.
-pub async fn next(call: &Call, which: Which) -> Answer<bool> {
+/// What was found of a tree, and done.
+pub struct Sealed {
+    /// A checkpoint was signed. Not when there was nothing to seal, or somebody else was faster.
+    pub made: bool,
+    /// The number of the newest one that a key of ours has signed; 0 if there is none.
+    pub verified: u64,
+}
+
+/// Signs the next checkpoint of a tree.
+pub async fn next(call: &Call, which: Which) -> Answer<Sealed> {
     let keys = &call.host.keys;
     let mut below = None;
     let (due, after, mut tree) = loop {
@@ -79,7 +87,7 @@ pub async fn next(call: &Call, which: Which) -> Answer<bool> {
         );
         below = Some(head.number);
     };
-    let Some(cursor) = due.cursor else { return Ok(false) };
+    let Some(cursor) = due.cursor else { return Ok(Sealed { made: false, verified: after }) };
     for leaf in &due.leaves {
         tree.push(hash(leaf)?);
     }
@@ -87,13 +95,12 @@ pub async fn next(call: &Call, which: Which) -> Answer<bool> {
     let key = keys.checkpoints();
     let text = checkpoint_text(&origin, tree.size(), &tree.root());
     let frontier: Vec<_> = tree.frontier().iter().map(hex::encode).collect();
-    call.run(
-        &STORE,
-        &json!({"tree": which, "number": due.newest + 1, "after": after, "cursor": cursor, "size": tree.size(),
-            "root": hex::encode(tree.root()), "frontier": frontier, "note": note::sign(&text, &origin, key),
-            "vkey": note::verifier_key(&origin, &key.verifying_key())}),
-    )
-    .await
+    let number = due.newest + 1;
+    let args = json!({"tree": which, "number": number, "after": after, "cursor": cursor, "size": tree.size(),
+        "root": hex::encode(tree.root()), "frontier": frontier, "note": note::sign(&text, &origin, key),
+        "vkey": note::verifier_key(&origin, &key.verifying_key())});
+    let made = call.run(&STORE, &args).await?;
+    Ok(Sealed { made, verified: if made { number } else { after } })
 }
 
 /// C2SP tlog-checkpoint: origin, size and root, a line each.

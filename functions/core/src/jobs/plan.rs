@@ -38,6 +38,8 @@ pub struct CredentialContext {
     pub name: String,
     /// Absent: not said, or beyond the targets that a plan looks at; no plan is held up by it.
     pub sealed_for: Option<Vec<CredentialTarget>>,
+    /// It was said, and the lists of all credentials of the plan are too long together.
+    pub not_looked_at: bool,
 }
 
 /// The same, with what its list allows.
@@ -99,6 +101,17 @@ pub fn plan(job: &NewJob, context: &Context) -> Result<Plan, PlanError> {
     let credential_of = |server: &TargetContext| credentials.get(server.credential_id.as_ref()?);
     let mut targets: Vec<_> =
         context.servers.iter().map(|server| plan_target(&job.spec, server, credential_of(server))).collect();
+    for (server, target) in context.servers.iter().zip(&mut targets) {
+        let credential = server.credential_id.and_then(|id| context.credentials.get(&id));
+        if let Some(credential) = credential.filter(|credential| credential.not_looked_at) {
+            target.warnings.push(format!(
+                "Whether credential {} is sealed for this server was not checked: the credentials of this plan are \
+                 sealed for more than 50,000 servers in all. If it is not, the executor refuses it. Plan fewer servers \
+                 at once to have it checked.",
+                credential.name
+            ));
+        }
+    }
     warn_of_mixed_models(&context.servers, &mut targets);
     let paused = context.hardware_paused.as_deref().filter(|_| job.spec.mutates());
     let offline = (!context.executors_online).then_some(NO_EXECUTOR);

@@ -124,11 +124,16 @@ async fn work(call: &Call) -> Answer<Upkeep> {
             }
         }
     }
+    let mut verified = None;
     for tree in Tree::ALL {
         for _ in 0..CHECKPOINTS {
-            match seal::next(call, tree).await {
-                Ok(true) => done.sealed += 1,
-                Ok(false) => break,
+            let sealed = seal::next(call, tree).await;
+            if let (Ok(sealed), Tree::Lines) = (&sealed, tree) {
+                verified = Some(sealed.verified);
+            }
+            match sealed {
+                Ok(sealed) if sealed.made => done.sealed += 1,
+                Ok(_) => break,
                 Err(refusal) => {
                     trouble.get_or_insert(refusal);
                     break;
@@ -136,7 +141,7 @@ async fn work(call: &Call) -> Answer<Upkeep> {
             }
         }
     }
-    let Partitions { made, dropped } = call.run(&PARTITIONS, &json!({})).await?;
+    let Partitions { made, dropped } = call.run(&PARTITIONS, &json!({"verified": verified})).await?;
     trouble.map_or(Ok(Upkeep { made, dropped, ..done }), Err)
 }
 

@@ -71,7 +71,7 @@ fn credential_id() -> CredentialId {
 
 /// Nothing is said of what the credential is sealed for.
 fn context(servers: &[TargetContext]) -> Context {
-    let credential = CredentialContext { name: "bmc".into(), sealed_for: None };
+    let credential = CredentialContext { name: "bmc".into(), sealed_for: None, not_looked_at: false };
     Context {
         servers: servers.to_vec(),
         credentials: [(credential_id(), credential)].into(),
@@ -83,6 +83,21 @@ fn context(servers: &[TargetContext]) -> Context {
 
 fn planned(spec: JobSpec, servers: &[TargetContext]) -> Plan {
     plan(&job(spec, servers), &context(servers)).unwrap()
+}
+
+#[test]
+fn a_credential_that_was_not_looked_at_is_told() {
+    let servers = [server(1)];
+    let (mut context, job) =
+        (context(&servers), job(JobSpec::Power(PowerParams { action: PowerAction::ForceOff }), &servers));
+    let before = plan(&job, &context).unwrap();
+    context.credentials.get_mut(&credential_id()).unwrap().not_looked_at = true;
+    let plan = plan(&job, &context).unwrap();
+    let (target, before_target) = (&plan.targets[0], &before.targets[0]);
+    let told = target.warnings.last().unwrap();
+    assert!(told.starts_with("Whether credential bmc is sealed for this server was not checked"), "{told}");
+    assert_eq!(target.warnings.len(), before_target.warnings.len() + 1);
+    assert_eq!((&plan.digest, &target.blockers), (&before.digest, &before_target.blockers));
 }
 
 #[test]
