@@ -219,6 +219,35 @@ mod tests {
         check(&Cli::command(), "");
     }
 
+    /// A number has its default in the help, or what holds without it; a duration its unit.
+    #[test]
+    fn numbers_show_their_defaults_and_durations_their_units() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            for argument in command.get_arguments() {
+                let name = argument.get_value_names().map(|names| names.join(" ")).unwrap_or_default();
+                if !["N", "MS", "SECONDS", "TIME"].contains(&name.as_str()) {
+                    continue;
+                }
+                let help = argument.get_long_help().or(argument.get_help()).unwrap().to_string();
+                let holds = ["ithout it ", "new site has"].iter().any(|words| help.contains(words));
+                let place = format!("{path}: {}", argument.get_id());
+                assert!(holds || !argument.get_default_values().is_empty(), "{place} has no default: {help}");
+                let unit = match name.as_str() {
+                    "MS" => "milliseconds",
+                    "SECONDS" => "econds",
+                    "TIME" => "UTC",
+                    _ => "",
+                };
+                assert!(help.contains(unit), "{place} has no unit: {help}");
+            }
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                check(sub, &path);
+            }
+        }
+        check(&Cli::command(), "");
+    }
+
     /// Who mistypes a value reads which option it was given to, and what is allowed.
     #[test]
     fn a_wrong_value_names_the_option_and_what_is_allowed() {

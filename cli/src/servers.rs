@@ -28,7 +28,7 @@ pub enum Verb {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Maximum number of servers.
+        /// Maximum number of servers. Without it all are shown.
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },

@@ -149,6 +149,8 @@ pub fn probe_of(error: BmcError, server: &str, phase: &str) -> Probe {
 }
 
 fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finish {
+    // What the control plane says is a sentence already; what a device says often is none.
+    let said = detail.trim_end_matches('.');
     let (code, text) = match kind {
         BmcErrorKind::KeyChanged => (
             ErrorCode::BmcKeyChanged,
@@ -159,26 +161,26 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
         BmcErrorKind::Auth => (
             ErrorCode::BmcAuthFailed,
             format!(
-                "The BMC of {server} refused the credential during {phase}: {detail}. It is not tried again."
+                "The BMC of {server} refused the credential during {phase}: {said}. It is not tried again."
             ),
         ),
         BmcErrorKind::AuthWithheld { .. } => (
             ErrorCode::CredentialSuspended,
             format!(
-                "The credential for {server} was not presented: {detail}. Store a new version, then retry."
+                "The credential for {server} was not presented: {said}. Store a new version, then retry."
             ),
         ),
         BmcErrorKind::AnotherMachine => (
             ErrorCode::AnotherMachine,
             format!(
-                "{server} is not the planned machine: {detail}. Nothing was sent to it in {phase}. Compare the \
+                "{server} is not the planned machine: {said}. Nothing was sent to it in {phase}. Compare the \
                  service tags and correct the registration, then plan again."
             ),
         ),
         BmcErrorKind::Unsupported => {
-            (ErrorCode::DeviceUnsupported, format!("{server} cannot do what {phase} needs: {detail}."))
+            (ErrorCode::DeviceUnsupported, format!("{server} cannot do what {phase} needs: {said}."))
         }
-        _ => (ErrorCode::DeviceRefused, format!("{server} refused during {phase}: {detail}.")),
+        _ => (ErrorCode::DeviceRefused, format!("{server} refused during {phase}: {said}.")),
     };
     fault(code, text, json!({ "phase": phase, "device": detail }))
 }
@@ -525,5 +527,25 @@ fn describe(probe: &Probe) -> Value {
         Probe::NotReady { detail, .. } | Probe::Unreachable(detail) => json!({ "not_readable": detail }),
         Probe::Ambiguous(detail) | Probe::Foreign(detail) => json!({ "ambiguous": detail }),
         Probe::Impossible(finish) | Probe::Denied { finish, .. } => json!({ "failed": finish.code }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_within_a_sentence_ends_once() {
+        for kind in [
+            BmcErrorKind::Auth,
+            BmcErrorKind::AuthWithheld { final_word: true },
+            BmcErrorKind::AnotherMachine,
+            BmcErrorKind::Unsupported,
+            BmcErrorKind::Refused,
+        ] {
+            let said =
+                refusal(kind, "BMCs refused it twice. Nothing was sent since.", "bmc-01", "check").detail;
+            assert!(!said.contains("..") && said.contains("sent since."), "{said}");
+        }
     }
 }
