@@ -139,17 +139,21 @@ $$;
 
 -- A text for people of at most `most` characters.
 create function rackhand.shortened(text text, most int) returns text
-language sql immutable parallel safe as $$
-    select case when length(text) > most then left(text, most - 1) || '…' else text end
+language plpgsql immutable parallel safe as $$
+begin
+    return (select case when length(text) > most then left(text, most - 1) || '…' else text end);
+end
 $$;
 
 -- What became of one value, for people; null where nothing did.
 create function rackhand.from_to(what text, before text, after text) returns text
-language sql immutable as $$
-    select case when before is not distinct from after then null
-        when before is null then format('%s set to %s', what, after)
-        when after is null then format('%s %s removed', what, before)
-        else format('%s %s → %s', what, before, after) end
+language plpgsql immutable as $$
+begin
+    return (select case when before is not distinct from after then null
+            when before is null then format('%s set to %s', what, after)
+            when after is null then format('%s %s removed', what, before)
+            else format('%s %s → %s', what, before, after) end);
+end
 $$;
 
 -- ── Sites and executors ──────────────────────────────────────────────────────────────────────────────
@@ -681,51 +685,61 @@ $$;
 -- Whether the second of two BMC addresses is another service or another system of it. Where a service has several
 -- systems, an address that named none may name one.
 create function rackhand.is_elsewhere(here text, there text) returns boolean
-language sql immutable as $$
-    select rackhand.bmc_origin(here) is distinct from rackhand.bmc_origin(there)
-        or coalesce(substring(here from system) <> substring(there from system), substring(here from system) is not null)
-    from (values ('^https://[^/]+(/.*)$')) as pattern (system)
+language plpgsql immutable as $$
+begin
+    return (select rackhand.bmc_origin(here) is distinct from rackhand.bmc_origin(there)
+            or coalesce(substring(here from system) <> substring(there from system), substring(here from system) is not null)
+        from (values ('^https://[^/]+(/.*)$')) as pattern (system));
+end
 $$;
 
 -- What people say about a server, as it is stored.
 create function rackhand.registration(b rackhand.bmc, v rackhand.server) returns jsonb
-language sql immutable as $$
-    select jsonb_build_object('bmc_url', b.url, 'ipmi', b.ipmi, 'credential_id', b.credential_id,
-        'spki_sha256', b.spki_sha256, 'tags', v.tags)
+language plpgsql immutable as $$
+begin
+    return (select jsonb_build_object('bmc_url', b.url, 'ipmi', b.ipmi, 'credential_id', b.credential_id,
+            'spki_sha256', b.spki_sha256, 'tags', v.tags));
+end
 $$;
 
 -- The same as an item of an upsert wants it. What the item does not name stays as it is in `kept`; but the IPMI
 -- address and the TLS key are those of the BMC address, and go with it.
 create function rackhand.registration_of(item jsonb, kept jsonb default '{}') returns jsonb
-language sql immutable as $$
-    select jsonb_build_object('bmc_url', m.wanted ->> 'bmc_url', 'ipmi', m.wanted ->> 'ipmi',
-        'credential_id', (m.wanted ->> 'credential_id')::uuid, 'spki_sha256', m.wanted ->> 'spki_sha256',
-        'tags', array(select distinct t
-            from jsonb_array_elements_text(coalesce(nullif(m.wanted -> 'tags', 'null'), '[]')) t order by t))
-    from (select case when rackhand.is_elsewhere(kept ->> 'bmc_url', item ->> 'bmc_url')
-            then kept - array['ipmi', 'spki_sha256'] else kept end || item) as m (wanted)
+language plpgsql immutable as $$
+begin
+    return (select jsonb_build_object('bmc_url', m.wanted ->> 'bmc_url', 'ipmi', m.wanted ->> 'ipmi',
+            'credential_id', (m.wanted ->> 'credential_id')::uuid, 'spki_sha256', m.wanted ->> 'spki_sha256',
+            'tags', array(select distinct t
+                from jsonb_array_elements_text(coalesce(nullif(m.wanted -> 'tags', 'null'), '[]')) t order by t))
+        from (select case when rackhand.is_elsewhere(kept ->> 'bmc_url', item ->> 'bmc_url')
+                then kept - array['ipmi', 'spki_sha256'] else kept end || item) as m (wanted));
+end
 $$;
 
 -- The members of one list that another does not have, for people; null where there are none.
 create function rackhand.only_in(what text, here jsonb, there jsonb) returns text
-language sql immutable as $$
-    select what || ': ' || rackhand.shortened(string_agg(t, ', ' order by t), 200)
-    from jsonb_array_elements_text(here) t where not there ? t
+language plpgsql immutable as $$
+begin
+    return (select what || ': ' || rackhand.shortened(string_agg(t, ', ' order by t), 200)
+        from jsonb_array_elements_text(here) t where not there ? t);
+end
 $$;
 
 -- What a changed registration has changed, for people.
 create function rackhand.registration_change(before jsonb, after jsonb) returns text
-language sql stable as $$
-    select rackhand.shortened(concat_ws(', ',
-        rackhand.from_to('BMC address', before ->> 'bmc_url', after ->> 'bmc_url'),
-        rackhand.from_to('IPMI address', before ->> 'ipmi', after ->> 'ipmi'),
-        rackhand.from_to('TLS key', rackhand.shortened(before ->> 'spki_sha256', 17),
-            rackhand.shortened(after ->> 'spki_sha256', 17)),
-        rackhand.from_to('credential',
-            (select c.name from rackhand.credential c where c.id = (before ->> 'credential_id')::uuid),
-            (select c.name from rackhand.credential c where c.id = (after ->> 'credential_id')::uuid)),
-        rackhand.only_in('tags added', after -> 'tags', before -> 'tags'),
-        rackhand.only_in('tags removed', before -> 'tags', after -> 'tags')), 1000)
+language plpgsql stable as $$
+begin
+    return (select rackhand.shortened(concat_ws(', ',
+            rackhand.from_to('BMC address', before ->> 'bmc_url', after ->> 'bmc_url'),
+            rackhand.from_to('IPMI address', before ->> 'ipmi', after ->> 'ipmi'),
+            rackhand.from_to('TLS key', rackhand.shortened(before ->> 'spki_sha256', 17),
+                rackhand.shortened(after ->> 'spki_sha256', 17)),
+            rackhand.from_to('credential',
+                (select c.name from rackhand.credential c where c.id = (before ->> 'credential_id')::uuid),
+                (select c.name from rackhand.credential c where c.id = (after ->> 'credential_id')::uuid)),
+            rackhand.only_in('tags added', after -> 'tags', before -> 'tags'),
+            rackhand.only_in('tags removed', before -> 'tags', after -> 'tags')), 1000));
+end
 $$;
 
 -- Refuses a registration that would have a server's traffic go elsewhere: to another service, another system of it,
