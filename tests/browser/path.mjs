@@ -572,7 +572,10 @@ async function roles() {
         ok(/Requires the role admin of the whole fleet/.test((await button.getAttribute("title")) ?? ""), `a viewer may use ${name}`);
         // Not only the mouse gets to know why.
         await button.focus();
-        await page.locator("body > [aria-hidden=true]").getByText("Requires the role admin of the whole fleet").waitFor();
+        const shown = page.locator("body > [aria-hidden=true]").getByText("Requires the role admin of the whole fleet");
+        await shown.waitFor();
+        await page.keyboard.press("Escape");
+        await shown.waitFor({ state: "detached" });
       }
       ok((await page.getByRole("main").getByRole("button", { name: "Change password…" }).getAttribute("aria-disabled")) === null, "a viewer cannot change the own password");
       await check("people-viewer", ["light"]);

@@ -27,11 +27,17 @@ export function Reason({ id, text }: { id: string; text: string }) {
     if (!control) return;
     const on = (): void => setFocused(true);
     const off = (): void => setFocused(false);
+    // What it covers can be read after Escape.
+    const keyed = (event: Event): void => {
+      if (event instanceof KeyboardEvent && event.key === "Escape") off();
+    };
     control.addEventListener("focus", on);
     control.addEventListener("blur", off);
+    control.addEventListener("keydown", keyed);
     return () => {
       control.removeEventListener("focus", on);
       control.removeEventListener("blur", off);
+      control.removeEventListener("keydown", keyed);
     };
   }, []);
   useLayoutEffect(() => {
