@@ -38,6 +38,8 @@ pub enum BmcErrorKind {
     AuthWithheld { final_word: bool },
     /// It does not know the call.
     Unsupported,
+    /// It declares no queue of jobs.
+    NoQueue,
     /// It knows the call and says no.
     Refused,
     /// There is no such object (any more).

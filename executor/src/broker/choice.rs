@@ -57,7 +57,13 @@ pub fn order(standings: &[Standing], pick: Pick) -> Result<Vec<Via>, Nobody> {
 /// Whether another transport may be asked instead. Never after a refused credential: the other one would present the
 /// same, and cost a second attempt. Nor after a changed key: somebody else may stand at that address.
 pub fn falls_through(kind: BmcErrorKind) -> bool {
-    matches!(kind, BmcErrorKind::Unreachable | BmcErrorKind::Unsupported | BmcErrorKind::NotFound)
+    matches!(
+        kind,
+        BmcErrorKind::Unreachable
+            | BmcErrorKind::Unsupported
+            | BmcErrorKind::NoQueue
+            | BmcErrorKind::NotFound
+    )
 }
 
 /// Of several transports' failures the one to act upon: one that a later try may cure before a verdict.

@@ -655,7 +655,12 @@ impl Line {
         self.read(Pick::Best, |bmc| bmc.console().map(Console::open)).await
     }
 
+    /// # Errors
+    /// [`BmcErrorKind::NoQueue`]: the BMC declares none, or is reached over no transport that shows one.
     pub async fn jobs(&self) -> Result<Vec<DeviceJob>, BmcError> {
+        if self.actor.clients().ways.iter().all(|way| way.bmc.firmware().is_none()) {
+            return Err(BmcError::new(BmcErrorKind::NoQueue, "no transport of this BMC shows device jobs"));
+        }
         Ok(self.read(Pick::Best, |bmc| bmc.firmware().map(Firmware::jobs)).await?.1)
     }
 

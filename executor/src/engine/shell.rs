@@ -177,7 +177,7 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
                  service tags and correct the registration, then plan again."
             ),
         ),
-        BmcErrorKind::Unsupported => {
+        BmcErrorKind::Unsupported | BmcErrorKind::NoQueue => {
             (ErrorCode::DeviceUnsupported, format!("{server} cannot do what {phase} needs: {said}."))
         }
         _ => (ErrorCode::DeviceRefused, format!("{server} refused during {phase}: {said}.")),

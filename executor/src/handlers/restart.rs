@@ -68,15 +68,13 @@ pub fn cuts(action: PowerAction) -> bool {
     action != PowerAction::On
 }
 
-/// A device job that a reset now could hit, in words. None also where the device has no job queue.
+/// A device job that a reset now could hit, in words. None also where the device declares no job queue.
 ///
 /// # Errors
-/// When the queue cannot be read.
+/// When a queue that is declared cannot be read, or is not found.
 pub async fn job_under_way(context: &Context) -> Result<Option<String>, BmcError> {
     let jobs = match context.line.jobs().await {
-        Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::NotFound) => {
-            return Ok(None);
-        }
+        Err(error) if error.kind == BmcErrorKind::NoQueue => return Ok(None),
         other => other?,
     };
     let alive = jobs.into_iter().find(|job| job.phase.may_be_flashing());

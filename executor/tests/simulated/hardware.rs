@@ -837,3 +837,61 @@ async fn a_grant_that_is_not_valid_is_refused_before_anything_is_done() {
     }
     assert_eq!(world.lab.total().requests, 0);
 }
+
+/// Updates are tasks, beside a job service that holds other things.
+#[tokio::test(start_paused = true)]
+async fn a_lost_hand_over_of_a_task_is_not_repeated() {
+    let world = World::new(vec![r750()]);
+    world.wire.no_log.store(true, Ordering::Relaxed);
+    world.wire.tasks_apart.store(true, Ordering::Relaxed);
+    world.lab.fault("bmc-01", Fault::CutAfterAccept, ONCE).unwrap();
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, bios(&world)).await;
+    assert_eq!((uploads(&world), finish.outcome), (1, Outcome::Succeeded), "{}", row.story());
+    assert_eq!(world.lab.total().most_flashes_of_one(), 1, "{}", row.story());
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_is_not_cut_under_a_task() {
+    let world = World::new(vec![r750()]);
+    world.wire.tasks_apart.store(true, Ordering::Relaxed);
+    foreign_flash(&world).await;
+    let before = resets(&world);
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+    assert_eq!(finish.code, ErrorCode::ForeignDeviceJob.as_str(), "{}", row.story());
+    assert_eq!((resets(&world), world.lab.total().bricked), (before, 0), "{}", row.story());
+}
+
+/// Somebody cancels: the task is deleted where it is listed, and does not flash at a later restart.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_update_takes_its_task_out_of_the_task_service() {
+    let world = World::new(vec![r750()]);
+    world.wire.tasks_apart.store(true, Ordering::Relaxed);
+    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+    let run = bios(&world);
+    let _executor = world.start(0, None).await;
+    while world.plane.run(run).grant.phase != "reboot" {
+        assert!(world.plane.run(run).finish.is_none());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    world.plane.cancel(run);
+    let (row, _) = end(&world, run).await;
+    let changes = world.wire.redfish_changes.lock().unwrap().clone();
+    let deleted: Vec<_> = changes.iter().filter(|(what, _)| what.starts_with("DELETE")).collect();
+    assert!(!deleted.is_empty(), "{changes:?} {}", row.story());
+    assert!(deleted.iter().all(|(what, _)| what.contains("/TaskService/Tasks/")), "{deleted:?}");
+}
+
+/// A BMC that has just restarted answers 404 for its queue: that is no proof that it has none.
+#[tokio::test(start_paused = true)]
+async fn power_is_not_cut_while_the_queue_is_not_found() {
+    let world = World::new(vec![r750()]);
+    foreign_flash(&world).await;
+    let before = resets(&world);
+    world.wire.no_queue.store(true, Ordering::Relaxed);
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+    assert_eq!(finish.code, ErrorCode::DeviceBusy.as_str(), "{}", row.story());
+    assert_eq!((resets(&world), world.lab.total().bricked), (before, 0), "{}", row.story());
+}

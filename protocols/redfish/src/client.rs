@@ -188,6 +188,10 @@ impl Client {
         self.error(&Method::GET, path, false, Problem::NotDeclared { what: what.to_owned() })
     }
 
+    pub(crate) fn no_queue(&self) -> Error {
+        self.error(&Method::GET, crate::discovery::ROOT, false, Problem::NoQueue)
+    }
+
     /// What is read before a mutation, bounded by the mutation's own deadline. Nothing has been changed when it fails.
     pub(crate) async fn before<T>(
         &self,

@@ -230,6 +230,15 @@ impl Client {
         }
     }
 
+    /// The same; `None` where the service declares no manager, or does not say which of several is the system's.
+    pub(crate) async fn manager_if_declared(&self) -> Result<Option<Arc<ManagerLinks>>, Error> {
+        match self.manager_links().await {
+            Ok(links) => Ok(Some(links)),
+            Err(error) if matches!(error.problem(), Problem::NotDeclared { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The manager of the system, read now. With a single manager the system is not asked, so that a system which
     /// cannot be read hides nothing.
     pub(crate) async fn manager(&self) -> Result<(Arc<ManagerLinks>, Document), Error> {
@@ -263,16 +272,32 @@ impl Client {
         if let Ok([only]) = managers.as_deref() {
             return Ok(only.clone());
         }
-        let system = self.system_document().await;
-        let managed_by = system.as_ref().ok().and_then(|system| at(&system.value, &["Links", "ManagedBy"]));
+        let mut unreadable = None;
+        let undeclared = |error: &Error| {
+            matches!(error.problem(), Problem::NotDeclared { .. } | Problem::SystemNotSelected { .. })
+        };
+        let system = match self.system_document().await {
+            Ok(system) => Some(system),
+            Err(error) => {
+                unreadable = (!undeclared(&error)).then_some(error);
+                None
+            }
+        };
+        let managed_by = system.as_ref().and_then(|system| at(&system.value, &["Links", "ManagedBy"]));
         if let Some(first) = managed_by.into_iter().flat_map(document::items).find_map(link) {
             return Ok(first.to_owned());
         }
         let managers = managers?;
-        let system = system.map(|system| system.evidence.path.trim_end_matches('/').to_owned()).ok();
+        let system = system.map(|system| system.evidence.path.trim_end_matches('/').to_owned());
         let mut bmcs = Vec::new();
         for path in managers.iter().take(MAX_LOOKED_AT) {
-            let Ok(manager) = self.get(path).await else { continue };
+            let manager = match self.get(path).await {
+                Ok(manager) => manager,
+                Err(error) => {
+                    unreadable.get_or_insert(error);
+                    continue;
+                }
+            };
             let mut servers =
                 at(&manager.value, &["Links", "ManagerForServers"]).into_iter().flat_map(document::items);
             if servers.any(|server| link(server).map(|path| path.trim_end_matches('/')) == system.as_deref())
@@ -285,10 +310,9 @@ impl Client {
         }
         match bmcs.as_slice() {
             [only] => Ok((*only).clone()),
-            _ => {
-                Err(self
-                    .not_declared(ROOT, &format!("which of its {} managers is the system's", managers.len())))
-            }
+            _ => Err(unreadable.unwrap_or_else(|| {
+                self.not_declared(ROOT, &format!("which of its {} managers is the system's", managers.len()))
+            })),
         }
     }
 

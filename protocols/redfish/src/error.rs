@@ -74,6 +74,9 @@ pub enum Problem {
         /// The missing link, action or value.
         what: String,
     },
+    /// The service declares neither Dell's queue of jobs nor a job service nor a task service. Nothing was changed.
+    #[error("the service declares no job queue")]
+    NoQueue,
     /// The request would be malformed. Nothing was sent.
     #[error("the request cannot be made: {what}")]
     Request {
@@ -145,7 +148,7 @@ impl Error {
             Problem::Gate(denied) => Class::AuthWithheld { retry_after: denied.retry_after },
             Problem::Malformed { .. } if !reading => Class::Ambiguous,
             Problem::Malformed { .. } => Class::Transient { retry_after: None },
-            Problem::NotDeclared { .. } => Class::Unsupported,
+            Problem::NotDeclared { .. } | Problem::NoQueue => Class::Unsupported,
             Problem::Request { .. } | Problem::SystemNotSelected { .. } => Class::Refused,
         }
     }

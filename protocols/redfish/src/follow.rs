@@ -39,13 +39,13 @@ impl Client {
         };
         if self.check_job_id(&id).is_ok() {
             for (source, queue) in self.queues().await? {
-                let member = member_path(&queue, &id);
+                let Some(member) = member_path(&queue, &id) else { continue };
                 if Some(member.as_str()) == path {
                     continue;
                 }
                 let Some(document) = self.find(&member).await? else { continue };
                 evidence.push(document.evidence.clone());
-                if let Some(job) = jobs::job(document.value) {
+                if let Some(job) = jobs::job(&queue, document.value) {
                     return Ok(TaskProgress { evidence, ..progress(source, job) });
                 }
             }
@@ -85,7 +85,7 @@ impl Client {
             |value: &Value| ["TaskState", "JobState"].iter().any(|name| str_at(value, name).is_some());
         if let Some(value) = document.filter(is_work) {
             let source = source_of(&value);
-            let Some(job) = jobs::job(value) else { return Ok(None) };
+            let Some(job) = jobs::job(path, value) else { return Ok(None) };
             return Ok(Some(progress(source, job)));
         }
         // A task monitor: 202 while the work goes on, its result afterwards (DSP0266).
@@ -115,7 +115,10 @@ impl Client {
 }
 
 fn task_id(task: &TaskRef) -> Option<String> {
-    let last = |path: &String| path.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
+    let last = |path: &String| {
+        let id = path.trim_end_matches('/').rsplit('/').next()?;
+        Some(jobs::own_id(path, id.to_owned()))
+    };
     task.id.clone().or_else(|| task.path.as_ref().and_then(last)).filter(|id| !id.is_empty())
 }
 

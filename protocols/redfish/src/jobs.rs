@@ -17,38 +17,37 @@ use crate::{
 };
 
 impl Client {
-    /// The job queue: Dell's own where there is one, because it lists what the others do not; or else the job
-    /// service's, or the task service's.
+    /// The jobs of the device: Dell's own queue where there is one, because it lists what the others do not; or else
+    /// those of the job service and of the task service together. An update is a task (DSP0266), also where a job
+    /// service holds other work.
     ///
     /// # Errors
-    /// There is no queue, or it cannot be read. Jobs that cannot be read are no error; jobs that vanish meanwhile
-    /// neither, but leave the answer incomplete.
+    /// [`crate::Problem::NoQueue`]: none is declared. A declared one that cannot be read, or is not found, is another error: a
+    /// service that is starting shows its resources one by one. Jobs that cannot be read are no error; jobs that vanish
+    /// meanwhile neither, but leave the answer incomplete.
     pub async fn jobs(&self) -> Result<Jobs, Error> {
-        let links = self.manager_links().await?;
-        let (path, source) = match &links.oem_jobs {
-            Some(path) => (path.clone(), TaskSource::OemJobs),
-            None => match self.job_service_jobs().await? {
-                Some(path) => (path, TaskSource::JobService),
-                None => {
-                    let path = self.task_service_tasks().await?;
-                    (path.ok_or_else(|| self.not_declared(ROOT, "a job queue"))?, TaskSource::Task)
-                }
-            },
+        let queues = match self.oem_jobs().await? {
+            Some(path) => vec![(TaskSource::OemJobs, path)],
+            None => self.standard_queues().await?,
         };
-        let collection = self.collection(&path, true).await?;
-        let mut found = Jobs {
-            jobs: Vec::with_capacity(collection.members.len()),
-            source,
-            unreadable: collection.unreadable,
-            complete: collection.complete,
-        };
-        for member in collection.members {
-            match job(member) {
-                Some(job) => found.jobs.push(job),
-                None => {
-                    let error = self.not_declared(&path, "the Id of a job");
-                    found.unreadable.push(Unreadable { what: "a job without an id".to_owned(), error });
-                    found.complete = false;
+        if queues.is_empty() {
+            return Err(self.no_queue());
+        }
+        let mut found =
+            Jobs { jobs: Vec::new(), sources: Vec::new(), unreadable: Vec::new(), complete: true };
+        for (source, path) in queues {
+            let collection = self.collection(&path, true).await?;
+            found.sources.push(source);
+            found.unreadable.extend(collection.unreadable);
+            found.complete &= collection.complete;
+            for member in collection.members {
+                match job(&path, member) {
+                    Some(job) => found.take_in(job),
+                    None => {
+                        let error = self.not_declared(&path, "the Id of a job");
+                        found.unreadable.push(Unreadable { what: "a job without an id".to_owned(), error });
+                        found.complete = false;
+                    }
                 }
             }
         }
@@ -65,8 +64,9 @@ impl Client {
         // Dell's own queue first: it has the job's type and its messages.
         queues.reverse();
         for (_, path) in queues {
-            if let Some(document) = self.find(&member_path(&path, id)).await?
-                && let Some(job) = job(document.value)
+            if let Some(member) = member_path(&path, id)
+                && let Some(document) = self.find(&member).await?
+                && let Some(job) = job(&path, document.value)
             {
                 return Ok(Some(job));
             }
@@ -76,14 +76,44 @@ impl Client {
 
     /// The collections of work: tasks, the job service's jobs, Dell's own jobs.
     pub(crate) async fn queues(&self) -> Result<Vec<(TaskSource, String)>, Error> {
-        let tasks = self.task_service_tasks().await?.map(|path| (TaskSource::Task, path));
+        let mut queues = self.standard_queues().await?;
+        queues.reverse();
+        queues.extend(self.oem_jobs().await?.map(|path| (TaskSource::OemJobs, path)));
+        Ok(queues)
+    }
+
+    /// The job service's jobs, then the tasks.
+    async fn standard_queues(&self) -> Result<Vec<(TaskSource, String)>, Error> {
         let service = self.job_service_jobs().await?.map(|path| (TaskSource::JobService, path));
-        let links = self.manager_links().await?;
-        let oem = links.oem_jobs.clone().map(|path| (TaskSource::OemJobs, path));
-        Ok(tasks.into_iter().chain(service).chain(oem).collect())
+        let tasks = self.task_service_tasks().await?.map(|path| (TaskSource::Task, path));
+        Ok(service.into_iter().chain(tasks).collect())
+    }
+
+    /// Dell's own queue.
+    async fn oem_jobs(&self) -> Result<Option<String>, Error> {
+        Ok(self.manager_if_declared().await?.and_then(|links| links.oem_jobs.clone()))
+    }
+
+    /// Where the job with this id is: in Dell's queue where there is one, otherwise in the queue that shows it; `None`
+    /// when none does.
+    pub(crate) async fn place_of(&self, id: &str) -> Result<Option<String>, Error> {
+        if let Some(queue) = self.oem_jobs().await? {
+            return Ok(member_path(&queue, id));
+        }
+        let queues = self.standard_queues().await?;
+        if queues.is_empty() {
+            return Err(self.no_queue());
+        }
+        for member in queues.iter().filter_map(|(_, queue)| member_path(queue, id)) {
+            if self.find(&member).await?.is_some() {
+                return Ok(Some(member));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn check_job_id(&self, id: &str) -> Result<(), Error> {
+        let id = id.strip_prefix(OF_JOB_SERVICE).filter(|number| is_number(number)).unwrap_or(id);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         let wildcard = id.to_ascii_uppercase().contains("CLEARALL");
         if id.is_empty() || id.len() > 128 || !id.bytes().all(plain) || wildcard {
@@ -93,17 +123,54 @@ impl Client {
     }
 }
 
-/// The member of a collection with this id. By the letter of DSP0266 such a path is opaque; every service seen so
-/// far builds it like this, and a 404 leads on to the next source.
-pub(crate) fn member_path(collection: &str, id: &str) -> String {
-    format!("{}/{id}", collection.trim_end_matches('/'))
+impl Jobs {
+    /// What the job service and the task service both list under one id is one job; the account of it counts in which it
+    /// is more alive.
+    fn take_in(&mut self, job: Job) {
+        let alive = |state: &TaskState| match state {
+            TaskState::Running | TaskState::Other(_) => 2,
+            state => u8::from(!state.is_final()),
+        };
+        match self.jobs.iter_mut().find(|known| known.id == job.id) {
+            Some(known) if alive(&known.state) < alive(&job.state) => *known = job,
+            Some(_) => {}
+            None => self.jobs.push(job),
+        }
+    }
 }
 
-/// Reads a `DellJob`, `Job` or `Task`. `None`: it has no id.
-pub(crate) fn job(raw: Value) -> Option<Job> {
+/// Begins the ids of jobs of a job service that are mere numbers. Both services may count: job 1 is not task 1.
+const OF_JOB_SERVICE: &str = "Jobs/";
+
+fn is_number(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_of_job_service(path: &str) -> bool {
+    path.contains("/JobService/")
+}
+
+/// The id by which this client knows the work that is called `id` at `path`.
+pub(crate) fn own_id(path: &str, id: String) -> String {
+    if is_of_job_service(path) && is_number(&id) { format!("{OF_JOB_SERVICE}{id}") } else { id }
+}
+
+/// The member of a collection with this id; `None` for the id of another collection. By the letter of DSP0266 such a
+/// path is opaque; every service seen so far builds it like this, and a 404 leads on to the next source.
+pub(crate) fn member_path(collection: &str, id: &str) -> Option<String> {
+    let (of_job_service, name) = match id.strip_prefix(OF_JOB_SERVICE) {
+        Some(number) => (true, number),
+        None => (is_of_job_service(collection) && !is_number(id), id),
+    };
+    (of_job_service == is_of_job_service(collection))
+        .then(|| format!("{}/{name}", collection.trim_end_matches('/')))
+}
+
+/// Reads a `DellJob`, `Job` or `Task` of the collection at `queue`. `None`: it has no id.
+pub(crate) fn job(queue: &str, raw: Value) -> Option<Job> {
     let path = own_path(&raw);
     let last = path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty());
-    let id = text_at(&raw, "Id").or_else(|| last.map(str::to_owned))?;
+    let id = own_id(queue, text_at(&raw, "Id").or_else(|| last.map(str::to_owned))?);
     let raw_state = text_at(&raw, "JobState").or_else(|| text_at(&raw, "TaskState"));
     let messages = messages(&raw);
     let status = str_at(&raw, "JobStatus").or_else(|| str_at(&raw, "TaskStatus"));
@@ -223,7 +290,8 @@ fn by_name(state: Option<&str>) -> TaskState {
         "Waiting" | "Paused" | "Suspended" | "Interrupted" | "UserIntervention" | "Service" => {
             TaskState::Waiting
         }
-        "Completed" | "RebootCompleted" => TaskState::Completed,
+        // `Success` is Huawei's word for a task.
+        "Completed" | "RebootCompleted" | "Success" => TaskState::Completed,
         "CompletedWithErrors" => TaskState::CompletedWithErrors,
         "Failed" | "RebootFailed" | "Exception" | "Invalid" => TaskState::Failed,
         "Cancelled" | "Killed" => TaskState::Cancelled,

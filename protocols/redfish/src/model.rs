@@ -451,8 +451,8 @@ pub struct Job {
 pub struct Jobs {
     /// The jobs that could be read.
     pub jobs: Vec<Job>,
-    /// Which collection they come from.
-    pub source: TaskSource,
+    /// Which collections they come from.
+    pub sources: Vec<TaskSource>,
     /// The jobs that could not.
     pub unreadable: Vec<Unreadable>,
     /// Whether every declared job was read.

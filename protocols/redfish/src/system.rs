@@ -231,15 +231,12 @@ impl Client {
     /// when it does not declare the action: iDRAC8 below 2.70 and every other vendor.
     ///
     /// # Errors
-    /// The service or the action fails.
+    /// The service or the action fails, or the service that is declared is not found: a BMC that is starting shows its
+    /// resources one by one.
     pub async fn readiness(&self) -> Result<Option<Readiness>, Error> {
         let links = self.manager_links().await?;
         let Some(service) = &links.lc_service else { return Ok(None) };
-        let service = match self.get(service).await {
-            Ok(service) => service,
-            Err(error) if matches!(error.class(), Class::NotFound | Class::Unsupported) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let service = self.get(service).await?;
         let Some(target) = readiness_target(&service.value) else { return Ok(None) };
         let call = Call { mutates: false, ..Call::post(target, &json!({}), self.read_deadline()) };
         let response = self.exchange(call).await?;

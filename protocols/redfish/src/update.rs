@@ -14,7 +14,7 @@ use crate::{
     discovery::ROOT,
     document::{self, Message, action, is_safe_path, link, text_at},
     error::Error,
-    jobs::member_path,
+    jobs::own_id,
     model::{Accepted, ApplyTime, Capabilities, Identity, ResetKind, TaskRef, UpdateSemantics},
     system::link_in,
     transport::Body,
@@ -132,17 +132,19 @@ impl Client {
     }
 
     /// Deletes one job from the queue, never the queue: by Dell's `DeleteJobQueue` with this very id where it is
-    /// declared, otherwise by DELETE on the job. A job that does not exist (any more) is a success.
+    /// declared, otherwise by DELETE on the job in the queue that shows it. A job that does not exist (any more) is a
+    /// success.
     ///
     /// # Errors
     /// `Busy` for a running job; `Ambiguous` when the answer was lost.
     pub async fn delete_job(&self, id: &str, deadline: Instant) -> Result<(), Error> {
         self.check_job_id(id)?;
         let outcome = match self.before(deadline, self.deletion(id)).await? {
-            Deletion::ByAction(target) => {
+            Some(Deletion::ByAction(target)) => {
                 self.exchange(Call::post(&target, &json!({ "JobID": id }), deadline)).await
             }
-            Deletion::OfMember(path) => self.exchange(Call::delete(&path, deadline)).await,
+            Some(Deletion::OfMember(path)) => self.exchange(Call::delete(&path, deadline)).await,
+            None => return Ok(()),
         };
         match outcome {
             Err(error) if error.class() == Class::NotFound => Ok(()),
@@ -150,18 +152,17 @@ impl Client {
         }
     }
 
-    async fn deletion(&self, id: &str) -> Result<Deletion, Error> {
-        let links = self.manager_links().await?;
-        if let Some(service) = &links.oem_job_service
+    /// `None`: no queue shows the job.
+    async fn deletion(&self, id: &str) -> Result<Option<Deletion>, Error> {
+        let manager = self.manager_if_declared().await?;
+        if let Some(service) = manager.as_ref().and_then(|links| links.oem_job_service.as_ref())
             && let Some(service) = self.find(service).await?
             && let Some(delete) = action(&service.value, "DellJobService.DeleteJobQueue")
             && let Some(target) = link_in(delete, "target")
         {
-            return Ok(Deletion::ByAction(target.to_owned()));
+            return Ok(Some(Deletion::ByAction(target.to_owned())));
         }
-        let queue = self.queues().await?.pop();
-        let (_, queue) = queue.ok_or_else(|| self.not_declared(ROOT, "a job queue"))?;
-        Ok(Deletion::OfMember(member_path(&queue, id)))
+        Ok(self.place_of(id).await?.map(Deletion::OfMember))
     }
 
     fn insert_apply_time(
@@ -219,7 +220,7 @@ pub(crate) fn task_of(location: Option<&str>, body: Option<&Value>) -> Option<Ta
     let is_work =
         ["TaskState", "JobState", "TaskMonitor"].iter().any(|name| document::field(body, name).is_some());
     if is_work && let Some(path) = link(body) {
-        let id = text_at(body, "Id");
+        let id = text_at(body, "Id").map(|id| own_id(path, id));
         return Some(TaskRef { id: id.or_else(|| by_path(path).id), ..by_path(path) });
     }
     let mut budget = 2000;
@@ -235,7 +236,8 @@ fn by_path(path: &str) -> TaskRef {
         [.., id] if !id.is_empty() => Some(*id),
         _ => None,
     };
-    TaskRef { path: Some(path.to_owned()), id: id.map(str::to_owned), log_mark: None }
+    let id = id.map(|id| own_id(path, id.to_owned()));
+    TaskRef { path: Some(path.to_owned()), id, log_mark: None }
 }
 
 /// Looks through a body for a path below a task or job collection, or for a Dell job id.

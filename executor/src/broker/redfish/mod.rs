@@ -14,7 +14,7 @@ use futures::{StreamExt as _, future::BoxFuture};
 use rackhand_redfish::{
     AuthAttempt, AuthGate, AuthOutcome, Body, Boot, BootChange, Class, Client, Credentials,
     Endpoint as Address, Error, Fingerprint, GateDenied, HttpsTransport, MultipartUpdate, NotSent, Options,
-    ResetKind, SessionHandle, SimpleUpdate, TaskRef, TaskState, TlsTrust, Transport, TransportError,
+    Problem, ResetKind, SessionHandle, SimpleUpdate, TaskRef, TaskState, TlsTrust, Transport, TransportError,
     Unobserved, UpdateSemantics, update_semantics,
 };
 use rackhand_schema::{
@@ -273,6 +273,7 @@ fn bmc_error(error: &Error) -> BmcError {
             BmcErrorKind::AuthWithheld { final_word: retry_after.is_none() }
         }
         Class::Untrusted => BmcErrorKind::KeyChanged,
+        Class::Unsupported if matches!(error.problem(), Problem::NoQueue) => BmcErrorKind::NoQueue,
         Class::Unsupported => BmcErrorKind::Unsupported,
         Class::GoneForReset | Class::NotSent => BmcErrorKind::Unreachable,
         Class::NotFound => BmcErrorKind::NotFound,
@@ -280,6 +281,14 @@ fn bmc_error(error: &Error) -> BmcError {
         _ => BmcErrorKind::Refused,
     };
     BmcError { kind, message_id: error.message_id().map(text::clean), detail: text::clean(&told(error)) }
+}
+
+/// What the device declares and does not find comes later: a BMC that is starting shows its resources one by one.
+fn coming(error: BmcError) -> BmcError {
+    match error.kind {
+        BmcErrorKind::NotFound => BmcError { kind: BmcErrorKind::NotReady { retry_after: None }, ..error },
+        _ => error,
+    }
 }
 
 /// An error with everything that caused it; of a password that was not presented, only why: no request was made.
@@ -562,7 +571,7 @@ impl Firmware for RedfishBmc {
     fn jobs(&self) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>> {
         Box::pin(async move {
             let result = self.client.jobs().await;
-            let found = self.done(result).await?;
+            let found = self.done(result).await.map_err(coming)?;
             if !found.complete {
                 // A queue that was read in part proves nothing about what is missing.
                 return Err(BmcError::new(
@@ -587,7 +596,7 @@ impl Firmware for RedfishBmc {
     fn log_mark(&self) -> BoxFuture<'_, Result<Option<u64>, BmcError>> {
         Box::pin(async move {
             let result = self.client.last_lifecycle_record().await;
-            Ok(self.done(result).await?.and_then(|record| record.number))
+            Ok(self.done(result).await.map_err(coming)?.and_then(|record| record.number))
         })
     }
 
@@ -609,7 +618,7 @@ impl Firmware for RedfishBmc {
     fn readiness(&self) -> BoxFuture<'_, Result<Readiness, BmcError>> {
         Box::pin(async move {
             let result = self.client.readiness().await;
-            Ok(match self.done(result).await? {
+            Ok(match self.done(result).await.map_err(coming)? {
                 None => Readiness { ready: true, host_at_work: None, detail: "does not say".into() },
                 Some(said) => Readiness {
                     ready: said.lc_ready(),

@@ -108,6 +108,12 @@ pub struct Wire {
     pub other_key: AtomicBool,
     /// Redfish shows its firmware as OpenBMC does, under ids that an update replaces.
     pub openbmc: AtomicBool,
+    /// Updates are tasks, and the job service, which is there too, holds other things (Lenovo XCC, openUBMC).
+    pub tasks_apart: AtomicBool,
+    /// The job queue answers 404, as while services start.
+    pub no_queue: AtomicBool,
+    /// A flash that failed is told as a package that never arrived.
+    pub never_had: AtomicBool,
     /// As `redfish_cuts`.
     pub ipmi_cuts: AtomicBool,
     /// Attempts to open a session.
@@ -149,12 +155,40 @@ impl LabTransport {
         self.wire.hidden_until.lock().unwrap().is_some_and(|until| now < until)
     }
 
+    fn empty_list() -> http::Response<Bytes> {
+        let empty = Bytes::from_static(br#"{"Members":[],"Members@odata.count":0}"#);
+        http::Response::builder().header("content-type", "application/json").body(empty).unwrap()
+    }
+
+    /// The BMC's answer, as another kind of BMC would word it.
+    fn retell(&self, path: &str, body: &mut Bytes) {
+        let mut replace = |old: &str, new: &str| {
+            *body = String::from_utf8_lossy(body).replace(old, new).into();
+        };
+        if self.wire.no_log.load(Ordering::Relaxed) && path.trim_end_matches('/').ends_with("/LogServices") {
+            replace("/Lclog", "/Other");
+        }
+        if self.wire.tasks_apart.load(Ordering::Relaxed) && path.contains("/Managers/") {
+            for link in ["Jobs", "DellJobService", "DellLCService"] {
+                replace(&format!("\"{link}\""), "\"Other\"");
+            }
+        }
+        if self.wire.never_had.load(Ordering::Relaxed) {
+            replace("PR21", "RED114");
+        }
+    }
+
     /// An answer that the BMC never gave.
     fn refused(&self, request: &http::Request<Body>) -> Option<http::Response<Bytes>> {
         let path = request.uri().path();
         let answer = |status: u16| http::Response::builder().status(status).body(Bytes::new()).unwrap();
-        if self.wire.no_log.load(Ordering::Relaxed) && path.to_ascii_lowercase().contains("lclog") {
+        let reads = request.method() == http::Method::GET;
+        if reads && self.wire.no_queue.load(Ordering::Relaxed) && path.contains("/Jobs") {
             return Some(answer(404));
+        }
+        if self.wire.tasks_apart.load(Ordering::Relaxed) && path.contains("/Jobs") {
+            let list = path.trim_end_matches('/').ends_with("JobService/Jobs");
+            return Some(if list { Self::empty_list() } else { answer(404) });
         }
         if self.wire.no_firmware_list.load(Ordering::Relaxed) && path.contains("/FirmwareInventory") {
             return Some(answer(503));
@@ -165,9 +199,7 @@ impl LabTransport {
         }
         if self.hides(request) && request.method() == http::Method::GET {
             if ["/Jobs", "/Tasks"].iter().any(|list| path.trim_end_matches('/').ends_with(list)) {
-                let empty = Bytes::from_static(br#"{"Members":[],"Members@odata.count":0}"#);
-                let response = http::Response::builder().header("content-type", "application/json");
-                return Some(response.body(empty).unwrap());
+                return Some(Self::empty_list());
             } else if ["/Jobs/", "/Tasks/"].iter().any(|one| path.contains(one)) {
                 return Some(answer(404));
             }
@@ -256,6 +288,7 @@ impl Transport for LabTransport {
                     if self.wire.openbmc.load(Ordering::Relaxed) {
                         openbmc::retell(response.body_mut());
                     }
+                    self.retell(&path, response.body_mut());
                     Ok(response)
                 }
                 Ok(Err(CallError::NotSent)) => Err(TransportError::NotSent { why: NotSent::Refused }),

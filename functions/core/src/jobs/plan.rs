@@ -406,11 +406,11 @@ fn firmware_warning(reboot: Reboot, power: PowerState) -> Option<&'static str> {
     }
 }
 
-/// Which restart the package brings. iDRAC and Lifecycle Controller packages restart the BMC alone. iDRAC 7
+/// Which restart the package brings. BMC and Lifecycle Controller packages restart the BMC alone. iDRAC 7
 /// and 8 before 2.75 and iDRAC9 before 5.00 restart the host by themselves on SimpleUpdate; a
 /// version that is not known is taken for an old one.
 fn reboot_of(component: &FirmwareComponent, generation: Option<&str>, bmc_version: Option<&str>) -> Reboot {
-    let of_bmc = component.is_idrac()
+    let of_bmc = component.is_bmc()
         || component.key.contains("LC.Embedded")
         || component.name.contains("Lifecycle Controller")
         || component.name.contains("Dell Remote Access Controller");

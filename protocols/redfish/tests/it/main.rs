@@ -9,6 +9,8 @@ mod failure_modes;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod queues;
+#[cfg(test)]
 mod recorded;
 #[cfg(test)]
 mod support;

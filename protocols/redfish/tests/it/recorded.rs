@@ -101,7 +101,7 @@ async fn reads_jobs_and_log() {
     let Some(bmc) = Bmc::r750() else { return };
     let bench = bench(bmc);
     let jobs = bench.client.jobs().await.unwrap();
-    assert_eq!((jobs.source, jobs.complete, jobs.jobs.len()), (TaskSource::OemJobs, true, 1));
+    assert_eq!((jobs.sources, jobs.complete, jobs.jobs.len()), (vec![TaskSource::OemJobs], true, 1));
     let job = bench.client.job("JID_102241909559").await.unwrap().unwrap();
     assert_eq!(job.state, TaskState::Completed);
     assert_eq!(job.kind.as_deref(), Some("BIOSConfiguration"));

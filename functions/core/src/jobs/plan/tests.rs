@@ -208,6 +208,7 @@ fn old_bmcs_reboot_the_host_at_once_and_bmc_packages_only_the_bmc() {
     let bios = bios("1");
     let idrac =
         FirmwareComponent { key: "iDRAC.Embedded.1-1".into(), name: "Integrated".into(), ..bios.clone() };
+    let openbmc = FirmwareComponent { key: "1a2b3c4d".into(), of_bmc: true, ..bios.clone() };
     let lc = FirmwareComponent {
         key: "USC.Embedded.1:LC.Embedded.1".into(),
         name: "Lifecycle Controller".into(),
@@ -223,6 +224,7 @@ fn old_bmcs_reboot_the_host_at_once_and_bmc_packages_only_the_bmc() {
         (&bios, Some("idrac10"), Some("1.30.05.50"), Reboot::Host),
         (&bios, None, None, Reboot::Host),
         (&idrac, Some("idrac9"), Some("4.40.00.00"), Reboot::Bmc),
+        (&openbmc, None, Some("2.14.0"), Reboot::Bmc),
         (&lc, Some("idrac8"), Some("2.61.60.60"), Reboot::Bmc),
     ] {
         assert_eq!(
