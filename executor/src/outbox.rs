@@ -73,6 +73,16 @@ struct Queued {
     checkpoint: Option<String>,
 }
 
+/// Why an item is not kept. Nothing of its commit is.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Unkept {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The control plane would not take it, and without it nobody could go on from here.
+    #[error("{what} of {bytes} bytes is larger than the {MAX_ITEM_BYTES} that the control plane takes")]
+    TooLarge { what: &'static str, bytes: usize },
+}
+
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -171,9 +181,9 @@ impl Outbox {
                      executor was restarted."
                 );
                 let item = encode(run, epoch, seq, warning(text))?;
-                Ok::<_, JournalError>(Pending { run, epoch, seq, item })
+                Ok::<_, Unkept>(Pending { run, epoch, seq, item })
             });
-            let untold = untold.transpose()?;
+            let untold = untold.transpose().map_err(|error| JournalError(error.to_string()))?;
             if let Some(Pending { run, epoch, seq, item }) = untold.clone() {
                 writes.push(Write::Outbox { run, epoch, seq, item });
             }
@@ -207,8 +217,8 @@ impl Outbox {
     /// pushes for one `(run, epoch)`.
     ///
     /// # Errors
-    /// When the journal fails.
-    pub async fn push(&self, run: RunId, epoch: u64, body: ReportBody) -> Result<u64, JournalError> {
+    /// When the journal fails, or the item is too large.
+    pub async fn push(&self, run: RunId, epoch: u64, body: ReportBody) -> Result<u64, Unkept> {
         let replaced = match &body {
             body if is_log_line(body) => {
                 let counted = {
@@ -241,14 +251,14 @@ impl Outbox {
     /// before what ends the lease.
     ///
     /// # Errors
-    /// When the journal fails.
+    /// When the journal fails, or an item is too large.
     pub async fn push_all(
         &self,
         run: RunId,
         epoch: u64,
         notes: Vec<Write>,
         bodies: Vec<ReportBody>,
-    ) -> Result<u64, JournalError> {
+    ) -> Result<u64, Unkept> {
         let (mut seq, opening, left_out, untold) = {
             let mut lanes = self.lock();
             let lane = lanes.entry((run, epoch)).or_default();
@@ -257,22 +267,33 @@ impl Outbox {
             let left_out = if told { std::mem::take(&mut lane.left_out) } else { 0 };
             (lane.last_seq, lane.opening.take(), left_out, lane.left_out)
         };
-        let mut writes: Vec<Write> = opening.into_iter().chain(notes).collect();
-        let mut queued = Vec::with_capacity(bodies.len() + 1);
         let told = (left_out > 0).then(|| {
             warning(format!("{left_out} log lines were dropped while the control plane was unreachable."))
         });
-        for body in told.into_iter().chain(bodies) {
+        let encoded = told.into_iter().chain(bodies).map(|body| {
             seq += 1;
             let checkpoint = match &body {
                 ReportBody::Checkpoint { phase, .. } => Some(phase.clone()),
                 _ => None,
             };
             let last = ends_lease(&body);
-            let item = encode(run, epoch, seq, body)?;
-            writes.push(Write::Outbox { run, epoch, seq, item: item.clone() });
-            queued.push(Queued { seq, item, sent: false, last, checkpoint });
-        }
+            Ok(Queued { seq, item: encode(run, epoch, seq, body)?, sent: false, last, checkpoint })
+        });
+        let queued = match encoded.collect::<Result<Vec<Queued>, Unkept>>() {
+            Ok(queued) => queued,
+            Err(unkept) => {
+                let mut lanes = self.lock();
+                let lane = lanes.entry((run, epoch)).or_default();
+                (lane.opening, lane.left_out) = (opening, left_out.max(untold));
+                return Err(unkept);
+            }
+        };
+        let item = |queued: &Queued| {
+            let (seq, item) = (queued.seq, queued.item.clone());
+            Write::Outbox { run, epoch, seq, item }
+        };
+        let mut writes: Vec<Write> =
+            opening.into_iter().chain(notes).chain(queued.iter().map(item)).collect();
         let left_out = LeftOut { run, epoch, lines: left_out.max(untold), last_seq: seq };
         if untold > 0 {
             writes.push(left_out.kept());
@@ -299,7 +320,7 @@ impl Outbox {
         epoch: u64,
         phase: &str,
         body: &ReportBody,
-    ) -> Result<Option<u64>, JournalError> {
+    ) -> Result<Option<u64>, Unkept> {
         let same = |last: &&mut Queued| !last.sent && last.checkpoint.as_deref() == Some(phase);
         let last = |lanes: &mut BTreeMap<(RunId, u64), Lane>| {
             lanes.get_mut(&(run, epoch))?.queue.back_mut().filter(same).map(|last| last.seq)
@@ -526,12 +547,27 @@ impl Outbox {
     }
 }
 
-/// Bounded JSON of one item. An inventory that is too large loses components, and names that; anything else is reported as
-/// a log line that says so.
-fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<String, JournalError> {
+/// What a run is taken up from: none of these may give its number to something else.
+fn kind(body: &ReportBody) -> Option<&'static str> {
+    match body {
+        ReportBody::Event { .. } | ReportBody::Inventory(_) => None,
+        ReportBody::Checkpoint { .. } => Some("a checkpoint"),
+        ReportBody::Intent(_) | ReportBody::IntentResolved { .. } => Some("an intent"),
+        ReportBody::Effect(_) => Some("an effect"),
+        ReportBody::Finish(_) | ReportBody::Yield { .. } => Some("an end"),
+        ReportBody::Phase { .. } => Some("a phase"),
+    }
+}
+
+/// Bounded JSON of one item. An inventory that is too large loses components, and names that; one that still is, and a
+/// log line, are replaced by a log line that says so.
+///
+/// # Errors
+/// [`Unkept::TooLarge`]: anything else.
+fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<String, Unkept> {
     let json = |body: ReportBody| {
         serde_json::to_string(&ReportItem { run_id, epoch, seq, body })
-            .map_err(|error| JournalError(format!("an item does not serialise: {error}")))
+            .map_err(|error| Unkept::Journal(JournalError(format!("an item does not serialise: {error}"))))
     };
     let mut body = body;
     let mut item = json(body.clone())?;
@@ -544,6 +580,9 @@ fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<Strin
     }
     if item.len() <= MAX_ITEM_BYTES {
         return Ok(item);
+    }
+    if let Some(what) = kind(&body) {
+        return Err(Unkept::TooLarge { what, bytes: item.len() });
     }
     json(ReportBody::Event {
         level: Level::Error,
@@ -571,7 +610,10 @@ pub const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
-    use rackhand_schema::server::{FirmwareComponent, Health, PowerState};
+    use rackhand_schema::{
+        protocol::{Finish, Intent},
+        server::{FirmwareComponent, Health, PowerState},
+    };
 
     use super::*;
 
@@ -623,6 +665,37 @@ mod tests {
         let lanes = restarted.lock();
         let last = &lanes[&(run, 1)].queue.back().unwrap().item;
         assert!(last.contains("yield"), "{last}");
+    }
+
+    /// Nobody could go on from a log line in its place, nor act on one.
+    #[tokio::test]
+    async fn what_a_run_is_taken_up_from_is_never_replaced_by_a_log_line() {
+        let outbox = Outbox::new(Arc::new(crate::journal::memory::MemoryJournal::default()));
+        let run = RunId::generate();
+        let large = serde_json::json!("x".repeat(MAX_ITEM_BYTES));
+        let intent = Intent { phase: "p".into(), action: "a".into(), before: large.clone(), deadline_ms: 1 };
+        let finish = Finish {
+            outcome: rackhand_schema::run::Outcome::Failed,
+            code: "c".into(),
+            detail: "d".into(),
+            evidence: large.clone(),
+        };
+        let checkpoint = |state: &Value| ReportBody::Checkpoint {
+            phase: "p".into(),
+            state: state.clone(),
+            waiting: None,
+            percent: None,
+        };
+        outbox.push(run, 1, checkpoint(&Value::Null)).await.unwrap();
+        for body in [checkpoint(&large), ReportBody::Intent(intent), ReportBody::Finish(finish)] {
+            let kept = outbox.push(run, 1, body.clone()).await;
+            assert!(matches!(kept, Err(Unkept::TooLarge { .. })), "{kept:?}");
+            let kept = outbox.push_all(run, 1, Vec::new(), vec![warning("a line".into()), body]).await;
+            assert!(matches!(kept, Err(Unkept::TooLarge { .. })), "{kept:?}");
+        }
+        let line = ReportBody::Event { level: Level::Info, message: "a line".into(), data: large };
+        assert_eq!(outbox.push(run, 1, line).await.unwrap(), 2, "the others have used up no number");
+        assert_eq!(outbox.lock()[&(run, 1)].queue.len(), 2);
     }
 
     #[test]

@@ -387,6 +387,10 @@ impl Service {
         }
         match result {
             Err(Stop::Journal(error)) => Err(error),
+            Err(Stop::TooLarge(unkept)) => {
+                tracing::error!(%run, epoch, %unkept, "the run cannot be reported; it is left to its next lease");
+                Ok(())
+            }
             Ok(()) | Err(Stop::Lost | Stop::Yielded) => Ok(()),
         }
     }

@@ -111,6 +111,7 @@ codes! {
     VersionNotReached = "version-not-reached", 200, "Another version was read back";
     PowerNotReached = "power-not-reached", 200, "Another power state was read back";
     SettingNotReached = "setting-not-reached", 200, "Another setting was read back";
+    ReportTooLarge = "report-too-large", 200, "The run is too large to report";
     OutcomeUnknown = "outcome-unknown", 200, "The outcome is unknown";
     CancelledByPerson = "cancelled", 200, "Cancelled";
 }

@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use rackhand_schema::{
+    ErrorCode,
     event::Level,
     id::{EffectId, RunId},
     protocol::{Finish, Intent, ReportBody, Resolution, RunGrant, Waiting},
-    run::{Effect, EffectState, PhaseState},
+    run::{Effect, EffectState, Outcome, PhaseState},
     server::Inventory,
 };
 use serde_json::Value;
@@ -21,7 +22,7 @@ use crate::{
     clock::Clock,
     journal::{Journal, JournalError, Write},
     lease::{AcknowledgedIntent, Hold, LeaseTable},
-    outbox::{Answer, Outbox},
+    outbox::{Answer, Outbox, Unkept},
     package::Packages,
     policy::Policy,
     text,
@@ -39,6 +40,18 @@ pub enum Stop {
     Yielded,
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What has to be kept of the run is larger than the control plane takes.
+    #[error("{0}")]
+    TooLarge(Unkept),
+}
+
+impl From<Unkept> for Stop {
+    fn from(unkept: Unkept) -> Self {
+        match unkept {
+            Unkept::Journal(error) => Self::Journal(error),
+            large @ Unkept::TooLarge { .. } => Self::TooLarge(large),
+        }
+    }
 }
 
 /// What the service tells a run's task.
@@ -540,6 +553,25 @@ impl Context {
 
     pub fn open_effect(&self, object: &str) -> Option<&Effect> {
         self.effects.iter().find(|effect| effect.object == object && effect.state.is_open())
+    }
+
+    /// How a run ends of which `unkept` cannot be reported. What was not reported was not begun; what was reported before
+    /// may be under way, and is handed to a person.
+    ///
+    /// # Errors
+    /// As of any report.
+    pub async fn cannot_report(&mut self, unkept: &Unkept) -> Result<Finish, Stop> {
+        let open = self.unresolved.is_some() || !self.effects.is_empty();
+        if self.unresolved.is_some() {
+            self.resolve(Resolution::Unknown, None, Value::Null).await?;
+        }
+        let detail = match open {
+            true => "What was begun before may be under way: look at the server.",
+            false => "Nothing is under way.",
+        };
+        let detail = format!("{}: {unkept}. {detail}", self.server());
+        let finish = super::fault(ErrorCode::ReportTooLarge, detail, Value::Null);
+        Ok(if open { Finish { outcome: Outcome::Unknown, ..finish } } else { finish })
     }
 
     /// Gives the lease back because this executor goes away.

@@ -20,12 +20,16 @@ pub async fn run(context: &mut Context) -> Result<(), Stop> {
     context.drop_unannounced().await?;
     let grant = std::sync::Arc::clone(&context.grant);
     let ending = grant.settle.clone().or_else(|| settle::interrupted(&grant.checkpoint));
-    let finish: Finish = match (ending, &grant.spec) {
-        (Some(finish), _) => finish,
-        (None, JobSpec::Inventory(_)) => inventory::run(context).await?,
-        (None, JobSpec::Power(params)) => power::run(context, params.action).await?,
-        (None, JobSpec::BootOverride(params)) => boot_override::run(context, *params).await?,
-        (None, JobSpec::FirmwareUpdate(params)) => firmware_update::run(context, params).await?,
+    let worked: Result<Finish, Stop> = match (ending, &grant.spec) {
+        (Some(finish), _) => Ok(finish),
+        (None, JobSpec::Inventory(_)) => inventory::run(context).await,
+        (None, JobSpec::Power(params)) => power::run(context, params.action).await,
+        (None, JobSpec::BootOverride(params)) => boot_override::run(context, *params).await,
+        (None, JobSpec::FirmwareUpdate(params)) => firmware_update::run(context, params).await,
+    };
+    let finish = match worked {
+        Err(Stop::TooLarge(unkept)) => context.cannot_report(&unkept).await?,
+        worked => worked?,
     };
     let finish = settle::settle(context, finish).await?;
     if grant.spec.mutates() && touched(&finish) {

@@ -895,3 +895,38 @@ async fn power_is_not_cut_while_the_queue_is_not_found() {
     assert_eq!(finish.code, ErrorCode::DeviceBusy.as_str(), "{}", row.story());
     assert_eq!((resets(&world), world.lab.total().bricked), (before, 0), "{}", row.story());
 }
+
+/// The first job never had its package. The second one is named and never shows up: it may still come.
+#[tokio::test(start_paused = true)]
+async fn a_second_job_that_never_shows_up_ends_unknown() {
+    let world = World::new(vec![r750()]);
+    world.wire.never_had.store(true, Ordering::Relaxed);
+    world.lab.fault("bmc-01", Fault::FlashFailsPr21, ONCE).unwrap();
+    let run = bios(&world);
+    let _executor = world.start(0, None).await;
+    while resets(&world) == 0 || world.plane.run(run).grant.phase != "stage" {
+        assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    world.lab.fault("bmc-01", Fault::JobVisibilityDelay { seconds: 1_000_000 }, ONCE).unwrap();
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Unknown, "{}", row.story());
+    assert_eq!(uploads(&world), 2, "{}", row.story());
+}
+
+/// A run of which the next checkpoint cannot be reported ends with a code of its own before anything is done.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_too_large_to_report_ends_and_says_so() {
+    let world = World::new(vec![r750()]);
+    let run = bios(&world);
+    world.plane.edit(run, |grant| grant.checkpoint = json!({ "progress": "x".repeat(70_000) }));
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(
+        (finish.outcome, finish.code.as_str()),
+        (Outcome::Failed, "report-too-large"),
+        "{}",
+        row.story()
+    );
+    assert_eq!(uploads(&world), 0, "{}", row.story());
+}

@@ -3,7 +3,7 @@
 use rackhand_schema::{ErrorCode, protocol::Intent};
 use serde_json::{Value, json};
 
-use super::{CHECK, PACKAGE, Planned, State};
+use super::{CHECK, MAX_KEYS, PACKAGE, Planned, State, mark_of};
 use crate::{
     bmc::BmcError,
     engine::{Activity, Context, Interrupt, Probe, fault},
@@ -70,7 +70,18 @@ impl Activity for Check<'_> {
         }
         // Dell's keys name slots and stay. Elsewhere they may be hashes of the version, which an update replaces.
         if !inventory.vendor.as_deref().is_some_and(|vendor| vendor.contains("Dell")) {
-            self.state.keys = inventory.components.iter().map(|component| component.key.clone()).collect();
+            let listed = inventory.components.len();
+            if listed > MAX_KEYS {
+                return Ok(Probe::Impossible(fault(
+                    ErrorCode::DeviceUnsupported,
+                    format!(
+                        "{server} lists {listed} components, and an update may give one of them another name. Of more \
+                         than {MAX_KEYS} that could not be read back. Nothing was changed."
+                    ),
+                    Value::Null,
+                )));
+            }
+            self.state.keys = inventory.components.iter().map(|found| mark_of(&found.key)).collect();
         }
         self.state.support = context.line.update_support().await?;
         self.state.power = Some(host_power(context).await?);

@@ -24,6 +24,7 @@ use rackhand_schema::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{inventory::cancelled, restart::Mark, settle::BMC_JOB};
 use crate::{
@@ -65,7 +66,7 @@ pub struct State {
     pub unnamed: bool,
     /// The device has shown the job.
     pub seen: bool,
-    /// Keys of the inventory before anything was done, where they may be version hashes.
+    /// Marks of the inventory's keys before anything was done, where they may be version hashes. See [`mark_of`].
     pub keys: Vec<String>,
     /// Resets the device took for the job at hand.
     pub resets: Vec<PowerAction>,
@@ -78,6 +79,12 @@ pub struct State {
 }
 
 impl State {
+    /// Forgets the job at hand: the next hand-over makes another one, of which nothing is known yet.
+    fn begin_anew(&mut self) {
+        let Self { power, support, stages, lost, keys, up_to_date, .. } = std::mem::take(self);
+        *self = Self { power, support, stages, lost, keys, up_to_date, ..Self::default() };
+    }
+
     /// The planned component as `found` shows it: under its key or, where an update may replace keys, in a row that
     /// was not there before and has the wanted version, rather one that runs.
     pub fn component<'a>(&self, plan: &Planned, found: &'a Inventory) -> Option<&'a FirmwareComponent> {
@@ -86,10 +93,19 @@ impl State {
             return named;
         }
         let is_new = |component: &&FirmwareComponent| {
-            !self.keys.contains(&component.key) && plan.ends_with(&component.version)
+            !self.keys.contains(&mark_of(&component.key)) && plan.ends_with(&component.version)
         };
         found.components.iter().filter(is_new).min_by_key(|component| component.inactive.is_some()).or(named)
     }
+}
+
+/// Components that a device may list whose update may replace their keys. The checkpoint holds a mark of each.
+const MAX_KEYS: usize = 1_500;
+
+/// Tells a key from others in few bytes, however long the device makes it.
+fn mark_of(key: &str) -> String {
+    let sum = Sha256::digest(key);
+    hex::encode(sum.get(..8).unwrap_or_default())
 }
 
 /// What the approved plan says about this target.
@@ -257,8 +273,7 @@ pub async fn run(context: &mut Context, params: &FirmwareUpdateParams) -> Result
             APPLY if evidence.get("scheduled").is_some() => REBOOT,
             APPLY if evidence.get("stage_again").is_some() => {
                 context.move_effects(BMC_JOB, &[EffectState::Applied], EffectState::Settled).await?;
-                state.job = None;
-                state.resets.clear();
+                state.begin_anew();
                 STAGE
             }
             APPLY => VERIFY,
@@ -320,4 +335,46 @@ fn late_visibility(context: &Context) -> std::time::Duration {
 /// Direct updates need no restart; the others wait in `reboot` until the device has begun.
 fn needs_reboot_phase(plan: &Planned, state: &State) -> bool {
     !state.up_to_date && (plan.may_restart_host() || state.restart_pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use rackhand_schema::protocol::MAX_ITEM_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_state_fits_into_a_report() {
+        let long = "\u{fc}".repeat(crate::text::MAX_CHARS);
+        let state = State {
+            keys: (0..MAX_KEYS).map(|n| mark_of(&format!("{n}{long}"))).collect(),
+            lost: Some(LostHandover {
+                before: vec!["x".repeat(stage::MAX_QUEUE_BYTES)],
+                ..LostHandover::default()
+            }),
+            progress: long,
+            ..State::default()
+        };
+        let size = json!(state).to_string().len();
+        assert!(size < MAX_ITEM_BYTES - 8 * 1024, "{size}");
+    }
+
+    #[test]
+    fn of_a_job_that_is_given_up_nothing_is_left_for_the_next_one() {
+        let mut state = State {
+            power: Some(PowerState::On),
+            job: Some(JobRef::default()),
+            stages: 2,
+            unnamed: true,
+            seen: true,
+            keys: vec!["a key".to_owned()],
+            resets: vec![PowerAction::On],
+            restart_pending: true,
+            progress: "90 %".to_owned(),
+            ..State::default()
+        };
+        let kept = State { power: state.power, stages: 2, keys: state.keys.clone(), ..State::default() };
+        state.begin_anew();
+        assert_eq!(state, kept);
+    }
 }

@@ -33,7 +33,11 @@ use crate::{
     handlers::settle::{BMC_JOB, job_wanted},
     lease::MutationPermit,
     package::{Offer, PackageError},
+    text,
 };
+
+/// Ids of the queue before the hand-over that its intent holds, as JSON; the rest of it is small.
+pub const MAX_QUEUE_BYTES: usize = text::MAX_EVIDENCE_BYTES - 1_024;
 
 pub struct Stage<'a> {
     plan: &'a Planned,
@@ -243,13 +247,25 @@ impl Activity for Stage<'_> {
             return Err(BmcError::new(BmcErrorKind::ForeignJob, detail).into());
         }
         let mut log_mark = match context.line.log_mark().await {
-            Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::NotFound) => None,
+            Err(error) if error.kind == BmcErrorKind::Unsupported => None,
             other => other?,
         };
         self.before = queue.into_iter().map(|job| job.id).collect();
         if let Some(lost) = &self.state.lost {
             self.before.clone_from(&lost.before);
             log_mark = lost.log_mark;
+        }
+        if json!(self.before).to_string().len() > MAX_QUEUE_BYTES {
+            return Err(fault(
+                ErrorCode::DeviceUnsupported,
+                format!(
+                    "{server} lists {} device jobs. After a lost answer they could not be told from the update's own. \
+                     Nothing was handed over. Clear old jobs from its queue, then retry.",
+                    self.before.len()
+                ),
+                Value::Null,
+            )
+            .into());
         }
         let again = self.state.lost.is_some();
         let support = &self.state.support;
