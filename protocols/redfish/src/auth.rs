@@ -120,6 +120,12 @@ pub trait AuthGate: Send + Sync {
     /// Asked before the request is sent. On `Err` nothing is sent.
     fn ask<'a>(&'a self, attempt: &'a AuthAttempt) -> BoxFuture<'a, Result<(), GateDenied>>;
 
+    /// Whether a password that the service has accepted may still be presented without asking. If not, it is asked for
+    /// as one that was not accepted yet.
+    fn trusts(&self) -> bool {
+        true
+    }
+
     /// Told after each attempt that was allowed, exactly once unless the caller's future is dropped meanwhile:
     /// a gate must treat a reservation that is never settled as [`AuthOutcome::Unknown`].
     fn settle<'a>(&'a self, attempt: &'a AuthAttempt, outcome: AuthOutcome) -> BoxFuture<'a, ()>;

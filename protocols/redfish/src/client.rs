@@ -220,15 +220,28 @@ impl Client {
             }
         };
         self.settle_basic(&presented, guard, Ok(response.status().as_u16())).await;
-        let Presented::Session(token) = &presented else { return self.check_as(&presented, &call, response) };
+        let Presented::Session(session) = &presented else {
+            return self.check_as(&presented, &call, response);
+        };
         if response.status().as_u16() != 401 {
+            session.note_accepted();
             return self.check(&call, response);
         }
-        // The session has ended; a 401 was not acted upon, so even a mutation may follow with a new one.
-        self.drop_session(token).await;
+        if !self.give_up_session(session, call.path, call.deadline).await {
+            return self.check(&call, response);
+        }
+        // A 401 was not acted upon, so even a mutation may follow in a new session.
         let (presented, guard) = self.authenticate(call.deadline).await?;
         let outcome = self.send(&call, &presented, 2).await;
         let seen = outcome.as_ref().map(|response| response.status().as_u16());
+        match (&presented, seen) {
+            (Presented::Session(session), Ok(401)) => {
+                session.note_refused();
+                self.with_links(|links| links.forbid(call.path));
+            }
+            (Presented::Session(session), Ok(_)) => session.note_accepted(),
+            _ => {}
+        }
         self.settle_basic(&presented, guard, seen).await;
         match outcome {
             Ok(response) => self.check_as(&presented, &call, response),
@@ -320,7 +333,7 @@ impl Client {
         self.observer.observe(&Exchange {
             server: self.address(),
             method: &call.method,
-            path: path.split('?').next().unwrap_or(path),
+            path: document::without_query(path),
             status: outcome.as_ref().ok().map(|response| response.status().as_u16()),
             duration: started.elapsed(),
             attempt,
@@ -415,6 +428,5 @@ fn not_json(response: &Response<Bytes>) -> String {
 }
 
 pub(crate) fn evidence(path: &str, status: u16, body: &Bytes) -> Evidence {
-    let path = path.split('?').next().unwrap_or(path);
-    Evidence { path: path.into(), status, body: body.clone() }
+    Evidence { path: document::without_query(path).into(), status, body: body.clone() }
 }

@@ -9,7 +9,7 @@
 //! one, and names what is missing. Pages, members and the time for them are bounded.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError},
 };
 
@@ -20,10 +20,10 @@ use tokio::time::Instant;
 use crate::{
     classify::Class,
     client::{Call, Client},
-    document::{self, Document, Evidence, at, field, link, link_at, str_at},
+    document::{self, Document, Evidence, at, field, link, link_at, str_at, without_query},
     error::{Error, Problem},
     model::Unreadable,
-    session::Presented,
+    session::{FORBIDDEN, Presented},
     transport::TransportError,
 };
 
@@ -50,9 +50,27 @@ pub(crate) struct Links {
     pub log_entries: Option<String>,
     /// The service declares `$expand` and does not do it.
     no_expand: bool,
+    /// Paths that were answered 401 in a session that was new, and until when that counts.
+    forbidden: BTreeMap<String, Instant>,
 }
 
+/// Paths that are remembered as forbidden.
+const MAX_FORBIDDEN: usize = 1000;
+
 impl Links {
+    /// A new session does not help `path`.
+    pub(crate) fn forbid(&mut self, path: &str) {
+        let now = Instant::now();
+        self.forbidden.retain(|_, until| *until > now);
+        if self.forbidden.len() < MAX_FORBIDDEN {
+            self.forbidden.insert(without_query(path).to_owned(), now + FORBIDDEN);
+        }
+    }
+
+    pub(crate) fn is_forbidden(&self, path: &str) -> bool {
+        self.forbidden.get(without_query(path)).is_some_and(|until| *until > Instant::now())
+    }
+
     /// The path of the manager, once it is known.
     pub(crate) fn manager_path(&self) -> Option<String> {
         self.manager.as_ref().map(|manager| manager.path.clone())
@@ -99,6 +117,8 @@ pub(crate) struct Collection {
     pub unreadable: Vec<Unreadable>,
     /// Whether every declared member is in `members`.
     pub complete: bool,
+    /// Whether every one is there or named in `unreadable`.
+    pub names_all: bool,
 }
 
 impl Client {
@@ -374,8 +394,9 @@ impl Client {
             gathered.lacks(self.unusable(&page, what));
         }
         // An entry without an address is no member where the count is right without it.
-        let complete = !gathered.lacking && (declared.is_some() || gathered.blank == 0);
-        Ok(Collection { members: gathered.members, unreadable: gathered.unreadable, complete })
+        let counted = declared.is_some() || gathered.blank == 0;
+        let (complete, names_all) = (counted && !gathered.lacking, counted && !gathered.unnamed);
+        Ok(Collection { members: gathered.members, unreadable: gathered.unreadable, complete, names_all })
     }
 
     /// The first page, expanded if the service does that. A service that declares `$expand` may fail over it in any
@@ -417,6 +438,7 @@ impl Client {
                 return;
             }
             if document::is_error(member) || link(member).is_some() && is_only_an_error(member) {
+                gathered.unnamed |= link(member).is_none();
                 let what = link(member).unwrap_or(&page.evidence.path).to_owned();
                 let error = self.error_within(&page.evidence.path, member, &page.evidence);
                 gathered.fail(Unreadable { what, error });
@@ -501,6 +523,8 @@ struct Gathered {
     blank: usize,
     /// Whether a member may be missing.
     lacking: bool,
+    /// Whether one may be that is not named either.
+    unnamed: bool,
     /// Whether a bound was reached.
     ended: bool,
 }
@@ -508,17 +532,19 @@ struct Gathered {
 impl Gathered {
     fn new(contents: bool, until: Instant) -> Self {
         let (members, unreadable) = (Vec::new(), Vec::new());
-        Self { contents, until, members, unreadable, failed: 0, blank: 0, lacking: false, ended: false }
+        let (lacking, unnamed, ended) = (false, false, false);
+        Self { contents, until, members, unreadable, failed: 0, blank: 0, lacking, unnamed, ended }
     }
 
     fn lacks(&mut self, what: Unreadable) {
-        self.lacking = true;
+        (self.lacking, self.unnamed) = (true, true);
         self.unreadable.push(what);
     }
 
     fn fail(&mut self, member: Unreadable) {
         self.failed += 1;
-        self.lacks(member);
+        self.lacking = true;
+        self.unreadable.push(member);
     }
 
     fn end(&mut self, why: Unreadable) {

@@ -60,6 +60,11 @@ impl Message {
     }
 }
 
+/// A path as it is named: queries say how something is read.
+pub(crate) fn without_query(path: &str) -> &str {
+    path.split('?').next().unwrap_or(path)
+}
+
 /// The last segment of a message id: `IDRAC.2.7.SUP029` → `SUP029`.
 #[must_use]
 pub fn short_id(id: &str) -> &str {

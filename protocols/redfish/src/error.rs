@@ -10,7 +10,7 @@ use http::Method;
 use crate::{
     auth::GateDenied,
     classify::{self, Class},
-    document::{Evidence, Message},
+    document::{Evidence, Message, without_query},
     transport::{NotSent, TransportError},
 };
 
@@ -116,8 +116,7 @@ fn describe_login(status: u16, id: Option<&str>) -> String {
 
 impl Error {
     pub(crate) fn new(server: &str, method: &Method, path: &str, mutates: bool, problem: Problem) -> Self {
-        let path = path.split('?').next().unwrap_or(path);
-        let (server, path) = (server.to_owned(), path.to_owned());
+        let (server, path) = (server.to_owned(), without_query(path).to_owned());
         Self(Box::new(Inner { server, method: method.clone(), path, mutates, problem }))
     }
 

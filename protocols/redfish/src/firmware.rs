@@ -44,6 +44,7 @@ impl Client {
             components: Vec::with_capacity(collection.members.len()),
             unreadable: collection.unreadable,
             complete: collection.complete,
+            names_all: collection.names_all,
             bmc_version: None,
         };
         for member in collection.members {
@@ -52,7 +53,7 @@ impl Client {
                 None => {
                     let error = self.not_declared(&inventory, "an Id of an inventory row");
                     found.unreadable.push(Unreadable { what: "a row without an id".to_owned(), error });
-                    found.complete = false;
+                    (found.complete, found.names_all) = (false, false);
                 }
             }
         }
@@ -94,7 +95,7 @@ impl Client {
             }
         }
         let complete = unreadable.is_empty();
-        Ok(Some(FirmwareInventory { components, unreadable, complete, bmc_version: None }))
+        Ok(Some(FirmwareInventory { components, unreadable, complete, names_all: true, bmc_version: None }))
     }
 }
 

@@ -259,6 +259,8 @@ pub struct FirmwareInventory {
     pub unreadable: Vec<Unreadable>,
     /// Whether every declared row was read. If not, a missing row proves nothing.
     pub complete: bool,
+    /// Whether every row is either read or named as unreadable, by its path or its id.
+    pub names_all: bool,
     /// The version of the BMC's own firmware, for managers that do not tell theirs.
     pub bmc_version: Option<String>,
 }

@@ -7,6 +7,12 @@
 //!
 //! Each request that presents a password not yet accepted asks the [`crate::AuthGate`] first. A new login after a
 //! session ended asks again: the password may have been changed in the meantime.
+//!
+//! A session is given up when a request in it is answered 401, and deleted then: the answer may be about the resource, or
+//! be wrong (field reports D02 and D04). Where a new session is answered the same, it is kept, and the next 401 for that
+//! path, or for any path before something was answered otherwise, is taken for what it is.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -30,6 +36,8 @@ use crate::{
 
 /// How long to wait for the deletion of a session.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long a path that was answered 401 in a new session, too, costs no other login, and the session is kept.
+pub(crate) const FORBIDDEN: Duration = Duration::from_secs(300);
 
 /// How the client proves itself at present.
 #[derive(Default)]
@@ -38,7 +46,7 @@ pub(crate) enum Auth {
     #[default]
     None,
     /// A session.
-    Session(SessionHandle),
+    Session(Arc<Session>),
     /// The service has refused the password: until then it is not presented.
     Refused { until: Instant, error: Error },
     /// HTTP Basic.
@@ -50,12 +58,44 @@ pub(crate) enum Auth {
     },
 }
 
+/// A session in use.
+pub(crate) struct Session {
+    handle: SessionHandle,
+    /// Nothing but 401 was answered in it, which took the place of one with that answer: until then it is kept.
+    keep_until: Mutex<Option<Instant>>,
+}
+
+impl Session {
+    fn of(handle: SessionHandle) -> Arc<Self> {
+        Arc::new(Self { handle, keep_until: Mutex::default() })
+    }
+
+    fn keep_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.keep_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something else than 401 was answered in it.
+    pub fn note_accepted(&self) {
+        *self.keep_until() = None;
+    }
+
+    /// Its first answer was 401, as the last one in the session before it.
+    pub fn note_refused(&self) {
+        *self.keep_until() = Some(Instant::now() + FORBIDDEN);
+    }
+
+    /// Whether it may have ended when 401 is answered in it.
+    fn may_have_ended(&self) -> bool {
+        self.keep_until().is_none_or(|until| Instant::now() >= until)
+    }
+}
+
 /// What one request presents.
 pub(crate) enum Presented {
     /// Nothing: the service root is public.
     Nothing,
-    /// A session token.
-    Session(Zeroizing<String>),
+    /// A session's token.
+    Session(Arc<Session>),
     /// User and password. `Some`: not proven yet, and the gate has allowed this attempt.
     Basic(Option<AuthAttempt>),
 }
@@ -65,8 +105,9 @@ impl Presented {
     pub fn header(&self, credentials: &Credentials) -> Option<(HeaderName, HeaderValue)> {
         let (name, mut value) = match self {
             Self::Nothing => return None,
-            Self::Session(token) => {
-                (HeaderName::from_static("x-auth-token"), HeaderValue::from_str(token).ok()?)
+            Self::Session(session) => {
+                let token = HeaderValue::from_str(session.handle.token()).ok()?;
+                (HeaderName::from_static("x-auth-token"), token)
             }
             Self::Basic(_) => {
                 let pair = Zeroizing::new(format!("{}:{}", credentials.user(), credentials.password()));
@@ -85,7 +126,7 @@ impl Client {
     /// The session in use, to be sealed and kept: whoever has it can delete the session after a crash.
     pub async fn session_handle(&self) -> Option<SessionHandle> {
         match &*self.auth.lock().await {
-            Auth::Session(session) => Some(session.clone()),
+            Auth::Session(session) => Some(session.handle.clone()),
             _ => None,
         }
     }
@@ -93,7 +134,7 @@ impl Client {
     /// Goes on with a session from before. If the service does not know it any more, the first request finds out
     /// and logs in.
     pub async fn adopt_session(&self, session: SessionHandle) {
-        *self.auth.lock().await = Auth::Session(session);
+        *self.auth.lock().await = Auth::Session(Session::of(session));
     }
 
     /// Deletes a session from before, proving it by its own token; presents no password.
@@ -101,9 +142,13 @@ impl Client {
     /// # Errors
     /// No answer, or a refusal. A session that has ended already is a success.
     pub async fn delete_session(&self, session: &SessionHandle) -> Result<(), Error> {
+        self.delete_session_by(session, Instant::now() + CLOSE_TIMEOUT).await
+    }
+
+    async fn delete_session_by(&self, session: &SessionHandle, deadline: Instant) -> Result<(), Error> {
         let Some(path) = self.endpoint.path_of(&session.uri) else { return Ok(()) };
-        let call = Call { mutates: false, ..Call::delete(path, Instant::now() + CLOSE_TIMEOUT) };
-        let presented = Presented::Session(session.token().clone());
+        let call = Call { mutates: false, ..Call::delete(path, deadline) };
+        let presented = Presented::Session(Session::of(session.clone()));
         let response = self
             .send_reading_twice(&call, &presented)
             .await
@@ -129,7 +174,7 @@ impl Client {
     pub async fn end_session(&self) -> Result<(), Error> {
         let mut auth = self.auth.lock().await;
         let Auth::Session(session) = &*auth else { return Ok(()) };
-        self.delete_session(session).await?;
+        self.delete_session(&session.handle).await?;
         *auth = Auth::None;
         Ok(())
     }
@@ -167,8 +212,8 @@ impl Client {
             };
         }
         match &*auth {
-            Auth::Session(session) => Ok((Presented::Session(session.token().clone()), None)),
-            Auth::Basic { proven: true, .. } => Ok((Presented::Basic(None), None)),
+            Auth::Session(session) => Ok((Presented::Session(Arc::clone(session)), None)),
+            Auth::Basic { proven: true, .. } if self.gate.trusts() => Ok((Presented::Basic(None), None)),
             Auth::Basic { .. } | Auth::None | Auth::Refused { .. } => {
                 let attempt = self.ask(AuthMethod::Basic, ROOT).await?;
                 Ok((Presented::Basic(Some(attempt)), Some(auth)))
@@ -176,7 +221,9 @@ impl Client {
         }
     }
 
-    /// Reports how a first use of HTTP Basic went, and notes a rejection of one that had been proven.
+    /// Reports how a first use of HTTP Basic went, and a rejection of one that had been proven. Of several requests that
+    /// had been sent with it when the first one was rejected, only that one counts: a service counts them together, and
+    /// none follows.
     pub(crate) async fn settle_basic(
         &self,
         presented: &Presented,
@@ -196,7 +243,10 @@ impl Client {
             None if outcome == AuthOutcome::Rejected => self.auth.lock().await,
             None => return,
         };
-        if outcome == AuthOutcome::Rejected && attempt.is_some() {
+        if outcome == AuthOutcome::Rejected {
+            if attempt.is_none() && !matches!(*auth, Auth::Basic { proven: true, .. }) {
+                return;
+            }
             let problem = Problem::Login { status: 401, id: None, class: Class::Auth };
             *auth = self.refused(self.error(&Method::GET, ROOT, false, problem));
         } else if let Auth::Basic { proven, .. } = &mut *auth {
@@ -210,12 +260,29 @@ impl Client {
         }
     }
 
-    /// Forgets the session with this token, unless another request has replaced it already.
-    pub(crate) async fn drop_session(&self, token: &Zeroizing<String>) {
-        let mut auth = self.auth.lock().await;
-        if matches!(&*auth, Auth::Session(session) if session.token() == token) {
-            *auth = Auth::None;
+    /// Gives a session up in which `path` was answered 401, unless that is no reason to. Whether the request may follow
+    /// in another one.
+    ///
+    /// It is deleted before there is a new one, so that the service has room for that; nobody logs in meanwhile. At most
+    /// half of the time until `deadline` goes by with it.
+    pub(crate) async fn give_up_session(
+        &self,
+        session: &Arc<Session>,
+        path: &str,
+        deadline: Instant,
+    ) -> bool {
+        if !session.may_have_ended() || self.with_links(|links| links.is_forbidden(path)) {
+            return false;
         }
+        let Ok(mut auth) = timeout_at(deadline, self.auth.lock()).await else { return false };
+        if matches!(&*auth, Auth::Session(current) if Arc::ptr_eq(current, session)) {
+            *auth = Auth::None;
+            let now = Instant::now();
+            let until = now + CLOSE_TIMEOUT.min(deadline.saturating_duration_since(now) / 2);
+            // The observer sees how it went. A session that stays ends after a while without use.
+            drop(self.delete_session_by(&session.handle, until).await);
+        }
+        true
     }
 
     fn refused(&self, error: Error) -> Auth {
@@ -304,7 +371,8 @@ impl Client {
         let uri = header("location").and_then(|link| self.endpoint.path_of_session(link)).or(in_body);
         match (header("x-auth-token").filter(|token| !token.trim().is_empty()), uri) {
             (Some(token), Some(uri)) => {
-                Ok(Auth::Session(SessionHandle::new(uri, Zeroizing::new(token.to_owned()))))
+                let handle = SessionHandle::new(uri, Zeroizing::new(token.to_owned()));
+                Ok(Auth::Session(Session::of(handle)))
             }
             (None, _) => Ok(Auth::Basic { proven: true, until: None }),
             (Some(_), None) => {

@@ -1,6 +1,6 @@
 //! One test for each field failure the client must survive.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use rackhand_redfish::{
@@ -11,7 +11,9 @@ use rackhand_redfish::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Act, Bench, Bmc, OEM_JOBS, SESSIONS, SIMPLE_UPDATE, bench, bench_with, error};
+use crate::support::{
+    Act, Bench, Bmc, OEM_JOBS, PASSWORD, SESSIONS, SIMPLE_UPDATE, bench, bench_with, error,
+};
 
 const TASK: &str = "/redfish/v1/TaskService/Tasks/JID_7";
 const ENTRIES: &str = "/redfish/v1/Managers/iDRAC.Embedded.1/LogServices/Lclog/Entries";
@@ -109,6 +111,115 @@ async fn d01_a_refused_password_is_presented_once() {
         assert_eq!(bench.client.system().await.unwrap_err().class(), Class::Auth);
         assert_eq!(presented(), 2);
     }
+}
+
+/// A password that HTTP Basic had proven, and that was changed since. Two readers at once, as a BMC has.
+#[tokio::test(start_paused = true)]
+async fn d01_a_proven_basic_password_that_is_refused_is_presented_once() {
+    let bmc = Bmc::small();
+    let full = || Act::Answer(503, error("IDRAC.2.7.RAC0218", "maximum number of user sessions"));
+    bmc.next("POST", SESSIONS, full());
+    let bench = bench_with(bmc, PASSWORD, Options::default());
+    bench.client.identity().await.unwrap();
+    let presented = || bench.bmc.seen().iter().filter(|seen| seen.proof == "basic").count();
+    let before = presented();
+    for path in ["/redfish/v1/Systems/System.Embedded.1", "/redfish/v1/Managers/iDRAC.Embedded.1"] {
+        for _ in 0..3 {
+            let refusal = Act::Answer(401, error("IDRAC.2.7.SYS415", "invalid username or password"));
+            bench.bmc.next("GET", path, refusal);
+        }
+    }
+    bench.bmc.latency(Duration::from_millis(50));
+    let (one, two) = tokio::join!(bench.client.identity(), bench.client.identity());
+    let outcomes = || bench.gate.outcomes.lock().unwrap().clone();
+    let rejected = |outcomes: Vec<AuthOutcome>| {
+        outcomes.into_iter().filter(|outcome| *outcome == AuthOutcome::Rejected).count()
+    };
+    assert_eq!(presented() - before, 2, "one of each reader: {one:?} {two:?}");
+    assert_eq!(rejected(outcomes()), 1, "{:?}", outcomes());
+    assert_eq!(bench.client.system().await.unwrap_err().class(), Class::Auth);
+    assert_eq!((presented() - before, rejected(outcomes())), (2, 1), "not again for a while");
+}
+
+/// The budget does not trust any more what HTTP Basic had proven: it is asked, and what it withholds is not presented.
+#[tokio::test(start_paused = true)]
+async fn d03_a_proven_basic_password_that_is_not_trusted_any_more_is_asked_for() {
+    let bmc = Bmc::small();
+    let full = || Act::Answer(503, error("IDRAC.2.7.RAC0218", "maximum number of user sessions"));
+    bmc.next("POST", SESSIONS, full());
+    let bench = bench(bmc);
+    bench.client.system().await.unwrap();
+    let asked = || *bench.gate.asked.lock().unwrap();
+    let before = asked();
+    bench.client.system().await.unwrap();
+    assert_eq!(asked(), before);
+    bench.gate.distrusts.store(true, Ordering::Relaxed);
+    bench.client.system().await.unwrap();
+    assert_eq!(asked(), before + 1);
+    let denied = GateDenied { reason: "suspended".to_owned(), retry_after: None };
+    *bench.gate.denies.lock().unwrap() = Some(denied);
+    let seen = bench.bmc.seen().len();
+    let withheld = bench.client.system().await.unwrap_err();
+    assert_eq!(withheld.class(), Class::AuthWithheld { retry_after: None });
+    assert_eq!(bench.bmc.seen().len(), seen, "nothing was sent");
+}
+
+/// A 401 that is about the resource, or wrong (D04), leaves no session behind that it was answered in.
+#[tokio::test(start_paused = true)]
+async fn d01_a_session_that_is_given_up_is_deleted() {
+    let bench = bench(Bmc::small());
+    let path = "/redfish/v1/Systems/System.Embedded.1";
+    bench.client.system().await.unwrap();
+    for _ in 0..8 {
+        bench.bmc.next("GET", path, Act::Answer(401, error("Base.1.12.NoValidSession", "no")));
+        bench.client.system().await.unwrap();
+        assert_eq!(bench.bmc.open_sessions(), 1);
+    }
+    bench.client.close().await;
+    assert_eq!(bench.bmc.open_sessions(), 0);
+}
+
+/// A service that hangs over the deletion takes at most half of the time of the request behind it.
+#[tokio::test(start_paused = true)]
+async fn d01_a_deletion_that_is_not_answered_leaves_time_for_the_request() {
+    let bench = bench(Bmc::small());
+    bench.client.system().await.unwrap();
+    let session = bench.client.session_handle().await.unwrap().uri;
+    bench.bmc.next("DELETE", &session, Act::Hang);
+    let began = tokio::time::Instant::now();
+    let answer = Act::Answer(401, error("Base.1.12.NoValidSession", "no"));
+    assert_eq!(update(&bench, answer).await.unwrap().status, 204);
+    assert!(began.elapsed() <= Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+/// One resource is answered 401 in any session: it costs one login in a while, and the session stays for the others.
+#[tokio::test(start_paused = true)]
+async fn d02_a_path_that_is_always_answered_401_makes_no_login_loop() {
+    let bench = bench(Bmc::small());
+    let path = "/redfish/v1/Systems/System.Embedded.1";
+    let refuse = |times: usize| {
+        for _ in 0..times {
+            bench.bmc.next("GET", path, Act::Answer(401, error("Base.1.12.InsufficientPrivilege", "no")));
+        }
+    };
+    bench.client.firmware_inventory().await.unwrap();
+    refuse(11);
+    for _ in 0..10 {
+        assert_eq!(bench.client.system().await.unwrap_err().class(), Class::Forbidden);
+        bench.client.firmware_inventory().await.unwrap();
+    }
+    assert_eq!((bench.bmc.logins(), bench.bmc.open_sessions()), (2, 1));
+    // It may be allowed by then.
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    refuse(1);
+    bench.client.system().await.unwrap();
+    assert_eq!((bench.bmc.logins(), bench.bmc.open_sessions()), (3, 1));
+    // A service that answers 401 to everything: the new session is kept, whatever is asked in it.
+    refuse(2);
+    bench.bmc.next("GET", UPDATE_SERVICE, Act::Answer(401, error("Base.1.12.NoValidSession", "no")));
+    bench.client.system().await.unwrap_err();
+    bench.client.firmware_inventory().await.unwrap_err();
+    assert_eq!((bench.bmc.logins(), bench.bmc.open_sessions()), (4, 1));
 }
 
 /// The connection was closed just when the deletion was sent, before or after it arrived.

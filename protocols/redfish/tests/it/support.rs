@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io::Read,
     path::Path,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -276,9 +279,15 @@ pub struct Budget {
     pub denies: Mutex<Option<GateDenied>>,
     pub asked: Mutex<u32>,
     pub outcomes: Mutex<Vec<AuthOutcome>>,
+    /// What was accepted is to be asked for again.
+    pub distrusts: AtomicBool,
 }
 
 impl AuthGate for Budget {
+    fn trusts(&self) -> bool {
+        !self.distrusts.load(Ordering::Relaxed)
+    }
+
     fn ask<'a>(&'a self, _attempt: &'a AuthAttempt) -> BoxFuture<'a, Result<(), GateDenied>> {
         *self.asked.lock().unwrap() += 1;
         let denied = self.denies.lock().unwrap().clone();
