@@ -4,8 +4,10 @@
 //! SHA-256) only when both are right. Redirects are not followed: the policy names hosts, and a redirect would
 //! lead elsewhere. Each package is fetched once from each
 //! address, by a task of its own that has a deadline; whoever wants it looks again
-//! from time to time ([`PackageError::Coming`]), so a slow repository keeps nobody from another package or from a
-//! cancellation. What the directory holds is bounded: what was used longest ago goes first.
+//! from time to time ([`PackageError::Coming`]), so a slow repository keeps nobody from a package that is here or from a
+//! cancellation. A fetch that has ended is told to those who wait for it, and to nobody later. There are [`FETCHES`] at
+//! once. What the directory holds is bounded, together with what is being fetched into it: what was used longest ago goes
+//! first, and a package for which there is no room yet is fetched later.
 //!
 //! What a repository answers is told in the log alone. An address in a job may lead anywhere this machine reaches, and
 //! a status or a digest in the run's report would tell its author what stands there.
@@ -40,6 +42,8 @@ use crate::{cause, policy::Policy};
 const STALL: Duration = Duration::from_secs(60);
 /// One that is slower on average, in bytes a second, has failed, too.
 const SLOWEST: u64 = 64 * 1024;
+/// Packages that are fetched at once.
+const FETCHES: usize = 4;
 /// How long a caller is kept.
 const PATIENCE: Duration = Duration::from_secs(15);
 const MIB: u64 = 1024 * 1024;
@@ -49,10 +53,12 @@ const ROOM: u32 = 1024;
 
 type Fetched = Result<(), PackageError>;
 
+/// Fetches under way.
+type Fetching = Arc<Mutex<BTreeMap<Wanted, watch::Receiver<Option<Fetched>>>>>;
+
 pub struct DiskCache {
     store: Arc<Store>,
-    /// Fetches under way or just ended.
-    fetching: Mutex<BTreeMap<Wanted, watch::Receiver<Option<Fetched>>>>,
+    fetching: Fetching,
     fetches: Mutex<JoinSet<()>>,
     /// Packages in memory.
     held: Mutex<BTreeMap<Digest, Weak<Held>>>,
@@ -99,8 +105,35 @@ struct Store {
     directory: PathBuf,
     /// Most bytes of packages.
     limit: u64,
+    /// Bytes of the packages that are being fetched.
+    coming: Mutex<u64>,
     client: reqwest::Client,
     policy: Policy,
+}
+
+/// Room on disk for a package that is being fetched.
+struct Reserved<'a> {
+    store: &'a Store,
+    size: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut coming = lock(&self.store.coming);
+        *coming = coming.saturating_sub(self.size);
+    }
+}
+
+/// Takes a fetch out of those under way, however it ends.
+struct UnderWay {
+    fetching: Fetching,
+    wanted: Wanted,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        lock(&self.fetching).remove(&self.wanted);
+    }
 }
 
 /// A package in memory, and its share of the room.
@@ -162,11 +195,12 @@ impl DiskCache {
             .tls_backend_preconfigured(tls)
             .build()
             .map_err(unreachable)?;
-        let store = Store { directory: directory.to_owned(), limit, client, policy };
+        let store =
+            Store { directory: directory.to_owned(), limit, coming: Mutex::default(), client, policy };
         store.remove_parts();
         Ok(Self {
             store: Arc::new(store),
-            fetching: Mutex::default(),
+            fetching: Fetching::default(),
             fetches: Mutex::default(),
             held: Mutex::default(),
             room: Arc::new(Semaphore::new(ROOM as usize)),
@@ -205,7 +239,18 @@ impl DiskCache {
         let wanted = Wanted::of(digest, package);
         let mut done = {
             let mut fetching = lock(&self.fetching);
-            fetching.entry(wanted.clone()).or_insert_with(|| self.begin(digest, package)).clone()
+            match fetching.get(&wanted) {
+                Some(done) => done.clone(),
+                None if fetching.len() >= FETCHES => {
+                    let why = format!("{FETCHES} other packages are being fetched");
+                    return Err(PackageError::Coming(why));
+                }
+                None => {
+                    let done = self.begin(&wanted, package);
+                    fetching.insert(wanted, done.clone());
+                    done
+                }
+            }
         };
         let Ok(ended) = timeout(self.patience, done.wait_for(Option::is_some)).await else {
             return Err(PackageError::Coming(format!(
@@ -214,24 +259,18 @@ impl DiskCache {
             )));
         };
         let result = ended.map(|result| (*result).clone());
-        lock(&self.fetching).remove(&wanted);
         result.map_err(unreachable)?.unwrap_or_else(|| Err(unreachable("the fetch broke off")))
     }
 
-    fn begin(&self, digest: &Digest, package: &FirmwarePackage) -> watch::Receiver<Option<Fetched>> {
+    fn begin(&self, wanted: &Wanted, package: &FirmwarePackage) -> watch::Receiver<Option<Fetched>> {
         let (tell, done) = watch::channel(None);
-        let (store, digest, package) = (Arc::clone(&self.store), digest.clone(), package.clone());
+        let (store, package) = (Arc::clone(&self.store), package.clone());
+        let under_way = UnderWay { fetching: Arc::clone(&self.fetching), wanted: wanted.clone() };
         let mut fetches = lock(&self.fetches);
         while fetches.try_join_next().is_some() {}
         fetches.spawn(async move {
-            let limit = STALL + Duration::from_secs(package.size / SLOWEST);
-            let result = timeout(limit, store.fetch(&digest, &package)).await.unwrap_or_else(|_| {
-                Err(PackageError::Unreachable(format!("it has not come within {} s", limit.as_secs())))
-            });
-            if result.is_err() {
-                // There may be none.
-                let _ = tokio::fs::remove_file(store.part(&digest, &package)).await;
-            }
+            let result = store.fetch_in_time(&under_way.wanted.digest, &package).await;
+            drop(under_way);
             tell.send_replace(Some(result));
         });
         done
@@ -274,8 +313,28 @@ impl Store {
         Some(bytes)
     }
 
-    /// Makes room on disk for `size` more bytes: packages that were used longest ago go, whoever reads one now has it.
-    fn make_room(&self, size: u64) -> std::io::Result<()> {
+    /// Sets room aside for a package, beside the others that are being fetched. What is in the directory by then may
+    /// still have to go.
+    fn reserve(&self, size: u64) -> Result<Reserved<'_>, PackageError> {
+        if size > self.limit {
+            let why = format!("it is larger than `cache_gib` ({} MiB)", self.limit / MIB);
+            return Err(PackageError::Refused(why));
+        }
+        let mut coming = lock(&self.coming);
+        let sum = coming.saturating_add(size);
+        if sum > self.limit {
+            let why = "other packages that are being fetched take up the cache".to_owned();
+            return Err(PackageError::Coming(why));
+        }
+        *coming = sum;
+        Ok(Reserved { store: self, size })
+    }
+
+    /// Makes room on disk for all that is being fetched: packages that were used longest ago go, whoever reads one now
+    /// has it.
+    fn make_room(&self) -> std::io::Result<()> {
+        // Held, so that nobody else looks at the directory meanwhile.
+        let coming = lock(&self.coming);
         let mut packages: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let entry = entry?;
@@ -287,7 +346,7 @@ impl Store {
         packages.sort();
         let mut total: u64 = packages.iter().map(|(_, size, _)| size).sum();
         for (_, its_size, path) in packages {
-            if total.saturating_add(size) <= self.limit {
+            if total.saturating_add(*coming) <= self.limit {
                 break;
             }
             tracing::info!(path = %path.display(), "a package that was not used lately leaves the cache");
@@ -295,6 +354,19 @@ impl Store {
             total = total.saturating_sub(its_size);
         }
         Ok(())
+    }
+
+    async fn fetch_in_time(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
+        let _reserved = self.reserve(package.size)?;
+        let limit = STALL + Duration::from_secs(package.size / SLOWEST);
+        let result = timeout(limit, self.fetch(digest, package)).await.unwrap_or_else(|_| {
+            Err(PackageError::Unreachable(format!("it has not come within {} s", limit.as_secs())))
+        });
+        if result.is_err() {
+            // There may be none.
+            let _ = tokio::fs::remove_file(self.part(digest, package)).await;
+        }
+        result
     }
 
     async fn fetch(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
@@ -326,7 +398,7 @@ impl Store {
         if !response.status().is_success() {
             return Err(another(format!("status {}", response.status())));
         }
-        self.make_room(package.size).map_err(unreachable)?;
+        self.make_room().map_err(unreachable)?;
         let part = self.part(digest, package);
         let mut file = tokio::fs::File::create(&part).await.map_err(unreachable)?;
         let (mut sum, mut size) = (Sha256::new(), 0_u64);
@@ -371,7 +443,13 @@ impl Repository for DiskCache {
                 return Ok(bytes);
             }
             self.fetch(digest, package).await?;
-            self.read(digest, package).await?.ok_or_else(|| unreachable("the cache cannot be read back"))
+            match self.read(digest, package).await? {
+                Some(bytes) => Ok(bytes),
+                None if self.store.whole(digest).exists() => {
+                    Err(unreachable("the cache cannot be read back"))
+                }
+                None => Err(PackageError::Coming("it gave way to another package in the cache".to_owned())),
+            }
         })
     }
 }
@@ -416,7 +494,8 @@ mod tests {
         assert_eq!(cache.get(&large).await.unwrap().len(), 3 * 1024 * 1024);
     }
 
-    /// A repository on loopback that answers each path as `answer` says, with the number of requests.
+    /// A repository on loopback that answers each path as `answer` says, `/late` a while later, with the number of
+    /// requests.
     async fn repository(
         answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
     ) -> (SocketAddr, Arc<std::sync::atomic::AtomicU32>) {
@@ -434,6 +513,9 @@ mod tests {
                     counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let line = String::from_utf8_lossy(&request[..read]).into_owned();
                     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                    if path == "/late" {
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                    }
                     match answer(&path) {
                         Some(body) => {
                             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -519,6 +601,75 @@ mod tests {
             "two of 200 bytes fit, and the fourth"
         );
         assert!(there(&fourth));
+    }
+
+    /// Nobody waits when a fetch ends. Whoever comes later is not told its result: the repository is asked.
+    #[tokio::test]
+    async fn a_fetch_that_has_ended_is_no_later_answer() {
+        let right = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mended = Arc::clone(&right);
+        let (address, count) = repository(move |_| {
+            let good = mended.load(std::sync::atomic::Ordering::Relaxed);
+            Some(if good { b"good".to_vec() } else { b"baad".to_vec() })
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = local(directory.path(), u64::MAX);
+        cache.patience = Duration::from_millis(50);
+        let package = offered(address, "late", b"good");
+        let first = cache.get(&package).await;
+        assert!(matches!(first, Err(PackageError::Coming(_))), "{first:?}");
+        while !lock(&cache.fetching).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        right.store(true, std::sync::atomic::Ordering::Relaxed);
+        cache.patience = Duration::from_secs(60);
+        assert_eq!(cache.get(&package).await.unwrap(), "good");
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert!(lock(&cache.fetching).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_being_fetched_counts_as_well() {
+        let (address, count) = repository(|path| Some(path.repeat(300).into_bytes())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = local(directory.path(), 700);
+        let packages = ["a", "b", "c", "d"]
+            .map(|name| offered(address, name, format!("/{name}").repeat(300).as_bytes()));
+        let got = futures::future::join_all(packages.iter().map(|package| cache.get(package))).await;
+        for got in got {
+            assert!(matches!(got, Ok(_) | Err(PackageError::Coming(_))), "{got:?}");
+        }
+        let on_disk = || -> u64 {
+            let entries = std::fs::read_dir(directory.path()).unwrap();
+            entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+        };
+        assert!(on_disk() <= 700, "{} bytes", on_disk());
+        // One after the other they come, each in the place of the one before.
+        for package in &packages {
+            cache.get(package).await.unwrap();
+            assert_eq!((on_disk(), *lock(&cache.store.coming)), (600, 0));
+        }
+        let asked = count.load(std::sync::atomic::Ordering::Relaxed);
+        let large = offered(address, "large", &[0; 701]);
+        let refused = cache.get(&large).await;
+        assert!(matches!(refused, Err(PackageError::Refused(_))), "{refused:?}");
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), asked, "nobody was asked");
+    }
+
+    #[tokio::test]
+    async fn no_more_than_four_packages_are_fetched_at_once() {
+        let (address, count) = repository(|_| None).await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = local(directory.path(), u64::MAX);
+        cache.patience = Duration::from_millis(50);
+        for n in 0..10 {
+            let package = offered(address, &format!("p{n}"), &[n]);
+            let waits = cache.get(&package).await;
+            assert!(matches!(waits, Err(PackageError::Coming(_))), "{waits:?}");
+        }
+        assert_eq!(lock(&cache.fetching).len(), FETCHES);
+        assert!(count.load(std::sync::atomic::Ordering::Relaxed) as usize <= FETCHES);
     }
 
     /// The control plane names a package whose digest is a path.
