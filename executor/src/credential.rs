@@ -3,10 +3,13 @@
 //! The plaintext inside the box says for which site, version, address and TLS key it is meant
 //! ([`SealedCredential`]); the control plane, which stores the ciphertext, can therefore neither read it nor
 //! point it at another machine. An address for IPMI counts as one of its own: a BMC whose sealed text names its https
-//! address only is not spoken to over IPMI, and one that it names for another BMC is not used either. An older version than
-//! one that a BMC has accepted before is refused: it may be a text that somebody has kept. What no BMC has accepted does
-//! not count, since the box does not tell who sealed it: a control plane that was taken over can seal one of its own, and
-//! must not bar those of people with it.
+//! address only is not spoken to over IPMI, and one that it names for another BMC is not used either.
+//!
+//! An older version than one that the same BMC has accepted before is refused: it may be a text that somebody has kept. A
+//! BMC is what stands at an https address with a TLS key, or at an address for IPMI ([`Opened::places`]). The box does not
+//! tell who sealed it: a control plane that was taken over can seal texts of its own, with the highest version there is,
+//! for a BMC of its own, which accepts them. They must not bar those of people. So what no BMC has accepted does not
+//! count, and what one has accepted counts at that one alone.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +18,7 @@ use crypto_box::SecretKey;
 use rackhand_schema::{
     id::SiteId,
     protocol::{GrantCredential, GrantTarget},
-    server::{Coverage, NotCovered, SealedCredential},
+    server::{Coverage, NotCovered, SealedCredential, origin},
 };
 use tokio::sync::Mutex;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -74,7 +77,7 @@ pub enum CredentialRefused {
     #[error("it is sealed as another name or version than the control plane says")]
     Version,
     #[error(
-        "version {used} was used here before, and this is version {0}; seal it anew, with a version above that",
+        "this BMC has accepted version {used} before, and this is version {0}; seal it anew, with a version above that",
         used = .1
     )]
     Replayed(u32, u32),
@@ -93,6 +96,28 @@ pub struct Opened<'a> {
     pub redfish: Option<Service>,
     /// `host[:port]` for IPMI.
     pub ipmi: Option<String>,
+}
+
+/// A BMC, as far as the use of a credential there is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(String);
+
+impl Place {
+    pub fn redfish(service: &Service) -> Self {
+        Self(format!("{} {}", origin(&service.url), service.spki_sha256.to_ascii_lowercase()))
+    }
+
+    pub fn ipmi(address: &str) -> Self {
+        Self(origin(&format!("ipmi://{address}")))
+    }
+}
+
+impl Opened<'_> {
+    /// Where it may be used.
+    pub fn places(&self) -> Vec<Place> {
+        let redfish = self.redfish.as_ref().map(Place::redfish);
+        redfish.into_iter().chain(self.ipmi.as_deref().map(Place::ipmi)).collect()
+    }
 }
 
 /// Opens the credential of `target` for those of its addresses that the sealed text names. The main one must be among
@@ -157,9 +182,15 @@ fn check(
     Ok((Some(Service { url: target.url.clone(), spki_sha256: pin.to_owned() }), ipmi))
 }
 
-/// The journal's name for the highest version of a credential that a BMC has accepted.
-fn used_key(name: &str) -> String {
-    format!("credential_version:{name}")
+/// Begins the journal's names for the versions of a credential that BMCs have accepted. No name of a credential has a
+/// line break.
+fn used_keys(name: &str) -> String {
+    format!("credential_version:{name}\n")
+}
+
+/// The journal's name for the highest version that one of them has accepted.
+fn used_key(name: &str, place: &Place) -> String {
+    format!("{}{}", used_keys(name), place.0)
 }
 
 /// And for the version that was forgotten by [`forget_version`], until that is reported.
@@ -171,63 +202,80 @@ async fn noted(journal: &dyn Journal, key: &str) -> Result<Option<u32>, JournalE
     Ok(journal.meta(key).await?.and_then(|text| text.parse().ok()))
 }
 
-/// The highest version of each credential that a BMC has accepted from here, in the journal. One process holds it, so what it has
-/// found there is not read again for each run.
+/// The highest version of each credential that each BMC has accepted from here, in the journal. One process holds it, so
+/// what it has found there is not read again for each run.
 pub struct Versions {
     journal: Arc<dyn Journal>,
-    /// As in the journal, of credentials of which nothing is to be reported; held while the journal is read and
-    /// written, so that of two runs with different versions the higher one stays.
+    /// Key in the journal → the version there (0: none), of credentials of which nothing is to be reported; held while
+    /// the journal is read and written, so that of two runs with different versions the higher one stays.
     known: Mutex<BTreeMap<String, u32>>,
 }
 
-/// Credentials whose version is remembered.
+/// Versions that are remembered.
 const MAX_KNOWN: usize = 10_000;
+
+fn know(known: &mut BTreeMap<String, u32>, key: String, version: u32) {
+    known.insert(key, version);
+    if known.len() > MAX_KNOWN {
+        known.pop_first();
+    }
+}
 
 impl Versions {
     pub fn new(journal: Arc<dyn Journal>) -> Self {
         Self { journal, known: Mutex::default() }
     }
 
-    /// Whether `version` of the credential `name` may be used. The version that a person made this executor forget
-    /// before, if that is still to be reported.
+    /// Whether `version` of the credential `name` may be used for the BMC at `places`. The version that a person made
+    /// this executor forget before, if that is still to be reported.
     ///
     /// # Errors
-    /// When the journal fails. `Ok(Err)`: a BMC has accepted a higher version.
+    /// When the journal fails. `Ok(Err)`: that BMC has accepted a higher version.
     pub async fn check(
         &self,
         name: &str,
+        places: &[Place],
         version: u32,
     ) -> Result<Result<Option<u32>, CredentialRefused>, JournalError> {
-        let known = self.known.lock().await;
-        if known.get(name) == Some(&version) {
+        let mut known = self.known.lock().await;
+        let keys: Vec<String> = places.iter().map(|place| used_key(name, place)).collect();
+        if !keys.is_empty() && keys.iter().all(|key| known.get(key).is_some_and(|used| *used <= version)) {
             return Ok(Ok(None));
         }
-        let used = noted(&*self.journal, &used_key(name)).await?.unwrap_or(0);
-        if version < used {
-            return Ok(Err(CredentialRefused::Replayed(version, used)));
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let used = noted(&*self.journal, &key).await?.unwrap_or(0);
+            found.push((key, used));
         }
-        Ok(Ok(noted(&*self.journal, &forgotten_key(name)).await?))
+        let highest = found.iter().map(|(_, used)| *used).max().unwrap_or(0);
+        if version < highest {
+            return Ok(Err(CredentialRefused::Replayed(version, highest)));
+        }
+        let forgotten = noted(&*self.journal, &forgotten_key(name)).await?;
+        if forgotten.is_none() {
+            for (key, used) in found {
+                know(&mut known, key, used);
+            }
+        }
+        Ok(Ok(forgotten))
     }
 
-    /// Notes that a BMC has accepted `version` of the credential `name`.
+    /// Notes that the BMC at `place` has accepted `version` of the credential `name`.
     ///
     /// # Errors
     /// When the journal fails.
-    pub async fn accepted(&self, name: &str, version: u32) -> Result<(), JournalError> {
+    pub async fn accepted(&self, name: &str, place: &Place, version: u32) -> Result<(), JournalError> {
         let mut known = self.known.lock().await;
-        if known.get(name) == Some(&version) {
+        let (journal, key) = (&*self.journal, used_key(name, place));
+        if known.get(&key) == Some(&version) {
             return Ok(());
         }
-        let (journal, key) = (&*self.journal, used_key(name));
         let used = noted(journal, &key).await?.unwrap_or(0);
         if version > used {
-            journal.write(Write::Meta { key, value: Some(version.to_string()) }).await?;
+            journal.write(Write::Meta { key: key.clone(), value: Some(version.to_string()) }).await?;
         }
-        if version >= used && noted(journal, &forgotten_key(name)).await?.is_none() {
-            known.insert(name.to_owned(), version);
-            if known.len() > MAX_KNOWN {
-                known.pop_first();
-            }
+        if noted(journal, &forgotten_key(name)).await?.is_none() {
+            know(&mut known, key, version.max(used));
         }
         Ok(())
     }
@@ -242,22 +290,26 @@ pub struct Use {
 }
 
 impl Use {
-    /// The BMC has accepted it.
-    pub async fn accepted(&self) {
+    /// The BMC at `place` has accepted it.
+    pub async fn accepted(&self, place: &Place) {
         // A journal that fails is noticed by the runs, which depend on it.
-        let _ = self.versions.accepted(&self.name, self.version).await;
+        let _ = self.versions.accepted(&self.name, place, self.version).await;
     }
 }
 
-/// Forgets which version of the credential `name` was used here: any is taken next. That version, if there is one.
+/// Forgets which versions of the credential `name` were used here: any is taken next. The highest of them, if there is one.
 ///
 /// # Errors
 /// When the journal fails.
 pub async fn forget_version(journal: &dyn Journal, name: &str) -> Result<Option<u32>, JournalError> {
-    let Some(used) = noted(journal, &used_key(name)).await? else { return Ok(None) };
-    let forgotten = Write::Meta { key: forgotten_key(name), value: Some(used.to_string()) };
-    journal.commit(vec![forgotten, Write::Meta { key: used_key(name), value: None }]).await?;
-    Ok(Some(used))
+    let used = journal.metas(&used_keys(name)).await?;
+    let Some(highest) = used.iter().filter_map(|(_, version)| version.parse::<u32>().ok()).max() else {
+        return Ok(None);
+    };
+    let forgotten = Write::Meta { key: forgotten_key(name), value: Some(highest.to_string()) };
+    let gone = used.into_iter().map(|(key, _)| Write::Meta { key, value: None });
+    journal.commit(std::iter::once(forgotten).chain(gone).collect()).await?;
+    Ok(Some(highest))
 }
 
 /// It is reported that a version was forgotten.
@@ -348,10 +400,11 @@ mod tests {
     async fn an_older_version_than_one_that_was_used_is_refused() {
         let journal = Arc::new(crate::journal::memory::MemoryJournal::default());
         let versions = Versions::new(Arc::clone(&journal) as Arc<_>);
+        let bmc = [place(1)];
         let used = async |name: &str, version| {
-            let checked = versions.check(name, version).await.unwrap();
+            let checked = versions.check(name, &bmc, version).await.unwrap();
             if checked.is_ok() {
-                versions.accepted(name, version).await.unwrap();
+                versions.accepted(name, &bmc[0], version).await.unwrap();
             }
             checked
         };
@@ -360,7 +413,7 @@ mod tests {
         }
         assert_eq!(used("bmc", 2).await, Err(CredentialRefused::Replayed(2, 3)));
         assert_eq!(used("other", 2).await, Ok(None));
-        assert!(CredentialRefused::Replayed(2, 3).to_string().starts_with("version 3 was used"));
+        assert!(CredentialRefused::Replayed(2, 3).to_string().starts_with("this BMC has accepted version 3"));
 
         // A person may have it forgotten. That is told until it is reported, and what is used next counts again.
         assert_eq!(forget_version(&*journal, "never").await.unwrap(), None);
@@ -371,9 +424,42 @@ mod tests {
         assert_eq!(used("bmc", 2).await, Ok(None));
         assert_eq!(used("bmc", 1).await, Err(CredentialRefused::Replayed(1, 2)));
         // One that no BMC has accepted bars no other.
-        assert_eq!(versions.check("bmc", u32::MAX).await.unwrap(), Ok(None));
+        assert_eq!(versions.check("bmc", &bmc, u32::MAX).await.unwrap(), Ok(None));
         assert_eq!(used("bmc", 3).await, Ok(None));
         assert_eq!(used("other", 1).await, Err(CredentialRefused::Replayed(1, 2)));
+    }
+
+    /// Whoever took over the control plane has a BMC of its own accept the highest version there is.
+    #[tokio::test]
+    async fn what_one_bmc_has_accepted_bars_nothing_at_another_one() {
+        let versions = Versions::new(Arc::new(crate::journal::memory::MemoryJournal::default()));
+        versions.accepted("bmc", &place(1), u32::MAX).await.unwrap();
+        versions.accepted("bmc", &place(2), 3).await.unwrap();
+        assert_eq!(versions.check("bmc", &[place(2)], 3).await.unwrap(), Ok(None));
+        assert_eq!(versions.check("bmc", &[place(3)], 1).await.unwrap(), Ok(None));
+        let replayed = Err(CredentialRefused::Replayed(2, 3));
+        assert_eq!(versions.check("bmc", &[place(2)], 2).await.unwrap(), replayed);
+        // A transport that has not accepted it does not hide the one that has.
+        let ipmi = Place::ipmi("10.0.0.2");
+        assert_eq!(versions.check("bmc", &[place(2), ipmi.clone()], 2).await.unwrap(), replayed);
+        assert_eq!(versions.check("bmc", &[ipmi, place(2)], 2).await.unwrap(), replayed);
+        // The same address with another key is another BMC; written in another way it is the same.
+        let service = |url: &str, pin: &str| Service { url: url.into(), spki_sha256: pin.into() };
+        assert_ne!(Place::redfish(&service("https://10.0.0.2", "bb22")), place(2));
+        assert_eq!(Place::redfish(&service("https://10.0.0.2:443/", "AA11")), place(2));
+        assert_eq!(Place::ipmi("10.0.0.2:623"), Place::ipmi("10.0.0.2"));
+        let journal = &*versions.journal;
+        assert_eq!(
+            forget_version(journal, "bm").await.unwrap(),
+            None,
+            "not the credential whose name begins so"
+        );
+        assert_eq!(forget_version(journal, "bmc").await.unwrap(), Some(u32::MAX), "at all BMCs");
+        assert_eq!(journal.metas("credential_version:").await.unwrap(), []);
+    }
+
+    fn place(n: u8) -> Place {
+        Place::redfish(&Service { url: format!("https://10.0.0.{n}"), spki_sha256: PIN.into() })
     }
 
     /// Counts what is read, and lets others go first at each step.
@@ -415,16 +501,18 @@ mod tests {
     async fn of_two_versions_at_once_the_higher_one_stays_and_a_known_one_is_not_read_again() {
         let journal = Arc::new(Slow::default());
         let versions = Versions::new(Arc::clone(&journal) as Arc<_>);
-        let (higher, lower) = tokio::join!(versions.accepted("bmc", 2), versions.accepted("bmc", 1));
+        let bmc = [place(1)];
+        let (higher, lower) =
+            tokio::join!(versions.accepted("bmc", &bmc[0], 2), versions.accepted("bmc", &bmc[0], 1));
         higher.and(lower).unwrap();
-        assert_eq!(versions.check("bmc", 1).await.unwrap(), Err(CredentialRefused::Replayed(1, 2)));
+        assert_eq!(versions.check("bmc", &bmc, 1).await.unwrap(), Err(CredentialRefused::Replayed(1, 2)));
         let reads = journal.reads.load(std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(versions.check("bmc", 2).await.unwrap(), Ok(None));
-        versions.accepted("bmc", 2).await.unwrap();
+        assert_eq!(versions.check("bmc", &bmc, 2).await.unwrap(), Ok(None));
+        versions.accepted("bmc", &bmc[0], 2).await.unwrap();
         assert_eq!(journal.reads.load(std::sync::atomic::Ordering::Relaxed), reads);
         // Another process finds it in the journal.
         let again = Versions::new(Arc::clone(&journal) as Arc<_>);
-        assert_eq!(again.check("bmc", 1).await.unwrap(), Err(CredentialRefused::Replayed(1, 2)));
+        assert_eq!(again.check("bmc", &bmc, 1).await.unwrap(), Err(CredentialRefused::Replayed(1, 2)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 };
 
 use rackhand_schema::{
+    ErrorCode,
     event::Level,
     id::RunId,
     protocol::{
@@ -337,6 +338,18 @@ impl Outbox {
         }))
     }
 
+    /// Waits for the answers to the `count` items that end with `last`, which were pushed together: the first one that is
+    /// not accepted, with its number.
+    pub async fn answer_all(&self, run: RunId, epoch: u64, last: u64, count: u64) -> (u64, Answer) {
+        for seq in last.saturating_sub(count) + 1..last {
+            let answer = self.answer(run, epoch, seq).await;
+            if answer != Answer::Accepted {
+                return (seq, answer);
+            }
+        }
+        (last, self.answer(run, epoch, last).await)
+    }
+
     /// Waits for the answer to item `seq`.
     pub async fn answer(&self, run: RunId, epoch: u64, seq: u64) -> Answer {
         let mut changed = self.changed.subscribe();
@@ -509,6 +522,16 @@ impl Outbox {
                     ItemStatus::Quarantined => {
                         tracing::error!(%run, epoch, seq, "the control plane did not understand an item");
                         lane.refused.insert(seq, "quarantined".to_owned());
+                    }
+                    ItemStatus::Refused if code == ErrorCode::RunSpent.as_str() => {
+                        tracing::warn!(%run, epoch, seq, "the run has reported too much to begin anything else");
+                        // What is queued behind it was said together with it.
+                        for queued in lane.queue.iter().filter(|queued| queued.seq >= seq) {
+                            lane.refused.insert(queued.seq, code.clone());
+                            unused.push((run, epoch, queued.seq));
+                        }
+                        lane.last_seq = seq.saturating_sub(1);
+                        continue;
                     }
                     ItemStatus::Refused => {
                         tracing::warn!(%run, epoch, seq, code, "the control plane refused an item");

@@ -28,7 +28,7 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    broker::{Broker, Connector, Endpoint, Priority},
+    broker::{Broker, Connector, Endpoint, Priority, Proven},
     clock::{Clock, Moment},
     cloud::{Cloud, CloudError},
     credential::{self, CredentialRefused, Use, Versions},
@@ -407,6 +407,7 @@ impl Service {
         let leases = Arc::clone(&self.shared.leases);
         leases.renewed(&request.held, &answer.lost, sent, ttl);
         leases.set_paused(answer.hardware_paused);
+        self.broker.suspend(&answer.suspended);
         let is_held = |run: &RunId, epoch: u64| self.held.get(run).is_some_and(|held| held.epoch == epoch);
         let lost: Vec<RunId> = answer
             .lost
@@ -645,7 +646,7 @@ impl RunTask {
             Err(why) => return self.refuse_credential(&why).await,
         };
         let (granted, version) = (opened.granted, opened.credential.version);
-        match self.versions.check(&granted.name, version).await? {
+        match self.versions.check(&granted.name, &opened.places(), version).await? {
             Ok(None) => {}
             Ok(Some(forgotten)) => self.report_forgotten(&granted.name, version, forgotten).await?,
             Err(why) => return self.refuse_credential(&why).await,
@@ -657,7 +658,7 @@ impl RunTask {
             credential_id: granted.id,
             credential: opened.credential,
             credential_use: Use { versions: Arc::clone(&self.versions), name: granted.name.clone(), version },
-            proven: granted.proven,
+            proven: Proven::new(granted.proven),
         };
         let priority = match self.grant.spec {
             JobSpec::Inventory(_) => Priority::Observe,

@@ -650,6 +650,8 @@ begin
             perform rackhand.append_event('credential.suspended', 'error',
                 format('Credential %s version %s suspended after %s refusals', cred.name, cred.version, refused),
                 jsonb_build_object('site', me.site_id));
+            -- BMCs that had accepted it are logged in to without asking: their executors hear of it now.
+            perform rackhand.wake(me.site_id::text);
         end if;
     end if;
     return '{"allowed": true, "detail": ""}';

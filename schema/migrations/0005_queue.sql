@@ -243,8 +243,9 @@ begin
             'spki_sha256', b.spki_sha256, 'owner_epoch', b.owner_epoch,
             'credential', case when c.id is not null then json_build_object(
                 'id', c.id, 'name', c.name, 'version', c.version, 'sealed', c.sealed,
-                'proven', exists (select from rackhand.credential_use u where u.bmc_id = b.id
-                    and u.credential_id = c.id and u.version = c.version and u.proven_at is not null)) end)
+                'proven', c.suspended_at is null and exists (select from rackhand.credential_use u
+                    where u.bmc_id = b.id and u.credential_id = c.id and u.version = c.version
+                        and u.proven_at is not null)) end)
         ) order by r.created_at, r.job_id, r.position), '[]')
     from rackhand.run r
     join rackhand.job j on j.id = r.job_id
@@ -458,6 +459,8 @@ begin
         'cancel', (select coalesce(jsonb_agg(r.id), '[]')
             from rackhand.lease l join rackhand.run r on r.id = l.run_id
             where l.session_id = session and r.cancel_requested),
+        'suspended', (select coalesce(jsonb_agg(jsonb_build_object('id', c.id, 'version', c.version) order by c.id), '[]')
+            from rackhand.credential c where c.site_id = me.site_id and c.suspended_at is not null),
         'hardware_paused', home.config -> 'hardware_paused',
         'joining', case when me.state <> 'active' then '[]' else (
             select coalesce(jsonb_agg(jsonb_build_object('executor_id', e.id, 'name', e.name,
@@ -527,10 +530,15 @@ begin
             returning f.key, f.version
     )
     select coalesce(jsonb_object_agg(key, version), '{}') into changes from changed;
-    -- An inventory that could not be read removes nothing.
+    -- What could not be read is not gone: the whole list, or a row, which is named by its key or by a path that ends with
+    -- it, at Dell behind other words.
     if not inventory -> 'unreadable' ? 'firmware' then
-        delete from rackhand.firmware f where f.server_id = which and not exists (
-            select from jsonb_array_elements(inventory -> 'components') c where c ->> 'key' = f.key);
+        delete from rackhand.firmware f where f.server_id = which
+            and not exists (
+                select from jsonb_array_elements(inventory -> 'components') c where c ->> 'key' = f.key)
+            and not exists (
+                select from jsonb_object_keys(inventory -> 'unreadable') u
+                where u = f.key or right(u, length(f.key) + 1) = '/' || f.key or right(u, length(f.key) + 2) = '__' || f.key);
     end if;
     update rackhand.server v set
             vendor = coalesce(inventory ->> 'vendor', v.vendor),
@@ -739,11 +747,11 @@ begin
                 replace(body ->> 'resolution', '_', ' ')),
             about, body - 'type');
     when 'effect' then
-        -- A new one is written before anything is changed, so it can be refused.
+        -- A new one is written before anything is changed, so it can be refused; the executor ends the run then.
         if spent and not exists (select from rackhand.effect e
             where e.id = (body ->> 'id')::uuid and e.run_id = r.id)
         then
-            return '{"status": "refused", "code": "invalid-request"}';
+            return '{"status": "refused", "code": "run-spent"}';
         end if;
         insert into rackhand.effect as e (id, run_id, site_id, server_id, object, property, prior, wanted, state)
             values ((body ->> 'id')::uuid, r.id, r.site_id, r.server_id, body ->> 'object', body ->> 'property',

@@ -99,6 +99,7 @@ codes! {
     PolicyRefused = "policy-refused", 200, "The executor's policy forbids it";
     PackageUnreachable = "package-unreachable", 200, "The package cannot be fetched";
     PackageMismatch = "package-mismatch", 200, "The package is not the approved one";
+    RunSpent = "run-spent", 200, "The run has reported too much to begin anything else";
     AnotherMachine = "another-machine", 200, "The BMC is not that of the planned machine";
     VersionDrift = "version-drift", 200, "The installed version is not the one in the plan";
     ComponentMissing = "component-missing", 200, "The server has no such component";

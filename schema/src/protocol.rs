@@ -90,6 +90,10 @@ pub struct LeaseResponse {
     pub lost: Vec<HeldRun>,
     /// Held runs that people want ended at the next safe point.
     pub cancel: Vec<RunId>,
+    /// Credentials of the site that are presented to no BMC, also where they were accepted before, until a person says
+    /// otherwise.
+    #[serde(default)]
+    pub suspended: Vec<SuspendedCredential>,
     /// No new mutation may start while true ("pause hardware operations").
     pub hardware_paused: bool,
     /// Executors that wait for the site key.
@@ -97,6 +101,13 @@ pub struct LeaseResponse {
     /// The site's private key sealed to this executor, once somebody has shared it.
     pub site_key: Option<String>,
     pub site_public_key: Option<String>,
+}
+
+/// A version of a credential that BMCs have refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SuspendedCredential {
+    pub id: CredentialId,
+    pub version: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -294,7 +305,7 @@ pub struct ItemResult {
     /// Position in the request, from 0.
     pub index: usize,
     pub status: ItemStatus,
-    /// For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `effects-open`, `intent-open`,
+    /// For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `run-spent`, `effects-open`, `intent-open`,
     /// `not-found` or `invalid-request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,

@@ -457,7 +457,7 @@ impl<'a> Coverage<'a> {
 
 /// `https://host[:port]` or `ipmi://host[:port]` in one spelling, whatever the case of the host, a path or a written-out
 /// default port.
-fn origin(url: &str) -> String {
+pub fn origin(url: &str) -> String {
     let host = url.find("://").map_or(0, |scheme| scheme + 3);
     let origin = url.get(host..).and_then(|rest| rest.find('/')).and_then(|path| url.get(..host + path));
     let url = origin.unwrap_or(url).to_ascii_lowercase();

@@ -387,3 +387,37 @@ async fn a_plan_looks_at_50_000_targets_of_credentials_at_most() {
         .collect();
     assert_eq!(blockers, [1, 1, 1, 1, 0], "the executor refuses the last");
 }
+
+/// The password was changed behind BMCs that had all accepted it.
+#[tokio::test]
+async fn a_suspended_credential_is_proven_nowhere() {
+    let site = TestSite::new().await;
+    let executor = site.executor("one").await;
+    let one = executor.scope.clone();
+    let servers = site.servers(5).await;
+    let bmcs = site.database.value("select array_agg(id order by id) from rackhand.bmc").await;
+    let bmcs = bmcs.as_array().unwrap();
+    for bmc in bmcs {
+        attempt(&site, &one, bmc, "reserve").await;
+        attempt(&site, &one, bmc, "accepted").await;
+    }
+    let answer = site.lease(&executor, &[], 0).await;
+    assert_eq!(answer["suspended"], json!([]));
+    for bmc in &bmcs[..2] {
+        attempt(&site, &one, bmc, "rejected").await;
+    }
+    site.job("inventory", &servers, 10).await;
+    let answer = site.lease(&executor, &[], 10).await;
+    let proven: Vec<_> = answer["grants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|grant| grant["target"]["credential"]["proven"].clone())
+        .collect();
+    assert_eq!(proven, vec![json!(false); 5]);
+    assert_eq!(answer["suspended"], json!([{"id": site.credential, "version": 1}]), "{answer}");
+    // Who asks is told why.
+    let held_back = attempt(&site, &one, &bmcs[4], "reserve").await;
+    assert_eq!(held_back["allowed"], false);
+    assert!(held_back["detail"].as_str().unwrap().contains("is suspended"), "{held_back}");
+}

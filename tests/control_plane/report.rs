@@ -326,7 +326,7 @@ async fn what_a_run_adds_to_the_trail_for_good_has_an_end_and_the_last_one_says_
     let answers = site.report(&executor, items.collect()).await;
     let (last, others) = answers.split_last().unwrap();
     assert!(others.iter().all(|answer| answer["status"] == "accepted"), "{answers:?}");
-    assert_eq!(last["code"], "invalid-request", "it was not made yet");
+    assert_eq!(last["code"], "run-spent", "it was not made yet");
     let state = "select jsonb_build_array(r.said, r.reason, r.checkpoint, r.intent, r.acted,
         (select jsonb_object_agg(p.phase, p.state) from rackhand.run_phase p)) from rackhand.run r";
     assert_eq!(
@@ -441,4 +441,48 @@ async fn what_a_run_reports_names_its_server_and_says_what_is_meant() {
             format!("{name}: phase clean up is complete"),
         ])
     );
+}
+
+/// A row that is named as unreadable is no component that is gone, whatever it is named by.
+#[tokio::test]
+async fn a_firmware_row_that_could_not_be_read_is_not_removed() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("inventory", &servers, 10).await;
+    let runs = granted(&site.lease(&executor, &[], 5).await);
+    let row = |key: &str| {
+        json!({"key": key, "name": key, "software_id": "1", "version": "1", "updateable": true,
+            "inactive": null})
+    };
+    let inventory = |rows: &[&str], unreadable: &[&str]| {
+        let unreadable: serde_json::Map<_, _> =
+            unreadable.iter().map(|what| ((*what).to_owned(), json!("status 503"))).collect();
+        json!({"type": "inventory", "vendor": null, "model": null, "service_tag": null, "generation": null,
+            "bmc_version": null, "power": "on", "health": "ok",
+            "components": rows.iter().map(|key| row(key)).collect::<Vec<_>>(), "capabilities": [],
+            "unreadable": unreadable})
+    };
+    let all = ["BIOS", "C.1", "FAN", "NIC.1", "PSU.1", "SystemRom"];
+    let list = "/redfish/v1/UpdateService/FirmwareInventory";
+    let named = [
+        format!("{list}/FAN"),
+        format!("{list}/Installed-25227-7.0__NIC.1"),
+        "SystemRom".to_owned(),
+        "/redfish/v1/Chassis/PSU.12".to_owned(),
+    ];
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    let mut seq = 0;
+    for (rows, unreadable, left) in [
+        (&all[..], vec![], &all[..]),
+        (&all[..1], named, &["BIOS", "FAN", "NIC.1", "SystemRom"][..]),
+        (&all[..1], vec!["firmware"], &["BIOS", "FAN", "NIC.1", "SystemRom"][..]),
+        (&all[..1], vec!["system"], &["BIOS"][..]),
+    ] {
+        seq += 1;
+        let answers = site.report(&executor, vec![item(&runs[0], seq, inventory(rows, &unreadable))]).await;
+        assert_eq!(answers[0]["status"], "accepted", "{answers:?}");
+        let known = "select jsonb_agg(key order by key) from rackhand.firmware";
+        assert_eq!(site.database.value(known).await, json!(left), "{unreadable:?}");
+    }
 }

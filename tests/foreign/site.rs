@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::{BoxFuture, ready};
 use rackhand_executor::{
     broker::{
-        Broker, Endpoint, Line, Priority, Service,
+        Broker, Endpoint, Line, Priority, Proven, Service,
         connect::Transports,
         ipmi::{IpmiConnector, link::Udp},
         redfish::{Https, RedfishConnector},
@@ -89,7 +89,7 @@ pub async fn line(device: &Device) -> (Arc<Broker>, Line) {
             name: "bmc".into(),
             version: 1,
         },
-        proven: true,
+        proven: Proven::new(true),
     };
     let broker =
         Broker::new(Arc::new(transports), Arc::new(TokioClock::start()), Arc::new(Timing::default()));

@@ -1,6 +1,8 @@
 //! The login budget of one BMC and one credential version, kept in the control plane for all executors and shared by
 //! all transports: a password that this BMC has not accepted yet is reserved before it is presented, and is never
-//! presented while the control plane cannot be asked.
+//! presented while the control plane cannot be asked. One that it has accepted is presented without asking, as long as the
+//! control plane does not say that this version is suspended: then it counts as not accepted, here as in the control
+//! plane, which lets nobody present it.
 
 use std::{
     sync::{
@@ -18,7 +20,11 @@ use rackhand_schema::{
 };
 
 use super::Endpoint;
-use crate::{cloud::Cloud, credential::Use, text};
+use crate::{
+    cloud::Cloud,
+    credential::{Place, Use},
+    text,
+};
 
 /// When the control plane cannot be asked, ask again after so long.
 const RETRY: Duration = Duration::from_secs(15);
@@ -29,7 +35,30 @@ pub struct Budget {
     credential_id: CredentialId,
     version: u32,
     credential_use: Use,
-    proven: AtomicBool,
+    proven: Proven,
+}
+
+/// Whether the BMC has accepted this version of the credential; shared by its clients, and forgotten when the control plane
+/// says so.
+#[derive(Debug, Clone, Default)]
+pub struct Proven(Arc<AtomicBool>);
+
+impl Proven {
+    pub fn new(proven: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(proven)))
+    }
+
+    pub fn forget(&self) {
+        self.set(false);
+    }
+
+    fn set(&self, proven: bool) {
+        self.0.store(proven, Ordering::Release);
+    }
+
+    pub fn holds(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Budget {
@@ -40,7 +69,7 @@ impl Budget {
             credential_id: endpoint.credential_id,
             version: endpoint.credential.version,
             credential_use: endpoint.credential_use.clone(),
-            proven: AtomicBool::new(endpoint.proven),
+            proven: endpoint.proven.clone(),
         })
     }
 
@@ -55,7 +84,7 @@ impl Budget {
 
     /// Before the password is presented.
     pub async fn reserve(&self) -> Result<(), GateDenied> {
-        if self.proven.load(Ordering::Acquire) {
+        if self.proven.holds() {
             return Ok(());
         }
         match self.cloud.credential_attempt(&self.attempt(AttemptStep::Reserve)).await {
@@ -71,12 +100,12 @@ impl Budget {
         }
     }
 
-    /// Afterwards: how it went.
-    pub async fn settle_as(&self, outcome: AuthOutcome) {
+    /// Afterwards: how it went at `place`.
+    pub async fn settle_as(&self, outcome: AuthOutcome, place: &Place) {
         if outcome == AuthOutcome::Accepted {
-            self.credential_use.accepted().await;
+            self.credential_use.accepted(place).await;
         }
-        let known = self.proven.load(Ordering::Acquire);
+        let known = self.proven.holds();
         let step = match outcome {
             AuthOutcome::Accepted if known => return,
             AuthOutcome::Accepted => AttemptStep::Accepted,
@@ -85,7 +114,7 @@ impl Budget {
             // Counts as failed as long as nothing else is said.
             AuthOutcome::NotSent | AuthOutcome::NotJudged | AuthOutcome::Unknown => return,
         };
-        self.proven.store(outcome == AuthOutcome::Accepted, Ordering::Release);
+        self.proven.set(outcome == AuthOutcome::Accepted);
         if let Err(error) = self.cloud.credential_attempt(&self.attempt(step)).await {
             tracing::warn!(%error, "how a login went could not be reported; it counts as failed");
         }
@@ -93,14 +122,22 @@ impl Budget {
 }
 
 /// [`Budget`] as the Redfish client asks it.
-pub struct Gate(pub Arc<Budget>);
+pub struct Gate {
+    pub budget: Arc<Budget>,
+    /// Where the client presents the password.
+    pub place: Place,
+}
 
 impl AuthGate for Gate {
+    fn trusts(&self) -> bool {
+        self.budget.proven.holds()
+    }
+
     fn ask<'a>(&'a self, _attempt: &'a AuthAttempt) -> BoxFuture<'a, Result<(), GateDenied>> {
-        Box::pin(self.0.reserve())
+        Box::pin(self.budget.reserve())
     }
 
     fn settle<'a>(&'a self, _attempt: &'a AuthAttempt, outcome: AuthOutcome) -> BoxFuture<'a, ()> {
-        Box::pin(self.0.settle_as(outcome))
+        Box::pin(self.budget.settle_as(outcome, &self.place))
     }
 }

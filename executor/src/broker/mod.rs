@@ -39,11 +39,12 @@ use governor::{
 use rackhand_schema::{
     id::{BmcId, CredentialId},
     job::{BootOverrideParams, Machine, PlanTarget, PowerAction},
-    protocol::GrantTarget,
+    protocol::{GrantTarget, SuspendedCredential},
     server::{Inventory, PowerState},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
+pub use budget::Proven;
 pub use choice::Pick;
 pub use slots::Priority;
 
@@ -88,8 +89,8 @@ pub struct Endpoint {
     pub credential: OpenCredential,
     /// Hears when it is accepted.
     pub credential_use: Use,
-    /// It has accepted this version before.
-    pub proven: bool,
+    /// Whether it has accepted this version before.
+    pub proven: Proven,
 }
 
 /// Makes clients; the seam between the broker and the protocols.
@@ -150,6 +151,7 @@ struct Clients {
     ways: Vec<Way>,
     place: Place,
     credential: (CredentialId, u32),
+    proven: Proven,
     /// The login was refused, and when.
     refused: Mutex<Option<(BmcError, Duration)>>,
 }
@@ -258,6 +260,8 @@ impl Broker {
                 let clients = self.connect(endpoint, place, &actor.pace)?;
                 *lock(&actor.clients) = clients;
                 actors.retired.push(present);
+            } else if version == credential.1 && !endpoint.proven.holds() {
+                present.proven.forget();
             }
             return Ok(Line::new(actor, priority));
         }
@@ -277,11 +281,26 @@ impl Broker {
         Ok(Line::new(actor, priority))
     }
 
+    /// These versions are presented nowhere without asking the control plane first, whatever has accepted them.
+    pub fn suspend(&self, suspended: &[SuspendedCredential]) {
+        if suspended.is_empty() {
+            return;
+        }
+        for actor in lock(&self.actors).by_bmc.values() {
+            let clients = actor.clients();
+            let (id, version) = clients.credential;
+            if suspended.contains(&SuspendedCredential { id, version }) {
+                clients.proven.forget();
+            }
+        }
+    }
+
     fn connect(&self, endpoint: Endpoint, place: Place, pace: &Arc<Pace>) -> Result<Arc<Clients>, BmcError> {
         let credential = (endpoint.credential_id, endpoint.credential.version);
+        let proven = endpoint.proven.clone();
         let clients = self.connector.connect(endpoint, Arc::clone(pace))?;
         let ways = clients.into_iter().map(|bmc| Way { bmc, breaker: Mutex::default() }).collect();
-        Ok(Arc::new(Clients { ways, place, credential, refused: Mutex::default() }))
+        Ok(Arc::new(Clients { ways, place, credential, proven, refused: Mutex::default() }))
     }
 
     /// Says goodbye, for ever: to the BMCs that nobody has asked for a while, or does not ask right now while the

@@ -69,6 +69,13 @@ struct Unresolved {
     since: Duration,
 }
 
+/// What became of an announcement.
+pub enum Announced {
+    Acknowledged(AcknowledgedIntent),
+    /// The run has reported too much: nothing of it was taken.
+    Spent,
+}
+
 /// The checkpoint last reported.
 struct Checkpoint {
     phase: String,
@@ -397,17 +404,15 @@ impl Context {
     }
 
     /// Journals and reports the intent and its effect, in one commit, and waits until both are accepted. An effect
-    /// without its intent would look like something that a run has done.
-    pub async fn announce(
-        &mut self,
-        intent: Intent,
-        effect: Option<Effect>,
-    ) -> Result<AcknowledgedIntent, Stop> {
+    /// without its intent would look like something that a run has done, and what has no effect is not undone.
+    pub async fn announce(&mut self, intent: Intent, effect: Option<Effect>) -> Result<Announced, Stop> {
         let (run, epoch) = (self.run(), self.epoch());
         let note = Write::Intent { run, epoch, intent: intent.clone() };
         let bodies = effect.iter().cloned().map(ReportBody::Effect);
-        let bodies = bodies.chain([ReportBody::Intent(intent.clone())]).collect();
-        let seq = self.push_all(vec![note], bodies).await?;
+        let bodies: Vec<_> = bodies.chain([ReportBody::Intent(intent.clone())]).collect();
+        let count = bodies.len() as u64;
+        let last = self.push_all(vec![note], bodies).await?;
+        let before = self.effects.clone();
         self.remember(effect);
         self.unresolved = Some(Unresolved { intent, since: self.now() });
         let answer = {
@@ -418,15 +423,26 @@ impl Context {
                 }
             };
             tokio::select! {
-                answer = self.shared.outbox.answer(run, epoch, seq) => answer,
-                () = lost => Answer::PassedOn,
+                answer = self.shared.outbox.answer_all(run, epoch, last, count) => answer,
+                () = lost => (last, Answer::PassedOn),
             }
         };
         match answer {
-            Answer::Accepted => Ok(AcknowledgedIntent::new(run, epoch)),
-            Answer::PassedOn => Err(Stop::Lost),
-            Answer::Refused(code) => {
-                tracing::error!(%run, code, "the control plane refused an intent; nothing was done");
+            (_, Answer::Accepted) => Ok(Announced::Acknowledged(AcknowledgedIntent::new(run, epoch))),
+            (_, Answer::PassedOn) => Err(Stop::Lost),
+            (_, Answer::Refused(code)) if code == ErrorCode::RunSpent.as_str() => {
+                let evidence = Value::Null;
+                let note = Write::Outcome { run, epoch, resolution: Resolution::NotApplied, evidence };
+                self.shared.journal.write(note).await?;
+                (self.effects, self.unresolved) = (before, None);
+                Ok(Announced::Spent)
+            }
+            (seq, Answer::Refused(code)) => {
+                tracing::error!(%run, code, "the control plane refused an intent or its effect; nothing was done");
+                if seq < last && self.shared.outbox.answer(run, epoch, last).await == Answer::Accepted {
+                    self.effects = before;
+                    self.resolve(Resolution::NotApplied, None, Value::Null).await?;
+                }
                 Err(Stop::Lost)
             }
         }

@@ -11,14 +11,14 @@ use rackhand_schema::{
 use serde_json::{Value, json};
 
 use super::{
-    context::{Context, Stop},
+    context::{Announced, Context, Stop},
     decide::{self, Interrupt, Probe, Refused, Situation, Step, decide},
     fault,
     patience::Patience,
 };
 use crate::{
     bmc::{BmcError, BmcErrorKind},
-    lease::{AcknowledgedIntent, MutationPermit},
+    lease::MutationPermit,
 };
 
 /// The mutation an activity is about to make.
@@ -457,7 +457,10 @@ async fn attempt<A: Activity>(
     };
     let prepared_at = context.now();
     let effect = prepared.effect.map(|effect| context.same_effect(effect));
-    let acknowledged: AcknowledgedIntent = context.announce(intent, effect).await?;
+    let acknowledged = match context.announce(intent, effect).await? {
+        Announced::Acknowledged(intent) => intent,
+        Announced::Spent => return Ok(spent(context, activity)),
+    };
     // What was seen before a long outage of the control plane is no ground to act on.
     if context.now().saturating_sub(prepared_at) > context.timing().settle
         || context.now().saturating_sub(looked) > context.timing().bmc_outage
@@ -513,6 +516,21 @@ async fn attempt<A: Activity>(
             }
         }
     }
+}
+
+/// Nothing else is begun in this run. Where something may be under way, looks decide how it ends.
+fn spent<A: Activity>(context: &Context, activity: &A) -> Attempt {
+    let detail = format!(
+        "This run has reported as much as is kept of one, so {} was not begun at {}. Look at its events for what was \
+         repeated.",
+        activity.action(),
+        context.server()
+    );
+    if activity.interrupt() == Interrupt::Never {
+        return Attempt::NotTaken(NotTaken { reason: "run_spent", detail });
+    }
+    let evidence = json!({ "phase": activity.phase() });
+    Attempt::Finish(fault(ErrorCode::RunSpent, detail, evidence))
 }
 
 async fn not_applied<A: Activity>(context: &mut Context, activity: &A, why: &str) -> Result<(), Stop> {

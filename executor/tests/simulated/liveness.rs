@@ -24,7 +24,7 @@ use rackhand_schema::{
     job::{PowerAction, Reboot},
     protocol::{
         AttemptAnswer, CredentialAttempt, ItemResult, ItemStatus, LeaseRequest, LeaseResponse, Report,
-        ReportBody, ReportResponse,
+        ReportBody, ReportResponse, SuspendedCredential,
     },
     run::Outcome,
 };
@@ -575,4 +575,62 @@ async fn restarts_do_not_make_a_run_wait_for_ever() {
         assert_eq!(world.lab.total().jobs_created, 0);
         assert!(row.items.len() < 500, "{} reports", row.items.len());
     }
+}
+
+/// The control plane was taken over: it seals a credential of its own under the name of people's, for a BMC of its own,
+/// which accepts it.
+#[tokio::test(start_paused = true)]
+async fn a_bmc_of_the_control_planes_own_does_not_bar_what_people_sealed() {
+    let world = rack(2);
+    let _executor = world.start(0, None).await;
+    world.credential_version.store(u32::MAX, Ordering::Relaxed);
+    succeeded(&world, world.inventory(0)).await;
+    world.credential_version.store(1, Ordering::Relaxed);
+    succeeded(&world, world.inventory(1)).await;
+    failed(&world, world.inventory(0), ErrorCode::CredentialRefused).await;
+}
+
+/// Two BMCs have refused it meanwhile: it is not presented to the one that has accepted it either, whoever has a client
+/// for it already.
+#[tokio::test(start_paused = true)]
+async fn a_suspended_credential_is_not_presented_where_it_was_accepted() {
+    let world = rack(1);
+    let _executor = world.start(0, None).await;
+    succeeded(&world, world.inventory(0)).await;
+    let credential = world.target(0).credential.unwrap();
+    world.plane.suspend(SuspendedCredential { id: credential.id, version: credential.version });
+    // What can be asked in the session that is there goes on.
+    succeeded(&world, world.inventory(0)).await;
+    *world.wire.refuses.lock().unwrap() = (1, 401);
+    failed(&world, world.inventory(0), ErrorCode::CredentialSuspended).await;
+    assert_eq!(world.lab.total().logins, 1);
+}
+
+fn changes(world: &World) -> usize {
+    world.wire.redfish_changes.lock().unwrap().len()
+}
+
+/// What its effects are could not be noted any more, so nothing is begun, and the run is not granted again and again.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_has_reported_all_that_is_kept_ends() {
+    let world = rack(1);
+    world.plane.spend(true);
+    let _executor = world.start(0, None).await;
+    let row = failed(&world, update(&world, 0), ErrorCode::RunSpent).await;
+    assert_eq!((row.grant.epoch, &row.grant.intent), (1, &None), "{}", row.story());
+    assert_eq!((row.effects.len(), changes(&world)), (0, 0), "{}", row.story());
+}
+
+/// The intent beside it was taken.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_done_whose_effect_was_not_taken() {
+    let world = rack(1);
+    world.plane.quarantine_effects(true);
+    let _executor = world.start(0, None).await;
+    let run = update(&world, 0);
+    tokio::time::sleep(seconds(600)).await;
+    let row = world.plane.run(run);
+    assert_eq!((&row.grant.intent, changes(&world)), (&None, 0), "{}", row.story());
+    world.plane.quarantine_effects(false);
+    succeeded(&world, run).await;
 }

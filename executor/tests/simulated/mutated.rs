@@ -24,7 +24,7 @@ use proptest::{
 };
 use rackhand_executor::{
     broker::{
-        Broker, Endpoint, Priority, Service, connect,
+        Broker, Endpoint, Priority, Proven, Service, connect,
         ipmi::{IpmiConnector, link::Udp},
         redfish::{RedfishConnector, Transports},
     },
@@ -209,7 +209,7 @@ async fn inventory(device: &Arc<Device>) -> Result<Seen, String> {
             name: "bmc".into(),
             version: 1,
         },
-        proven: true,
+        proven: Proven::new(true),
     };
     let (clock, timing) = (Arc::new(TokioClock::start()), Arc::new(Timing::default()));
     let broker = Broker::new(Arc::new(connector), clock, timing);

@@ -423,6 +423,9 @@ async fn a_lease_is_held_until_there_is_news() {
     let (asked, took, _) =
         lease(vec![json!({}), json!({"hardware_paused": true})], &[Wake::Changed], 20_000).await;
     assert_eq!((asked, took), (2, 0), "a changed setting is news");
+    let suspended = json!({"suspended": [{"id": ID, "version": 1}]});
+    let (_, took, _) = lease(vec![json!({}), suspended], &[Wake::Changed], 20_000).await;
+    assert_eq!(took, 0, "a credential that is not to be presented any more is news");
     let paused = || json!({"hardware_paused": true});
     let (_, took, _) = lease(vec![paused(), paused(), paused()], &[Wake::Changed], 3_000).await;
     assert_eq!(took, 3_000, "a standing one is not");

@@ -1345,7 +1345,7 @@ export interface components {
         InventoryParams: Record<string, never>;
         ItemResult: {
             /**
-             * @description For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `effects-open`, `intent-open`,
+             * @description For `refused`: `stale-epoch`, `sequence-gap`, `run-finished`, `run-spent`, `effects-open`, `intent-open`,
              *     `not-found` or `invalid-request`.
              */
             code?: string | null;
@@ -1480,6 +1480,11 @@ export interface components {
             /** @description The site's private key sealed to this executor, once somebody has shared it. */
             site_key?: string | null;
             site_public_key?: string | null;
+            /**
+             * @description Credentials of the site that are presented to no BMC, also where they were accepted before, until a person says
+             *     otherwise.
+             */
+            suspended?: components["schemas"]["SuspendedCredential"][];
             /**
              * Format: int32
              * @description Everything held and not in `lost` is leased for so long, counted from when the request was sent.
@@ -2161,6 +2166,12 @@ export interface components {
             config: components["schemas"]["SiteConfig"];
         };
         String: string;
+        /** @description A version of a credential that BMCs have refused. */
+        SuspendedCredential: {
+            id: components["schemas"]["CredentialId"];
+            /** Format: int32 */
+            version: number;
+        };
         /** @description A key that verifies access tokens. */
         TokenKey: {
             kid: string;

@@ -30,6 +30,7 @@ use self::link::{Link, Links, Login, Session};
 use super::{Endpoint, budget::Budget};
 use crate::{
     bmc::{Bmc, BmcError, BmcErrorKind, BootControl, Console, EventLog, Power, Sensors, Shown, Stream, Via},
+    credential::Place,
     journal::{Journal, Write},
 };
 
@@ -72,6 +73,10 @@ struct IpmiBmc {
 }
 
 impl IpmiBmc {
+    fn place(&self) -> Place {
+        Place::ipmi(&self.address)
+    }
+
     fn pin_key(&self) -> String {
         format!("{SUITE}{}:{}", self.bmc_id, self.address)
     }
@@ -103,11 +108,11 @@ impl IpmiBmc {
         let link = match self.links.open(login).await {
             Ok(link) => link,
             Err(error) => {
-                self.budget.settle_as(error::judged(&error)).await;
+                self.budget.settle_as(error::judged(&error), &self.place()).await;
                 return Err(error::opening(&error));
             }
         };
-        self.budget.settle_as(AuthOutcome::Accepted).await;
+        self.budget.settle_as(AuthOutcome::Accepted, &self.place()).await;
         if pin != Some(link.suite()) {
             let value = Some(link.suite().id().to_string());
             // A journal that fails is noticed by the runs, which depend on it.

@@ -20,10 +20,15 @@ fn runs(row: &rackhand_redfish::FirmwareComponent) -> bool {
     matches!(row.row, FirmwareRow::Installed | FirmwareRow::Plain)
 }
 
-/// Stable key of a firmware row: Dell's device name, or the row's own id. `None`: its version is not told.
+/// Stable key of a firmware row: Dell's device name, or the row's own id.
+fn key(row: &rackhand_redfish::FirmwareComponent) -> &str {
+    row.fqdd.as_deref().unwrap_or(&row.id)
+}
+
+/// `None`: its version is not told.
 fn component(row: rackhand_redfish::FirmwareComponent) -> Option<FirmwareComponent> {
     Some(FirmwareComponent {
-        key: row.fqdd.unwrap_or(row.id),
+        key: key(&row).to_owned(),
         name: row.name,
         software_id: row.software_id,
         version: row.version?,
@@ -110,12 +115,19 @@ impl RedfishBmc {
         let mut components = Vec::new();
         if let Some(inventory) = missing.keep("firmware", part(until, client.firmware_inventory()).await?) {
             missing.note_all(&inventory.unreadable);
+            if !inventory.names_all {
+                missing.note("firmware", "not all of its rows were listed".to_owned());
+            }
             identity.bmc_version = identity.bmc_version.or(inventory.bmc_version);
             for row in inventory.components.into_iter().filter(runs) {
-                let path = row.path.clone();
+                let (path, key) = (row.path.clone(), key(&row).to_owned());
                 match component(row) {
                     Some(component) => components.push(component),
-                    None => missing.note(&path, "it tells no version".to_owned()),
+                    // By the key under which it may be known already.
+                    None => {
+                        let what = if path.ends_with(&key) { &path } else { &key };
+                        missing.note(what, "it tells no version".to_owned());
+                    }
                 }
             }
             components.sort_by(|a, b| (&a.key, &a.inactive).cmp(&(&b.key, &b.inactive)));

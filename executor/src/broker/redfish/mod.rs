@@ -36,7 +36,7 @@ use crate::{
         JobPhase, JobProgress, JobRef, LogSince, Power, PowerTrace, Readiness, SensorReading, SensorReport,
         Sensors, Shown, StageRequest, Staged, UpdateSupport, Via,
     },
-    credential::OpenCredential,
+    credential::{OpenCredential, Place},
     identity::Identity,
     journal::{Journal, JournalError, Write},
     lease, text,
@@ -103,7 +103,8 @@ impl RedfishConnector {
         let OpenCredential { username, password, .. } = &endpoint.credential;
         let credentials = Credentials::new(username.clone(), password.clone());
         let transport = Arc::new(Paced { inner: self.transports.open(url, key), pace });
-        let (gate, observer) = (Arc::new(Gate(budget)), Arc::new(Unobserved));
+        let gate = Arc::new(Gate { budget, place: Place::redfish(service) });
+        let observer = Arc::new(Unobserved);
         let options = Options { refused_period: REFUSED, ..Options::default() };
         let client = Client::with_options(transport, parsed, credentials, gate, observer, options);
         Ok(Arc::new(RedfishBmc {

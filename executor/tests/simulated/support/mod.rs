@@ -21,7 +21,7 @@ use crypto_box::SecretKey;
 use futures::future::BoxFuture;
 use rackhand_executor::{
     broker::{
-        Broker, Endpoint, Line, Priority, connect,
+        Broker, Endpoint, Line, Priority, Proven, connect,
         ipmi::{
             IpmiConnector,
             link::{Links, Udp},
@@ -583,7 +583,7 @@ impl World {
                 name: "bmc".into(),
                 version: 1,
             },
-            proven: false,
+            proven: Proven::new(false),
         };
         let connector = Arc::new(self.transports(member, cloud));
         let broker = Broker::new(connector, Arc::clone(&self.clock), Arc::new(self.timing.clone()));

@@ -20,7 +20,7 @@ use rackhand_schema::{
     id::{BmcId, ExecutorId, ExecutorSessionId, RunId},
     protocol::{
         AttemptAnswer, AttemptStep, CredentialAttempt, Finish, HeldRun, ItemResult, ItemStatus, LeaseRequest,
-        LeaseResponse, Report, ReportBody, ReportItem, ReportResponse, RunGrant,
+        LeaseResponse, Report, ReportBody, ReportItem, ReportResponse, RunGrant, SuspendedCredential,
     },
     run::{Effect, Outcome},
     server::Inventory,
@@ -92,6 +92,11 @@ struct Inner {
     failures: BTreeMap<BmcId, u32>,
     paused: bool,
     refuses_intents: bool,
+    /// Runs have reported all that is kept: new effects are refused.
+    spent: bool,
+    /// Effects are not understood.
+    quarantines_effects: bool,
+    suspended: Vec<SuspendedCredential>,
     password: Option<String>,
 }
 
@@ -179,6 +184,21 @@ impl Plane {
     /// Whether intents are refused, as by a control plane that holds an older one.
     pub fn refuse_intents(&self, refuse: bool) {
         self.lock().refuses_intents = refuse;
+    }
+
+    /// Whether runs have reported all that is kept.
+    pub fn spend(&self, spent: bool) {
+        self.lock().spent = spent;
+    }
+
+    /// Whether effects are not understood.
+    pub fn quarantine_effects(&self, quarantine: bool) {
+        self.lock().quarantines_effects = quarantine;
+    }
+
+    /// No BMC is to be shown this version any more. Grants go on to say that a BMC has accepted it.
+    pub fn suspend(&self, suspended: SuspendedCredential) {
+        self.lock().suspended.push(suspended);
     }
 
     pub fn share_key(&self, executor: ExecutorId, sealed: String) {
@@ -298,6 +318,7 @@ impl Plane {
             grants,
             lost,
             cancel,
+            suspended: inner.suspended.clone(),
             hardware_paused: inner.paused,
             joining: vec![],
             site_key: inner.keys.get(&me).cloned(),
@@ -359,6 +380,15 @@ fn take(
             row.lease_ended = None;
         }
         ReportBody::IntentResolved { .. } => row.grant.intent = None,
+        ReportBody::Effect(effect)
+            if inner.spent && row.effects.iter().all(|known| known.id != effect.id) =>
+        {
+            return (ItemStatus::Refused, Some("run-spent"), None);
+        }
+        ReportBody::Effect(_) if inner.quarantines_effects => {
+            row.last_seq = item.seq;
+            return (ItemStatus::Quarantined, None, None);
+        }
         ReportBody::Effect(effect) => match row.effects.iter_mut().find(|known| known.id == effect.id) {
             Some(known) => *known = effect.clone(),
             None => row.effects.push(effect.clone()),
@@ -459,7 +489,9 @@ impl Cloud for ModelCloud {
             let mut inner = self.plane.lock();
             let failed: u32 = inner.failures.values().sum();
             let mut allowed = true;
+            let version = SuspendedCredential { id: attempt.credential_id, version: attempt.version };
             match attempt.step {
+                AttemptStep::Reserve if inner.suspended.contains(&version) => allowed = false,
                 // One rejection stops the credential everywhere in this model: stricter than the real one.
                 AttemptStep::Reserve if failed >= 1 && !inner.proven.contains(&attempt.bmc_id) => {
                     allowed = false

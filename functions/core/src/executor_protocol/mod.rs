@@ -213,6 +213,7 @@ async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> A
         // What holds until the executor acts on it; only a change of it is news.
         let standing = serde_json::to_string(&(
             &answer.cancel,
+            &answer.suspended,
             answer.hardware_paused,
             &answer.joining,
             &answer.site_key,
