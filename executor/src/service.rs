@@ -38,7 +38,7 @@ use crate::{
         decide::millis,
         fault,
     },
-    handlers,
+    handlers::{self, settle},
     identity::Identity,
     journal::{Journal, JournalError, Write},
     lease::LeaseTable,
@@ -63,6 +63,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 fn longer_pause(times: u32) -> Duration {
     (REFUSAL_PAUSE * 2_u32.saturating_pow(times.min(8))).min(LONGEST_PAUSE)
 }
+
+/// After an answer that was too large, no further runs are taken for so long.
+const FULL_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long the tasks of lost runs may take to end by themselves.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -250,6 +253,8 @@ impl Service {
         // not broken off for anything that may come often, so that there is an answer in the end.
         let mut hurry = false;
         let mut failures = 0_u32;
+        // An answer was too large to be taken: until then they have no further runs in them.
+        let mut full_until = Duration::ZERO;
         loop {
             if let Err(error) = self.reap() {
                 return Ended::Failed(error.to_string());
@@ -275,7 +280,7 @@ impl Service {
                     return Ended::Drained;
                 }
             }
-            let request = self.request(draining || hurry, draining);
+            let request = self.request(draining || hurry, draining || self.shared.clock.now() < full_until);
             let limit = self.limit(&request);
             let sent = self.shared.clock.moment();
             let answer = tokio::select! {
@@ -301,6 +306,9 @@ impl Service {
                 Err(error) => {
                     tracing::warn!(%error, "no lease; work inside BMCs goes on and is observed");
                     (hurry, failures) = (true, failures.saturating_add(1));
+                    if error == CloudError::TooLarge {
+                        full_until = self.shared.clock.now() + FULL_PAUSE;
+                    }
                     // The first time it may have been the connection, and there is just time for a second one.
                     if failures > 1 {
                         self.shared.clock.sleep(pause).await;
@@ -322,10 +330,11 @@ impl Service {
         Duration::from_millis(request.wait_ms.into()) + late
     }
 
-    fn request(&self, at_once: bool, draining: bool) -> LeaseRequest {
+    /// `full`: no further runs are taken.
+    fn request(&self, at_once: bool, full: bool) -> LeaseRequest {
         let held = self.held.iter().map(|(run, held)| HeldRun { run_id: *run, epoch: held.epoch }).collect();
         let policy = &self.shared.policy;
-        let ready = !draining && self.keys.secret().is_some();
+        let ready = !full && self.keys.secret().is_some();
         let busy = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
         let ttl = self.shared.leases.ttl();
         let wait = if at_once { Duration::ZERO } else { self.shared.timing.lease_wait.min(ttl / 3) };
@@ -479,7 +488,7 @@ impl Service {
         if self.held.get(&run).is_some_and(|held| held.epoch >= epoch) {
             return;
         }
-        let mutates = grant.spec.mutates();
+        let mutates = grant.spec.mutates() || settle::has_past(&grant);
         let mut give_back =
             (mutates && self.changing() >= self.shared.policy.max_mutating_runs).then(|| GiveBack {
                 reason: "policy",
@@ -625,8 +634,9 @@ impl RunTask {
             self.shared.outbox.push(run, epoch, event).await?;
         }
         let name = crate::text::clean(&self.grant.target.name);
-        if let Err(report) = self.grant.validate() {
-            let why = crate::text::clean(report.to_string().trim_end());
+        let invalid = self.grant.validate().err().map(|report| report.to_string());
+        if let Some(why) = invalid.or_else(|| settle::refusal(&self.grant)) {
+            let why = crate::text::clean(why.trim_end());
             let detail =
                 format!("What the control plane requests for {name} is not valid: {why}. Nothing was done.");
             return self.refuse(fault(ErrorCode::PolicyRefused, detail, Value::Null)).await;
@@ -665,7 +675,9 @@ impl RunTask {
             JobSpec::Power(_) | JobSpec::BootOverride(_) | JobSpec::FirmwareUpdate(_) => Priority::Change,
         };
         let line = match self.broker.line(endpoint, priority) {
-            Ok(line) if self.grant.spec.mutates() => line.expecting(&self.grant.plan, target),
+            Ok(line) if self.grant.spec.mutates() || settle::has_past(&self.grant) => {
+                line.expecting(&self.grant.plan, target)
+            }
             Ok(line) => line,
             Err(error) => {
                 let detail = format!("The BMC of {name} cannot be spoken to: {error}. Nothing was sent.");
@@ -685,7 +697,7 @@ impl RunTask {
 
     /// Ends a run that nothing was done for here; one with a past is left to executors that may.
     async fn refuse(&self, finish: Finish) -> Result<(), Stop> {
-        if !self.grant.effects.is_empty() || self.grant.intent.is_some() {
+        if settle::has_past(&self.grant) {
             return self.give_back(&finish.code, &finish.detail, self.refusal_pause).await;
         }
         tracing::warn!(code = finish.code, "{}", finish.detail);

@@ -153,7 +153,7 @@ impl Http {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             if bytes.len() + chunk.len() > MAX_ANSWER {
-                return Err(CloudError::Unreachable("the answer is too large".into()));
+                return Err(CloudError::TooLarge);
             }
             bytes.extend_from_slice(&chunk);
         }

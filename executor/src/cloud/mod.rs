@@ -18,6 +18,9 @@ pub enum CloudError {
     /// No answer, or one of a service in trouble. Try again later.
     #[error("the control plane does not answer: {0}")]
     Unreachable(String),
+    /// The answer is larger than what is read of one.
+    #[error("the answer of the control plane is too large")]
+    TooLarge,
     /// A newer process of this executor has signed in: this one must stop.
     #[error("a newer process of this executor has signed in")]
     Superseded,

@@ -5,15 +5,16 @@
 //! is seen to its end, a host is never switched off while any device job is alive, and a state that somebody
 //! else has changed is left alone. An effect of unknown fate becomes a `conflict` for a person to see; one whose
 //! BMC does not answer or refuses the look stays open, and the control plane grants the run again to settle it. So
-//! does one of a kind that this version does not know: a newer executor may.
+//! does one of a kind that this version does not know: a newer executor may. What the kind of a run does not make is not
+//! undone for it ([`refusal`]).
 
 use std::time::Duration;
 
 use rackhand_schema::{
     ErrorCode,
     event::Level,
-    job::PowerAction,
-    protocol::{Finish, Intent},
+    job::{JobSpec, PowerAction},
+    protocol::{Finish, Intent, RunGrant},
     run::{Effect, EffectState, Outcome},
     server::PowerState,
 };
@@ -40,6 +41,30 @@ pub const PHASE: &str = "clean_up";
 const POLITE_TRIES: u32 = 2;
 /// Forced power-offs of a host that did not shut down when it was requested to.
 const FORCED_TRIES: u32 = 3;
+
+/// Whether a former lease has left something to this one: an open effect, an intent, or how the run is to end.
+pub fn has_past(grant: &RunGrant) -> bool {
+    !grant.effects.is_empty()
+        || grant.intent.is_some()
+        || grant.settle.is_some()
+        || interrupted(&grant.checkpoint).is_some()
+}
+
+/// Why nothing is undone for `grant`: no run of its kind leaves that. Undoing changes the server, and `kinds` in
+/// policy.toml is about the kind alone.
+pub fn refusal(grant: &RunGrant) -> Option<String> {
+    let kind = grant.spec.kind();
+    if !grant.spec.mutates() && has_past(grant) {
+        return Some(format!("a run of the kind {kind} changes nothing, so there is nothing to undo"));
+    }
+    let made: &[&str] = match grant.spec {
+        JobSpec::FirmwareUpdate(_) => &[BMC_JOB, HOST_POWER],
+        JobSpec::Inventory(_) | JobSpec::Power(_) | JobSpec::BootOverride(_) => &[],
+    };
+    let mut objects = grant.effects.iter().map(|effect| effect.object.as_str());
+    let foreign = objects.find(|object| [BMC_JOB, HOST_POWER].contains(object) && !made.contains(object))?;
+    Some(format!("a run of the kind {kind} has no effect `{foreign}`, so it is not undone"))
+}
 
 /// Settles every open effect and says how the run ends.
 pub async fn settle(context: &mut Context, mut finish: Finish) -> Result<Finish, Stop> {

@@ -9,11 +9,12 @@ use super::support::{
 use rackhand_lab::{Fault, ForeignJob, Model, MutationKind, ServerSpec, Times};
 use rackhand_schema::{
     ErrorCode,
-    id::RunId,
+    id::{EffectId, RunId},
     job::{PowerAction, Reboot},
     protocol::{Finish, ReportBody, Resolution},
-    run::{EffectState, Outcome},
+    run::{Effect, EffectState, Outcome},
 };
+use serde_json::json;
 
 const BIOS: &str = "BIOS.Setup.1-1";
 const IDRAC: &str = "iDRAC.Embedded.1-1";
@@ -404,6 +405,48 @@ async fn a_begun_run_that_the_policy_refuses_is_given_back_less_and_less_often()
     let given_back = row.items.iter().filter(|item| matches!(item.body, ReportBody::Yield { .. })).count();
     assert!((10..40).contains(&given_back), "{given_back} times in a day");
     assert!(row.finish.is_none(), "{}", row.story());
+}
+
+/// A control plane that was taken over grants what no run of that kind leaves behind: undoing it would power the host
+/// off, with an executor that may not.
+#[tokio::test(start_paused = true)]
+async fn what_no_run_of_that_kind_leaves_behind_is_not_undone() {
+    let ending = json!({"outcome": "failed", "code": "", "detail": "", "evidence": null});
+    // The kind, how many changes are allowed, and what is made up: the object of an effect, or how the run is to end.
+    for (kind, changes, object, settle, checkpoint) in [
+        ("inventory", 0, Some("host_power"), None, json!(null)),
+        ("inventory", 16, Some("host_power"), None, json!(null)),
+        ("inventory", 16, Some("bmc_job"), None, json!(null)),
+        ("inventory", 16, None, Some(&ending), json!(null)),
+        ("inventory", 16, None, None, json!({"finish": ending})),
+        ("power", 16, Some("host_power"), None, json!(null)),
+    ] {
+        let mut world = World::new(vec![r750()]);
+        world.policy.kinds = vec![kind.into()];
+        world.policy.max_mutating_runs = changes;
+        let run = match kind {
+            "inventory" => world.inventory(0),
+            _ => world.power(0, PowerAction::On),
+        };
+        world.plane.edit(run, |grant| {
+            grant.settle = settle.map(|settle| serde_json::from_value(settle.clone()).unwrap());
+            grant.checkpoint = checkpoint.clone();
+        });
+        if let Some(object) = object {
+            let (id, object, property) = (EffectId::generate(), object.to_owned(), "state".to_owned());
+            let wanted = json!({"job": "JID_1", "guessed": false});
+            let state = EffectState::Applied;
+            world.plane.leave(run, Effect { id, object, property, prior: json!("off"), wanted, state });
+        }
+        let _executor = world.start(0, None).await;
+        tokio::time::sleep(seconds(3600)).await;
+        let row = world.plane.run(run);
+        assert!(row.finish.is_none(), "it is left to others: {}", row.story());
+        let told = if changes == 0 { "`max_mutating_runs`" } else { "policy-refused" };
+        assert!(row.story().contains(told), "{}", row.story());
+        assert_eq!(world.lab.total().requests, 0, "{}", row.story());
+        assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "On");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -349,6 +349,23 @@ async fn links_are_found_again_after_an_outage() {
     assert_eq!(roots(), before + 1);
 }
 
+/// The next answer is asked for without further runs: what is under way keeps its lease.
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_too_large_cost_no_lease() {
+    let world = rack(2);
+    let _executor = world.start(0, None).await;
+    let run = update(&world, 0);
+    while world.lab.total().jobs_created == 0 {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    world.link(0).too_large.store(true, Ordering::Relaxed);
+    let other = update(&world, 1);
+    for run in [run, other] {
+        let row = succeeded(&world, run).await;
+        assert_eq!((row.grant.epoch, yields(&row), row.stale), (1, 0, 0), "{}", row.story());
+    }
+}
+
 /// The executor's own limit is told to the control plane: nothing is leased to be given back.
 #[tokio::test(start_paused = true)]
 async fn no_more_changes_are_asked_for_than_the_policy_allows() {

@@ -34,6 +34,8 @@ pub struct Link {
     pub partitioned: AtomicBool,
     /// The next lease request vanishes, as in a connection that a network device has forgotten.
     pub swallows: AtomicBool,
+    /// Answers with room for further runs are too large.
+    pub too_large: AtomicBool,
     /// So many answers get lost after the request was carried out.
     pub lose_answers: AtomicU32,
 }
@@ -461,6 +463,9 @@ impl Cloud for ModelCloud {
             let mut left = Duration::from_millis(request.wait_ms.into());
             loop {
                 let answer = self.plane.lease(self.session, request)?;
+                if self.link.too_large.load(Ordering::Relaxed) && request.capacity > 0 {
+                    return Err(CloudError::TooLarge);
+                }
                 let news = !answer.grants.is_empty() || !answer.lost.is_empty() || !answer.cancel.is_empty();
                 if news || left.is_zero() {
                     return self.way_back(answer);
