@@ -121,7 +121,7 @@ async fn latest(
         let page: EventPage = call.query("before", &before).send().await?;
         let newest = page.items.first().map_or(&page.cursor, |event| &event.cursor);
         let follow = follow.get_or_insert_with(|| newest.clone());
-        let last = page.items.len() < limit;
+        let last = !page.more;
         before = page.cursor;
         events.extend(page.items);
         if last || events.len() >= count {

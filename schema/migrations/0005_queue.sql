@@ -222,11 +222,26 @@ begin
 end
 $$;
 
--- [RunGrant] of rackhand-schema, in the order of their jobs. Here and below in PL/pgSQL, which keeps its
--- plans.
+-- [RunGrant] of rackhand-schema, in the order of their jobs: one, and as many more as fit into 4 MiB. Who has
+-- taken these is given the others in the next answer. Here and below in PL/pgSQL, which keeps its plans.
 create function rackhand.run_grants_json(runs uuid[]) returns json
 language plpgsql stable as $$
 begin
+    runs := array(select s.id from (
+        select r.id, sum(octet_length(r.plan::text) + octet_length(j.params::text)
+                + coalesce(octet_length(r.checkpoint::text), 0) + coalesce(octet_length(r.intent::text), 0)
+                + coalesce(octet_length(r.settle::text), 0) + coalesce(octet_length(c.sealed), 0)
+                + coalesce((select sum(octet_length(e.prior::text) + octet_length(e.wanted::text))
+                    from rackhand.effect e where e.run_id = r.id
+                        and e.state in ('intended', 'applied', 'settling')), 0))
+                over (order by r.created_at, r.job_id, r.position) as bytes,
+            row_number() over (order by r.created_at, r.job_id, r.position) as place
+        from rackhand.run r
+        join rackhand.job j on j.id = r.job_id
+        join rackhand.bmc b on b.id = r.bmc_id
+        left join rackhand.credential c on c.id = b.credential_id
+        where r.id = any (run_grants_json.runs)) s
+        where s.bytes <= 4194304 or s.place = 1);
     return (select coalesce(json_agg(json_build_object(
         'run_id', r.id, 'epoch', r.epoch, 'job_id', r.job_id, 'site_id', r.site_id, 'trace_id', r.trace_id,
         'spec', json_build_object('kind', j.kind, 'params', j.params),
@@ -501,7 +516,7 @@ end
 $$;
 
 -- What was read from a server; an event for each version or state that changed.
-create function rackhand.server_observed(which uuid, inventory jsonb, about jsonb, told boolean) returns void
+create function rackhand.server_observed(which uuid, inventory jsonb, about jsonb) returns void
 language plpgsql as $$
 declare
     before rackhand.server;
@@ -554,9 +569,7 @@ begin
             capabilities = array(select jsonb_array_elements_text(inventory -> 'capabilities') order by 1),
             unreadable = inventory -> 'unreadable', seen_at = clock_timestamp(), version = v.version + 1
         where v.id = which;
-    if told and (changes <> '{}' or before.power <> inventory ->> 'power'
-        or before.health <> inventory ->> 'health')
-    then
+    if changes <> '{}' or before.power <> inventory ->> 'power' or before.health <> inventory ->> 'health' then
         perform rackhand.append_event('server.observed', 'info', format('%s read', before.name),
             about || jsonb_build_object('run', null, 'job', null, 'epoch', null, 'seq', null),
             jsonb_build_object('versions', changes, 'power', inventory -> 'power', 'health', inventory -> 'health',
@@ -583,10 +596,10 @@ begin
             format('This run has reported %s lines, the maximum. Further lines are not kept.', r.lines), about, 'null');
     elsif item ? 'quarantine' then
         perform rackhand.append_event('report.quarantined', 'warn', 'A report item was not understood', about,
-            item -> 'quarantine');
+            rackhand.bounded(item -> 'quarantine'));
     else
-        perform rackhand.append_event('run.log', body ->> 'level', body ->> 'message', about,
-            coalesce(body -> 'data', 'null'));
+        perform rackhand.append_event('run.log', body ->> 'level', left(body ->> 'message', 2000), about,
+            rackhand.bounded(coalesce(body -> 'data', 'null')));
     end if;
 end
 $$;
@@ -600,6 +613,27 @@ create function rackhand.bounded(data jsonb) returns jsonb
 language sql immutable parallel safe as $$
     select case when octet_length(data::text) <= 32768 then data
         else jsonb_build_object('left_out', 'too large', 'bytes', octet_length(data::text)) end
+$$;
+
+-- How a run ended, as it is kept and listed.
+create function rackhand.finish_kept(body jsonb) returns jsonb
+language sql immutable parallel safe as $$
+    select body - 'type' || jsonb_build_object('code', left(body ->> 'code', 200),
+        'detail', left(body ->> 'detail', 2000), 'evidence', rackhand.bounded(coalesce(body -> 'evidence', 'null')))
+$$;
+
+-- Whether an item about the state of a run is of a size that is granted to the next executor and listed: its texts
+-- and what it keeps, as it is kept, which may be many times what was sent (1e300).
+create function rackhand.is_sized(body jsonb) returns boolean
+language sql immutable parallel safe as $$
+    select case body ->> 'type'
+        when 'phase' then length(body ->> 'phase') <= 200
+        when 'checkpoint' then length(body ->> 'phase') <= 200 and length(body -> 'waiting' ->> 'reason') <= 200
+            and octet_length((body -> 'state')::text) <= 65536
+        when 'intent' then octet_length(body::text) <= 65536
+        when 'effect' then length(body ->> 'object') <= 200 and length(body ->> 'property') <= 200
+            and octet_length((body -> 'prior')::text) <= 4096 and octet_length((body -> 'wanted')::text) <= 4096
+        end is not false
 $$;
 
 -- Keeps for good what an executor says about the state of a run; how many events that is for `run.said`. The last one
@@ -680,6 +714,16 @@ begin
     end if;
 
     spent := r.said >= rackhand.events_kept();
+    -- What is about to be done is known as it is said, or not done; whoever only reads is approved by nobody and leaves
+    -- nothing to undo. Anything else uses up its number, so that what follows is not blocked.
+    if kind in ('intent', 'effect') and not (r.mutating and rackhand.is_sized(body)) then
+        return '{"status": "refused", "code": "invalid-request"}';
+    elsif not rackhand.is_sized(body) then
+        raise exception 'too_large';
+    elsif kind = 'inventory' and spent then
+        -- What is known of a server changes with an event or not at all; another run reads it again.
+        raise exception 'no_more_events';
+    end if;
     stuck := rackhand.is_stuck(r.idle_leases);
     if kind in ('phase', 'effect', 'intent', 'intent_resolved') then
         select v.name into machine from rackhand.server v where v.id = r.server_id;
@@ -693,7 +737,8 @@ begin
             select r.id, r.site_id, body ->> 'phase', body ->> 'state', clock_timestamp(),
                 case when body ->> 'state' <> 'running' then clock_timestamp() end,
                 rackhand.bounded(coalesce(body -> 'evidence', 'null'))
-            where former is not null or not spent
+            where former is not null or (not spent
+                and (select count(*) from rackhand.run_phase p where p.run_id = r.id) < 64)
             on conflict (run_id, phase) do update set state = excluded.state, finished_at = excluded.finished_at,
                 evidence = case when excluded.evidence = 'null' then p.evidence else excluded.evidence end;
         update rackhand.run set phase = body ->> 'phase', percent = null, reason = '', detail = '',
@@ -719,7 +764,7 @@ begin
                 state = case when state = 'settling' then state
                     when body ->> 'waiting' is null then 'running' else 'waiting' end,
                 reason = coalesce(body -> 'waiting' ->> 'reason', ''),
-                detail = coalesce(body -> 'waiting' ->> 'detail', ''),
+                detail = left(coalesce(body -> 'waiting' ->> 'detail', ''), 2000),
                 since = case when coalesce(body -> 'waiting' ->> 'reason', '') = reason then since else now() end,
                 expected_by = case when coalesce(body -> 'waiting' ->> 'reason', '') = reason then expected_by
                     else now() + make_interval(secs => (body -> 'waiting' ->> 'within_ms')::bigint / 1000.0) end
@@ -748,8 +793,8 @@ begin
             about, body - 'type');
     when 'effect' then
         -- A new one is written before anything is changed, so it can be refused; the executor ends the run then.
-        if spent and not exists (select from rackhand.effect e
-            where e.id = (body ->> 'id')::uuid and e.run_id = r.id)
+        if not exists (select from rackhand.effect e where e.id = (body ->> 'id')::uuid and e.run_id = r.id)
+            and (spent or (select count(*) from rackhand.effect e where e.run_id = r.id) >= 64)
         then
             return '{"status": "refused", "code": "run-spent"}';
         end if;
@@ -780,10 +825,11 @@ begin
             about, body - 'type');
     when 'inventory' then
         -- An event of the server, which counts for the run as well.
-        perform rackhand.server_observed(r.server_id, body - 'type', about, not spent);
-        made := (not spent)::int;
+        perform rackhand.server_observed(r.server_id, body - 'type', about);
+        made := 1;
     when 'finish' then
         outcome := body ->> 'outcome';
+        body := rackhand.finish_kept(body);
         if r.intent is not null and outcome <> 'unknown' then
             return '{"status": "refused", "code": "intent-open"}';
         end if;
@@ -794,26 +840,25 @@ begin
         end if;
         delete from rackhand.lease l where l.run_id = r.id;
         if effects_open and outcome <> 'unknown' then
-            update rackhand.run set settle = body - 'type', state = 'settling', since = now(),
+            update rackhand.run set settle = body, state = 'settling', since = now(),
                     reason = 'effects_open', detail = 'Restoring what was changed on the way', percent = null,
                     idle_leases = 0,
                     lease_ended_at = clock_timestamp(), last_seq = sent_seq
                 where id = r.id;
             insert into rackhand.ready (run_id, site_id, bmc_id, kind, owner)
                 values (r.id, r.site_id, r.bmc_id, r.kind, r.executor_id);
-            perform rackhand.append_event('run.settling', 'info', 'Restoring what was changed on the way', about,
-                body - 'type');
+            perform rackhand.append_event('run.settling', 'info', 'Restoring what was changed on the way', about, body);
             perform rackhand.wake(r.site_id::text);
             return '{"status": "accepted"}';
         end if;
         -- An unknown outcome keeps its slots until a person has looked.
-        update rackhand.run set state = outcome, finish = body - 'type', settle = null, since = now(),
+        update rackhand.run set state = outcome, finish = body, settle = null, since = now(),
                 finished_at = clock_timestamp(), reason = body ->> 'code', detail = body ->> 'detail',
                 percent = null, expected_by = null, admitted = (outcome = 'unknown'), last_seq = sent_seq
             where id = r.id;
         perform rackhand.append_event('run.finished',
             case when outcome in ('failed', 'unknown') then 'error' else 'info' end,
-            coalesce(nullif(body ->> 'detail', ''), 'Run ' || replace(outcome, '_', ' ')), about, body - 'type');
+            coalesce(nullif(body ->> 'detail', ''), 'Run ' || replace(outcome, '_', ' ')), about, body);
         return jsonb_build_object('status', 'accepted', 'job', r.job_id,
             'bad', outcome in ('failed', 'unknown'), 'freed', case when outcome = 'unknown'
             then '[]' else to_jsonb(r.slots) end);
@@ -821,6 +866,8 @@ begin
         -- Each lease is an event, too.
         again := clock_timestamp() + greatest(make_interval(secs => greatest((body ->> 'resume_after_ms')::bigint,
             case when spent then 60000 else 0 end) / 1000.0), rackhand.idle_pause(r.idle_leases + 1));
+        body := body || jsonb_build_object('reason', left(body ->> 'reason', 200),
+            'detail', left(body ->> 'detail', 2000));
         delete from rackhand.lease l where l.run_id = r.id;
         update rackhand.run set state = case when settle is null then 'queued' else 'settling' end, since = now(),
                 reason = body ->> 'reason', last_seq = sent_seq, idle_leases = r.idle_leases + 1,
@@ -883,9 +930,10 @@ begin
             case i.type when 'event' then 'run.log' else 'run.finished' end as kind,
             case i.type when 'event' then i.body ->> 'level'
                 else case i.outcome when 'failed' then 'error' else 'info' end end as level,
-            case i.type when 'event' then i.body ->> 'message'
-                else coalesce(nullif(i.body ->> 'detail', ''), 'Run ' || replace(i.outcome, '_', ' ')) end as message,
-            case i.type when 'event' then coalesce(i.body -> 'data', 'null') else i.body - 'type' end as data
+            left(case i.type when 'event' then i.body ->> 'message'
+                else coalesce(nullif(i.body ->> 'detail', ''), 'Run ' || replace(i.outcome, '_', ' ')) end, 2000) as message,
+            case i.type when 'event' then rackhand.bounded(coalesce(i.body -> 'data', 'null'))
+                else rackhand.finish_kept(i.body) end as data
         from item i join plain p on p.id = i.run_id
     ), placed as materialized (
         -- An end is the last item and the only one of its tree.
@@ -904,7 +952,7 @@ begin
     ), closed as (
         update rackhand.run r set last_seq = c.seq, lines = c.lines_then, events = c.events + 1, state = c.outcome,
                 finish = c.data, settle = null, since = now(), finished_at = moment,
-                reason = c.body ->> 'code', detail = c.body ->> 'detail',
+                reason = c.data ->> 'code', detail = c.data ->> 'detail',
                 percent = null, expected_by = null, admitted = false
             from placed c where r.id = c.id and c.ended
     ), unleased as (
@@ -1050,12 +1098,13 @@ end
 $$;
 
 -- {after?: cursor | "latest", before?: cursor | "latest", site?, job?, run?, server?, limit}
--- → {items: [Event], cursor, held, sites}. As the caller, so under its policy. With `before` the newest
--- first.
+-- → {items: [Event], cursor, more, held, sites}. As the caller, so under its policy. With `before` the newest
+-- first. A page ends at `limit` or at about 1 MiB.
 --
 -- Only rows below the oldest running transaction are shown: nothing that commits later can sort before them.
--- `held`: there are more, which wait for that transaction. `cursor` of a page that is not full is that
--- horizon, so that the next look begins there. `sites`: whose events may come; null for the whole fleet's.
+-- `more`: there may be more at once. `held`: there are more, which wait for that transaction. `cursor` of a
+-- page without `more` is that horizon, so that the next look begins there. `sites`: whose events may come;
+-- null for the whole fleet's.
 create function rackhand.events_after(args jsonb) returns jsonb
 language plpgsql stable
 -- Each page is the beginning of an index in its order; no estimate makes reading all and sorting better.
@@ -1077,6 +1126,8 @@ declare
     sites uuid[] := rackhand.allowed_sites();
     source text;
     found_ones rackhand.event[];
+    many int;
+    more boolean;
     shown int;
     names jsonb;
     items jsonb;
@@ -1114,21 +1165,27 @@ begin
         else 'unnest($6) as s (id) cross join lateral (select e.* from rackhand.event e
             where (e.site_id, e.era, e.xid, e.id) %1$s (s.id, $1, $2, $3) and e.site_id = s.id
             order by e.era %2$s, e.xid %2$s, e.id %2$s limit $4) e' end;
-    execute format('select coalesce(array_agg(p.e order by (p.e).era %2$s, (p.e).xid %2$s, (p.e).id %2$s), ''{}'')
-            from (select row(e.*)::rackhand.event as e from ' || source
-            || ' order by e.era %2$s, e.xid %2$s, e.id %2$s limit $4) p',
+    -- The first one whatever its size.
+    execute format('select coalesce(array_agg(p.e order by p.place) filter (where p.place = 1 or p.bytes <= 1048576),
+                ''{}''), count(*)
+            from (select row_number() over o as place,
+                    sum(octet_length((q.e).message) + octet_length((q.e).data::text)) over o as bytes, q.e
+                from (select row(e.*)::rackhand.event as e, e.era, e.xid, e.id from ' || source
+            || ' order by e.era %2$s, e.xid %2$s, e.id %2$s limit $4) q
+                window o as (order by q.era %2$s, q.xid %2$s, q.id %2$s)) p',
             case when newest_first then '<' else '>' end, case when newest_first then 'desc' else 'asc' end)
-        into found_ones using from_era, from_xid, from_id, wanted, key, sites;
+        into found_ones, many using from_era, from_xid, from_id, wanted, key, sites;
     select rackhand.names(array_agg(distinct e.actor_id) || array_agg(distinct e.user_id)) into names
         from unnest(found_ones) e;
     select count(*), coalesce(jsonb_agg(rackhand.event_json(found_ones[i], names) order by i), '[]') into shown, items
         from generate_subscripts(found_ones, 1) as i
         where (found_ones[i].era, found_ones[i].xid) < (now_in, horizon);
+    more := shown = wanted or (shown = cardinality(found_ones) and shown < many);
     next := case
-        when shown = wanted or (newest_first and shown > 0) then items -> -1 ->> 'cursor'
+        when more or (newest_first and shown > 0) then items -> -1 ->> 'cursor'
         when newest_first or (from_era, from_xid) > (now_in, horizon) then from_era || '.' || from_xid || '.' || from_id
         else now_in || '.' || horizon || '.0' end;
-    return jsonb_build_object('items', items, 'cursor', next, 'held', shown < cardinality(found_ones),
+    return jsonb_build_object('items', items, 'cursor', next, 'more', more, 'held', shown < cardinality(found_ones),
         'sites', to_jsonb(sites), 'people', rackhand.sees_people());
 end
 $$;

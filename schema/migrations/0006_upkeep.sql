@@ -157,7 +157,7 @@ end
 $$;
 
 -- {tree, after: cursor, limit} → {"records": [text], "cursor"}: the records after the cursor that will not
--- change any more, in their order.
+-- change any more, in their order, up to about 1 MiB.
 create function rackhand.audit_records(args jsonb) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_sort = off as $$
 declare
@@ -171,15 +171,17 @@ begin
         perform rackhand.fail('invalid-request', 'The database was restored to a moment before this cursor. Begin a '
             'new export, and keep the former one: what it has beyond that moment is nowhere else.');
     end if;
-    select jsonb_build_object('records', coalesce(jsonb_agg(rackhand.event_record(p.e) order by p.era, p.xid, p.id), '[]'),
-            'cursor', coalesce((array_agg(p.era || '.' || p.xid || '.' || p.id
-                order by p.era desc, p.xid desc, p.id desc))[1], given))
+    select jsonb_build_object('records', coalesce(jsonb_agg(p.record order by p.place), '[]'),
+            'cursor', coalesce((array_agg(p.era || '.' || p.xid || '.' || p.id order by p.place desc))[1], given))
         into answer
-        from (select e, e.era, e.xid, e.id from rackhand.event e, rackhand.trail t
-            where e.tree = args ->> 'tree' and (e.era, e.xid, e.id) > (split_part(given, '.', 1)::int,
-                    split_part(given, '.', 2)::xid8, split_part(given, '.', 3)::bigint)
-                and (e.era, e.xid) < (t.era, pg_snapshot_xmin(pg_current_snapshot()))
-            order by e.era, e.xid, e.id limit (args ->> 'limit')::int) p;
+        from (select q.*, row_number() over o as place, sum(octet_length(q.record)) over o as bytes
+            from (select rackhand.event_record(e) as record, e.era, e.xid, e.id from rackhand.event e, rackhand.trail t
+                where e.tree = args ->> 'tree' and (e.era, e.xid, e.id) > (split_part(given, '.', 1)::int,
+                        split_part(given, '.', 2)::xid8, split_part(given, '.', 3)::bigint)
+                    and (e.era, e.xid) < (t.era, pg_snapshot_xmin(pg_current_snapshot()))
+                order by e.era, e.xid, e.id limit (args ->> 'limit')::int) q
+            window o as (order by q.era, q.xid, q.id)) p
+        where p.place = 1 or p.bytes <= 1048576;
     return answer;
 end
 $$;

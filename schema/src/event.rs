@@ -63,4 +63,6 @@ pub struct EventPage {
     pub items: Vec<Event>,
     /// Continue in the same direction from here; also given when there was nothing more.
     pub cursor: String,
+    /// There may be more already: a page ends at `limit`, or at about 1 MiB.
+    pub more: bool,
 }

@@ -9,6 +9,7 @@
 
 mod audit;
 mod authorization;
+mod bounds;
 mod capacity;
 mod credentials;
 mod event_cursor;

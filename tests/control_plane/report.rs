@@ -61,7 +61,7 @@ async fn a_poisoned_item_is_quarantined_and_its_neighbours_pass() {
     let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
     let executor = site.executor("one").await;
     let servers = site.servers(1).await;
-    site.job("inventory", &servers, 10).await;
+    site.job("power", &servers, 10).await;
     let runs = granted(&site.lease(&executor, &[], 5).await);
     let answers = site
         .report(&executor, vec![
@@ -115,7 +115,7 @@ async fn a_report_taken_at_once_leaves_what_one_taken_item_by_item_leaves() {
         }
         let executor = site.executor("one").await;
         let servers = site.servers(12).await;
-        site.job("inventory", &servers, 20).await;
+        site.job("power", &servers, 20).await;
         let mut runs = granted(&site.lease(&executor, &[], 20).await);
         assert_eq!(runs.len(), 12);
         // In the order of the targets, whatever their ids.
@@ -418,7 +418,7 @@ async fn what_a_run_reports_names_its_server_and_says_what_is_meant() {
     let site = TestSite::new().await;
     let executor = site.executor("one").await;
     let servers = site.servers(1).await;
-    site.job("inventory", &servers, 1).await;
+    site.job("power", &servers, 1).await;
     let runs = granted(&site.lease(&executor, &[], 1).await);
     let phase = |state: &str| json!({"type": "phase", "phase": "clean_up", "state": state, "evidence": null});
     let effect = json!({"type": "effect", "id": "01920000-0000-7000-8000-00000000000e", "object": "bmc_job",

@@ -52,7 +52,7 @@ async fn an_open_intent_is_as_old_as_the_lease_it_was_announced_under() {
     let site = TestSite::with(json!({"lease_ttl_ms": 400})).await;
     let executors = [site.executor("one").await, site.executor("two").await];
     let servers = site.servers(1).await;
-    site.job("inventory", &servers, 1).await;
+    site.job("power", &servers, 1).await;
     let mut run = granted(&site.lease(&executors[0], &[], 1).await).remove(0);
     let item =
         |run: &(String, u64), body: Value| json!({"run_id": run.0, "epoch": run.1, "seq": 1, "body": body});

@@ -101,7 +101,8 @@ export interface paths {
         };
         /**
          * The records of a tree in its order, a line of canonical JSON (RFC 8785) each: the bytes that are hashed.
-         *     The header `x-next-cursor` is where to go on; it stays the same when there is nothing more.
+         *     The header `x-next-cursor` is where to go on; it stays the same when there is nothing more. A page ends at `limit`, or
+         *     at about 1 MiB.
          */
         get: operations["audit_records"];
         put?: never;
@@ -1176,6 +1177,8 @@ export interface components {
             /** @description Continue in the same direction from here; also given when there was nothing more. */
             cursor: string;
             items: components["schemas"]["Event"][];
+            /** @description There may be more already: a page ends at `limit`, or at about 1 MiB. */
+            more: boolean;
         };
         Executor: {
             enrolled_at: components["schemas"]["String"];

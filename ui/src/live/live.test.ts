@@ -75,12 +75,12 @@ describe("a log of the newest events", () => {
     after: async (_: object, after: string | undefined, limit: number) => {
       asked.push(`after ${after}`);
       const items = all.slice(after === undefined ? 0 : at(after) + 1).slice(0, limit);
-      return { items, cursor: items.at(-1)?.cursor ?? after ?? "" };
+      return { items, cursor: items.at(-1)?.cursor ?? after ?? "", more: items.length === limit };
     },
     before: async (_: object, before: string, limit: number) => {
       asked.push(`before ${before}`);
       const items = all.slice(0, at(before)).slice(-limit).toReversed();
-      return { items, cursor: items.at(-1)?.cursor ?? before };
+      return { items, cursor: items.at(-1)?.cursor ?? before, more: items.length === limit };
     },
   };
   const shown = (log: EventLog): string[] => log.get().items.map((event) => event.message);

@@ -77,7 +77,7 @@ export class EventLog {
         const page = await this.#source.after(this.#filter, this.#cursor, PAGE);
         if (this.#stopped) return;
         this.#cursor = page.cursor;
-        const more = page.items.length >= PAGE;
+        const more = page.more;
         if (page.items.length > 0 || !this.#state.complete || this.#state.error !== undefined) {
           const items = page.items.length > 0 ? this.#state.items.concat(page.items) : this.#state.items;
           this.#set({ items, complete: !more, older: this.#state.older });
@@ -98,7 +98,7 @@ export class EventLog {
     if (this.#stopped) return;
     this.#cursor = page.items[0]?.cursor ?? page.cursor;
     this.#oldest = page.cursor;
-    this.#set({ items: page.items.toReversed(), complete: true, older: page.items.length >= newest });
+    this.#set({ items: page.items.toReversed(), complete: true, older: page.more });
   }
 
   /** Fetches the events before the ones that are here. */
@@ -110,7 +110,7 @@ export class EventLog {
       const page = await this.#source.before(this.#filter, oldest, limit);
       if (this.#stopped || this.#oldest !== oldest) return;
       this.#oldest = page.cursor;
-      this.#set({ ...this.#state, items: page.items.toReversed().concat(this.#state.items), older: page.items.length >= limit, error: undefined });
+      this.#set({ ...this.#state, items: page.items.toReversed().concat(this.#state.items), older: page.more, error: undefined });
     } catch (error) {
       if (!this.#stopped) this.#set({ ...this.#state, error });
     }

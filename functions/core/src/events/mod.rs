@@ -119,13 +119,6 @@ struct Look {
     people: bool,
 }
 
-impl Look {
-    /// There may be more at once.
-    fn is_full(&self, limit: u32) -> bool {
-        u32::try_from(self.page.items.len()).is_ok_and(|count| count >= limit)
-    }
-}
-
 /// Events in order, or with `before` the newest first.
 #[utoipa::path(get, path = "/v1/events", tag = "events", params(PageQuery, About),
     responses((status = 200, body = EventPage)),
@@ -246,7 +239,7 @@ impl Feed {
         let found = self.ask(self.selection.after.clone()).await?;
         self.selection.after = Some(found.page.cursor.clone());
         self.watch.follow(&found);
-        if found.is_full(self.selection.limit) {
+        if found.page.more {
             self.watch.look_again();
         } else {
             self.seat.join(self.question(&found)?);
@@ -305,7 +298,7 @@ impl Feed {
             return self.look_alone().await;
         }
         seen.held = found.held;
-        seen.is_full = found.is_full(self.selection.limit);
+        seen.more = found.page.more;
         // Who has joined lately may be ahead of the others still: then there is nothing, and another look is
         // due.
         let news = seen.after(place);
@@ -426,7 +419,7 @@ impl Watch {
         self.held(seen.held);
         self.due = began_ms.is_some_and(|began| began <= self.heard_ms);
         self.since_ms = self.heard_ms;
-        if seen.is_full {
+        if seen.more {
             self.look_again();
         }
     }

@@ -65,7 +65,7 @@ pub struct Seen {
     /// There are more, which wait for an older transaction.
     pub held: bool,
     /// There may be more at once.
-    pub is_full: bool,
+    pub more: bool,
     /// As text, in order.
     events: VecDeque<(Place, Bytes)>,
     bytes: usize,
@@ -79,7 +79,7 @@ impl Seen {
             next: place,
             cursor: cursor.to_owned(),
             held: false,
-            is_full: false,
+            more: false,
             events: VecDeque::new(),
             bytes: 0,
         }
