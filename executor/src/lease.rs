@@ -41,6 +41,8 @@ pub enum Hold {
     Paused,
     #[error("this executor is draining")]
     Draining,
+    #[error("the last look at the BMC is too old to act on; the executor looks again first")]
+    OldLook,
 }
 
 /// What the control plane has leased to this process.

@@ -105,6 +105,7 @@ codes! {
     ComponentMissing = "component-missing", 200, "The server has no such component";
     ForeignDeviceJob = "foreign-device-job", 200, "The device has work that is not ours";
     DeviceBusy = "device-busy", 200, "The device stayed busy";
+    HeldBack = "held-back", 200, "The executor held the request back";
     DeviceRefused = "device-refused", 200, "The device refused";
     DeviceFailed = "device-failed", 200, "The device reports a failure";
     DeviceStalled = "device-stalled", 200, "The device's job has stalled";

@@ -4,7 +4,8 @@
 //! priorities and one credential. What it hands out is a [`Line`]: the only way for a handler to reach a BMC. Reads go
 //! over the first transport that is able and answers ([`choice`]); each has a circuit breaker. A mutating call names
 //! its transport, the one its intent told, goes over that one alone, and takes a [`MutationPermit`], which is asked when
-//! the slot is held and the rate is paid, immediately before the request leaves. A line that is told which machine to
+//! the slot is held and the rate is paid, immediately before the request leaves. The looks before it and the mutation share
+//! one slot ([`Line::keep`]), so that no reader comes in between; a look older than [`LOOK_AGE`] holds it back. A line that is told which machine to
 //! expect ([`Line::expecting`]) identifies it over each transport before it asks anything else over it. A login that is refused bars the BMC, all
 //! transports of it, for a while or until another version of the credential comes; the login budget is the real limit.
 //!
@@ -56,12 +57,14 @@ use crate::{
     },
     clock::Clock,
     credential::{OpenCredential, Use},
-    lease::MutationPermit,
+    lease::{Hold, MutationPermit},
     timing::Timing,
 };
 
 /// Requests to one BMC at once.
 const SLOTS: usize = 2;
+/// A mutation leaves so long after the last look at its BMC, at most.
+pub const LOOK_AGE: Duration = Duration::from_secs(5);
 /// A session that nobody uses is deleted after so long.
 const IDLE: Duration = Duration::from_secs(120);
 /// Between two looks for sessions to delete.
@@ -369,6 +372,21 @@ fn resting(left: Duration) -> BmcError {
     BmcError::new(BmcErrorKind::Unreachable, detail)
 }
 
+/// A slot that a line keeps for all that it asks, and when the last look over it ended.
+struct Seat {
+    _slot: slots::Slot,
+    looked: Option<Duration>,
+}
+
+/// As long as it lives, its line keeps one slot: see [`Line::keep`].
+pub struct Kept(Arc<Mutex<Option<Seat>>>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        *lock(&self.0) = None;
+    }
+}
+
 /// A handler's way to its BMC.
 pub struct Line {
     actor: Arc<Actor>,
@@ -379,6 +397,7 @@ pub struct Line {
     moved: Option<&'static str>,
     /// The transports over which it was identified, or could not be.
     identified: Mutex<BTreeMap<Via, Option<String>>>,
+    seat: Arc<Mutex<Option<Seat>>>,
 }
 
 impl Drop for Line {
@@ -389,7 +408,29 @@ impl Drop for Line {
 
 impl Line {
     fn new(actor: Arc<Actor>, priority: Priority) -> Self {
-        Self { actor, priority, expected: None, moved: None, identified: Mutex::default() }
+        Self {
+            actor,
+            priority,
+            expected: None,
+            moved: None,
+            identified: Mutex::default(),
+            seat: Arc::default(),
+        }
+    }
+
+    /// Takes a slot for everything that this line asks from now on, one call after the other: looks, and the mutation
+    /// that is based on them. Given back when the returned value is dropped.
+    pub async fn keep(&self) -> Kept {
+        let slot = self.actor.slots.take(self.priority).await;
+        *lock(&self.seat) = Some(Seat { _slot: slot, looked: None });
+        Kept(Arc::clone(&self.seat))
+    }
+
+    /// Whether what was last seen over the slot that is kept is recent enough to act on.
+    fn has_looked(&self) -> bool {
+        let now = self.actor.clock.now();
+        let seat = lock(&self.seat);
+        seat.as_ref().is_none_or(|seat| seat.looked.is_some_and(|at| now.saturating_sub(at) <= LOOK_AGE))
     }
 
     /// The same line, to the machine that the plan names and to no other.
@@ -449,9 +490,10 @@ impl Line {
         self.read_over(clients, way, call).await
     }
 
-    /// A slot, the rate paid, and no reason known why a request over `way` would be in vain.
-    async fn turn(&self, clients: &Clients, way: &Way) -> Result<slots::Slot, BmcError> {
-        let slot = self.actor.slots.take(self.priority).await;
+    /// A slot, unless one is kept, the rate paid, and no reason known why a request over `way` would be in vain.
+    async fn turn(&self, clients: &Clients, way: &Way) -> Result<Option<slots::Slot>, BmcError> {
+        let kept = lock(&self.seat).is_some();
+        let slot = if kept { None } else { Some(self.actor.slots.take(self.priority).await) };
         let now = self.actor.clock.now();
         if let Some(refused) = clients.barred(now, self.actor.timing.auth_pause) {
             return Err(refused);
@@ -504,6 +546,10 @@ impl Line {
                 Err(BmcError::new(BmcErrorKind::Unreachable, "timed out"))
             }
         };
+        // Also one in vain: whoever goes on all the same knows it.
+        if let Some(seat) = lock(&self.seat).as_mut() {
+            seat.looked = Some(self.actor.clock.now());
+        }
         self.note(clients, way, result)
     }
 
@@ -559,8 +605,9 @@ impl Line {
         let way = clients.way(via)?;
         self.identify(&clients, way).await?;
         let _slot = self.turn(&clients, way).await?;
-        let guard = permit
-            .begin()
+        let recent = if self.has_looked() { Ok(()) } else { Err(Hold::OldLook) };
+        let guard = recent
+            .and_then(|()| permit.begin())
             .map_err(|hold| BmcError::new(BmcErrorKind::Held(hold), format!("nothing was sent: {hold}")))?;
         let limit = guard.limit();
         let call = call(&*way.bmc, limit).ok_or_else(unable)?;

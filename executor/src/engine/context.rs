@@ -172,9 +172,15 @@ impl Context {
     }
 
     /// What the activity at hand has waited so far, for the checkpoint. `tries`: those in vain at its mutation, and
-    /// how long they have lasted.
-    pub fn patience(&self, action: &str, tries: (u32, Duration), blind: Duration) -> Patience {
-        Patience::new(action, tries, blind, &self.waits, self.now())
+    /// how long they have lasted; `held`: the same of those that were held back.
+    pub fn patience(
+        &self,
+        action: &str,
+        tries: (u32, Duration),
+        held: (u32, Duration),
+        blind: Duration,
+    ) -> Patience {
+        Patience::new(action, tries, held, blind, &self.waits, self.now())
     }
 
     /// How long the activity at hand has waited for `name`, over all executors that had it; begins with the first

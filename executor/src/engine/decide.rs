@@ -40,14 +40,25 @@ pub enum Probe {
     Impossible(Finish),
 }
 
+/// Why a mutation was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The device refused it, or was not ready for it.
+    Device,
+    /// Somebody else's work.
+    Foreign,
+    /// This executor sent nothing: its lease, the control plane or its last look did not allow it.
+    Held,
+}
+
 /// A mutation that was tried and not taken, or could not be prepared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused<'a> {
+    /// Those that the device refused, or those that were held back, by `reason`.
     pub tries: u32,
-    /// Since the first try.
+    /// Since the first of them.
     pub lasted: Duration,
-    /// Somebody else's work is the reason.
-    pub foreign: bool,
+    pub reason: Reason,
     /// The last reason.
     pub detail: &'a str,
 }
@@ -269,15 +280,27 @@ fn undisturbed(now: &Situation<'_>) -> Step {
 }
 
 fn exhausted(now: &Situation<'_>, refused: &Refused<'_>) -> bool {
-    let patience = if refused.foreign { now.foreign_wait } else { now.ready_wait };
+    let patience = if refused.reason == Reason::Foreign { now.foreign_wait } else { now.ready_wait };
     refused.tries >= MAX_TRIES || refused.lasted > patience
 }
 
 fn gave_up(now: &Situation<'_>, refused: &Refused<'_>) -> Finish {
-    let (code, why) = if refused.foreign {
-        (ErrorCode::ForeignDeviceJob, "has work that is not ours")
-    } else {
-        (ErrorCode::DeviceBusy, "stayed busy")
+    let evidence = json!({ "tries": refused.tries, "lasted_ms": millis(refused.lasted) });
+    let (code, why) = match refused.reason {
+        Reason::Foreign => (ErrorCode::ForeignDeviceJob, "has work that is not ours"),
+        Reason::Device => (ErrorCode::DeviceBusy, "stayed busy"),
+        Reason::Held => {
+            let text = format!(
+                "{}: {} was held back {} times in {} s and nothing was sent: {}. Look whether the executor reaches the \
+                 control plane in time and its machine is not overloaded, then retry.",
+                now.server,
+                now.phase,
+                refused.tries,
+                refused.lasted.as_secs(),
+                refused.detail
+            );
+            return fault(ErrorCode::HeldBack, text, evidence);
+        }
     };
     fault(
         code,
@@ -290,7 +313,7 @@ fn gave_up(now: &Situation<'_>, refused: &Refused<'_>) -> Finish {
             refused.tries,
             refused.lasted.as_secs()
         ),
-        json!({ "tries": refused.tries, "lasted_ms": millis(refused.lasted) }),
+        evidence,
     )
 }
 
@@ -299,6 +322,7 @@ fn hold_word(hold: Hold) -> &'static str {
         Hold::Paused => "hardware_paused",
         Hold::LeaseTooShort => "control_plane",
         Hold::Draining => "draining",
+        Hold::OldLook => "settling",
     }
 }
 
@@ -495,14 +519,17 @@ mod tests {
 
     #[test]
     fn tries_are_counted_and_timed() {
-        let tried = |tries, lasted, foreign| {
-            let refused = Some(Refused { tries, lasted, foreign, detail: "queue full" });
+        let tried = |tries, lasted, reason| {
+            let refused = Some(Refused { tries, lasted, reason, detail: "queue full" });
             decide(&Situation { refused, foreign_wait: LIMIT / 2, ..now(&Probe::NotStarted) })
         };
-        assert_eq!(tried(1, LIMIT, false), Step::Act);
-        assert_eq!(code(&tried(1, LIMIT * 2, false)), "device-busy");
-        assert_eq!(code(&tried(MAX_TRIES, Duration::ZERO, false)), "device-busy");
-        assert_eq!(code(&tried(1, LIMIT, true)), "foreign-device-job");
+        assert_eq!(tried(1, LIMIT, Reason::Device), Step::Act);
+        assert_eq!(code(&tried(1, LIMIT * 2, Reason::Device)), "device-busy");
+        assert_eq!(code(&tried(MAX_TRIES, Duration::ZERO, Reason::Device)), "device-busy");
+        assert_eq!(code(&tried(1, LIMIT, Reason::Foreign)), "foreign-device-job");
+        assert_eq!(tried(1, LIMIT, Reason::Held), Step::Act);
+        assert_eq!(code(&tried(1, LIMIT * 2, Reason::Held)), "held-back");
+        assert_eq!(code(&tried(MAX_TRIES, Duration::ZERO, Reason::Held)), "held-back");
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub struct Patience {
     pub tries: u32,
     /// From the first of them to the last one.
     tries_ms: u64,
+    /// Times that the executor itself held the mutation back.
+    pub held: u32,
+    /// As `tries_ms`.
+    held_ms: u64,
     /// Since a look has shown the work itself.
     blind_minutes: u64,
     /// What the activity itself waits for.
@@ -44,6 +48,7 @@ impl Patience {
     pub fn new(
         action: &str,
         (tries, tried): (u32, Duration),
+        (held, held_for): (u32, Duration),
         blind: Duration,
         waits: &Waits,
         now: Duration,
@@ -53,6 +58,8 @@ impl Patience {
             action: action.to_owned(),
             tries,
             tries_ms: millis(tried),
+            held,
+            held_ms: millis(held_for),
             blind_minutes: whole_minutes(blind),
             waits: waits.lock().iter().map(|(name, wait)| (name.clone(), kept(wait))).collect(),
         }
@@ -68,13 +75,17 @@ impl Patience {
         Duration::from_millis(self.tries_ms)
     }
 
+    pub fn held_for(&self) -> Duration {
+        Duration::from_millis(self.held_ms)
+    }
+
     pub fn blind(&self) -> Duration {
         Duration::from_secs(self.blind_minutes.saturating_mul(60))
     }
 
     /// `state` with this beside it, if there is anything to tell.
     pub fn beside(&self, mut state: Value) -> Value {
-        if self.tries == 0 && self.blind_minutes == 0 && self.waits.is_empty() {
+        if self.tries == 0 && self.held == 0 && self.blind_minutes == 0 && self.waits.is_empty() {
             return state;
         }
         match &mut state {

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 
 use super::{
     context::{Announced, Context, Stop},
-    decide::{self, Interrupt, Probe, Refused, Situation, Step, decide},
+    decide::{self, Interrupt, Probe, Reason, Refused, Situation, Step, decide},
     fault,
     patience::Patience,
 };
 use crate::{
     bmc::{BmcError, BmcErrorKind},
+    broker::{Kept, LOOK_AGE},
     lease::MutationPermit,
 };
 
@@ -200,8 +201,11 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
     let mut told = false;
     let mut tries = Tries::of_predecessors(&kept, context.now());
     let mut looked_at = context.now();
+    let mut kept_slot: Option<Kept> = None;
     loop {
         context.check()?;
+        // Given back after this look, unless the mutation follows.
+        let slot = kept_slot.take();
         if context.cancelled() && activity.interrupt() == Interrupt::Never && !told {
             told = true;
             let text =
@@ -258,8 +262,22 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
             server: context.server(),
             phase,
         });
+        let slot = match (&step, slot) {
+            (Step::Act, Some(slot)) => Some(slot),
+            (Step::Act, None) => {
+                let asked = context.now();
+                let slot = context.line.keep().await;
+                if context.now().saturating_sub(asked) > LOOK_AGE {
+                    // The look is as old as the wait was long: another one, over this slot.
+                    kept_slot = Some(slot);
+                    continue;
+                }
+                Some(slot)
+            }
+            _ => None,
+        };
         match step {
-            Step::Act => match attempt(context, activity, tries.as_ref()).await? {
+            Step::Act => match attempt(context, activity, tries.as_ref(), slot).await? {
                 Attempt::Taken => tries = None,
                 Attempt::Lost => context.pause(activity.poll(context)).await,
                 Attempt::NotTaken(held) => {
@@ -316,8 +334,8 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
 
 /// The activity's state and what was waited for it so far.
 fn kept_state<A: Activity>(context: &Context, activity: &A, tries: Option<&Tries>, blind: Duration) -> Value {
-    let tried = tries.map_or((0, Duration::ZERO), |tries| (tries.count, tries.lasted(tries.at)));
-    context.patience(activity.action(), tried, blind).beside(activity.state())
+    let [tried, held] = tries.map_or_else(Default::default, Tries::counted);
+    context.patience(activity.action(), tried, held, blind).beside(activity.state())
 }
 
 /// The activity ends without its work done. What was waited for it is over, too: when it is begun anew later, as undoing
@@ -347,13 +365,37 @@ impl NotTaken {
 
 /// Machine word of a wait behind somebody else's work.
 const FOREIGN: &str = "foreign_device_job";
+/// Machine word of a wait of this executor's own making.
+const HELD: &str = "control_plane";
 
-/// The tries at one mutation in vain.
-struct Tries {
+/// Tries of one kind, since the first of them.
+#[derive(Clone, Copy, Default)]
+struct Series {
     since: Duration,
     /// How long those of predecessors had lasted.
     before: Duration,
     count: u32,
+}
+
+impl Series {
+    fn of_predecessors(count: u32, before: Duration, now: Duration) -> Self {
+        Self { since: now, before, count }
+    }
+
+    fn one_more(self, now: Duration) -> Self {
+        let since = if self.count == 0 { now } else { self.since };
+        Self { since, count: self.count + 1, ..self }
+    }
+
+    fn lasted(&self, now: Duration) -> Duration {
+        if self.count == 0 { Duration::ZERO } else { self.before + now.saturating_sub(self.since) }
+    }
+}
+
+/// The tries at one mutation in vain. What this executor held back is no refusal by the device, and counted apart.
+struct Tries {
+    by_device: Series,
+    held_back: Series,
     last: NotTaken,
     /// When that was, or this executor took over.
     at: Duration,
@@ -361,46 +403,66 @@ struct Tries {
 
 impl Tries {
     fn of_predecessors(kept: &Patience, now: Duration) -> Option<Self> {
-        let last = NotTaken { reason: "device_busy", detail: "a former executor tried in vain".to_owned() };
-        (kept.tries > 0).then(|| Self { since: now, before: kept.tried(), count: kept.tries, last, at: now })
+        let reason = if kept.tries > 0 { "device_busy" } else { HELD };
+        let last = NotTaken { reason, detail: "a former executor tried in vain".to_owned() };
+        let by_device = Series::of_predecessors(kept.tries, kept.tried(), now);
+        let held_back = Series::of_predecessors(kept.held, kept.held_for(), now);
+        (kept.tries + kept.held > 0).then_some(Self { by_device, held_back, last, at: now })
     }
 
     fn after(earlier: Option<Self>, now: Duration, last: NotTaken) -> Self {
-        let (since, before, count) = earlier
-            .map_or((now, Duration::ZERO, 0), |earlier| (earlier.since, earlier.before, earlier.count));
-        Self { since, before, count: count + 1, last, at: now }
+        let (mut by_device, mut held_back) =
+            earlier.map_or_else(Default::default, |earlier| (earlier.by_device, earlier.held_back));
+        let series = if last.reason == HELD { &mut held_back } else { &mut by_device };
+        *series = series.one_more(now);
+        Self { by_device, held_back, last, at: now }
+    }
+
+    fn reason(&self) -> Reason {
+        match self.last.reason {
+            FOREIGN => Reason::Foreign,
+            HELD => Reason::Held,
+            _ => Reason::Device,
+        }
+    }
+
+    /// Those of the kind that the last one was.
+    fn series(&self) -> &Series {
+        if self.reason() == Reason::Held { &self.held_back } else { &self.by_device }
+    }
+
+    /// How many, and how long they have lasted: those that the device refused, and those that were held back.
+    fn counted(&self) -> [(u32, Duration); 2] {
+        [self.by_device, self.held_back].map(|series| (series.count, series.lasted(self.at)))
     }
 
     /// While people or the lease hold mutations back, the device is not tried.
     fn held_for(&mut self, duration: Duration) {
-        self.since += duration;
+        self.by_device.since += duration;
+        self.held_back.since += duration;
         self.at += duration;
-    }
-
-    fn lasted(&self, now: Duration) -> Duration {
-        self.before + now.saturating_sub(self.since)
     }
 
     fn refused(&self, now: Duration) -> Refused<'_> {
         Refused {
-            tries: self.count,
-            lasted: self.lasted(now),
-            foreign: self.last.reason == FOREIGN,
+            tries: self.series().count,
+            lasted: self.series().lasted(now),
+            reason: self.reason(),
             detail: &self.last.detail,
         }
     }
 
     /// What is waited for, and for how long until the next try: longer each time.
     fn pause(&self, context: &Context, poll: Duration) -> (Waiting, Duration) {
-        let lasted = self.lasted(context.now());
+        let lasted = self.series().lasted(context.now());
         let timing = context.timing();
-        let patience = if self.last.reason == FOREIGN { timing.foreign_wait } else { timing.ready_wait };
+        let patience = if self.reason() == Reason::Foreign { timing.foreign_wait } else { timing.ready_wait };
         let waiting = Waiting {
             reason: self.last.reason.to_owned(),
             detail: format!("{}: {}", context.server(), self.last.detail),
             within_ms: decide::millis(patience.saturating_sub(lasted)),
         };
-        (waiting, poll * 2u32.pow(self.count.saturating_sub(1).min(3)))
+        (waiting, poll * 2u32.pow(self.series().count.saturating_sub(1).min(3)))
     }
 
     /// Whether the last try ended with these words: then they are not told again.
@@ -418,11 +480,12 @@ enum Attempt {
     Finish(Finish),
 }
 
-/// Announces the mutation and makes it once.
+/// Announces the mutation and makes it once. All looks at the device from here on, and the mutation, share `_slot`.
 async fn attempt<A: Activity>(
     context: &mut Context,
     activity: &mut A,
     earlier: Option<&Tries>,
+    _slot: Option<Kept>,
 ) -> Result<Attempt, Stop> {
     let phase = activity.phase();
     let looked = context.now();
@@ -467,7 +530,7 @@ async fn attempt<A: Activity>(
     {
         let detail = "the acknowledgement came late; nothing was sent";
         not_applied(context, activity, detail).await?;
-        return Ok(Attempt::NotTaken(NotTaken { reason: "control_plane", detail: detail.to_owned() }));
+        return Ok(Attempt::NotTaken(NotTaken { reason: HELD, detail: detail.to_owned() }));
     }
     let permit = if prepared.upload {
         MutationPermit::upload(&context.shared.leases, acknowledged, prepared.limit, short)
@@ -499,7 +562,7 @@ async fn attempt<A: Activity>(
                 BmcErrorKind::Ambiguous => Ok(Attempt::Lost),
                 BmcErrorKind::Held(_) => {
                     not_applied(context, activity, &detail).await?;
-                    Ok(Attempt::NotTaken(NotTaken { reason: "control_plane", detail }))
+                    Ok(Attempt::NotTaken(NotTaken { reason: HELD, detail }))
                 }
                 BmcErrorKind::Unreachable
                 | BmcErrorKind::NotReady { .. }
@@ -565,5 +628,23 @@ mod tests {
                 refusal(kind, "BMCs refused it twice. Nothing was sent since.", "bmc-01", "check").detail;
             assert!(!said.contains("..") && said.contains("sent since."), "{said}");
         }
+    }
+
+    #[test]
+    fn what_was_held_back_is_no_refusal_by_the_device() {
+        let at = Duration::from_secs;
+        let not_taken = |reason| NotTaken { reason, detail: String::new() };
+        let mut tries = None;
+        for n in 0..5 {
+            tries = Some(Tries::after(tries, at(10 * n), not_taken("device_busy")));
+            tries = Some(Tries::after(tries, at(10 * n + 5), not_taken(HELD)));
+        }
+        let mut tries = tries.unwrap();
+        let refused = tries.refused(at(60));
+        assert_eq!((refused.tries, refused.lasted, refused.reason), (5, at(55), Reason::Held));
+        assert_eq!(tries.counted(), [(5, at(45)), (5, at(40))]);
+        tries.last = not_taken("device_busy");
+        let refused = tries.refused(at(60));
+        assert_eq!((refused.tries, refused.lasted, refused.reason), (5, at(60), Reason::Device));
     }
 }

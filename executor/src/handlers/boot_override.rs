@@ -22,7 +22,7 @@ use super::{
     power::{named, proves_nothing, word},
 };
 use crate::{
-    bmc::{BmcError, BootSetting, PowerTrace, Via},
+    bmc::{BmcError, BmcErrorKind, BootSetting, PowerTrace, Via},
     broker::Pick,
     engine::{
         Activity, Context, Ended, Interrupt, Probe, Stop, fault, perform,
@@ -151,6 +151,12 @@ impl Activity for Set {
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
         let via = self.state.via.unwrap_or(Via::Redfish);
+        // The acknowledgement may have taken its time.
+        let (_, setting) = context.line.boot(Pick::Only(via)).await?;
+        if setting.is(&self.wanted) {
+            let changed = "the setting has changed meanwhile";
+            return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, changed));
+        }
         context.line.set_boot(permit, via, self.wanted).await?;
         self.state.acted = true;
         Ok(json!({ "accepted": self.wanted, "via": via }))

@@ -304,7 +304,12 @@ impl Activity for Change {
     }
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
-        // The acknowledgement may have taken its time: somebody else's job may have begun meanwhile.
+        // The acknowledgement may have taken its time: the host may have changed meanwhile, or a job have begun.
+        let (_, power) = context.line.power(Pick::Only(self.chosen)).await?;
+        if Some(power) != self.state.before {
+            let changed = "the host's power has changed meanwhile";
+            return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, changed));
+        }
         if cuts(self.action) {
             match job_under_way(context).await {
                 Ok(None) => {}

@@ -1,8 +1,9 @@
 //! Undoes what is left open before a run ends, whoever opened it.
 //!
 //! Two kinds of effects exist so far: `bmc_job`, a device job that may still wait for a reboot, is deleted;
-//! `host_power`, a host that was powered on for an update, is shut down again. Both look first: a job that runs
-//! is seen to its end, a host is never switched off while any device job is alive, and a state that somebody
+//! `host_power`, a host that was powered on for an update, is shut down again, and one that ran and was restarted for it
+//! is powered on if it has stayed off. Both look first: a job that runs
+//! is seen to its end, a host is never switched while a device job may be flashing, and a state that somebody
 //! else has changed is left alone. An effect of unknown fate becomes a `conflict` for a person to see; one whose
 //! BMC does not answer or refuses the look stays open, and the control plane grants the run again to settle it. So
 //! does one of a kind that this version does not know: a newer executor may. What the kind of a run does not make is not
@@ -20,7 +21,7 @@ use rackhand_schema::{
 };
 use serde_json::{Value, json};
 
-use super::restart::job_under_way;
+use super::{power::word, restart::job_under_way};
 use crate::{
     bmc::{BmcError, BmcErrorKind, JobPhase, Via},
     broker::Pick,
@@ -41,6 +42,8 @@ pub const PHASE: &str = "clean_up";
 const POLITE_TRIES: u32 = 2;
 /// Forced power-offs of a host that did not shut down when it was requested to.
 const FORCED_TRIES: u32 = 3;
+/// Requests to power on a host that has stayed off.
+pub(super) const ON_TRIES: u32 = 3;
 
 /// Whether a former lease has left something to this one: an open effect, an intent, or how the run is to end.
 pub fn has_past(grant: &RunGrant) -> bool {
@@ -70,6 +73,9 @@ pub fn refusal(grant: &RunGrant) -> Option<String> {
 pub async fn settle(context: &mut Context, mut finish: Finish) -> Result<Finish, Stop> {
     if finish.outcome == Outcome::Unknown {
         // Undoing could hit the very work whose fate is unknown.
+        if let Some(word) = leave_as_it_is(context).await? {
+            finish.detail = format!("{} {word}", finish.detail);
+        }
         conflicts(context).await?;
         return Ok(finish);
     }
@@ -96,7 +102,12 @@ pub async fn settle(context: &mut Context, mut finish: Finish) -> Result<Finish,
                 Ended::Finish(why) => {
                     let text = format!("{}: {object} is not undone: {}", context.server(), why.detail);
                     finish.detail = format!("{} Not undone: {}", finish.detail, why.detail);
-                    let away = [ErrorCode::BmcUnreachable, ErrorCode::DeviceBusy, ErrorCode::OutcomeUnknown];
+                    let away = [
+                        ErrorCode::BmcUnreachable,
+                        ErrorCode::DeviceBusy,
+                        ErrorCode::HeldBack,
+                        ErrorCode::OutcomeUnknown,
+                    ];
                     if away.iter().any(|code| code.as_str() == why.code) {
                         return later(context, finish, &text).await;
                     }
@@ -134,6 +145,28 @@ async fn later(context: &mut Context, finish: Finish, why: &str) -> Result<Finis
     Ok(finish)
 }
 
+/// A restarted host that is on again needs nobody. Of one that is not, or cannot be seen, says how it was found.
+async fn leave_as_it_is(context: &mut Context) -> Result<Option<String>, Stop> {
+    let Some(effect) = context.open_effect(HOST_POWER).filter(|effect| ran_before(effect)).cloned() else {
+        return Ok(None);
+    };
+    match host_power(context).await {
+        Ok(PowerState::On) => {
+            context.report_effect(Effect { state: EffectState::Settled, ..effect }).await?;
+            Ok(None)
+        }
+        Ok(power) => {
+            Ok(Some(format!("It was on before the update; its power is {} now.", word(&json!(power)))))
+        }
+        Err(error) => Ok(Some(format!("Whether the host is on again cannot be read: {error}."))),
+    }
+}
+
+/// Whether the host ran before it was touched.
+fn ran_before(effect: &Effect) -> bool {
+    effect.prior == json!(PowerState::On)
+}
+
 /// Hands every open effect to a person.
 async fn conflicts(context: &mut Context) -> Result<(), Stop> {
     for effect in context.effects.clone().into_iter().filter(|effect| effect.state.is_open()) {
@@ -169,7 +202,8 @@ pub fn interrupted(checkpoint: &Value) -> Option<Finish> {
 }
 
 async fn undo(context: &mut Context, effect: &Effect, finish: &Finish) -> Result<Ended, Stop> {
-    let state = json!({ "finish": finish });
+    let mut refused = context.grant.checkpoint.get(REFUSED).and_then(Value::as_u64).unwrap_or_default();
+    let state = |refused: u64| json!({ "finish": finish, REFUSED: refused });
     if effect.object == BMC_JOB {
         let id = effect.wanted.get("job").and_then(Value::as_str).map(str::to_owned);
         let Some(id) = id else {
@@ -180,9 +214,55 @@ async fn undo(context: &mut Context, effect: &Effect, finish: &Finish) -> Result
             // Perhaps somebody else's: it is not ours to delete.
             return Ok(Ended::Done(json!({ "job": id, "found": "left_alone" })));
         }
-        return perform(context, &mut DeleteJob { id, state, seen: false }).await;
+        return perform(context, &mut DeleteJob { id, state: state(refused), seen: false }).await;
     }
-    perform(context, &mut PowerOff { state, next: PowerAction::GracefulShutdown }).await
+    let forced = context.shared.policy.allow_forced_restart;
+    loop {
+        let (ended, answered) = if ran_before(effect) {
+            let mut on = PowerOn { state: state(refused), refused: false };
+            let ended = perform(context, &mut on).await?;
+            (ended, on.refused)
+        } else {
+            let force = refused > 0 && forced;
+            let mut off = PowerOff {
+                state: state(refused),
+                next: PowerAction::GracefulShutdown,
+                force,
+                refused: false,
+            };
+            let ended = perform(context, &mut off).await?;
+            (ended, off.refused)
+        };
+        if !answered || !is_refused(&ended) {
+            return Ok(ended);
+        }
+        refused += 1;
+        context.checkpoint(PHASE, state(refused), None, None).await?;
+        if refused >= PATIENCES {
+            return Ok(Ended::Finish(match ran_before(effect) {
+                true => PowerOn::stays_off(context),
+                false => PowerOff::stays_on(context, PowerState::On),
+            }));
+        }
+        // What was refused politely is requested by force at once; anything else by a later lease.
+        if refused > 1 || ran_before(effect) || !forced {
+            return Ok(ended);
+        }
+    }
+}
+
+/// Whether it ended because a request was not taken, by a device that answers.
+fn is_refused(ended: &Ended) -> bool {
+    let refusals = [ErrorCode::DeviceBusy, ErrorCode::DeviceRefused, ErrorCode::DeviceUnsupported];
+    matches!(ended, Ended::Finish(why) if refusals.iter().any(|code| code.as_str() == why.code))
+}
+
+/// Whether the device has answered a request, and refused it.
+fn is_refusal(result: &Result<(), BmcError>) -> bool {
+    let kinds = |kind| {
+        matches!(kind, BmcErrorKind::NotReady { .. } | BmcErrorKind::Refused | BmcErrorKind::Unsupported)
+    };
+    result.as_ref().err().is_some_and(|error| kinds(error.kind))
 }
 
 struct DeleteJob {
@@ -260,6 +340,13 @@ impl Activity for DeleteJob {
     }
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
+        // Again, now that the permit is at hand: it may have begun, and is not stopped then.
+        let jobs = context.line.jobs().await?;
+        let found = jobs.iter().find(|job| job.id == self.id).map(|job| &job.phase);
+        if !matches!(found, Some(JobPhase::New | JobPhase::Scheduled | JobPhase::Waiting)) {
+            let detail = format!("job {} does not wait any more", self.id);
+            return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, detail));
+        }
         match context.line.delete_job(permit, &self.id).await {
             Err(error) if error.kind == BmcErrorKind::NotFound => {}
             other => other?,
@@ -270,10 +357,111 @@ impl Activity for DeleteJob {
 
 /// The wait for the host to follow the last request to power off.
 const ASKED: &str = "asked";
+/// The wait for a host that is off to come back by itself.
+const OFF: &str = "off";
+/// The member of the checkpoint that counts how often the device has refused requests for a whole patience.
+const REFUSED: &str = "refused";
+/// After so many of them a person has to see to it: some hours.
+const PATIENCES: u64 = 6;
+
+/// Powers a host on that ran before the update and has stayed off.
+struct PowerOn {
+    state: Value,
+    /// The device answered the last request with a refusal.
+    refused: bool,
+}
+
+impl PowerOn {
+    fn stays_off(context: &Context) -> Finish {
+        let server = context.server();
+        fault(
+            ErrorCode::PowerNotReached,
+            format!("{server} was on before the update, is off now and does not power on. Power it on."),
+            json!({ "power": PowerState::Off }),
+        )
+    }
+}
+
+impl Activity for PowerOn {
+    fn phase(&self) -> &'static str {
+        PHASE
+    }
+
+    fn action(&self) -> &'static str {
+        "power_on"
+    }
+
+    fn state(&self) -> Value {
+        self.state.clone()
+    }
+
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::Never
+    }
+
+    fn poll(&self, context: &Context) -> Duration {
+        context.timing().power_poll
+    }
+
+    async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
+        let power = host_power(context).await?;
+        let server = context.server();
+        let wait = |detail: String| Ok(Probe::InFlight { reason: "host_booting", detail, percent: None });
+        match power {
+            PowerState::On | PowerState::Unknown => return Ok(Probe::Done(json!({ "power": power }))),
+            PowerState::PoweringOn | PowerState::PoweringOff
+                if context.waited("changes") > context.timing().graceful =>
+            {
+                return Ok(Probe::Impossible(Self::stays_off(context)));
+            }
+            PowerState::PoweringOn | PowerState::PoweringOff => return wait(format!("{server} restarts")),
+            PowerState::Off if intent.is_some() => return Ok(Probe::NotStarted),
+            PowerState::Off => {}
+        }
+        if let Some(busy) = job_under_way(context).await? {
+            return Ok(Probe::NotReady { reason: "device_job", detail: busy });
+        }
+        let asked = context.waits_begun(ASKED);
+        if context.waited(if asked > 0 { ASKED } else { OFF }) < context.timing().power_change {
+            return wait(format!("{server} is off; waits until it comes back"));
+        }
+        Ok(if asked < ON_TRIES { Probe::NotStarted } else { Probe::Impossible(Self::stays_off(context)) })
+    }
+
+    async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
+        Ok(Prepared {
+            before: json!({ "power": PowerState::Off, "reset": PowerAction::On }),
+            limit: context.short_limit(),
+            upload: false,
+            effect: None,
+        })
+    }
+
+    async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
+        self.refused = false;
+        let busy = |why: &str| BmcError::new(BmcErrorKind::NotReady { retry_after: None }, why);
+        if host_power(context).await? != PowerState::Off {
+            return Err(busy("the host's power has changed meanwhile"));
+        }
+        if let Some(job) = job_under_way(context).await? {
+            return Err(busy(&job));
+        }
+        let result = context.line.reset(permit, Via::Redfish, PowerAction::On).await;
+        self.refused = is_refusal(&result);
+        if result.as_ref().err().is_none_or(|error| error.kind == BmcErrorKind::Ambiguous) {
+            context.begin_wait(ASKED);
+        }
+        result.map(|()| json!({ "asked": PowerAction::On }))
+    }
+}
 
 struct PowerOff {
     state: Value,
     next: PowerAction,
+    /// Polite requests were refused for a whole patience.
+    force: bool,
+    /// The device answered the last request with a refusal.
+    refused: bool,
 }
 
 impl PowerOff {
@@ -290,7 +478,7 @@ impl PowerOff {
         )
     }
 
-    /// Politely once, then by force where the policy allows, politely again where it does not. More than once, because
+    /// Politely once, or for a whole patience if the device refuses the request, then by force where the policy allows, politely again where it does not. More than once, because
     /// a request may be lost; power is read before each, so none hits a host that is off.
     fn tries_left(&self, context: &Context) -> bool {
         context.waits_begun(ASKED)
@@ -357,7 +545,8 @@ impl Activity for PowerOff {
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, job).into());
         }
         // The host was off: nobody works on it. Politely first all the same, it has an operating system.
-        let polite = context.waits_begun(ASKED) == 0 || !context.shared.policy.allow_forced_restart;
+        let first = context.waits_begun(ASKED) == 0 && !self.force;
+        let polite = first || !context.shared.policy.allow_forced_restart;
         self.next = if polite { PowerAction::GracefulShutdown } else { PowerAction::ForceOff };
         Ok(Prepared {
             before: json!({ "power": PowerState::On, "reset": self.next }),
@@ -369,14 +558,16 @@ impl Activity for PowerOff {
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
         // Again, now that the permit is at hand.
+        self.refused = false;
         let busy = |why: &str| BmcError::new(BmcErrorKind::NotReady { retry_after: None }, why);
-        if let Some(job) = job_under_way(context).await? {
-            return Err(busy(&job));
-        }
         if host_power(context).await? != PowerState::On {
             return Err(busy("the host's power has changed meanwhile"));
         }
+        if let Some(job) = job_under_way(context).await? {
+            return Err(busy(&job));
+        }
         let result = context.line.reset(permit, Via::Redfish, self.next).await;
+        self.refused = is_refusal(&result);
         // The device may have taken it. What it refused has not been asked of the host.
         if result.as_ref().err().is_none_or(|error| error.kind == BmcErrorKind::Ambiguous) {
             context.begin_wait(ASKED);

@@ -346,6 +346,32 @@ async fn a_refused_request_to_shut_down_is_not_followed_by_force() {
     assert_eq!(resets.get("GracefulShutdown"), Some(&1), "{resets:?}: {}", row.story());
 }
 
+/// A BMC that refuses the polite request as busy each time, as long as it is told so: after a whole patience it is
+/// requested by force where the policy allows that. One that refuses that, too, is left to a person.
+#[tokio::test(start_paused = true)]
+async fn a_bmc_that_always_refuses_to_shut_down_has_an_end() {
+    for (refused, force) in [(30, true), (u32::MAX, true), (u32::MAX, false)] {
+        let mut world = Scenario::HostOff.world();
+        world.policy.allow_forced_restart = force;
+        let run = Scenario::HostOff.begin(&world);
+        drop(after_phase(&world, "verify").await);
+        world.wire.refuses_resets.store(refused, Ordering::Relaxed);
+        let _successor = world.start(1, None).await;
+        let row = world.end_of(run).await;
+        let asked = row.items.iter().filter_map(|item| match &item.body {
+            ReportBody::Intent(intent) if intent.action == "power_off" => intent.before["reset"].as_str(),
+            _ => None,
+        });
+        let (forced, polite): (Vec<_>, Vec<_>) = asked.partition(|kind| *kind == "force_off");
+        assert_eq!(polite.len(), MAX_TRIES as usize * if force { 1 } else { 6 }, "{}", row.story());
+        assert_eq!(!forced.is_empty(), force, "{}", row.story());
+        let power = world.lab.status("bmc-01").unwrap().power_state;
+        assert_eq!(power, if refused == u32::MAX { "On" } else { "Off" }, "{}", row.story());
+        let left = row.effects.iter().any(|effect| effect.state == EffectState::Conflict);
+        assert_eq!(left, refused == u32::MAX, "{:?}", row.effects);
+    }
+}
+
 /// The answer to the reset is lost, and the queue shows no job for a moment. The host restarts once.
 #[tokio::test(start_paused = true)]
 async fn a_lost_reset_is_not_repeated_because_the_job_was_hidden_for_a_moment() {

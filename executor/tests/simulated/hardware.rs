@@ -930,3 +930,112 @@ async fn a_run_that_is_too_large_to_report_ends_and_says_so() {
     );
     assert_eq!(uploads(&world), 0, "{}", row.story());
 }
+
+// ---- looks and slots --------------------------------------------------------------------------------------
+
+/// Readers of a slow BMC, so that whoever gives its slot back waits for a whole inventory.
+fn crowd(world: &mut World) {
+    world.capacity = 64;
+    world.lab.fault("bmc-01", Fault::SlowResponses { milliseconds: 3_000 }, Times::Always).unwrap();
+    for _ in 0..40 {
+        world.inventory(0);
+    }
+}
+
+/// A foreign job begins to flash at any moment around a power-off: it is never hit.
+#[tokio::test(start_paused = true)]
+async fn a_reset_does_not_follow_an_old_look() {
+    for begins in (150..300).step_by(10) {
+        let mut world = World::new(vec![r750()]);
+        let run = world.power(0, PowerAction::ForceOff);
+        crowd(&mut world);
+        let _executor = world.start(0, None).await;
+        tokio::time::sleep(seconds(begins - 130)).await;
+        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: true };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        let (row, _) = end(&world, run).await;
+        assert_eq!(world.lab.total().bricked, 0, "{begins} {}", row.story());
+    }
+}
+
+/// Whatever is sent, the queue was looked at right before, however many read beside it.
+#[tokio::test(start_paused = true)]
+async fn no_change_follows_an_old_look_at_the_queue() {
+    let (mut off, mut cancelled, mut power) =
+        (World::new(vec![r750().powered_off()]), World::new(vec![r750()]), World::new(vec![r750()]));
+    let update = bios(&off);
+    crowd(&mut off);
+    let executor = off.start(0, None).await;
+    end(&off, update).await;
+    drop(executor);
+    let update = bios(&cancelled);
+    crowd(&mut cancelled);
+    let executor = cancelled.start(0, None).await;
+    while cancelled.lab.total().jobs_created == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cancelled.plane.cancel(update);
+    end(&cancelled, update).await;
+    drop(executor);
+    let run = power.power(0, PowerAction::ForceOff);
+    crowd(&mut power);
+    let _executor = power.start(0, None).await;
+    end(&power, run).await;
+    let looks = [&off, &cancelled, &power].map(|world| world.wire.looks.lock().unwrap().clone()).concat();
+    for kind in ["MultipartUpload", "ComputerSystem.Reset", "DeleteJobQueue"] {
+        assert!(looks.iter().any(|(change, _)| change.contains(kind)), "{kind}: {looks:?}");
+    }
+    let old: Vec<_> = looks.iter().filter(|(_, age)| *age > seconds(12)).collect();
+    assert!(old.is_empty(), "{old:?} of {looks:?}");
+}
+
+// ---- a host that stays off --------------------------------------------------------------------------------
+
+/// The host follows the polite restart half the way: it shuts down and does not come back.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_does_not_come_back_from_a_restart_is_not_left_off() {
+    let world = World::new(vec![r750()]);
+    let run = bios(&world);
+    let _executor = world.start(0, None).await;
+    while resets(&world) == 0 {
+        assert!(world.plane.run(run).finish.is_none());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    world.other_console_resets(0, "ForceOff").await;
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "On", "{}", row.story());
+    assert!(row.effects.iter().all(|effect| effect.state == EffectState::Settled), "{:?}", row.effects);
+}
+
+/// A host that ran goes down after the update was read back, before what was changed is put back: it is powered on.
+/// One that cannot be powered on is left to a person, who is told.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_host_is_given_back_on() {
+    for refuses in [false, true] {
+        let world = World::new(vec![r750()]);
+        let run = bios(&world);
+        let stop = StopAt::when(
+            |_, write| matches!(write, Write::Outbox { item, .. } if item.contains("\"phase\":\"verify\",\"state\":\"done\"")),
+        );
+        let first = world.start(0, Some(stop.clone())).await;
+        stop.reached.notified().await;
+        drop(first);
+        world.other_console_resets(0, "ForceOff").await;
+        tokio::time::sleep(seconds(60)).await;
+        if refuses {
+            world.wire.refuses_resets.store(u32::MAX, Ordering::Relaxed);
+        }
+        let _second = world.start(1, None).await;
+        let (row, finish) = end(&world, run).await;
+        let power = world.lab.status("bmc-01").unwrap().power_state;
+        let left = row.effects.iter().any(|effect| effect.state == EffectState::Conflict);
+        assert_eq!(
+            (power.as_str(), left),
+            if refuses { ("Off", true) } else { ("On", false) },
+            "{}",
+            row.story()
+        );
+        assert_eq!(finish.detail.contains("Power it on."), refuses, "{finish:?}");
+    }
+}

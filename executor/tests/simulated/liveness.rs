@@ -24,7 +24,7 @@ use rackhand_schema::{
     job::{PowerAction, Reboot},
     protocol::{
         AttemptAnswer, CredentialAttempt, ItemResult, ItemStatus, LeaseRequest, LeaseResponse, Report,
-        ReportBody, ReportResponse, SuspendedCredential,
+        ReportBody, ReportItem, ReportResponse, Resolution, SuspendedCredential,
     },
     run::Outcome,
 };
@@ -650,4 +650,26 @@ async fn nothing_is_done_whose_effect_was_not_taken() {
     assert_eq!((&row.grant.intent, changes(&world)), (&None, 0), "{}", row.story());
     world.plane.quarantine_effects(false);
     succeeded(&world, run).await;
+}
+
+/// With a lease that is renewed in time no mutation is held back, however its moment falls and however slowly the BMC
+/// answers: an intent that came to nothing would stay in the trail.
+#[tokio::test(start_paused = true)]
+async fn a_healthy_lease_holds_nothing_back() {
+    for milliseconds in [1_750, 4_000, 7_750, 9_250] {
+        let world = rack(4);
+        for server in 0..4 {
+            let slow = Fault::SlowResponses { milliseconds };
+            world.lab.fault(&format!("bmc-{server:03}"), slow, Times::Always).unwrap();
+        }
+        let _executor = world.start(0, None).await;
+        for server in 0..4 {
+            let row = world.end_of(world.power(server, PowerAction::ForceOff)).await;
+            let held = |item: &&ReportItem| {
+                matches!(&item.body, ReportBody::IntentResolved { resolution: Resolution::NotApplied, .. })
+            };
+            let held = row.items.iter().filter(held).count();
+            assert_eq!(held, 0, "{milliseconds} ms: {}", row.story());
+        }
+    }
 }

@@ -4,7 +4,8 @@
 //! only while the device shows our job still `Scheduled`. All that is looked at before the intent and again once the
 //! permit is at hand. A running host is asked politely first; if it does not follow, or the device has no polite
 //! restart, it is forced when the policy allows and the device's log says that the host has not restarted. A host that was off is powered on, which is an effect (`host_power`)
-//! to be undone at the end. A reset whose answer was lost is repeated only when the job has not begun within the time
+//! to be undone at the end. The restart of a running host is one, too: it is given back on. A host that stays off after
+//! our reset is powered on. A reset whose answer was lost is repeated only when the job has not begun within the time
 //! a host takes to boot and the device's log says that the host has not restarted ([`crate::handlers::restart`]).
 
 use std::{collections::BTreeSet, time::Duration};
@@ -26,14 +27,17 @@ use crate::{
         shell::{Prepared, Unprepared},
     },
     handlers::{
+        power::word,
         restart::Mark,
-        settle::{HOST_POWER, host_power},
+        settle::{HOST_POWER, ON_TRIES, host_power},
     },
     lease::MutationPermit,
 };
 
 /// The wait for the job to begin after the last reset that was taken.
 const RESET: &str = "reset";
+/// The wait for a host that is off after our reset to come back by itself.
+const OFF: &str = "off";
 
 pub struct Restart<'a> {
     plan: &'a Planned,
@@ -146,6 +150,10 @@ impl<'a> Restart<'a> {
             });
         }
         if !self.state.resets.is_empty() {
+            let power = host_power(context).await?;
+            if let Some(found) = self.left_off(context, power) {
+                return Ok(found);
+            }
             let waited = context.waited(RESET);
             if waited < self.patience(context) {
                 return Ok(booting("the host restarts; the device begins while it boots"));
@@ -168,10 +176,11 @@ impl<'a> Restart<'a> {
             if followed == PowerTrace::Seen || !context.shared.policy.allow_forced_restart {
                 let seen = followed == PowerTrace::Seen;
                 let done = if seen { "was restarted" } else { "did not follow a polite restart" };
+                let power = word(&json!(power));
                 return Ok(Probe::Impossible(fault(
                     ErrorCode::DeviceStalled,
                     format!(
-                        "{server} {done}, but the device has not begun the update within {} s. The update is taken out of its queue.",
+                        "{server} {done} and its power is {power}, but the device has not begun the update within {} s. The update is taken out of its queue.",
                         waited.as_secs()
                     ),
                     json!({ "resets": self.state.resets }),
@@ -190,10 +199,39 @@ impl<'a> Restart<'a> {
         Ok(Probe::NotStarted)
     }
 
+    /// Our reset took the host down, and it has not come back.
+    fn left_off(&self, context: &Context, power: PowerState) -> Option<Probe> {
+        if power != PowerState::Off {
+            context.end_wait(OFF);
+            return None;
+        }
+        let server = context.server();
+        if context.waited(OFF) < context.timing().power_change {
+            return Some(Probe::InFlight {
+                reason: "host_booting",
+                detail: format!("{server}: the host is off; it is powered on if it stays off"),
+                percent: None,
+            });
+        }
+        let powered_on = self.state.resets.iter().filter(|reset| **reset == PowerAction::On).count();
+        if powered_on < ON_TRIES as usize {
+            return Some(Probe::NotStarted);
+        }
+        Some(Probe::Impossible(fault(
+            ErrorCode::PowerNotReached,
+            format!(
+                "{server} is off after a restart for the update and does not power on. The update is taken out of the \
+                 device's queue. Look at its console."
+            ),
+            json!({ "power": power, "resets": self.state.resets }),
+        )))
+    }
+
     fn note_reset(&mut self, context: &Context, action: PowerAction, mark: Mark) {
         self.state.resets.push(action);
         self.state.mark = mark;
         context.begin_wait(RESET);
+        context.end_wait(OFF);
     }
 }
 
@@ -230,7 +268,11 @@ impl Activity for Restart<'_> {
         match progress.phase {
             JobPhase::Scheduled => self.scheduled(context, intent).await,
             JobPhase::RebootPending if self.state.restart_pending && intent.is_none() => {
-                if self.state.resets.is_empty() { Ok(Probe::NotStarted) } else { Ok(Probe::Done(seen)) }
+                if self.state.resets.is_empty() {
+                    return Ok(Probe::NotStarted);
+                }
+                let power = host_power(context).await?;
+                Ok(self.left_off(context, power).unwrap_or(Probe::Done(seen)))
             }
             JobPhase::RebootPending if self.state.restart_pending => {
                 // No job shows whether the restart came: only the host's record could.
@@ -292,8 +334,12 @@ impl Activity for Restart<'_> {
         self.mark = Mark::take(context, Via::Redfish).await;
         let Mark { log_mark, last_reset } = &self.mark;
         let JobRef { id, .. } = self.state.job.clone().unwrap_or_default();
-        let effect = (power == PowerState::Off && context.open_effect(HOST_POWER).is_none())
-            .then(|| intended(HOST_POWER, "state", json!(PowerState::Off), json!(PowerState::On)));
+        let prior = if self.state.resets.is_empty() { power } else { PowerState::On };
+        let wanted = if prior == PowerState::On { json!("restarted") } else { json!(PowerState::On) };
+        let effect = context
+            .open_effect(HOST_POWER)
+            .is_none()
+            .then(|| intended(HOST_POWER, "state", json!(prior), wanted));
         Ok(Prepared {
             before: json!({
                 "power": power, "job": id, "log_mark": log_mark, "last_reset": last_reset, "reset": next,

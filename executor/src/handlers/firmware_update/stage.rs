@@ -312,6 +312,8 @@ impl Activity for Stage<'_> {
         let Some(request) = self.request.take() else {
             return Err(BmcError::new(BmcErrorKind::Refused, "nothing was prepared"));
         };
+        // The acknowledgement may have taken its time. A device that is not ready need not show its whole queue.
+        ready(context).await?;
         if let Some(job) = self.live_job(context).await? {
             return Err(BmcError::new(BmcErrorKind::ForeignJob, job));
         }

@@ -73,6 +73,9 @@ pub struct Wire {
     pub redfish_requests: AtomicU64,
     /// Of these, those that change something, and whether they carried the fence of a lease.
     pub redfish_changes: Mutex<Vec<(String, bool)>>,
+    /// When the queue of jobs was read last, and how long before each change that was.
+    queue_read: Mutex<Option<tokio::time::Instant>>,
+    pub looks: Mutex<Vec<(String, Duration)>>,
     /// Of these, for its root.
     pub redfish_roots: AtomicU64,
     /// BMCs of which nothing is heard any more: what is sent to them vanishes.
@@ -135,7 +138,15 @@ impl LabTransport {
     }
 
     fn note_change(&self, request: &http::Request<Body>) {
+        let now = tokio::time::Instant::now();
+        if request.method() == http::Method::GET && request.uri().path().contains("/Jobs") {
+            *self.wire.queue_read.lock().unwrap() = Some(now);
+        }
         if Self::changes(request) {
+            if let Some(read) = *self.wire.queue_read.lock().unwrap() {
+                let change = format!("{} {}", request.method(), request.uri().path());
+                self.wire.looks.lock().unwrap().push((change, now - read));
+            }
             let (method, path) = (request.method(), request.uri().path());
             let change = (format!("{method} {path}"), request.body().fence().is_some());
             self.wire.redfish_changes.lock().unwrap().push(change);
