@@ -304,13 +304,15 @@ impl Service {
                 }
                 Err(error @ (CloudError::Superseded | CloudError::Revoked(_))) => return ended(error),
                 Err(error) => {
-                    tracing::warn!(%error, "no lease; work inside BMCs goes on and is observed");
                     (hurry, failures) = (true, failures.saturating_add(1));
                     if error == CloudError::TooLarge {
                         full_until = self.shared.clock.now() + FULL_PAUSE;
                     }
                     // The first time it may have been the connection, and there is just time for a second one.
-                    if failures > 1 {
+                    if failures == 1 {
+                        tracing::info!(%error, "no lease; asking once more");
+                    } else {
+                        tracing::warn!(%error, "no lease; work inside BMCs goes on and is observed");
                         self.shared.clock.sleep(pause).await;
                         pause = (pause * 2).min(self.shared.timing.retry_max);
                     }

@@ -419,6 +419,14 @@ declare
     lost jsonb;
     answer json;
 begin
+    -- One is answered while others wait for its session's row, on connections that all executors share.
+    if not (pg_try_advisory_xact_lock(hashtextextended(me.id::text, 5))
+        or pg_try_advisory_xact_lock(hashtextextended(me.id::text, 6))
+        or pg_try_advisory_xact_lock(hashtextextended(me.id::text, 7)))
+    then
+        perform rackhand.fail('lease-busy', format('Requests of executor %s for leases are being answered. Send the '
+            'next one when they have been.', me.name));
+    end if;
     select * into home from rackhand.site s where s.id = me.site_id;
     ttl := (home.config ->> 'lease_ttl_ms')::int;
     update rackhand.executor_session s set seen_at = clock_timestamp(),

@@ -82,6 +82,7 @@ codes! {
     CredentialVersion = "credential-version", 409, "The credential has a newer version";
     StaleEpoch = "stale-epoch", 409, "The lease has passed to another executor";
     SequenceGap = "sequence-gap", 409, "Report items are missing";
+    LeaseBusy = "lease-busy", 429, "Another request of this executor for leases is being answered";
     ReportBusy = "report-busy", 429, "Another report of this executor is being taken";
     RunFinished = "run-finished", 409, "The run has ended";
     EffectsOpen = "effects-open", 409, "Changes are not undone yet";

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rackhand_tests::{
     TestServer, TestSite,
+    database::run as run_on,
     site::{event, finish, granted, item, lease_args},
 };
 use serde_json::json;
@@ -23,6 +24,36 @@ async fn a_lost_lease_answer_is_delivered_again() {
     let quiet = site.lease(&executor, &first, 0).await;
     assert_eq!(quiet["grants"], json!([]));
     assert_eq!(quiet["lost"], json!([]));
+}
+
+/// Each one that waited would hold a connection that the executors of all sites share.
+#[tokio::test]
+async fn an_executor_has_few_requests_for_leases_under_way() {
+    let site = TestSite::new().await;
+    let (one, two) = (site.executor("one").await, site.executor("two").await);
+    let mut owner = site.database.connect_owner().await;
+    let holds = owner.transaction().await.unwrap();
+    let sessions = "select from rackhand.executor_session for update";
+    holds.execute(sessions, &[]).await.unwrap();
+    let waiting = (0..3).map(|_| async {
+        let connection = site.database.connect().await;
+        run_on(&connection, &one.scope, "executor_lease", lease_args(&[], 0)).await
+    });
+    let refused = async {
+        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database()";
+        while site.database.value(waits).await != 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let connection = site.database.connect().await;
+        let refused = run_on(&connection, &one.scope, "executor_lease", lease_args(&[], 0)).await;
+        assert_eq!(refused.unwrap_err().code, "lease-busy");
+        holds.rollback().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(futures::future::join_all(waiting), refused);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    site.lease(&one, &[], 0).await;
+    site.lease(&two, &[], 0).await;
 }
 
 /// What an executor can do stays as it is while it has room for no further change.

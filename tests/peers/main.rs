@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod crowds;
 mod hostile_bmc;
 mod lifecycle;
 mod native;

@@ -4,7 +4,11 @@
 //! operator trusts. It is read from the right, where the nearest proxy wrote; the first address that is no
 //! trusted proxy's is the client. What stands left of it may be invented and is never looked at.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use http::HeaderMap;
 
@@ -90,6 +94,18 @@ fn address_of(entry: &str) -> Option<IpAddr> {
     let bare = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let with_port = || entry.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
     entry.parse().ok().or_else(with_port).or_else(bare)
+}
+
+/// What one subscriber has, an IPv4 address or a /64 of IPv6, and the network around it: a /24, or the /48 that a site
+/// may be given (RFC 6177, section 2).
+pub fn networks(address: IpAddr) -> [(IpAddr, u8); 2] {
+    match address {
+        IpAddr::V4(v4) => [(address, 32), (Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8).into(), 24)],
+        IpAddr::V6(v6) => [64, 48].map(|bits: u8| {
+            let rest = 128 - u32::from(bits);
+            (Ipv6Addr::from_bits(v6.to_bits() >> rest << rest).into(), bits)
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,13 @@ use rackhand_schema::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{audit::refusals::Refusals, auth::token::SigningKeys, bodies::Bodies, events::streams::Streams};
+use crate::{
+    audit::refusals::Refusals,
+    auth::token::SigningKeys,
+    bodies::{Bodies, Rooms},
+    events::streams::Streams,
+    executor_protocol::Turns,
+};
 
 pub use crate::events::streams::StreamCounts;
 
@@ -306,9 +312,8 @@ impl Settings {
     }
 }
 
-/// Bytes of bodies that a process holds at once, of requests without a token and with one.
-const BODIES_OF_STRANGERS: usize = 64 << 20;
-const BODIES_OF_SIGNED_IN: usize = 192 << 20;
+/// Bytes of bodies that a process holds at once.
+const ROOMS: Rooms = Rooms { executors: 96 << 20, people: 96 << 20, strangers: 64 << 20 };
 
 /// What a process of a host remembers between requests. It may be lost: no answer depends on it.
 #[derive(Debug, Default)]
@@ -317,6 +322,7 @@ pub struct Process {
     pub(crate) refusals: Refusals,
     pub(crate) shares_looks: bool,
     pub(crate) bodies: Bodies,
+    pub(crate) turns: Option<Turns>,
 }
 
 impl Process {
@@ -325,7 +331,8 @@ impl Process {
     pub fn of_all_requests() -> Self {
         Self {
             shares_looks: true,
-            bodies: Bodies::within(BODIES_OF_STRANGERS, BODIES_OF_SIGNED_IN),
+            bodies: Bodies::within(ROOMS),
+            turns: Some(Turns::default()),
             ..Self::default()
         }
     }

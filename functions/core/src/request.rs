@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use futures::future::{Either, select};
 use garde::Validate;
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -30,8 +31,12 @@ use uuid::Uuid;
 
 use crate::{
     audit::refusals,
-    auth::{browser, token::Claims},
-    bodies::Held,
+    auth::{
+        browser,
+        token::{Claims, SigningKeys},
+    },
+    bodies::{Held, Holder},
+    forwarded::networks,
     host::{BodyTooSlow, ClientAddress, Host, Scope, Statement},
     problem::{Answer, Refusal},
 };
@@ -87,8 +92,14 @@ impl Caller {
         self.scope.get()
     }
 
-    fn is_signed_in(&self) -> bool {
-        matches!(self.scope(), Some(Scope::User { .. } | Scope::Executor { .. }))
+    fn holder(&self) -> Holder {
+        match self.scope() {
+            Some(Scope::Executor { executor, .. }) => Holder::Executor(*executor),
+            Some(Scope::User { user, .. }) => Holder::Person(*user),
+            Some(Scope::Anonymous { .. }) | None => {
+                Holder::Stranger(self.address.map(|address| networks(address.to_canonical())[1].0))
+            }
+        }
     }
 }
 
@@ -208,6 +219,16 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// How many bytes of a body are looked at, for a host that has to read it before the Router sees the request.
+pub fn largest_body(headers: &HeaderMap, keys: &SigningKeys, now_unix: u64) -> usize {
+    let known =
+        |token| keys.verify_user(token, now_unix).is_ok() || keys.verify_executor(token, now_unix).is_ok();
+    match bearer(headers).or_else(|| browser::cookie(headers, browser::ACCESS_COOKIE)) {
+        Some(token) if known(token) => MAX_BODY_BYTES,
+        _ => MAX_ANONYMOUS_BODY_BYTES,
+    }
 }
 
 /// Signs the caller in by bearer token or the browser's cookie. A cookie travels by itself, so with one a
@@ -401,22 +422,30 @@ async fn read_json(request: Request) -> Answer<Bytes> {
     let (parts, body) = request.into_parts();
     let (host, _) = host(&parts)?;
     let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
-    let signed_in = caller.is_signed_in();
-    let most = if signed_in { MAX_BODY_BYTES } else { MAX_ANONYMOUS_BODY_BYTES };
-    let client = parts.extensions.get::<ClientAddress>().map(|address| address.0);
-    let mut held = host.process.bodies.hold(signed_in, client);
+    let holder = caller.holder();
+    let most = if matches!(holder, Holder::Stranger(_)) { MAX_ANONYMOUS_BODY_BYTES } else { MAX_BODY_BYTES };
+    let mut held = host.process.bodies.hold(holder);
     let (mut body, mut read) = (Limited::new(body, most), Vec::new());
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = match select(body.frame(), &mut held.given_up).await {
+            Either::Left((Some(frame), _)) => frame,
+            Either::Left((None, _)) => break,
+            Either::Right(_) => return Err(no_room()),
+        };
         let Ok(data) = frame.map_err(|error| unread(&*error, most))?.into_data() else { continue };
         if !held.grow(data.len()) {
-            let detail =
-                "Too many requests are arriving at once; nothing was done. Try again in a few seconds.";
-            return Err(Refusal::new(ErrorCode::ServerBusy, detail));
+            return Err(no_room());
         }
         read.extend_from_slice(&data);
     }
+    held.arrived();
     let _ = caller.held.set(held);
     Ok(read.into())
+}
+
+fn no_room() -> Refusal {
+    let detail = "Too many requests are arriving at once; nothing was done. Try again in a few seconds.";
+    Refusal::new(ErrorCode::ServerBusy, detail)
 }
 
 /// Why a body could not be read.

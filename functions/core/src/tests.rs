@@ -9,19 +9,19 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::{
-    auth::token::SigningKeys,
-    bodies::Bodies,
+    auth::{browser::ACCESS_COOKIE, token::SigningKeys},
+    bodies::{Bodies, Rooms},
     host::{
         Database, DatabaseError, Host, Notifier, Process, Scope, Settings, Statement, Subscription, Topic,
         Wake,
     },
-    request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES},
+    request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES, largest_body},
 };
 
 const ID: &str = "01920000-0000-7000-8000-000000000001";
@@ -269,43 +269,63 @@ async fn bad_bodies_are_refused_before_the_database_is_asked() {
     assert_eq!(optional, 1, "signing out needs no body");
 }
 
+/// Of half-sent bodies the oldest goes when the room is full, and only those of the same kind of caller: executors,
+/// people (an account without a role will do), strangers.
 #[tokio::test]
-async fn bodies_of_strangers_take_none_of_the_room_for_others() {
+async fn half_sent_bodies_keep_nobody_else_out() {
     let mut service = Service::new([]);
-    let bodies = Bodies::within(20_000, 3_000_000);
-    service.process = Arc::new(Process { bodies, ..Process::default() });
-    let (login, jobs) = ("/v1/auth/login", "/v1/jobs");
-    let token = service.user();
+    let rooms = Rooms { executors: 3_000_000, people: 3_000_000, strangers: 20_000 };
+    service.process = Arc::new(Process { bodies: Bodies::within(rooms), ..Process::default() });
+    let (person, executor) = (service.user(), service.executor());
     let never_ends = |bytes: usize| {
         let first = futures::stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
         Body::from_stream(first.chain(futures::stream::pending()))
     };
-    let post = |path: &str, token: Option<&str>, body: Body| {
-        let request =
-            Request::builder().method("POST").uri(path).header(header::CONTENT_TYPE, "application/json");
-        let request = match token {
-            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
-            None => request,
-        };
-        service.send(request.body(body).unwrap())
+    let post = |path: &str, token: &str, body: Body| {
+        let request = Request::builder().method("POST").uri(path);
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        service.send(request.header(header::AUTHORIZATION, format!("Bearer {token}")).body(body).unwrap())
     };
-    let mut half_sent = Box::pin(post(login, None, never_ends(16_000)));
-    assert!(half_sent.as_mut().now_or_never().is_none());
-    let refused = post(login, None, Body::from(vec![b' '; 5_000])).await;
-    assert_eq!(refused.status(), 503);
-    assert_eq!(refused.headers()[header::RETRY_AFTER], "3");
-    assert_eq!(post(jobs, Some(&token), Body::from(vec![b' '; 2_000_000])).await.status(), 400);
-    drop(half_sent);
-    assert_eq!(
-        post(login, None, Body::from(vec![b' '; 5_000])).await.status(),
-        400,
-        "the room is free again"
-    );
+    for (path, token, half, whole) in [
+        ("/v1/auth/login", "", 16_000, 5_000),
+        ("/v1/jobs", person.as_str(), 2_000_000, 2_000_000),
+        ("/v1/executor/lease", executor.as_str(), 2_000_000, 2_000_000),
+    ] {
+        let mut half_sent = Box::pin(post(path, token, never_ends(half)));
+        assert!(half_sent.as_mut().now_or_never().is_none());
+        for other in
+            ["/v1/auth/login", "/v1/jobs", "/v1/executor/lease"].into_iter().filter(|other| *other != path)
+        {
+            let token = match other {
+                "/v1/jobs" => &*person,
+                "/v1/executor/lease" => &*executor,
+                _ => "",
+            };
+            assert_eq!(post(other, token, Body::from("{")).await.status(), 400, "{other} beside {path}");
+        }
+        assert!(half_sent.as_mut().now_or_never().is_none(), "{path}: there was room");
+        assert_eq!(post(path, token, Body::from(vec![b' '; whole])).await.status(), 400);
+        let refused = half_sent.await;
+        assert_eq!(refused.status(), 503, "{path}");
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "3");
+    }
+}
 
-    let mut half_sent = Box::pin(post(jobs, Some(&token), never_ends(2_000_000)));
-    assert!(half_sent.as_mut().now_or_never().is_none());
-    assert_eq!(post(jobs, Some(&token), Body::from(vec![b' '; 2_000_000])).await.status(), 503);
-    assert_eq!(post(login, None, Body::from(vec![b' '; 5_000])).await.status(), 400);
+/// A host that reads bodies first gives a stranger no more room than the Router would.
+#[test]
+fn a_body_is_read_as_far_as_its_token_allows() {
+    let service = Service::new([]);
+    let largest = |name, value: &str| {
+        let headers = HeaderMap::from_iter([(name, value.parse().unwrap())]);
+        largest_body(&headers, &service.keys, START_MS / 1000)
+    };
+    let (person, executor) = (service.user(), service.executor());
+    for token in [person.as_str(), executor.as_str()] {
+        assert_eq!(largest(header::AUTHORIZATION, &format!("Bearer {token}")), MAX_BODY_BYTES);
+        assert_eq!(largest(header::AUTHORIZATION, &format!("Bearer {token}x")), MAX_ANONYMOUS_BODY_BYTES);
+    }
+    assert_eq!(largest(header::COOKIE, &format!("{ACCESS_COOKIE}={person}")), MAX_BODY_BYTES);
+    assert_eq!(largest(header::ACCEPT, "*/*"), MAX_ANONYMOUS_BODY_BYTES);
 }
 
 #[tokio::test]

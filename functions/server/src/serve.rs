@@ -128,7 +128,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         async move {
             let request = request.map(axum::body::Body::new);
             let answer = app.answer(request, peer.ip()).await;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.until_end_of(body)))
+            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.answered(body)))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());

@@ -5,14 +5,14 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use rackhand_functions::forwarded::Network;
+use rackhand_functions::forwarded::{Network, networks};
 
 /// Most connections at once.
 #[derive(Debug, Clone, Copy)]
@@ -94,18 +94,6 @@ impl Drop for Slot {
 
 /// So many times as much as one address has the network around it, which may be one person's, too.
 const AROUND: usize = 4;
-
-/// What one subscriber has, an IPv4 address or a /64 of IPv6, and the network around it: a /24, or the /48 that a site
-/// may be given (RFC 6177, section 2).
-fn networks(address: IpAddr) -> [(IpAddr, u8); 2] {
-    match address {
-        IpAddr::V4(v4) => [(address, 32), (Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8).into(), 24)],
-        IpAddr::V6(v6) => [64, 48].map(|bits: u8| {
-            let rest = 128 - u32::from(bits);
-            (Ipv6Addr::from_bits(v6.to_bits() >> rest << rest).into(), bits)
-        }),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
     host::{ClientAddress, InPlace, NoEntropy, Process, Settings},
-    request::{MAX_BODY_BYTES, keep_to_https, log},
+    request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES, keep_to_https, largest_body, log},
 };
 use tower::ServiceExt as _;
 use worker::{Context, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
@@ -52,14 +52,18 @@ fn start() {
 async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Result<Response<Body>> {
     let began = now_unix_ms();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let isolate = isolate(&env);
     let (parts, body) = request.into_parts();
-    let mut request = Request::from_parts(parts, whole(Body::new(body)).await);
+    let most = isolate.as_ref().map_or(MAX_ANONYMOUS_BODY_BYTES, |isolate| {
+        largest_body(&parts.headers, &isolate.keys, began / 1000)
+    });
+    let mut request = Request::from_parts(parts, whole(Body::new(body), most).await);
     let address = request.headers().get("cf-connecting-ip").and_then(|value| value.to_str().ok());
     if let Some(address) = address.and_then(|text| text.parse::<IpAddr>().ok()) {
         request.extensions_mut().insert(ClientAddress(address));
     }
     let secure = request.uri().scheme_str() == Some("https");
-    let router = match isolate(&env) {
+    let router = match isolate {
         Ok(isolate) => {
             request.extensions_mut().insert(Arc::new(host(&isolate, &env, Some(context))?));
             isolate.router.clone()
@@ -78,13 +82,13 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
 }
 
 /// The body, read: workerd ends a connection after a request that was answered before it was read, and the client's
-/// next one on it is lost. A body beyond the limit is read a while longer, so that the refusal arrives.
-async fn whole(body: Body) -> Body {
+/// next one on it is lost. What is beyond `most` bytes is read a while longer and not kept, so that the refusal arrives.
+async fn whole(body: Body, most: usize) -> Body {
     let mut rest = body.into_data_stream();
     let (mut read, mut seen) = (Vec::new(), 0_usize);
     while let Some(chunk) = rest.next().await {
         let Ok(chunk) = chunk else { return Body::from_stream(stream::iter([chunk])) };
-        if read.len() <= MAX_BODY_BYTES {
+        if read.len() <= most {
             read.extend_from_slice(&chunk);
         }
         seen = seen.saturating_add(chunk.len());

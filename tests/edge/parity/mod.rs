@@ -48,13 +48,14 @@ const NOT_PROVOKED: [(&str, &str, &str); 11] = [
     ("POST /v1/sites", "not-found", FLEET_WIDE),
 ];
 /// Codes that no step can provoke on every host, whatever the operation, and why.
-const NOWHERE_PROVOKED: [(&str, &str); 5] = [
+const NOWHERE_PROVOKED: [(&str, &str); 6] = [
     (
         "request-timeout",
         "takes half a minute; `tests/peers/native.rs`, the platforms have limits of their own",
     ),
     ("login-busy", "takes a crowd of sign-ins; tested beside the workers of the native host"),
     ("server-busy", "takes many bodies at once; tested in `functions/core`"),
+    ("lease-busy", "takes many requests for leases at once; `tests/control_plane/lease.rs`"),
     ("report-busy", "takes two reports at once; `tests/control_plane/report.rs`"),
     ("too-many-streams", "counted for each process; tested in `functions/core`"),
 ];

@@ -6,6 +6,7 @@
 mod nonce;
 mod report;
 mod sanitise;
+mod turns;
 
 use axum::response::{IntoResponse, Response};
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -28,11 +29,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::{base64_decode, browser, token::ACCESS_TTL},
-    host::{Topic, Wake},
+    host::{Scope, Topic, Wake},
     problem::{Answer, Refusal},
-    request::{Anyone, Body, Executor, Json, RawBody},
+    request::{Anyone, Body, Call, Executor, Json, RawBody},
     statement,
 };
+use turns::Turn;
+pub use turns::Turns;
 
 statement!(ENROL, "executor_protocol", "enrol");
 statement!(CHALLENGE, "executor_protocol", "challenge");
@@ -180,7 +183,7 @@ fn signature_fits(key: &str, message: &str, signature: &str) -> bool {
 /// nothing new, for `wait_ms` at most (and a third of the lease).
 #[utoipa::path(post, path = "/v1/executor/lease", tag = "executor", request_body = LeaseRequest,
     responses((status = 200, body = LeaseResponse)),
-    extensions(("x-rackhand-role" = json!("executor"))))]
+    extensions(("x-rackhand-role" = json!("executor")), ("x-rackhand-errors" = json!(["lease-busy"]))))]
 async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> Answer<Json> {
     #[derive(Serialize)]
     struct Asked<'a> {
@@ -204,7 +207,9 @@ async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> A
     let mut first: Option<String> = None;
     let asked = Asked { request: &request, claim: request.claim() };
     loop {
+        let turn = turn(&call).await?;
         let Due { answer, wake_in_ms } = call.run(&LEASE, &asked).await?;
+        drop(turn);
         let longest = u64::try_from(call.host.settings.max_wait.as_millis()).unwrap_or(u64::MAX);
         let mut hold = u64::from(request.wait_ms).min(longest).min(u64::from(answer.ttl_ms / 3));
         if !answer.cancel.is_empty() {
@@ -229,6 +234,18 @@ async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> A
             return Json::of(&answer);
         }
     }
+}
+
+/// The right to run a lease statement.
+async fn turn(call: &Call) -> Answer<Option<Turn>> {
+    let (Some(turns), Scope::Executor { executor, .. }) = (&call.host.process.turns, &call.scope) else {
+        return Ok(None);
+    };
+    let turn = turns.take(*executor).await;
+    turn.map(Some).ok_or_else(|| {
+        let detail = "A newer request of this executor for leases has come. Nothing was done for this one.";
+        Refusal::new(ErrorCode::LeaseBusy, detail)
+    })
 }
 
 /// Report what happened. Items are accepted, kept as late, quarantined or refused one by one.
