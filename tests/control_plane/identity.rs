@@ -1,7 +1,7 @@
 //! Accounts over HTTP: who is kept out and who is not, sessions that end, passwords that are chosen and
 //! changed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rackhand_server::setup::{self, Existing};
 use rackhand_tests::{
@@ -581,7 +581,15 @@ async fn events_about_people_say_whom_and_what() {
         assert_eq!(server.call("DELETE", &path, Some(&token), None).await.status, 204);
     }
     site.admin("user_update", json!({"id": ann, "disabled": true})).await;
-    let page = server.call("GET", "/v1/events?before=latest&limit=6", Some(&token), None).await;
+    // Behind transactions of other tests, what is committed shows a little later.
+    let until = Instant::now() + Duration::from_secs(20);
+    let page = loop {
+        let page = server.call("GET", "/v1/events?before=latest&limit=6", Some(&token), None).await;
+        if page.body["items"][0]["kind"] == "user.changed" || Instant::now() > until {
+            break page;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     let mut said: Vec<_> = page.body["items"]
         .as_array()
         .unwrap()

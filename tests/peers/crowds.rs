@@ -130,7 +130,8 @@ async fn leases_asked_for_by_one_executor_at_once_keep_no_other_from_its_own() {
     assert_eq!(ask(&hostile).send().await.unwrap().status(), 200);
     let mut owner = site.database.connect_owner().await;
     let holds = owner.transaction().await.unwrap();
-    let session = format!("select from rackhand.executor_session where executor_id = '{}' for update", hostile.id);
+    let session =
+        format!("select from rackhand.executor_session where executor_id = '{}' for update", hostile.id);
     assert_eq!(holds.execute(&session, &[]).await.unwrap(), 1);
     let mut crowd: futures::stream::FuturesUnordered<_> =
         (0..40).map(|_| async { ask(&hostile).send().await.unwrap().status().as_u16() }).collect();

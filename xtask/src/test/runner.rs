@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(last.len(), 1 + Excerpt::LAST + 1);
         assert_eq!((last[0].as_str(), last[1].as_str()), ("$ sh", "6"));
         assert_eq!(last.last().unwrap(), "why it failed");
-        let panics = script("seq 1 30; echo 'panicked at a.rs'; echo left; echo right; seq 1 30; exit 1");
+        let panics = script("seq 1 30; echo 'panicked at a.rs'; echo left; echo right; seq 1 9; exit 1");
         assert_eq!(panics[1..4], ["panicked at a.rs", "left", "right"]);
         assert_eq!(panics.len(), 1 + 1 + Excerpt::BELOW);
         assert_eq!(script("echo fine"), Vec::<String>::new());
