@@ -578,7 +578,7 @@ fn an_approved_job_with_a_blocked_server_ends_7_and_names_it() {
     let (approve, home_site) = (format!("POST /v1/jobs/{id}/approve"), format!("GET /v1/sites/{LAB}"));
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),
-        ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1"})),
+        ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1", "more": false})),
         (&approve, 200, job(id, "running", &targets)),
         (&home_site, 200, paused),
         (&one, 200, job(id, "succeeded", &targets)),
@@ -894,7 +894,7 @@ fn watching_says_what_is_waited_for_and_what_goes_on() {
     let (one, runs) = (format!("GET /v1/jobs/{id}"), format!("GET /v1/jobs/{id}/runs"));
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),
-        ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1"})),
+        ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1", "more": false})),
         (&one, 200, job),
         (&runs, 200, json!({"items": []})),
     ]);
