@@ -64,7 +64,7 @@ pub fn watch(context: &Context, state: &mut State, progress: &JobProgress, plan:
     let percent = progress.percent.map_or_else(String::new, |percent| format!(", {percent} %"));
     Probe::InFlight {
         reason: "device_job",
-        detail: format!("{server}: {}{percent}", text::clean(&progress.message)),
+        detail: format!("{server}: {}{percent}", text::clean(&progress.message).trim_end_matches('.')),
         percent: progress.percent,
     }
 }
