@@ -469,7 +469,7 @@ fn page(cursor: &str, ids: &[u32]) -> Result<Value, DatabaseError> {
                 "trace_id": null, "actor": "a", "late": false, "data": null})
         })
         .collect();
-    Ok(json!({"items": items, "cursor": cursor}))
+    Ok(json!({"items": items, "cursor": cursor, "more": false}))
 }
 
 #[tokio::test]
