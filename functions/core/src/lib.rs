@@ -21,10 +21,12 @@ pub mod forwarded;
 pub mod host;
 pub mod jobs;
 mod meta;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
 mod page;
 pub mod problem;
 pub mod request;
+mod routing;
 mod runs;
 mod servers;
 mod sessions;
@@ -35,10 +37,11 @@ mod users;
 
 use axum::{Router, middleware::from_fn};
 use rackhand_schema::ErrorCode;
-use utoipa_axum::router::OpenApiRouter;
 
-use crate::problem::Refusal;
-pub use crate::{executor_protocol::fingerprint, host::Host, openapi::document};
+#[cfg(not(target_arch = "wasm32"))]
+pub use crate::openapi::document;
+pub use crate::{executor_protocol::fingerprint, host::Host};
+use crate::{problem::Refusal, routing::OpenApiRouter};
 
 /// Declares a [`host::Statement`] from the `.sql` file beside the module: name, folder, file.
 macro_rules! statement {
@@ -53,8 +56,7 @@ pub(crate) use statement;
 
 /// The Router with every operation. Layers that a host adds go around it.
 pub fn router() -> Router {
-    assemble()
-        .0
+    Router::from(operations(OpenApiRouter::new()))
         .fallback(async || Refusal::new(ErrorCode::NotFound, "There is nothing at this address."))
         .method_not_allowed_fallback(async || {
             Refusal::new(ErrorCode::MethodNotAllowed, "This address does not support that method.")
@@ -62,8 +64,8 @@ pub fn router() -> Router {
         .layer(from_fn(request::frame))
 }
 
-fn assemble() -> (Router, utoipa::openapi::OpenApi) {
-    let (router, mut document) = OpenApiRouter::with_openapi(openapi::frame())
+fn operations(router: OpenApiRouter) -> OpenApiRouter {
+    router
         .merge(auth::routes())
         .merge(sessions::routes())
         .merge(users::routes())
@@ -78,9 +80,6 @@ fn assemble() -> (Router, utoipa::openapi::OpenApi) {
         .merge(executor_protocol::routes())
         .merge(meta::routes())
         .merge(upkeep::routes())
-        .split_for_parts();
-    openapi::complete(&mut document);
-    (router, document)
 }
 
 #[cfg(test)]

@@ -114,9 +114,19 @@ impl RedfishBmc {
         }
         let mut components = Vec::new();
         if let Some(inventory) = missing.keep("firmware", part(until, client.firmware_inventory()).await?) {
-            missing.note_all(&inventory.unreadable);
-            if !inventory.names_all {
-                missing.note("firmware", "not all of its rows were listed".to_owned());
+            if inventory.names_all {
+                missing.note_all(&inventory.unreadable);
+            } else {
+                // Rows have paths below the collection's; the others say why it is not known which rows there are.
+                let (rows, why): (Vec<_>, Vec<_>) =
+                    inventory.unreadable.into_iter().partition(|part| part.what.contains("Inventory/"));
+                missing.note_all(&rows);
+                for part in &why {
+                    missing.note("firmware", format!("{}: {}", part.what, super::told(&part.error)));
+                }
+                if why.is_empty() {
+                    missing.note("firmware", "not all of its rows were listed".to_owned());
+                }
             }
             identity.bmc_version = identity.bmc_version.or(inventory.bmc_version);
             for row in inventory.components.into_iter().filter(runs) {

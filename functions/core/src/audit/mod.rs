@@ -16,11 +16,11 @@ use rackhand_schema::audit::{AuditKey, CheckpointPage, PublicKeys, Tree};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     problem::{Answer, Refusal},
     request::{Admin, Anyone, Json, Params, Segment},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

@@ -19,13 +19,13 @@ use rackhand_schema::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::token::ACCESS_TTL,
     host::{Host, Statement},
     problem::{Answer, Refusal},
     request::{Anyone, Body, Call, Json, OptionalBody, RawBody, Viewer, bearer, parse},
+    routing::{OpenApiRouter, routes},
 };
 
 /// How long a session lasts however it is used, seconds.

@@ -7,7 +7,6 @@ use rackhand_schema::{
     server::{Credential, NewCredential},
 };
 use serde_json::json;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::base64_decode,
@@ -15,6 +14,7 @@ use crate::{
     page::{DEFAULT_LIMIT, plain_cursor},
     problem::{Answer, Refusal},
     request::{Body, Json, Operator, Params, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

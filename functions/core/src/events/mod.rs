@@ -24,7 +24,6 @@ use rackhand_schema::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     events::{
@@ -34,6 +33,7 @@ use crate::{
     host::{DatabaseError, Host, Subscription, Topic, Wake},
     problem::{Answer, Refusal},
     request::{Call, Json, Params, TokenEnd, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

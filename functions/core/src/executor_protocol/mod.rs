@@ -25,13 +25,13 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::{base64_decode, browser, token::ACCESS_TTL},
     host::{Scope, Topic, Wake},
     problem::{Answer, Refusal},
     request::{Anyone, Body, Call, Executor, Json, RawBody},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 use turns::Turn;

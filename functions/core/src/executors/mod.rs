@@ -10,12 +10,12 @@ use rackhand_schema::{
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     page::{DEFAULT_LIMIT, plain_cursor},
     problem::Answer,
     request::{Admin, Json, Params, Segment, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

@@ -16,12 +16,12 @@ use rackhand_schema::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     page::{DEFAULT_LIMIT, Paging, plain_cursor},
     problem::{Answer, Refusal},
     request::{Body, Call, Json, Operator, Params, Segment, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

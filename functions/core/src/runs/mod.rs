@@ -7,11 +7,11 @@ use rackhand_schema::{
     run::{Run, RunDetail},
 };
 use serde_json::json;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     problem::Answer,
     request::{Body, Json, Operator, Segment, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

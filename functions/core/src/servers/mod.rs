@@ -11,12 +11,12 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     page::{DEFAULT_LIMIT, decode_cursor},
     problem::Answer,
     request::{Body, Json, Operator, Params, Segment, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

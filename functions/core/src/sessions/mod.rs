@@ -10,11 +10,11 @@ use rackhand_schema::{
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     problem::Answer,
     request::{Json, Params, Segment, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

@@ -12,13 +12,13 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::opaque_token,
     page::{DEFAULT_LIMIT, Paging, decode_cursor},
     problem::{Answer, Refusal},
     request::{Admin, Body, Json, Params, Segment, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

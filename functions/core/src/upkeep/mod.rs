@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     host::{Host, Scope},
     problem::{Answer, Refusal},
     request::{Anyone, Call, Json, bearer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 

@@ -7,13 +7,13 @@ use rackhand_schema::{
     identity::{Grant, NewGrant, NewUser, PasswordLink, User, UserChange},
 };
 use serde_json::json;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::{opaque_token, password},
     page::{DEFAULT_LIMIT, Paging},
     problem::Answer,
     request::{Admin, Body, Json, Params, Segment, Segments, Viewer},
+    routing::{OpenApiRouter, routes},
     statement,
 };
 
