@@ -4,10 +4,10 @@
 //! for it, and its parts are a fifth of the module: there the same words make a Router and nothing else.
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use utoipa_axum::{router::OpenApiRouter, routes};
+pub(crate) use utoipa_axum::{router::OpenApiRouter, routes};
 
 #[cfg(target_arch = "wasm32")]
-pub use bare::{OpenApiRouter, routes};
+pub(crate) use bare::{OpenApiRouter, routes};
 
 #[cfg(target_arch = "wasm32")]
 mod bare {
