@@ -70,7 +70,7 @@ pub enum Command {
     /// Who is signed in, and with which roles.
     #[command(after_help = help!("whoami"))]
     Whoami,
-    /// Versions of this client and of the server, and whether they are compatible.
+    /// Versions of this command and of the control plane, and whether they are compatible.
     #[command(after_help = help!("version"))]
     Version,
     /// Find out what is wrong between here and the executors.

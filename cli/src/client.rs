@@ -103,7 +103,7 @@ impl Client {
     /// A client for the control plane that was named, or for the one signed in to last.
     pub fn open(config: Config, global: &Global) -> Result<Self> {
         let sessions = config.sessions()?;
-        let server = global.api.clone().or(sessions.current.clone()).ok_or(Failure::NotSignedIn)?;
+        let server = global.api.clone().or(sessions.current.clone()).ok_or(Failure::NotSignedIn(None))?;
         let base = parse_server(&server)?;
         let session = sessions.sessions.get(&origin(&base)).cloned();
         Ok(Self { http: http(global.ca_file.as_deref())?, base, config, session: Mutex::new(session) })
@@ -111,6 +111,10 @@ impl Client {
 
     pub fn server(&self) -> String {
         origin(&self.base)
+    }
+
+    fn not_signed_in(&self) -> Failure {
+        Failure::NotSignedIn(Some(self.server()))
     }
 
     pub fn config(&self) -> &Config {
@@ -255,7 +259,8 @@ impl Client {
     /// Gets a new access token after `refused` was not accepted.
     async fn refresh(&self, refused: &str) -> Result<()> {
         let _lock = self.config.lock()?;
-        let stored = self.config.sessions()?.sessions.remove(&self.server()).ok_or(Failure::NotSignedIn)?;
+        let stored =
+            self.config.sessions()?.sessions.remove(&self.server()).ok_or_else(|| self.not_signed_in())?;
         if stored.access_token != refused {
             // Another command has refreshed meanwhile.
             self.with_session(|held| *held = Some(stored));
@@ -357,14 +362,14 @@ impl Call<'_> {
     }
 
     async fn authenticated(self) -> Result<reqwest::Response> {
-        let token = self.client.token().ok_or(Failure::NotSignedIn)?;
+        let token = self.client.token().ok_or_else(|| self.client.not_signed_in())?;
         let response = self.once(Some(&token)).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
         // Boxed: refreshing makes a call of its own.
         Box::pin(self.client.refresh(&token)).await?;
-        let token = self.client.token().ok_or(Failure::NotSignedIn)?;
+        let token = self.client.token().ok_or_else(|| self.client.not_signed_in())?;
         self.once(Some(&token)).await
     }
 

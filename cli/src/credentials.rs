@@ -44,7 +44,7 @@ pub enum Verb {
         #[arg(long)]
         site: Option<String>,
     },
-    /// Store or replace a credential.
+    /// Store or replace a credential. What replaces one works only for the BMCs that are named now: name all of them.
     #[command(after_help = help!("credentials set root --user root --targets-file servers.json", "credentials set ipmi --user admin --target ipmi://10.0.0.7 --password-file secret"))]
     Set(Set),
 }
@@ -143,8 +143,8 @@ async fn set(args: Set, client: &Client, out: Output) -> Result<()> {
     let site = resolve::site(client, args.site.as_deref()).await?;
     let key = trusted_key(client, &site, args.site_key.as_deref())?;
     let existing = list(client, &[("site", site.id.to_string())]).await?;
-    let version =
-        existing.iter().find(|credential| credential.name == args.name).map_or(0, |old| old.version) + 1;
+    let former = existing.iter().find(|credential| credential.name == args.name);
+    let version = former.map_or(0, |old| old.version) + 1;
     let mut plain = SealedCredential {
         site_id: site.id,
         name: args.name.clone(),
@@ -158,15 +158,34 @@ async fn set(args: Set, client: &Client, out: Output) -> Result<()> {
     let sealed_for = Some(plain.targets);
     let body = NewCredential { site_id: site.id, name: args.name, version, sealed: sealed?, sealed_for };
     let stored: Credential = client.post(&["v1", "credentials"]).idempotent().body(&body)?.send().await?;
-    out.one(&stored, &stored.name, || {
-        format!(
-            "{} version {} sealed for {} BMCs of {}\n",
-            stored.name,
-            stored.version,
-            body.sealed_for.as_ref().map_or(0, Vec::len),
-            site.name
-        )
-    })
+    let count = body.sealed_for.as_ref().map_or(0, Vec::len);
+    out.one(&stored, &stored.name, || sealed_text(&stored, count, &site.name, former))?;
+    if let Some(before) = former.and_then(|old| old.address_count).filter(|old| *old as usize > count) {
+        say(format!(
+            "warning: it is for fewer BMC addresses than before ({count}, not {before}). BMCs that were not named can no \
+             longer be reached with it: to keep them, set it again with a file that names all of them"
+        ));
+    }
+    Ok(())
+}
+
+/// What was stored, and for how many BMC addresses the version was that it replaces.
+fn sealed_text(stored: &Credential, count: usize, site: &str, former: Option<&Credential>) -> String {
+    let addresses = |count: usize| match count {
+        1 => "1 BMC address".to_owned(),
+        _ => format!("{count} BMC addresses"),
+    };
+    let before = former
+        .and_then(|old| {
+            Some(format!("; version {} was for {}", old.version, addresses(old.address_count? as usize)))
+        })
+        .unwrap_or_default();
+    format!(
+        "{} version {} is sealed for {} of {site}{before}\n",
+        stored.name,
+        stored.version,
+        addresses(count)
+    )
 }
 
 /// Seals a credential to a site's key: base64 of an X25519-XSalsa20-Poly1305 sealed box.
@@ -272,8 +291,8 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
         targets.push(url.to_owned(), pin.map(str::to_owned), ipmi);
     }
     if let Some(path) = &args.targets_file {
-        let text = fs::read_to_string(path)
-            .map_err(|source| Failure::file(format!("cannot read {}", path.display()), source))?;
+        let text =
+            fs::read_to_string(path).map_err(|source| Failure::input("--targets-file", path, source))?;
         let rows: Vec<TargetRow> = serde_json::from_str(&text)
             .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
         for row in rows {

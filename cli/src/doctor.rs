@@ -72,7 +72,7 @@ async fn examine(client: &Client, report: &mut Report) {
             report.add(
                 "versions",
                 verdict,
-                format!("client {}, server {server}, skew {skew}", version::CLIENT),
+                format!("this command {}, control plane {server}, skew {skew}", version::CLIENT),
             );
         }
         Err(failure) => report.add("versions", Verdict::Failed, failure.to_string()),

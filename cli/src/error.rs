@@ -2,6 +2,8 @@
 //!
 //! Scripts decide by the exit code, people by the text: both are part of the interface and covered by golden files.
 
+use std::path::Path;
+
 use rackhand_schema::{ErrorCode, Problem};
 use thiserror::Error;
 
@@ -72,8 +74,9 @@ pub enum Failure {
     NoAnswer(String),
     #[error("{url} does not look like a Rackhand server: {detail}")]
     Foreign { url: String, detail: String },
-    #[error("not signed in; run `rackhand login URL`")]
-    NotSignedIn,
+    /// With the control plane that is meant, where one is.
+    #[error("not signed in{}; run `rackhand login {}`", .0.as_deref().map_or_else(String::new, |server| format!(" to {server}")), .0.as_deref().unwrap_or("URL"))]
+    NotSignedIn(Option<String>),
     #[error("there is no {what} `{name}`")]
     NotFound { what: &'static str, name: String },
     /// No one thing is missing: the whole choice is empty.
@@ -103,10 +106,19 @@ impl Failure {
         Self::File { context: context.into(), source }
     }
 
+    /// A file that `option` names cannot be read.
+    pub fn input(option: &str, path: &Path, source: std::io::Error) -> Self {
+        let path = path.display();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::Other(format!("{option} {path}: there is no such file")),
+            _ => Self::file(format!("{option} {path}: cannot be read"), source),
+        }
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,
-            Self::NotSignedIn | Self::Refused(_) => exit::NOT_AUTHENTICATED,
+            Self::NotSignedIn(_) | Self::Refused(_) => exit::NOT_AUTHENTICATED,
             Self::NotFound { .. } | Self::NothingChosen(_) => exit::NOT_FOUND,
             Self::Conflict(_) => exit::CONFLICT,
             Self::Partial(_) => exit::PARTIAL,

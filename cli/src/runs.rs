@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use rackhand_schema::{
     job::Reason,
-    run::{EffectState, Run, RunDetail},
+    run::{EffectState, Run, RunDetail, RunState},
 };
 
 use crate::{
@@ -29,8 +29,9 @@ pub enum Verb {
         /// Its id or the beginning of it; `rackhand runs list JOB -o wide` shows it.
         run: String,
     },
-    /// Close a run that no executor works on and that cannot be finished. Its slots are freed; nothing is done to the
-    /// server. It ends `unknown` if it had announced a change, else `cancelled`.
+    /// Close a run that no executor works on: one that cannot be finished, or that ended `unknown` and still holds its
+    /// server. Its slots are freed; nothing is done to the server. It ends `unknown` if it had announced a change, else
+    /// `cancelled`. Look at the server before you plan anything else for it.
     #[command(after_help = help!("runs close 01a2225f --reason \"the executor is gone\""))]
     Close {
         /// Its id or the beginning of it.
@@ -69,17 +70,27 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let run = resolve::run(client, &run).await?;
             let call = client.post(&["v1", "runs", &run.to_string(), "close"]).body(&Reason { reason })?;
             let run: Run = call.send().await?;
-            say(format!("run {} is closed: {}", run.id, word(&run.state)));
+            say(closed(&run));
             Ok(())
         }
+    }
+}
+
+fn closed(run: &Run) -> String {
+    let server = &run.server;
+    match run.state {
+        RunState::Unknown => format!(
+            "The run on {server} is closed; its outcome stays unknown. Look at the power, the BMC's job queue and the \
+             versions of {server} before you plan anything else for it."
+        ),
+        state => format!("The run on {server} is closed: {}. It had announced no change.", word(&state)),
     }
 }
 
 fn render(detail: &RunDetail, out: Output) -> String {
     let run = &detail.run;
     let mut text = printable_lines(&format!(
-        "run       {}\njob       {}\nserver    {}\nstate     {}\nwhy       {}\nsince     {}\nexecutor  {}\n\
-         epoch     {}\n",
+        "run       {}\njob       {}\nserver    {}\nstate     {}\nwhy       {}\nsince     {}\nexecutor  {}\n",
         run.id,
         run.job_id,
         run.server,
@@ -87,7 +98,6 @@ fn render(detail: &RunDetail, out: Output) -> String {
         why(run),
         moment(&run.since),
         dash(run.executor_name.as_deref()),
-        run.epoch,
     ));
     let phases: Vec<Vec<String>> = detail
         .phases
@@ -124,4 +134,17 @@ fn render(detail: &RunDetail, out: Output) -> String {
         text.push_str(&out.table(&["EFFECT", "STATE", "BEFORE", "SET TO", "NEEDS A LOOK"], &effects));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::jobs::show::tests::run;
+
+    #[test]
+    fn who_closes_a_run_reads_which_server_to_look_at() {
+        let said = super::closed(&run("web-3", "unknown", "apply"));
+        assert!(said.contains("The run on web-3 is closed; its outcome stays unknown. Look at"), "{said}");
+        let said = super::closed(&run("web-3", "cancelled", ""));
+        assert_eq!(said, "The run on web-3 is closed: cancelled. It had announced no change.");
+    }
 }

@@ -14,7 +14,7 @@ use crate::error::{Failure, Result};
 #[derive(Debug, Default, Args)]
 #[group(multiple = false)]
 pub struct PasswordSource {
-    /// Read the password from the first line of stdin.
+    /// Read the password from the first line of stdin; on a terminal, from a prompt.
     #[arg(long)]
     password_stdin: bool,
     /// Read the password from the first line of a file.
@@ -38,16 +38,16 @@ impl PasswordSource {
         let text = if let Some(path) = &self.password_file {
             Zeroizing::new(
                 std::fs::read_to_string(path)
-                    .map_err(|source| Failure::file(format!("cannot read {}", path.display()), source))?,
+                    .map_err(|source| Failure::input("--password-file", path, source))?,
             )
-        } else if self.password_stdin {
+        } else if self.password_stdin && !io::stdin().is_terminal() {
             let mut line = Zeroizing::new(String::new());
             io::stdin()
                 .lock()
                 .read_line(&mut line)
                 .map_err(|source| Failure::file("cannot read the password from stdin", source))?;
             line
-        } else if on_a_terminal() {
+        } else if self.password_stdin || on_a_terminal() {
             let mut stderr = io::stderr().lock();
             write!(stderr, "{prompt}: ")
                 .and_then(|()| stderr.flush())

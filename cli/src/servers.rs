@@ -63,7 +63,8 @@ pub enum Verb {
         #[arg(long)]
         replace: bool,
     },
-    /// Let executors present the credential to the BMC of a server again, after it was refused or not answered.
+    /// Let executors present the credential to the BMC of a server again, after it was refused or not answered. The BMC's
+    /// refusals no longer count: where they suspended the credential, all servers may use it again.
     #[command(after_help = help!("servers try-again bmc-01"))]
     TryAgain {
         /// Name, service tag or id.
@@ -317,8 +318,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             Ok(())
         }
         Verb::Import { file, site, credential, replace } => {
-            let text = fs::read_to_string(&file)
-                .map_err(|source| Failure::file(format!("cannot read {}", file.display()), source))?;
+            let text = fs::read_to_string(&file).map_err(|source| Failure::input("FILE", &file, source))?;
             let mut rows = rows_of(&file, &text)?;
             let site = resolve::site(client, site.as_deref()).await?.id;
             name_credentials(client, site, &mut rows, credential.as_deref()).await?;
@@ -499,7 +499,7 @@ fn render(server: &Server, out: Output) -> String {
     let mut text = format!(
         "server        {}\nid            {}\nsite          {}\nvendor        {}\nmodel         {}\n\
          service tag   {}\ngeneration    {}\npower         {}\nhealth        {}\nBMC           {}\n\
-         IPMI          {}\nBMC version   {}\nBMC key       {}\ncredential    {}\nowner         {}\ntags          {}\n\
+         IPMI          {}\nBMC version   {}\nBMC key       {}\ncredential    {}\nexecutor      {}\ntags          {}\n\
          last read     {}\nlast failure  {}\nactive job    {}\ncapabilities  {}\n",
         summary.name,
         summary.id,

@@ -39,13 +39,15 @@ pub enum Verb {
         site: String,
     },
     /// Choose the site that is meant where none is named.
-    #[command(after_help = help!("sites use lab", "sites use --none"))]
+    #[command(
+        group = clap::ArgGroup::new("choice").required(true).args(["site", "none"]),
+        after_help = help!("sites use lab", "sites use --none")
+    )]
     Use {
         /// Name or id of the site.
-        #[arg(required_unless_present = "none")]
         site: Option<String>,
         /// Choose none.
-        #[arg(long, conflicts_with = "site")]
+        #[arg(long)]
         none: bool,
     },
     /// Change settings of a site; what is not named stays.

@@ -26,14 +26,14 @@ pub const CLIENT: &str = env!("CARGO_PKG_VERSION");
 pub async fn run(client: Result<Client>, out: Output) -> Result<()> {
     let server = match client {
         Ok(client) => Some(fetch(&client).await?),
-        Err(Failure::NotSignedIn) => None,
+        Err(Failure::NotSignedIn(_)) => None,
         Err(other) => return Err(other),
     };
     let skew = server.as_deref().map_or("unknown", |server| skew(CLIENT, server));
     let versions = Versions { client: CLIENT, server, skew };
     out.one(&versions, CLIENT, || {
         let server = versions.server.as_deref().unwrap_or("none known; sign in first");
-        format!("client  {CLIENT}\nserver  {server}\nskew    {}\n", versions.skew)
+        format!("this command   {CLIENT}\ncontrol plane  {server}\nskew           {}\n", versions.skew)
     })
 }
 

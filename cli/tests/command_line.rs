@@ -6,13 +6,20 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::{Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
+use rustix::{
+    fs::{Mode, OFlags, open},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, tcgetattr},
+};
 use serde_json::{Value, json};
 
 /// Answers from a table of `METHOD path` (query left out) to (status, body); notes every request it got.
@@ -219,6 +226,9 @@ fn without_a_session_it_ends_4() {
 fn an_absent_server_ends_1_and_is_named() {
     let output = Home::new().run(&["servers", "list", "--api", "http://127.0.0.1:1"], "");
     assert_eq!(output.status.code(), Some(4), "no token for it");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let expected = "not signed in to http://127.0.0.1:1; run `rackhand login http://127.0.0.1:1`";
+    assert!(said.contains(expected), "{said}");
     let output = Home::new().run(&["version", "--api", "http://127.0.0.1:1"], "");
     insta::assert_snapshot!(story(&output, None), @r"
     exit 1
@@ -384,6 +394,89 @@ fn another_site_key_than_expected_seals_nothing() {
     let sent = server.seen().pop().unwrap();
     let body: Value = serde_json::from_str(&sent[sent.find('{').unwrap()..]).unwrap();
     assert_eq!(body["sealed_for"], json!([{"url": "https://10.0.0.1", "spki_sha256": "0".repeat(64)}]));
+}
+
+#[test]
+fn what_replaces_a_credential_says_for_how_many_bmcs_the_former_version_was() {
+    let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    let mut lab = site(LAB, "lab");
+    lab["public_key"] = key.into();
+    let credential = |version: u32, count: u32| {
+        json!({"id": CLOSET, "site_id": LAB, "name": "bmc", "version": version, "suspended": false,
+            "address_count": count, "addresses": [], "created_at": "2026-01-01T00:00:00Z"})
+    };
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [lab]})),
+        ("GET /v1/credentials", 200, json!({"items": [credential(1, 40)]})),
+        ("POST /v1/credentials", 201, credential(2, 1)),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let target = format!("https://10.0.0.1={}", "0".repeat(64));
+    let set =
+        ["credentials", "set", "bmc", "--user", "root", "--password-stdin", "--site-key", key, "--target"];
+    let output = home.run(&[&set[..], &[&target]].concat(), "planted-password\n");
+    insta::assert_snapshot!(story(&output, Some(&server)), @r"
+    exit 0
+    --- stdout
+    bmc version 2 is sealed for 1 BMC address of lab; version 1 was for 40 BMC addresses
+    --- stderr
+    warning: it is for fewer BMC addresses than before (1, not 40). BMCs that were not named can no longer be reached with it: to keep them, set it again with a file that names all of them
+    ");
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_option() {
+    let home = Home::new();
+    for (arguments, said) in [
+        (
+            &["login", "http://127.0.0.1:1", "--email", "a@b.example", "--password-file", "nope"][..],
+            "--password-file nope: there is no such file",
+        ),
+        (&["sites", "use"], "<SITE|--none>"),
+    ] {
+        let output = home.run(arguments, "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(said), "{stderr}");
+    }
+}
+
+/// Who types a line that was meant for a script.
+#[expect(clippy::disallowed_methods, reason = "a test without a runtime")]
+#[test]
+fn a_password_that_is_typed_on_a_terminal_is_not_shown() {
+    let home = Home::new();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let end = || Stdio::from(terminal.try_clone().unwrap());
+    let mut child = Command::new("setsid")
+        .args(["--ctty", env!("CARGO_BIN_EXE_rackhand"), "login", "http://127.0.0.1:1"])
+        .args(["--email", "ada@rackhand.example", "--password-stdin"])
+        .env("XDG_CONFIG_HOME", home.0.path())
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .expect("setsid (Debian: util-linux)");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ECHO) {
+        assert!(Instant::now() < deadline, "what is typed is shown");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(terminal);
+    let mut screen = File::from(master);
+    screen.write_all(b"planted-password\n").unwrap();
+    let mut shown = Vec::new();
+    // A terminal whose other end is closed fails to read.
+    let _ = screen.read_to_end(&mut shown);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.contains("Password: ") && shown.contains("cannot reach"), "{shown}");
+    assert!(!shown.contains("planted"), "{shown}");
 }
 
 #[test]

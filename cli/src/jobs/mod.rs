@@ -4,7 +4,7 @@ mod cancel;
 mod follow;
 mod plan;
 mod progress;
-mod show;
+pub mod show;
 
 pub use show::why;
 
@@ -48,7 +48,7 @@ pub enum Verb {
         /// Its id or the beginning of it; `rackhand jobs list` shows it.
         job: String,
     },
-    /// Let the server compute what would be done; nothing that changes a machine starts.
+    /// Let the control plane compute what would be done; nothing that changes a machine starts.
     #[command(subcommand, after_help = EXIT_CODES)]
     Plan(Box<plan::Kind>),
     /// Approve a plan; its runs start.

@@ -288,8 +288,7 @@ fn one_site(servers: &[ServerSummary]) -> Result<(SiteId, Vec<ServerId>)> {
 }
 
 fn packages(path: &PathBuf) -> Result<BTreeMap<String, FirmwarePackage>> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| Failure::file(format!("cannot read {}", path.display()), source))?;
+    let text = fs::read_to_string(path).map_err(|source| Failure::input("--package", path, source))?;
     parse_packages(&text)
         .map_err(|error| Failure::Usage(format!("{}: not the JSON of a package: {error}", path.display())))
 }
