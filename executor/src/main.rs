@@ -1,7 +1,7 @@
 //! `rackhand-executor`: enrols, runs, confirms a joining executor, prints the journal.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -30,8 +30,9 @@ use rackhand_executor::{
 };
 use rackhand_schema::id::ExecutorSessionId;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
-/// Leases work for one site from a Rackhand control plane and works on its BMCs.
+/// Takes work for one site from a Rackhand control plane and carries it out on its BMCs.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -56,7 +57,8 @@ enum Command {
         /// `run` takes the same, and so does `ca_file` in executor.toml.
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
-        /// Read the token from standard input: it does not belong on a command line.
+        /// Read the token from the first line of standard input, or from a prompt on a terminal: it does not belong on a
+        /// command line.
         #[arg(long, required = true)]
         token_stdin: bool,
     },
@@ -181,9 +183,25 @@ fn configured(data: &Path, ca_file: Option<PathBuf>) -> Result<Config, Failure> 
     Ok(Config { ca_file: ca_file.or(config.ca_file), ..config })
 }
 
+/// The enrolment token: from a prompt that does not show it, or the first line of standard input.
+fn token() -> Result<Zeroizing<String>, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(first_line(std::io::stdin().lock())?);
+    }
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "Enrolment token: ").and_then(|()| stderr.flush())?;
+    Ok(Zeroizing::new(rpassword::read_password()?))
+}
+
+/// At most 1024 bytes; what follows the line is not waited for.
+fn first_line(input: impl BufRead) -> std::io::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::new());
+    input.take(1024).read_line(&mut line)?;
+    Ok(line)
+}
+
 async fn join(server: &str, data: &Path, name: &str, ca_file: Option<PathBuf>) -> Result<(), Failure> {
-    let mut token = zeroize::Zeroizing::new(String::new());
-    std::io::stdin().take(1024).read_to_string(&mut token)?;
+    let token = token()?;
     let http = Http::new(server, configured(data, ca_file)?.tls()?)?;
     let identity = enrol::enrol(&http, server, data, name, &token).await?;
     let membership = &identity.membership;
@@ -312,4 +330,28 @@ async fn print(data: &Path) -> Result<(), Failure> {
         writeln!(out, "{:24} {} epoch {:<4} {:10} {}", line.at, line.run, line.epoch, line.kind, line.body)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, Read};
+
+    use super::*;
+
+    /// The input of someone who pastes a line and does not end the input.
+    struct Open;
+
+    impl Read for Open {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(Error::other("waits for ever"))
+        }
+    }
+
+    #[test]
+    fn a_token_is_one_line() {
+        let input = std::io::BufReader::new((&b"token-of-one\n"[..]).chain(Open));
+        assert_eq!(first_line(input).unwrap().trim(), "token-of-one");
+        assert_eq!(first_line(&b"token-of-one"[..]).unwrap().trim(), "token-of-one");
+        assert_eq!(first_line(std::io::BufReader::new(std::io::repeat(b'x'))).unwrap().len(), 1024);
+    }
 }

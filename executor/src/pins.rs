@@ -135,7 +135,7 @@ pub fn summary(bmcs: &[Named], found: &[Found]) -> String {
             Found::Key(shown) => {
                 holders.entry(shown.key).or_default().push(&bmc.name);
                 let certificate = pairs(&shown.certificate.to_string());
-                writeln!(text, "  key          {}\n  certificate  {certificate}", shown.key)
+                writeln!(text, "  TLS key      {}\n  certificate  {certificate}", shown.key)
             }
             Found::NoKey => writeln!(text, "  IPMI has no TLS key; nothing to compare"),
             Found::Failed(why) => writeln!(text, "  FAILED, not in the list: {why}"),

@@ -178,7 +178,7 @@ fn close_memory() {
 }
 
 async fn migrate(owner: &Owner, roles_only: bool) -> Result<(), Failure> {
-    let url = read_secret(&owner.owner_url_file)?;
+    let url = read_secret("--owner-url-file", &owner.owner_url_file)?;
     if roles_only {
         setup::make_roles(&url).await?;
         tracing::info!("the roles are there");
@@ -194,7 +194,7 @@ async fn create_admin(new: &NewAdmin) -> Result<(), Failure> {
     std::io::stdin().take(8192).read_to_string(&mut input)?;
     let password = input.lines().next().unwrap_or_default();
     let existing = if new.reset_password { Existing::Reset } else { Existing::Refuse };
-    let owner = read_secret(&new.owner.owner_url_file)?;
+    let owner = read_secret("--owner-url-file", &new.owner.owner_url_file)?;
     setup::create_admin(&owner, &new.email, &new.name, password, existing).await?;
     tracing::info!(email = new.email, "fleet admin ready");
     Ok(())
@@ -202,21 +202,25 @@ async fn create_admin(new: &NewAdmin) -> Result<(), Failure> {
 
 async fn serve(options: Serve) -> Result<(), Failure> {
     let tls = match (&options.tls_cert, &options.tls_key) {
-        (Some(cert), Some(key)) => Some(TlsFiles { cert: read(cert)?, key: read(key)? }),
+        (Some(cert), Some(key)) => {
+            Some(TlsFiles { cert: read("--tls-cert", cert)?, key: read("--tls-key", key)? })
+        }
         _ => None,
     };
     let most = Most {
         all: usize::try_from(fitting_connections(options.connections, options.database_connections))?,
         per_address: usize::try_from(options.connections_per_address)?,
     };
-    let listen_url = options.listen_url_file.as_deref().map(read_secret).transpose()?;
-    let tick_token = options.tick_token_file.as_deref().map(read_secret).transpose()?;
+    let optional =
+        |option, path: &Option<PathBuf>| path.as_deref().map(|path| read_secret(option, path)).transpose();
+    let listen_url = optional("--listen-url-file", &options.listen_url_file)?;
+    let tick_token = optional("--tick-token-file", &options.tick_token_file)?;
     let running = Server::start(Config {
         listen: options.listen,
-        database_url: read_secret(&options.database_url_file)?.to_string(),
+        database_url: read_secret("--database-url-file", &options.database_url_file)?.to_string(),
         database_connections: usize::from(options.database_connections),
         listen_url: listen_url.map(|url| url.to_string()),
-        signing_keys: SigningKeys::from_text(&read_secret(&options.signing_key_file)?)?,
+        signing_keys: SigningKeys::from_text(&read_secret("--signing-key-file", &options.signing_key_file)?)?,
         ui_dir: options.ui_dir,
         public_url: options.public_url,
         trusted_proxies: options.trusted_proxy,
@@ -277,12 +281,18 @@ async fn stop_signal() -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()).into())
+fn read(option: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| unreadable(option, path, &error))
 }
 
-fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    std::fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|error| format!("{}: {error}", path.display()).into())
+fn read_secret(option: &str, path: &Path) -> Result<Zeroizing<String>, Failure> {
+    std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| unreadable(option, path, &error))
+}
+
+fn unreadable(option: &str, path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{option} {path}: there is no such file").into(),
+        _ => format!("{option} {path}: {error}").into(),
+    }
 }
