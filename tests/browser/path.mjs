@@ -263,7 +263,7 @@ async function run() {
     // People and credentials by their names, never by an id.
     const endpoint = page.getByRole("region", { name: "BMC endpoint" });
     await endpoint.getByText(/^lab-root, version \d+$/).waitFor();
-    await endpoint.getByText(/^executor-\d, epoch \d+$/).waitFor();
+    await endpoint.getByText(/^executor-\d$/).waitFor();
     await uncut("server");
     await check("server");
   });
@@ -519,10 +519,10 @@ async function adding() {
     await page.getByRole("button", { name: "Add 2 servers" }).click();
     await page.getByRole("alert").getByText("Some fields are not valid yet.").waitFor();
     await check("add-servers-invalid", ["light"]);
-    await second.getByLabel("Key of the BMC (SHA-256)").fill("cd".repeat(32));
+    await second.getByLabel("TLS key (SHA-256)").fill("cd".repeat(32));
     await page.getByRole("button", { name: "Add 2 servers" }).click();
-    await page.getByRole("alert").getByText("Confirm that you compared the keys.").waitFor();
-    await page.getByLabel("I compared the fingerprint of each BMC with what the BMC itself shows").check();
+    await page.getByRole("alert").getByText("Confirm that you compared the certificates.").waitFor();
+    await page.getByLabel("I compared the certificate of each BMC with what the BMC itself shows").check();
     await page.reload();
     ok((await second.getByLabel("BMC address").inputValue()) === "https://192.0.2.18", "a reload took what was typed");
     await page.getByRole("button", { name: "Add 2 servers" }).click();

@@ -15,7 +15,7 @@ export const JOB: Record<string, Look> = {
 
 export const RUN: Record<string, Look> = {
   queued: { tone: "idle", word: "queued" },
-  leased: { tone: "busy", word: "leased" },
+  leased: { tone: "busy", word: "taken" },
   running: { tone: "busy", word: "running" },
   waiting: { tone: "wait", word: "waiting" },
   settling: { tone: "busy", word: "settling" },

@@ -2,15 +2,15 @@
 import type { BootOverride, Job, JobSpec, Plan, PlanStep, PlanTarget, Reboot } from "../api/types";
 import { count, jobKind, words } from "./format";
 
-/** "BIOS 2.19.1", "Power: force off", "Inventory". */
+/** "Firmware: BIOS 2.19.1", "Firmware: 4 packages (BIOS 2.19.1, …)", "Power: force off", "Inventory". */
 export function jobTitle(spec: JobSpec): string {
   if (spec.kind === "power") return `Power: ${words(spec.params.action)}`;
   if (spec.kind === "boot_override") return `Boot override: ${bootWords(spec.params)}`;
   if (spec.kind !== "firmware_update") return jobKind(spec.kind);
-  const names = [...new Set(Object.values(spec.params.packages).map((item) => item.name))];
-  const [first, second] = names;
+  const packages = Object.values(spec.params.packages);
+  const [first] = packages;
   if (first === undefined) return "Firmware update";
-  return second === undefined ? `Firmware: ${first}` : `Firmware: ${first} and ${names.length - 1} more`;
+  return packages.length === 1 ? `Firmware: ${first.name}` : `Firmware: ${packages.length} packages (${first.name}, …)`;
 }
 
 /** "pxe, once", "cd, continuous, uefi", "cleared". */

@@ -6,7 +6,7 @@ import type { Me, Run } from "../api/types";
 import { isAbout } from "../live/log";
 import { eventView, parseSearch, stringifySearch } from "./search";
 import { missingFleetAdmin, missingRole } from "./roles";
-import { canClose, closeNote, heldBy } from "./run";
+import { canClose, closeNote, heldBy, shownState } from "./run";
 import { NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, serverProblems, taken, toItem, twice } from "./servers";
 import { credentialCommand, quote } from "./shell";
 import { pausedSite, SITE_NAME, siteConfig, siteForm, siteNameProblem, siteProblems } from "./siteConfig";
@@ -138,7 +138,9 @@ describe("the settings of a site", () => {
 
   it("are checked with the rules of the control plane", () => {
     expect(siteProblems(siteForm(config))).toEqual({});
-    for (const leaseMs of ["", "499", "600001", "1e4", "-500"]) expect(siteProblems({ ...siteForm(config), leaseMs }).leaseMs).toBeDefined();
+    for (const lease of ["", "0.499", "600.001", "1e2", "-5", "1.2345"]) expect(siteProblems({ ...siteForm(config), lease }).lease).toBeDefined();
+    expect(siteForm(config).lease).toBe("30");
+    expect(siteConfig({ ...siteForm(config), lease: "2.3" }, config).lease_ttl_ms).toBe(2300);
     for (const maxRuns of ["0", "10001", "4.5"]) expect(siteProblems({ ...siteForm(config), maxRuns }).maxRuns).toBeDefined();
   });
 });
@@ -148,6 +150,14 @@ describe("the name of a site", () => {
     for (const name of ["lab", "my lab", "Zürich 2", "n".repeat(80)]) expect(siteNameProblem(name)).toBeUndefined();
     for (const name of ["", " lab", "la\u200bb", "Rackhand", "n".repeat(81)]) expect(siteNameProblem(name)).toBe(SITE_NAME);
     expect(readFileSync("../schema/src/check.rs", "utf8")).toContain(`"${SITE_NAME}"`);
+  });
+});
+
+describe("the state of a run", () => {
+  it("is running while the device says how far it is", () => {
+    expect(shownState({ state: "waiting", percent: 0 })).toBe("running");
+    expect(shownState({ state: "waiting", percent: null })).toBe("waiting");
+    expect(shownState({ state: "settling", percent: 40 })).toBe("settling");
   });
 });
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
-import type { Job, Me, Plan } from "../api/types";
-import { approveLabel, cancelNote, pauseNote, planOrder, planSums, powerWords, resumeNote } from "./job";
+import type { Job, JobSpec, Me, Plan } from "../api/types";
+import { approveLabel, cancelNote, jobTitle, pauseNote, planOrder, planSums, powerWords, resumeNote } from "./job";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
@@ -28,6 +28,15 @@ const target = (server: string, rest: Partial<Plan["targets"][number]>) => ({
   warnings: [],
   estimated_minutes: 5,
   ...rest,
+});
+
+describe("the title of a firmware job", () => {
+  it("counts what is listed on its page", () => {
+    const spec = (...names: string[]): JobSpec =>
+      ({ kind: "firmware_update", params: { allow_downgrade: false, packages: Object.fromEntries(names.map((name, index) => [`idrac${index}`, { name }])) } }) as unknown as JobSpec;
+    expect(jobTitle(spec("BIOS 1.15.2"))).toBe("Firmware: BIOS 1.15.2");
+    expect(jobTitle(spec("BIOS 1.15.2", "BIOS 1.15.2", "BIOS 2.19.1", "BIOS 2.8"))).toBe("Firmware: 4 packages (BIOS 1.15.2, …)");
+  });
 });
 
 describe("plans", () => {

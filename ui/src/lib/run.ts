@@ -1,7 +1,12 @@
 /** When a person may close a run, and what becomes of it then. All pure. */
-import type { Executor, Run } from "../api/types";
+import type { Executor, Run, RunState } from "../api/types";
 
 const OVER: Run["state"][] = ["succeeded", "no_change", "failed", "cancelled"];
+
+/** As people read it: a device that says how far it is does not keep anyone waiting. */
+export function shownState(run: Pick<Run, "state" | "percent">): RunState {
+  return run.state === "waiting" && typeof run.percent === "number" ? "running" : run.state;
+}
 
 /** One that has not ended, or that ended `unknown` and may still hold its server. */
 export function canClose(run: Pick<Run, "state">): boolean {

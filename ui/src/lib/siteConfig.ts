@@ -3,7 +3,8 @@ import type { Site, SiteConfig } from "../api/types";
 import { clock } from "./format";
 
 export interface SiteForm {
-  leaseMs: string;
+  /** Seconds. */
+  lease: string;
   maxRuns: string;
   secondPerson: boolean;
 }
@@ -12,13 +13,13 @@ const LEASE_MS = { min: 500, max: 600_000 };
 const MAX_RUNS = { min: 1, max: 10_000 };
 
 export function siteForm(config: Required<SiteConfig>): SiteForm {
-  return { leaseMs: String(config.lease_ttl_ms), maxRuns: String(config.max_mutating_runs), secondPerson: config.second_person };
+  return { lease: String(config.lease_ttl_ms / 1000), maxRuns: String(config.max_mutating_runs), secondPerson: config.second_person };
 }
 
 /** Field → what it should be; empty when the settings are fine. */
 export function siteProblems(form: SiteForm): Partial<Record<keyof SiteForm, string>> {
   const out: Partial<Record<keyof SiteForm, string>> = {};
-  if (!whole(form.leaseMs, LEASE_MS)) out.leaseMs = "500 to 600000 milliseconds";
+  if (!isLease(form.lease)) out.lease = "0.5 to 600 seconds";
   if (!whole(form.maxRuns, MAX_RUNS)) out.maxRuns = "1 to 10000 runs";
   return out;
 }
@@ -31,7 +32,12 @@ export function pausedSite(site: Pick<Site, "name" | "paused_by_name" | "paused_
 
 /** What the form says over what it does not show. */
 export function siteConfig(form: SiteForm, before: SiteConfig): SiteConfig {
-  return { ...before, lease_ttl_ms: Number(form.leaseMs), max_mutating_runs: Number(form.maxRuns), second_person: form.secondPerson };
+  return { ...before, lease_ttl_ms: Math.round(Number(form.lease) * 1000), max_mutating_runs: Number(form.maxRuns), second_person: form.secondPerson };
+}
+
+function isLease(text: string): boolean {
+  const ms = Number(text) * 1000;
+  return /^\d{1,3}(\.\d{1,3})?$/.test(text.trim()) && ms >= LEASE_MS.min && ms <= LEASE_MS.max;
 }
 
 function whole(text: string, { min, max }: { min: number; max: number }): boolean {

@@ -1,6 +1,6 @@
 /**
- * Registers servers: from the list that `rackhand-executor pins` printed inside the site, or typed. The key of each BMC
- * is shown and confirmed by a person, who compared it; nobody else can tell whether it is the BMC's own.
+ * Registers servers: from the list that `rackhand-executor pins` printed inside the site, or typed. A person
+ * confirms that the certificate of each BMC was compared; nobody else can tell whether it is the BMC's own.
  */
 import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
@@ -95,7 +95,7 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
     : strange !== undefined
       ? `${site.name} has no credential ${strange.credential}, which ${strange.name} names.`
       : withKey && !compared
-        ? "Confirm that you compared the keys."
+        ? "Confirm that you compared the certificates."
         : undefined;
   const forbidden = missingRole(me, "operator", site.id, site.name);
 
@@ -151,9 +151,9 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
           <p className="text-soft sm:col-span-2">
             A new BMC requires a credential that was sealed for it.{" "}
             <Link to="/credentials" search={{ site: site.id }} className="link">
-              Set or replace it
+              Seal it
             </Link>{" "}
-            with the same list, before or after you add the servers.
+            before or after you add the servers. To replace one, use a file that names all its BMCs, old and new: BMCs that the file does not name can no longer be reached with it.
           </p>
         </div>
       </Panel>
@@ -161,7 +161,7 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
         <div className="flex flex-col gap-4 p-4">
           <div className="flex flex-col gap-2">
             <p className="text-soft">
-              The machine of an executor collects the key of each BMC. It sends no password. Run this there with your own names and addresses, and paste the list that it prints:
+              The machine of an executor collects the TLS key of each BMC. It sends no password. Run this there with your own names and addresses, and paste the content of servers.json:
             </p>
             <Command label="Command that collects keys" text="rackhand-executor pins web-1=https://10.0.0.17 web-2=ipmi://10.0.0.18 > servers.json" />
           </div>
@@ -202,8 +202,11 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
       </div>
       {withKey && (
         <div className="border-warn/40 bg-warn-wash flex flex-col gap-2 rounded-md border px-3 py-2.5">
-          <p>Whoever answers in place of a BMC now is trusted later. Compare the fingerprint that was printed for each BMC with the one on its own web page or console.</p>
-          <CheckField label="I compared the fingerprint of each BMC with what the BMC itself shows" checked={compared} set={(on) => set({ compared: on })} />
+          <p>
+            Whoever answers in place of a BMC now is trusted later. Compare the value <code className="mono">certificate</code> that <code className="mono">rackhand-executor pins</code> printed for each
+            BMC with the SHA-256 fingerprint of the certificate on the BMC's own web page or console. The TLS key above is another number.
+          </p>
+          <CheckField label="I compared the certificate of each BMC with what the BMC itself shows" checked={compared} set={(on) => set({ compared: on })} />
         </div>
       )}
       {send.error && <ProblemNote error={send.error} what="The servers were not added" />}
@@ -222,7 +225,7 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
 const LABEL: Record<keyof ServerProblems, [string, string, string]> = {
   name: ["Name", "web-1", ""],
   address: ["BMC address", "https://10.0.0.17", "sm:col-span-2"],
-  pin: ["Key of the BMC (SHA-256)", "64 hex digits", "sm:col-span-4"],
+  pin: ["TLS key (SHA-256)", "64 hex digits", "sm:col-span-4"],
   ipmi: ["Also over IPMI at", "host[:port], optional", ""],
   tags: ["Tags", "rack:7 lab, optional", "sm:col-span-2"],
 };
@@ -294,7 +297,7 @@ function Row({ place, form, problems, refused, replaced, strict, credentials, ch
 }
 
 function PasteServers({ use }: { use: (rows: ServerForm[]) => void }) {
-  return <PasteList of="servers" note="The content of servers.json, as rackhand-executor pins prints it." example={SERVERS_EXAMPLE} parse={parseServers} use={use} />;
+  return <PasteList of="servers" note="The content of servers.json, as rackhand-executor pins writes it." example={SERVERS_EXAMPLE} parse={parseServers} use={use} />;
 }
 
 function Added({ servers, changed, site, forbidden }: { servers: [string, string][]; changed: [string, string][]; site: Site; forbidden: string | undefined }) {

@@ -40,7 +40,7 @@ export function Credentials() {
       {isPending && <Loading what="the credentials" />}
       {data && credentials.length === 0 && (
         <div className="panel">
-          <Empty title="No credential yet">An executor needs one to log in to a BMC. Collect the keys of the BMCs first, then choose “Set a credential”: it shows both commands.</Empty>
+          <Empty title="No credential yet">An executor needs one to log in to a BMC. Collect the TLS keys of the BMCs first, then choose “Set a credential”: it shows both commands.</Empty>
         </div>
       )}
       {credentials.length > 0 && (
@@ -81,7 +81,7 @@ function Row({ credential, me, sites }: { credential: Credential; me: Me; sites:
         </td>
         <td role="cell">
           {credential.suspended ? (
-            <Status tone="bad" word="suspended: BMCs refused it" title="No executor presents it until it is set anew." />
+            <Status tone="bad" word="suspended: BMCs refused it" title="No executor presents it until it is sealed anew, or until someone lets it be tried again on a server that refused it." />
           ) : (
             <Status tone="ok" word="active" />
           )}
@@ -187,11 +187,11 @@ function SealDialog({ me, sites, site: given, name: fixed }: SealProps) {
       />
       <ol className="flex list-decimal flex-col gap-3 pl-5">
         <li>
-          On the machine of an executor: collect the keys of the BMCs, and compare the fingerprints with what each BMC shows.
+          On the machine of an executor: collect the TLS keys of the BMCs. Compare each <code className="mono">certificate</code> that is printed with the SHA-256 fingerprint that the BMC's own page or console shows.
           <Command label="Command that collects keys" text="rackhand-executor pins web-1=https://10.0.0.17 > servers.json" />
         </li>
         <li>
-          On your machine, with that file: seal the password. It works for the BMCs in the file, no others.
+          On your machine, with that file: seal the password. It works for the BMCs in the file, no others: when you replace a credential, name all its BMCs, old and new.
           <Command label="Command that seals the password" text={credentialCommand({ name: name.trim(), site: site?.name ?? "", user: user.trim(), siteKey: compared === "same" ? (site?.public_key ?? "") : "" })} />
         </li>
       </ol>

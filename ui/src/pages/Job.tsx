@@ -8,6 +8,7 @@ import { Counters } from "../components/Counters";
 import { JobStatus } from "../components/Status";
 import { Age, Empty, For, Loading, PageHead, ProblemNote, Unread } from "../components/ui";
 import { jobTitle } from "../lib/job";
+import { shownState } from "../lib/run";
 import { JobActions } from "./job/Actions";
 import { Lanes } from "./job/Lanes";
 import { PlanView } from "./job/PlanView";
@@ -96,8 +97,8 @@ function Runs({ job }: { job: Job }) {
   const over = isOver(job.state);
   const { data: runs, error, isPending, refetch } = useQuery(jobRunsQuery(job.id, over));
   const tally: Record<string, number> = {};
-  for (const run of runs ?? []) tally[run.state] = (tally[run.state] ?? 0) + 1;
-  const shown = search.only ? (runs ?? []).filter((run) => run.state === search.only) : (runs ?? []);
+  for (const state of (runs ?? []).map(shownState)) tally[state] = (tally[state] ?? 0) + 1;
+  const shown = search.only ? (runs ?? []).filter((run) => shownState(run) === search.only) : (runs ?? []);
   const chosen = runs?.find((run) => run.id === search.run);
   return (
     <div className="flex min-h-0 flex-1 flex-col gap-4">

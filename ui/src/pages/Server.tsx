@@ -136,7 +136,7 @@ function Loaded({ server, error }: { server: Server; error: unknown }) {
                     <Status tone="warn" word="none" />
                   ),
                 ],
-                ["Owner", server.bmc.owner_name ? `${server.bmc.owner_name}, epoch ${server.bmc.owner_epoch}` : "no executor yet"],
+                ["Executor", server.bmc.owner_name ?? "none yet"],
                 ["Capabilities", server.capabilities.map(words).join(", ") || <None />],
               ]}
             />
@@ -192,7 +192,7 @@ function TryAgain({ server, blocked }: { server: Server; blocked: string | undef
       label="Let it be tried again…"
       blocked={blocked}
       title={`Try the credential on ${server.name} again`}
-      note="For a password that is right after all, such as after the BMC's own was changed. Executors may present it to this BMC once more; refusals by other BMCs still count. A wrong password may lock the account on the BMC: set the credential anew instead."
+      note="For a password that is right after all, such as after the BMC's own was changed. Executors may present it to this BMC again. The refusals by this BMC no longer count: if fewer than two by others are left, the credential is no longer suspended for any server. A wrong password may lock the account on the BMC: seal the credential anew instead."
       send="Let it be tried again"
       failed="Nothing was changed"
       act={() => body(api.POST("/v1/servers/{id}/credential/try-again", { params: { path: { id: server.id } } }))}

@@ -66,7 +66,7 @@ function OneSite({ site, me, executors }: { site: Site; me: Me; executors: Execu
             ["Executors", `${site.executors_online} online`],
             ["Changing runs", `at most ${site.config.max_mutating_runs} at once`],
             ["Approval", site.config.second_person ? "by a second person" : "also by who planned the job"],
-            ["Lease", `${site.config.lease_ttl_ms} ms: how long an executor keeps a run without contact to the control plane`],
+            ["Lease", `${site.config.lease_ttl_ms / 1000} s: how long an executor keeps a run without contact to the control plane`],
             ["Created", <Age at={site.created_at} />],
           ]}
         />
@@ -106,12 +106,12 @@ function Token({ token, hide, first }: { token: EnrolmentToken; hide: () => void
   return (
     <div className="border-line flex flex-col gap-2 border-t px-3 py-3">
       <p>
-        On a machine inside this network, run this and paste the token. It is valid once, for {Math.ceil(token.expires_in / 60)} minutes, and is not shown again.
+        On a machine inside this network, run this and paste the token at its prompt, which does not show it. It is valid once, for {Math.ceil(token.expires_in / 60)} minutes, and is not shown again.
       </p>
       <Command label="Command that enrols the executor" text={`rackhand-executor enrol --server ${location.origin} \\\n  --data DIR --name NAME --token-stdin`} />
       <Command label="Enrolment token" text={token.token} />
       <p className="text-soft">
-        Then start it there: <code className="mono">rackhand-executor run --data DIR</code>.{" "}
+        Where a private CA made the certificate of the control plane, add <code className="mono">--ca-file ca.pem</code>, below too. Then start it there: <code className="mono">rackhand-executor run --data DIR</code>.{" "}
         {first ? (
           "The first executor makes the site's key."
         ) : (
@@ -185,13 +185,13 @@ function Settings({ site, blocked }: { site: Site; blocked: string | undefined }
     >
       <TextField label="Changing runs at once, at most" inputMode="numeric" className="w-36" value={form.maxRuns} set={(maxRuns) => set({ maxRuns })} problem={problems.maxRuns} />
       <TextField
-        label="Lease, milliseconds"
-        inputMode="numeric"
+        label="Lease, seconds"
+        inputMode="decimal"
         className="w-36"
-        value={form.leaseMs}
-        set={(leaseMs) => set({ leaseMs })}
+        value={form.lease}
+        set={(lease) => set({ lease })}
         hint="How long an executor keeps a run without contact to the control plane"
-        problem={problems.leaseMs}
+        problem={problems.lease}
       />
       <CheckField label="A second person must approve each job" checked={form.secondPerson} set={(secondPerson) => set({ secondPerson })} />
     </FormDialog>

@@ -7,9 +7,10 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import { isRunOver, runQuery } from "../../api/queries";
 import type { Run, RunDetail } from "../../api/types";
 import { RunStatus } from "../../components/Status";
-import { PHASE, type StatusTone } from "../../components/tones";
+import { PHASE, RUN, type StatusTone } from "../../components/tones";
 import { useNow } from "../../components/ui";
 import { duration, withoutName, words } from "../../lib/format";
+import { shownState } from "../../lib/run";
 import { type Axis, axis } from "../../lib/timeline";
 
 const ROW = 54;
@@ -132,14 +133,14 @@ function Lane({ run, detail, scale, now, chosen, narrow, percents }: LaneProps) 
       replace={chosen}
       resetScroll={false}
       aria-current={chosen ? "true" : undefined}
-      aria-label={`${run.server}: ${words(run.state)}`}
+      aria-label={`${run.server}: ${RUN[shownState(run)]?.word}`}
       data-row
       className={`border-line grid h-full ${columns(narrow)} items-center border-b px-3 ${chosen ? "bg-accent-wash shadow-[inset_2px_0_0_var(--color-accent)]" : "hover:bg-hover"}`}
     >
       <div className="min-w-0">
         <div className="flex items-center gap-3">
           <span className="truncate font-medium">{run.server}</span>
-          <RunStatus state={run.state} />
+          <RunStatus state={shownState(run)} />
         </div>
         <p className="text-soft truncate text-xs" title={laneText(run, now, narrow)}>
           {laneText(run, now, narrow)}
@@ -163,7 +164,7 @@ export function laneText(run: Run, now: number, narrow = false): string {
     if (run.state === "succeeded" || run.state === "no_change") parts.push(`done${spent}`);
     else parts.push(phase ? `in ${phase}${spent}` : `ended${spent}`);
   } else {
-    parts.push(`${phase || words(run.state)} for ${duration(now - Date.parse(run.since))}`);
+    parts.push(`${phase || RUN[shownState(run)]?.word} for ${duration(now - Date.parse(run.since))}`);
   }
   const why = withoutName(run.detail, run.server) || words(run.reason);
   if (why) parts.push(why);

@@ -11,7 +11,7 @@ import { Shape, Status } from "../../components/Status";
 import { Age, Button, None, ProblemNote } from "../../components/ui";
 import { saveDraft } from "../../lib/draft";
 import { count, duration, shortDigest, words } from "../../lib/format";
-import { approveLabel, bootWords, changes, planOrder, planSums, powerWords, REBOOT } from "../../lib/job";
+import { approveLabel, bootWords, changes, planOrder, planSums, powerWords, REBOOT, rebootOf } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
 import { pausedSite } from "../../lib/siteConfig";
 
@@ -165,7 +165,7 @@ function Row({ target }: { target: PlanTarget }) {
         ))}
       </td>
       <td role="cell" className="text-soft whitespace-normal! md:py-2!">
-        {!blocked && target.steps.map((step, index) => (step.step === "firmware" ? <div key={index}>{REBOOT[step.reboot]}</div> : null))}
+        {!blocked && target.steps.map((step, index) => (changes(step) ? <div key={index}>{REBOOT[rebootOf(step)]}</div> : null))}
       </td>
       <td role="cell" className="mono md:py-2!">
         {blocked || !target.steps.some(changes) ? (

@@ -14,7 +14,7 @@ import { ProblemNote, useNow } from "../../components/ui";
 import { nameOf, withoutName, words } from "../../lib/format";
 import { REASON } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
-import { canClose, closeNote, heldBy } from "../../lib/run";
+import { canClose, closeNote, heldBy, shownState } from "../../lib/run";
 import { laneText, spent } from "./Lanes";
 import { LogView } from "./LogView";
 
@@ -22,7 +22,7 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
   const over = isRunOver(run.state);
   const { data: detail, error } = useQuery(runQuery(run.id, over));
   const now = useNow();
-  const bad = run.state === "failed" || run.state === "unknown" || run.state === "cancelled";
+  const explained = run.state === "failed" || run.state === "unknown" || run.state === "cancelled";
   return (
     <section className="panel flex min-h-[460px] flex-col xl:h-full" aria-label={`Run on ${run.server}`}>
       <div className="border-line bg-raised flex items-start justify-between gap-3 border-b px-3 py-2">
@@ -31,10 +31,10 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
             <Link to="/servers/$id" params={{ id: run.server_id }} className="link truncate">
               {run.server}
             </Link>
-            <RunStatus state={run.state} />
+            <RunStatus state={shownState(run)} />
             {typeof run.percent === "number" && !over && <span className="mono">{run.percent} %</span>}
           </h2>
-          <p className="text-soft mt-0.5">{laneText(bad ? { ...run, detail: "", reason: "" } : run, now)}</p>
+          <p className="text-soft mt-0.5">{laneText(explained ? { ...run, detail: "", reason: "" } : run, now)}</p>
         </div>
         <div className="flex shrink-0 items-center gap-1">
           {canClose(run) && <CloseRun run={run} />}
@@ -45,8 +45,8 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
           </Link>
         </div>
       </div>
-      {bad && run.reason !== "" && (
-        <p className="border-line bg-bad-wash border-b px-3 py-2">
+      {explained && run.reason !== "" && (
+        <p className={`border-line border-b px-3 py-2 ${run.state === "cancelled" ? "bg-raised" : "bg-bad-wash"}`}>
           {withoutName(run.detail, run.server)}{" "}
           <a className="link" href={`/errors/${encodeURIComponent(run.reason)}`} target="_blank" rel="noreferrer">
             {run.reason}: what to do
@@ -140,10 +140,21 @@ const EFFECT: Record<string, "ok" | "busy" | "wait" | "off" | "odd"> = {
   conflict: "odd",
 };
 
-/** "none", "on", "job JID_1": what a property was or is to be, without JSON's signs where it is simple. */
+/** How a change that is undone at the end stands. */
+const EFFECT_WORD: Record<string, string> = {
+  intended: "announced",
+  applied: "made",
+  not_applied: "not made",
+  settling: "being undone",
+  settled: "undone",
+  conflict: "changed by someone else",
+};
+
+/** "none", "on", "JID_1": what a property was or is to be; of a device job its id, and whether that is assumed. */
 function value(of: unknown): string {
   if (of === null || of === undefined) return "none";
   if (typeof of !== "object") return String(of);
+  if ("job" in of) return `${String(of.job ?? "none")}${"guessed" in of && of.guessed === true ? " (assumed)" : ""}`;
   const entries = Object.entries(of);
   return entries.every(([, part]) => part === null || typeof part !== "object") ? entries.map(([name, part]) => `${words(name)} ${part ?? "none"}`).join(", ") : JSON.stringify(of);
 }
@@ -155,7 +166,7 @@ function Effects({ detail }: { detail: RunDetail }) {
       <ul>
         {detail.effects.map((effect) => (
           <li key={effect.id} className="flex flex-wrap items-center gap-x-2">
-            <Status tone={EFFECT[effect.state] ?? "odd"} word={words(effect.state)} />
+            <Status tone={EFFECT[effect.state] ?? "odd"} word={EFFECT_WORD[effect.state] ?? words(effect.state)} />
             <span>
               {words(effect.object)} {words(effect.property)}
             </span>
