@@ -134,8 +134,12 @@ pub fn summary(bmcs: &[Named], found: &[Found]) -> String {
         let _ = match found {
             Found::Key(shown) => {
                 holders.entry(shown.key).or_default().push(&bmc.name);
-                let certificate = pairs(&shown.certificate.to_string());
-                writeln!(text, "  TLS key      {}\n  certificate  {certificate}", shown.key)
+                writeln!(
+                    text,
+                    "  TLS key      {}\n  certificate  {}",
+                    shown.key,
+                    shown.certificate.in_pairs()
+                )
             }
             Found::NoKey => writeln!(text, "  IPMI has no TLS key; nothing to compare"),
             Found::Failed(why) => writeln!(text, "  FAILED, not in the list: {why}"),
@@ -150,12 +154,6 @@ pub fn summary(bmcs: &[Named], found: &[Found]) -> String {
          console, then use the list.\n",
     );
     text
-}
-
-/// As browsers show fingerprints: `AB:CD:…`.
-fn pairs(hex: &str) -> String {
-    let upper: Vec<char> = hex.to_uppercase().chars().collect();
-    upper.chunks(2).map(|pair| pair.iter().collect::<String>()).collect::<Vec<_>>().join(":")
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use clap::{Args, Subcommand};
 use rackhand_ipmi::session::{Privilege, SuitePolicy};
 use rackhand_redfish::{
     Class, Client, Credentials, Endpoint, Error, Fingerprint, FirstRejectionCloses, HttpsTransport, Options,
-    TlsTrust, TransportError, Unobserved, probe_pin,
+    Shown, TlsTrust, TransportError, Unobserved, probe,
 };
 use tokio::time::{Instant, timeout};
 
@@ -156,28 +156,31 @@ async fn inspect_redfish(args: Inspect, out: Output) -> Result<()> {
 
 /// The key that the service shows, once someone at the terminal has agreed to it.
 async fn agreed_key(endpoint: &Endpoint, user: &str, request: Duration) -> Result<Fingerprint> {
-    let key = tokio::select! {
-        key = probe_pin(endpoint, Instant::now() + request) => key.map_err(|error| unreachable(endpoint, &error))?,
+    let shown = tokio::select! {
+        shown = probe(endpoint, Instant::now() + request) => shown.map_err(|error| unreachable(endpoint, &error))?,
         _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
     };
-    say(format!("key of {endpoint}: {key} (SHA-256 of its public key)"));
-    agree(&mut Dialogue::at_the_terminal(), endpoint, user, key)
+    say(format!("{endpoint}\n  TLS key      {}\n  certificate  {}", shown.key, shown.certificate.in_pairs()));
+    agree(&mut Dialogue::at_the_terminal(), endpoint, user, shown)
 }
 
 fn agree(
     dialogue: &mut Dialogue<impl BufRead, impl Write>,
     endpoint: &Endpoint,
     user: &str,
-    key: Fingerprint,
+    Shown { key, certificate }: Shown,
 ) -> Result<Fingerprint> {
+    let certificate = certificate.in_pairs();
     let refused = |why: &str| {
         Failure::Usage(format!(
-            "{endpoint}: {why}. The password was not sent. The TLS key it shows is {key}; if that is the BMC's own, \
-             as its console or an administrator tells, run this again with --pin {key}"
+            "{endpoint}: {why}. The password was not sent. It shows the certificate {certificate} (SHA-256); if the \
+             BMC's own page or console shows the same, run this again with --pin {key}"
         ))
     };
-    let question =
-        format!("Is this the BMC's TLS key, and may the password of {user} go to its holder? [y/N]");
+    let question = format!(
+        "Does the BMC's own page or console show this certificate (SHA-256), and may the password of {user} go to its \
+         holder? [y/N]"
+    );
     match dialogue.ask(&question)? {
         Some(answer) if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") => Ok(key),
         Some(_) => Err(refused("you did not agree to its key")),
@@ -281,7 +284,7 @@ mod tests {
     #[test]
     fn a_key_is_agreed_to_by_a_person_who_says_yes() {
         let endpoint = Endpoint::parse("https://10.0.0.1").unwrap();
-        let key = Fingerprint([7; 32]);
+        let (key, certificate) = (Fingerprint([7; 32]), Fingerprint([0xab; 32]));
         for (attended, typed, agreed) in [
             (true, "y\n", true),
             (true, " YES \r\n", true),
@@ -293,13 +296,14 @@ mod tests {
             (false, "y\n", false),
         ] {
             let mut dialogue = typing(attended, typed);
-            let answer = agree(&mut dialogue, &endpoint, "root", key);
+            let answer = agree(&mut dialogue, &endpoint, "root", Shown { key, certificate });
             match &answer {
                 Ok(held) => assert!(agreed && *held == key, "{typed:?}"),
                 Err(failure) => {
                     let said = failure.to_string();
                     assert!(!agreed && said.contains("The password was not sent"), "{typed:?} {said}");
                     assert!(said.contains(&format!("--pin {key}")), "{typed:?} {said}");
+                    assert!(said.contains("the certificate AB:AB:"), "{typed:?} {said}");
                 }
             }
             let (question, unread) = asked(dialogue);

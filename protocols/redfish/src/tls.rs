@@ -27,6 +27,13 @@ use subtle::ConstantTimeEq;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 32]);
 
+impl Fingerprint {
+    /// As BMCs and browsers show that of a certificate: `AB:CD:…`.
+    pub fn in_pairs(&self) -> String {
+        self.0.map(|byte| format!("{byte:02X}")).join(":")
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
