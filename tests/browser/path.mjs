@@ -807,7 +807,8 @@ async function reasons(name) {
     .locator("visible=true")
     .evaluateAll((controls) =>
       controls
-        .filter((control) => !control.matches("option"))
+        // One that has been enabled since it was found needs no reason any more.
+        .filter((control) => control.matches(":disabled, [aria-disabled=true]") && !control.matches("option"))
         .filter((control) => !control.title && !(control.getAttribute("aria-describedby") ?? "").split(" ").some((id) => document.getElementById(id)?.textContent))
         .map((control) => control.outerHTML.slice(0, 200)),
     );
