@@ -23,7 +23,7 @@ use crate::{
     error::{Failure, Result, help},
     output::{Column, Output, dash, moment, printable_lines, say},
     resolve,
-    secret::PasswordSource,
+    secret::{PasswordSource, confirm},
 };
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +73,9 @@ pub struct Set {
     /// The site's public key as its first executor printed it; refuses to seal to another.
     #[arg(long, value_name = "KEY")]
     site_key: Option<String>,
+    /// Do not ask before the credential is sealed for fewer BMC addresses than the version it replaces.
+    #[arg(long)]
+    yes: bool,
 }
 
 const COLUMNS: [Column<Credential>; 6] = [
@@ -138,12 +141,13 @@ pub async fn list(client: &Client, query: &[(&str, String)]) -> Result<Vec<Crede
 
 async fn set(args: Set, client: &Client, out: Output) -> Result<()> {
     let targets = targets(&args)?;
-    let password = args.password.read(&format!("Password of {} on the BMCs", args.user))?;
-    fits_ipmi(&targets, &args.user, &password)?;
     let site = resolve::site(client, args.site.as_deref()).await?;
     let key = trusted_key(client, &site, args.site_key.as_deref())?;
     let existing = list(client, &[("site", site.id.to_string())]).await?;
     let former = existing.iter().find(|credential| credential.name == args.name);
+    confirm_fewer(&args, former, targets.len())?;
+    let password = args.password.read(&format!("Password of {} on the BMCs", args.user))?;
+    fits_ipmi(&targets, &args.user, &password)?;
     let version = former.map_or(0, |old| old.version) + 1;
     let mut plain = SealedCredential {
         site_id: site.id,
@@ -159,14 +163,25 @@ async fn set(args: Set, client: &Client, out: Output) -> Result<()> {
     let body = NewCredential { site_id: site.id, name: args.name, version, sealed: sealed?, sealed_for };
     let stored: Credential = client.post(&["v1", "credentials"]).idempotent().body(&body)?.send().await?;
     let count = body.sealed_for.as_ref().map_or(0, Vec::len);
-    out.one(&stored, &stored.name, || sealed_text(&stored, count, &site.name, former))?;
-    if let Some(before) = former.and_then(|old| old.address_count).filter(|old| *old as usize > count) {
-        say(format!(
-            "warning: it is for fewer BMC addresses than before ({count}, not {before}). BMCs that were not named can no \
-             longer be reached with it: to keep them, set it again with a file that names all of them"
-        ));
+    out.one(&stored, &stored.name, || sealed_text(&stored, count, &site.name, former))
+}
+
+/// Asks before BMCs lose the credential.
+fn confirm_fewer(args: &Set, former: Option<&Credential>, count: usize) -> Result<()> {
+    let Some((old, before)) = former.and_then(|old| Some((old, old.address_count? as usize))) else {
+        return Ok(());
+    };
+    if before <= count {
+        return Ok(());
     }
-    Ok(())
+    confirm(
+        args.yes,
+        &format!(
+            "Credential {} would be for fewer BMC addresses than version {} ({count}, not {before}). BMCs that are not \
+             named can no longer be reached with it: to keep them, give a file that names all of them.",
+            args.name, old.version
+        ),
+    )
 }
 
 /// What was stored, and for how many BMC addresses the version was that it replaces.
@@ -381,6 +396,7 @@ mod tests {
                 .into(),
             targets_file: Some(file),
             site_key: None,
+            yes: false,
         })
         .unwrap();
         let coverage = Coverage::of(&targets);

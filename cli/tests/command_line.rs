@@ -397,7 +397,7 @@ fn another_site_key_than_expected_seals_nothing() {
 }
 
 #[test]
-fn what_replaces_a_credential_says_for_how_many_bmcs_the_former_version_was() {
+fn what_replaces_a_credential_asks_before_bmcs_lose_it() {
     let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
     let mut lab = site(LAB, "lab");
     lab["public_key"] = key.into();
@@ -405,10 +405,14 @@ fn what_replaces_a_credential_says_for_how_many_bmcs_the_former_version_was() {
         json!({"id": CLOSET, "site_id": LAB, "name": "bmc", "version": version, "suspended": false,
             "address_count": count, "addresses": [], "created_at": "2026-01-01T00:00:00Z"})
     };
+    let sites = json!({"items": [lab]});
+    let known = json!({"items": [credential(1, 40)]});
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),
-        ("GET /v1/sites", 200, json!({"items": [lab]})),
-        ("GET /v1/credentials", 200, json!({"items": [credential(1, 40)]})),
+        ("GET /v1/sites", 200, sites.clone()),
+        ("GET /v1/credentials", 200, known.clone()),
+        ("GET /v1/sites", 200, sites),
+        ("GET /v1/credentials", 200, known),
         ("POST /v1/credentials", 201, credential(2, 1)),
     ]);
     let home = Home::new();
@@ -416,13 +420,20 @@ fn what_replaces_a_credential_says_for_how_many_bmcs_the_former_version_was() {
     let target = format!("https://10.0.0.1={}", "0".repeat(64));
     let set =
         ["credentials", "set", "bmc", "--user", "root", "--password-stdin", "--site-key", key, "--target"];
-    let output = home.run(&[&set[..], &[&target]].concat(), "planted-password\n");
+    let set = [&set[..], &[&target]].concat();
+    let refused = home.run(&set, "planted-password\n");
+    insta::assert_snapshot!(story(&refused, Some(&server)), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: Credential bmc would be for fewer BMC addresses than version 1 (1, not 40). BMCs that are not named can no longer be reached with it: to keep them, give a file that names all of them. No terminal to ask on; give --yes to do it. Nothing was done
+    ");
+    let output = home.run(&[&set[..], &["--yes"]].concat(), "planted-password\n");
     insta::assert_snapshot!(story(&output, Some(&server)), @r"
     exit 0
     --- stdout
     bmc version 2 is sealed for 1 BMC address of lab; version 1 was for 40 BMC addresses
     --- stderr
-    warning: it is for fewer BMC addresses than before (1, not 40). BMCs that were not named can no longer be reached with it: to keep them, set it again with a file that names all of them
     ");
 }
 

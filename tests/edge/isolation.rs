@@ -21,6 +21,7 @@ use rackhand_tests::{
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 const REQUESTS: usize = 400;
 const AT_ONCE: usize = 16;
@@ -33,6 +34,8 @@ struct Side {
     name: &'static str,
     token: String,
     executor: String,
+    /// An executor asks for leases once at a time; a newer request would end the former one.
+    asks: Mutex<()>,
     servers: Vec<String>,
 }
 
@@ -138,10 +141,19 @@ impl Two {
             4 => (post("/v1/jobs", job(&them.site, theirs)), 404),
             5 => (post("/v1/jobs", job(&us.site, theirs)), 422),
             6 => (get("/v1/events?after=latest&wait_ms=60"), 200),
-            7 => (self.poll(us), 200),
+            7 => {
+                let _turn = us.asks.lock().await;
+                return self.judge(n, 200, self.poll(us)).await;
+            }
             8 => (get("/v1/sites"), 200),
             _ => return self.give_up(n, us).await,
         };
+        self.judge(n, expected, request).await
+    }
+
+    async fn judge(&self, n: usize, expected: u16, request: RequestBuilder) -> Option<String> {
+        let (us, them) = (&self.sides[n % 2], &self.sides[(n + 1) % 2]);
+        let theirs = them.servers[n % them.servers.len()].as_str();
         let answer = send(request).await;
         let text = answer.body.to_string();
         // A plan over their server names the id that was asked for.
@@ -214,6 +226,6 @@ impl SideOf for Edge {
         database.run(&json!({"kind": "anonymous"}), "executor_session_start", args).await.unwrap();
         let ids = (id.parse().unwrap(), session.to_string().parse().unwrap(), site.parse().unwrap());
         let executor = self.host.keys.sign_executor(ids.0, ids.1, ids.2, now()).unwrap();
-        Side { site, name, token, executor, servers }
+        Side { site, name, token, executor, asks: Mutex::default(), servers }
     }
 }

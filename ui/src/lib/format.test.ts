@@ -1,11 +1,16 @@
 import { describe, expect, it } from "vitest";
 
-import { age, byNumber, bytes, clock, count, duration, generation, jobKind, number, withoutName } from "./format";
+import { age, byNumber, bytes, clock, count, duration, generation, jobKind, number, withoutName, withoutPercent } from "./format";
 
 describe("a text beside a name", () => {
   it("goes without the name", () => {
     expect(withoutName("bmc-1: restarts", "bmc-1")).toBe("restarts");
     expect(withoutName("bmc-11: restarts", "bmc-1")).toBe("bmc-11: restarts");
+  });
+  it("goes without the percentage that is shown beside it", () => {
+    expect(withoutPercent("The job is in progress, 74 %", 74)).toBe("The job is in progress");
+    expect(withoutPercent("The job is in progress, 74 %", 7)).toBe("The job is in progress, 74 %");
+    expect(withoutPercent("The host starts", null)).toBe("The host starts");
   });
   it("orders by number", () => {
     expect(["idrac10", "idrac9", "idrac8"].sort(byNumber)).toEqual(["idrac8", "idrac9", "idrac10"]);

@@ -84,6 +84,12 @@ export function withoutName(text: string, name: string): string {
   return text.startsWith(`${name}: `) ? text.slice(name.length + 2) : text;
 }
 
+/** A detail beside its percentage, which need not be said twice. */
+export function withoutPercent(text: string, percent: number | null | undefined): string {
+  const end = `, ${percent} %`;
+  return text.endsWith(end) ? text.slice(0, -end.length) : text;
+}
+
 export function shortDigest(hex: string): string {
   return hex.slice(0, 12);
 }

@@ -52,7 +52,7 @@ const SUITES: [Suite; 19] = [
     Suite { name: "words", share: 15, run: |_| words::run() },
     Suite { name: "findings", share: 15, run: |_| findings::run() },
     Suite { name: "openapi", share: 90, run: |_| openapi::run(true).map(|()| Tally::one()) },
-    Suite { name: "wasm", share: 230, run: |_| wasm() },
+    Suite { name: "wasm", share: 260, run: |_| wasm() },
     Suite {
         name: "clippy",
         share: 180,
@@ -64,10 +64,10 @@ const SUITES: [Suite; 19] = [
     // One process for all of these: they share a Postgres cluster.
     Suite {
         name: "system",
-        share: 500,
+        share: 520,
         run: |args| cargo_test(args, &["control_plane", "edge", "foreign", "peers", "trunk"]),
     },
-    Suite { name: "hosted", share: 150, run: hosted },
+    Suite { name: "hosted", share: 100, run: hosted },
     Suite { name: "ipmi", share: 200, run: |args| cargo_test(args, &["lab", "proof"]) },
     Suite { name: "doctests", share: 45, run: |_| cargo(&["test", "--workspace", "--doc", "--quiet"]) },
     Suite { name: "ui", share: 45, run: |_| ui() },

@@ -9,7 +9,7 @@ import type { Run, RunDetail } from "../../api/types";
 import { RunStatus } from "../../components/Status";
 import { PHASE, RUN, type StatusTone } from "../../components/tones";
 import { useNow } from "../../components/ui";
-import { duration, withoutName, words } from "../../lib/format";
+import { duration, withoutName, withoutPercent, words } from "../../lib/format";
 import { shownState } from "../../lib/run";
 import { type Axis, axis } from "../../lib/timeline";
 
@@ -166,7 +166,7 @@ export function laneText(run: Run, now: number, narrow = false): string {
   } else {
     parts.push(`${phase || RUN[shownState(run)]?.word} for ${duration(now - Date.parse(run.since))}`);
   }
-  const why = withoutName(run.detail, run.server) || words(run.reason);
+  const why = withoutPercent(withoutName(run.detail, run.server), over ? undefined : run.percent) || words(run.reason);
   if (why) parts.push(why);
   if (run.cancel_requested && !over) parts.push("cancel requested");
   if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);
