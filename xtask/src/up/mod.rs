@@ -141,16 +141,23 @@ async fn work(
     children: &mut Children,
     staying_up: &Cell<bool>,
 ) -> Result<()> {
-    let outcome = if args.idle { Ok(()) } else { tour::run(args, stack, children).await };
-    let login = paths::state().join("admin-login");
-    paths::write_secret(&login, &format!("{}\n{}\n", stack.email, stack.password))?;
-    terminal::result(format!(
+    let file = paths::state().join("admin-login");
+    paths::write_secret(&file, &format!("{}\n{}\n", stack.email, stack.password))?;
+    let login = format!(
         "\nopen      {}\nsign in   {}\npassword  {}   (also in {})",
         stack.url,
         stack.email,
         stack.password,
-        login.display()
-    ));
+        file.display()
+    );
+    let outcome = if args.idle {
+        Ok(())
+    } else {
+        // The rollout can be watched in the UI.
+        terminal::say(&login);
+        tour::run(args, stack, children).await
+    };
+    terminal::result(&login);
     outcome?;
     if args.exit {
         return Ok(());

@@ -167,7 +167,7 @@ export function laneText(run: Run, now: number, narrow = false): string {
     parts.push(`${phase || RUN[shownState(run)]?.word} for ${duration(now - Date.parse(run.since))}`);
   }
   const why = withoutPercent(withoutName(run.detail, run.server), over ? undefined : run.percent) || words(run.reason);
-  if (why) parts.push(why);
+  if (why) parts.push(why.replace(/\.$/, ""));
   if (run.cancel_requested && !over) parts.push("cancel requested");
   if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);
   return parts.join(" · ");
