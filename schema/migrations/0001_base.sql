@@ -121,7 +121,7 @@ create table rackhand.password_reset (
 );
 create index password_reset_by_user on rackhand.password_reset (user_id);
 
--- Failed sign-ins, counted for each account, for each network and over all.
+-- Failed sign-ins, counted for each account, for each network and over all; starts of each executor.
 create table rackhand.login_limit (
     key text primary key,
     failures int not null,

@@ -103,6 +103,8 @@ create table rackhand.credential_use (
     -- Refusals, and when the last one came.
     failures int not null default 0,
     rejected_at timestamptz,
+    -- All refusals, also those before it was accepted again.
+    refusals int not null default 0,
     -- Attempts that nobody reported on, as counted at that time; one of them is forgotten every ten minutes.
     unanswered int not null default 0,
     unanswered_at timestamptz,

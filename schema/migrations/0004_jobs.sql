@@ -390,6 +390,8 @@ begin
         then
             return jsonb_build_object('copied', format(said, who.name) || '.');
         end if;
+        -- Each start of a process is an event for good.
+        perform rackhand.login_count('executor ' || who.id, 60, interval '5 minutes');
         update rackhand.executor_session s set superseded_at = now(),
                 expires_at = case when s.id = (args ->> 'resumes')::uuid
                     then least(s.expires_at, now()) else s.expires_at end
@@ -405,18 +407,30 @@ begin
 end
 $$;
 
--- SiteKey → {}. By an executor.
+-- SiteKey → {}. By an executor. A share is for whoever has none: nobody replaces what another one has got, which after
+-- a restart is all that it holds of the key. No row is waited for, as each request holds a connection that the
+-- executors of all sites share.
 create function rackhand.site_key_set(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     me rackhand.executor := rackhand.calling_executor();
     home rackhand.site;
-    share jsonb;
-    name text;
+    given rackhand.executor;
+    changed boolean := false;
+    busy constant text := 'The key of site %s is being set or handed on. Send this again in a moment.';
 begin
-    select * into home from rackhand.site where id = me.site_id for update;
+    select * into home from rackhand.site where id = me.site_id;
+    if not pg_try_advisory_xact_lock(hashtextextended(me.id::text, 8)) then
+        perform rackhand.fail('report-busy', format(busy, home.name));
+    end if;
     if home.public_key is null then
-        update rackhand.site set public_key = args ->> 'public_key', version = version + 1 where id = home.id;
+        update rackhand.site set public_key = args ->> 'public_key', version = version + 1 where id in (
+            select s.id from rackhand.site s where s.id = home.id and s.public_key is null
+            for no key update skip locked);
+        if not found then
+            perform rackhand.fail('report-busy', format(busy, home.name));
+        end if;
+        changed := true;
         perform rackhand.append_event('site.key_set', 'info',
             format('Executor %s made the key of site %s', me.name, home.name),
             jsonb_build_object('site', home.id), jsonb_build_object('public_key', args -> 'public_key'));
@@ -426,17 +440,38 @@ begin
         perform rackhand.fail('site-key-conflict',
             format('Executor %s does not hold the key of site %s yet.', me.name, home.name));
     end if;
-    for share in select * from jsonb_array_elements(args -> 'shares') loop
-        update rackhand.executor e set site_key = share ->> 'sealed', state = 'active'
-            where e.id = (share ->> 'executor_id')::uuid and e.site_id = home.id and e.state <> 'revoked'
-            returning e.name into name;
-        if found and (share ->> 'executor_id')::uuid <> me.id then
+    for given in
+        with share as (
+            select distinct on (s.executor_id) s.executor_id, s.sealed
+            from jsonb_to_recordset(args -> 'shares') as s (executor_id uuid, sealed text)
+        ), without as (
+            select e.id from rackhand.executor e
+            where e.id in (select s.executor_id from share s) and e.site_id = home.id and e.site_key is null
+                and e.state <> 'revoked'
+            order by e.id for no key update skip locked
+        )
+        update rackhand.executor e set site_key = s.sealed, state = 'active'
+            from share s join without w on w.id = s.executor_id
+            where e.id = s.executor_id
+            returning e.*
+    loop
+        changed := true;
+        if given.id <> me.id then
             perform rackhand.append_event('executor.confirmed', 'info',
-                format('Executor %s gave the site key to executor %s', me.name, name),
+                format('Executor %s gave the site key to executor %s', me.name, given.name),
                 jsonb_build_object('site', home.id));
         end if;
     end loop;
-    perform rackhand.wake(home.id::text);
+    if exists (select from rackhand.executor e
+        where e.id in (select (value ->> 'executor_id')::uuid from jsonb_array_elements(args -> 'shares'))
+            and e.site_id = home.id and e.site_key is null and e.state <> 'revoked')
+    then
+        -- Somebody else has locked its row.
+        perform rackhand.fail('report-busy', format(busy, home.name));
+    end if;
+    if changed then
+        perform rackhand.wake(home.id::text);
+    end if;
     return '{}';
 end
 $$;
@@ -534,6 +569,8 @@ create function rackhand.credential_attempt(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     forget constant interval := interval '10 minutes';
+    -- Events of one version at one BMC, which are for good.
+    kept constant int := 100;
     me rackhand.executor := rackhand.active_executor();
     moment timestamptz := clock_timestamp();
     cred rackhand.credential;
@@ -581,6 +618,7 @@ begin
     when 'rejected' then
         usage.proven_at := null;
         usage.failures := usage.failures + 1;
+        usage.refusals := usage.refusals + 1;
         usage.rejected_at := moment;
         usage.reserved_at := null;
         usage.reserved_by := null;
@@ -602,6 +640,7 @@ begin
             usage.credential_id := cred.id;
             usage.version := cred.version;
             usage.failures := 0;
+            usage.refusals := 0;
             usage.unanswered := 0;
         end if;
         if usage.proven_at is null then
@@ -635,15 +674,20 @@ begin
     end case;
     insert into rackhand.credential_use values (usage.*)
         on conflict (bmc_id, credential_id, version) do update set proven_at = excluded.proven_at,
-            failures = excluded.failures, rejected_at = excluded.rejected_at, unanswered = excluded.unanswered,
+            failures = excluded.failures, refusals = excluded.refusals, rejected_at = excluded.rejected_at,
+            unanswered = excluded.unanswered,
             unanswered_at = excluded.unanswered_at, reserved_at = excluded.reserved_at,
             reserved_by = excluded.reserved_by;
     if args ->> 'step' = 'rejected' then
         select sum(u.failures) into refused from rackhand.credential_use u
             where u.credential_id = cred.id and u.version = usage.version;
-        perform rackhand.append_event('credential.rejected', 'warn',
-            format('%s refused credential %s version %s', endpoint.url, cred.name, usage.version),
-            jsonb_build_object('site', me.site_id, 'server', endpoint.server_id));
+        if usage.refusals <= kept then
+            perform rackhand.append_event('credential.rejected', 'warn',
+                format('%s refused credential %s version %s', endpoint.url, cred.name, usage.version)
+                    || case when usage.refusals = kept then format(
+                        ', for the %sth time. Further refusals of this version by this BMC are not kept', kept) else '' end,
+                jsonb_build_object('site', me.site_id, 'server', endpoint.server_id));
+        end if;
         update rackhand.credential set refused_at = moment where id = cred.id and version = usage.version;
         if refused >= 2 and cred.version = usage.version and cred.suspended_at is null then
             update rackhand.credential set suspended_at = moment where id = cred.id;
@@ -1272,12 +1316,13 @@ begin
         end if;
     end case;
     if args ->> 'action' in ('resume', 'cancel') then
-        -- A person wants something done: a stuck run is offered at once, as soon as nobody acts on it any more.
+        -- A person wants something done: what is stuck or was given back for a while is offered at once, as soon as
+        -- nobody acts on it any more.
         update rackhand.run r set idle_leases = 0
             where r.job_id = this.id and r.finished_at is null and rackhand.is_stuck(r.idle_leases);
         update rackhand.ready d set ready_at = greatest(clock_timestamp(), r.acts_until)
             from rackhand.run r where r.id = d.run_id and r.job_id = this.id and r.finished_at is null
-                and r.idle_leases = 0 and d.ready_at > clock_timestamp();
+                and d.ready_at > clock_timestamp();
     end if;
     perform rackhand.wake(this.site_id::text);
     select * into this from rackhand.job where id = this.id;

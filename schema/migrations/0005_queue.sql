@@ -586,6 +586,12 @@ begin
 end
 $$;
 
+-- What an executor gives in milliseconds, `longest` at most.
+create function rackhand.span(ms jsonb, longest interval) returns interval
+language sql immutable parallel safe as $$
+    select make_interval(secs => least((ms #>> '{}')::numeric / 1000, extract(epoch from longest)))
+$$;
+
 -- How many lines of a run are kept.
 create function rackhand.lines_kept() returns bigint
 language sql immutable parallel safe as $$ select 20000 $$;
@@ -775,7 +781,7 @@ begin
                 detail = left(coalesce(body -> 'waiting' ->> 'detail', ''), 2000),
                 since = case when coalesce(body -> 'waiting' ->> 'reason', '') = reason then since else now() end,
                 expected_by = case when coalesce(body -> 'waiting' ->> 'reason', '') = reason then expected_by
-                    else now() + make_interval(secs => (body -> 'waiting' ->> 'within_ms')::bigint / 1000.0) end
+                    else now() + rackhand.span(body -> 'waiting' -> 'within_ms', interval '7 days') end
             where id = r.id;
         if coalesce(body -> 'waiting' ->> 'reason', '') <> r.reason and body ->> 'waiting' is not null
             and not stuck
@@ -789,6 +795,8 @@ begin
         if r.intent is not null then
             return '{"status": "refused", "code": "invalid-request"}';
         end if;
+        -- So long a successor waits before it looks whether the request was carried out.
+        body := jsonb_set(body, '{deadline_ms}', to_jsonb(least((body ->> 'deadline_ms')::numeric, 21600000)));
         update rackhand.run set intent = body - 'type', acted = true, lease_ended_at = null where id = r.id;
         made := rackhand.append_state(r, 'run.intent', 'info',
             format('%s: about to %s', machine, replace(body ->> 'action', '_', ' ')), about, body - 'type');
@@ -872,8 +880,8 @@ begin
             then '[]' else to_jsonb(r.slots) end);
     when 'yield' then
         -- Each lease is an event, too.
-        again := clock_timestamp() + greatest(make_interval(secs => greatest((body ->> 'resume_after_ms')::bigint,
-            case when spent then 60000 else 0 end) / 1000.0), rackhand.idle_pause(r.idle_leases + 1));
+        again := clock_timestamp() + greatest(rackhand.span(body -> 'resume_after_ms', interval '6 hours'),
+            case when spent then interval '1 minute' end, rackhand.idle_pause(r.idle_leases + 1));
         body := body || jsonb_build_object('reason', left(body ->> 'reason', 200),
             'detail', left(body ->> 'detail', 2000));
         delete from rackhand.lease l where l.run_id = r.id;

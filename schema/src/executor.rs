@@ -160,7 +160,7 @@ pub struct SiteKey {
 }
 
 /// The site's private key, sealed to one executor. Only an executor that holds the key can make one, after
-/// its operator has confirmed the other's fingerprint.
+/// its operator has confirmed the other's fingerprint. For one that has a share already it changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteKeyShare {

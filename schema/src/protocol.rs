@@ -188,7 +188,7 @@ pub struct Intent {
     pub action: String,
     /// The state before: device job ids, last lifecycle record, version, power state.
     pub before: Value,
-    /// How long the request may last at most, milliseconds.
+    /// How long the request may last at most, milliseconds; kept as 6 hours where it is more.
     pub deadline_ms: u64,
 }
 
@@ -219,7 +219,7 @@ pub struct Waiting {
     pub reason: String,
     /// For people.
     pub detail: String,
-    /// Expected to end within, milliseconds; afterwards it counts as stuck.
+    /// Expected to end within, milliseconds, 7 days at most; afterwards it counts as stuck.
     pub within_ms: u64,
 }
 
@@ -261,7 +261,8 @@ pub enum ReportBody {
     Inventory(Inventory),
     /// Ends the run. With open effects it goes to `settling` instead and is granted again to undo them.
     Finish(Finish),
-    /// Gives the lease back; the run is granted again after `resume_after_ms`.
+    /// Gives the lease back; the run is granted again after `resume_after_ms`, 6 hours at most, or as soon as people
+    /// resume or cancel its job.
     Yield {
         reason: String,
         detail: String,

@@ -223,3 +223,45 @@ async fn who_has_caused_the_last_event_of_a_run_changes_nothing_of_what_is_known
     assert_eq!((&answers[0]["status"], &answers[1]["status"]), (&json!("quarantined"), &json!("accepted")));
     assert_eq!(site.database.value(told).await, json!(["AAA1111", 1]));
 }
+
+/// Each sign-in takes the place of the one before, and is an event for good. One that starts anew every few seconds does
+/// not notice.
+#[tokio::test]
+async fn sign_ins_of_one_executor_fill_no_trail() {
+    let site = TestSite::new().await;
+    let (one, other) = (site.executor("one").await, site.executor("two").await);
+    let mut refused = Vec::new();
+    for number in 0..200 {
+        let args = json!({"executor_id": one.id, "session_id": Uuid::now_v7(), "nonce": number.to_string()});
+        let started = site.database.run(&json!({"kind": "anonymous"}), "executor_session_start", args).await;
+        refused.extend(started.err());
+    }
+    assert!(refused.iter().all(|refused| refused.code == "login-limited"), "{refused:?}");
+    assert!(refused[0].detail.contains("Try again in"), "{:?}", refused[0]);
+    let kept = "select jsonb_build_array(
+            (select count(*) from rackhand.event where kind = 'executor.started' and actor_id = $ID),
+            (select count(*) from rackhand.executor_session where executor_id = $ID))"
+        .replace("$ID", &format!("'{}'", one.id));
+    assert_eq!(site.database.value(&kept).await, json!([60, 60]));
+    site.session(&other.id, Some(&other.session)).await;
+    let later = "update rackhand.login_limit set until = now() - interval '1 second'";
+    site.database.owner.execute(later, &[]).await.unwrap();
+    site.session(&one.id, None).await;
+}
+
+/// A time that is 30,000 years away is none that people or the next executor can wait for.
+#[tokio::test]
+async fn the_times_that_an_executor_gives_have_an_end() {
+    let (site, hostile, run) = leased("power").await;
+    let endless = 1_000_000_000_000_000_000_u64;
+    let mut waits = checkpoint("act", json!({}), "Busy.");
+    waits["waiting"]["within_ms"] = json!(endless);
+    let mut announced = intent(json!({}));
+    announced["deadline_ms"] = json!(endless);
+    let answers = site.report(&hostile, vec![item(&run, 1, waits), item(&run, 2, announced)]).await;
+    assert!(answers.iter().all(|answer| answer["status"] == "accepted"), "{answers:?}");
+    let kept =
+        "select jsonb_build_array(r.expected_by <= now() + interval '7 days', r.intent -> 'deadline_ms')
+        from rackhand.run r";
+    assert_eq!(site.database.value(kept).await, json!([true, 6 * 3600 * 1000]));
+}

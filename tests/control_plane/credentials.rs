@@ -421,3 +421,22 @@ async fn a_suspended_credential_is_proven_nowhere() {
     assert_eq!(held_back["allowed"], false);
     assert!(held_back["detail"].as_str().unwrap().contains("is suspended"), "{held_back}");
 }
+
+/// An executor that was taken over says by turns that a BMC has accepted and refused the password.
+#[tokio::test]
+async fn refusals_that_an_executor_makes_up_fill_no_trail() {
+    let site = TestSite::new().await;
+    let hostile = site.executor("one").await.scope;
+    site.servers(1).await;
+    let bmc = site.database.value("select to_jsonb(id) from rackhand.bmc").await;
+    for _ in 0..110 {
+        for step in ["reserve", "accepted", "rejected"] {
+            assert_eq!(attempt(&site, &hostile, &bmc, step).await["allowed"], true, "{step}");
+        }
+    }
+    let events = "select jsonb_build_array(count(*), max(message) filter (where message like '%100th%'))
+        from rackhand.event where kind = 'credential.rejected'";
+    let last = "https://10.0.0.1:1000 refused credential bmc version 1, for the 100th time. Further refusals of this \
+        version by this BMC are not kept";
+    assert_eq!(site.database.value(events).await, json!([100, last]));
+}

@@ -361,3 +361,31 @@ async fn an_executor_that_holds_thousands_is_answered_in_time() {
         rackhand_tests::database::run(&impatient, &executor.scope, "executor_lease", asked).await.unwrap();
     assert_eq!(answer["lost"].as_array().unwrap().len(), 10_000);
 }
+
+/// An executor that was taken over has begun something and gives the run back for 30,000 years.
+#[tokio::test]
+async fn a_run_is_given_back_for_hours_at_most_and_offered_at_once_when_people_decide() {
+    for action in ["cancel", "resume"] {
+        let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+        let hostile = site.executor("one").await;
+        let servers = site.servers(1).await;
+        let job = site.job("power", &servers, 1).await;
+        let run = granted(&site.lease(&hostile, &[], 1).await).remove(0);
+        let effect = json!({"type": "effect", "id": "01920000-0000-7000-8000-00000000000e", "object": "host_power",
+            "property": "state", "prior": "off", "wanted": "on", "state": "applied"});
+        let mut later = given_back();
+        later["resume_after_ms"] = json!(1_000_000_000_000_000_000_u64);
+        let answers = site.report(&hostile, vec![item(&run, 1, effect), item(&run, 2, later)]).await;
+        assert!(answers.iter().all(|answer| answer["status"] == "accepted"), "{answers:?}");
+        let soon = "select to_jsonb(d.ready_at <= now() + interval '6 hours') from rackhand.ready d";
+        assert_eq!(site.database.value(soon).await, json!(true));
+        site.admin("executor_revoke", json!({"id": hostile.id})).await;
+        let honest = site.executor("two").await;
+        assert!(granted(&site.lease(&honest, &[], 1).await).is_empty(), "it waits");
+        if action == "resume" {
+            control(&site, &job, "pause").await;
+        }
+        control(&site, &job, action).await;
+        assert_eq!(granted(&site.lease(&honest, &[], 1).await).len(), 1, "{action}");
+    }
+}

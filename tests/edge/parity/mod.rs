@@ -34,11 +34,12 @@ const UNKNOWN: &str = "01920000-0000-7000-8000-00000000dead";
 
 /// Codes of the document that the list does not provoke, and why not. Operations that never ask the database
 /// cannot miss it either: [`derived::WITHOUT_DATABASE`].
-const NOT_PROVOKED: [(&str, &str, &str); 11] = [
+const NOT_PROVOKED: [(&str, &str, &str); 12] = [
     ("POST /v1/auth/password", "login-limited", TESTED_ALONE),
     ("POST /v1/auth/password-choice", "login-limited", TESTED_ALONE),
     ("POST /v1/auth/refresh", "login-limited", "takes sixteen at once; `tests/control_plane/identity.rs`"),
     ("POST /v1/executor/token", "database-unavailable", NONCE_FIRST),
+    ("POST /v1/executor/token", "login-limited", "takes sixty starts; `tests/control_plane/bounds.rs`"),
     ("POST /v1/executor/token", "internal", NONCE_FIRST),
     ("POST /v1/servers/{id}/credential/try-again", "invalid-request", NOTHING_TO_BE_WRONG),
     ("POST /v1/users/{id}/password-link", "invalid-request", NOTHING_TO_BE_WRONG),

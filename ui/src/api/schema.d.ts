@@ -1319,7 +1319,7 @@ export interface components {
             before: unknown;
             /**
              * Format: int64
-             * @description How long the request may last at most, milliseconds.
+             * @description How long the request may last at most, milliseconds; kept as 6 hours where it is more.
              */
             deadline_ms: number;
             phase: string;
@@ -2157,7 +2157,7 @@ export interface components {
         };
         /**
          * @description The site's private key, sealed to one executor. Only an executor that holds the key can make one, after
-         *     its operator has confirmed the other's fingerprint.
+         *     its operator has confirmed the other's fingerprint. For one that has a share already it changes nothing.
          */
         SiteKeyShare: {
             executor_id: components["schemas"]["ExecutorId"];
@@ -2268,7 +2268,7 @@ export interface components {
             reason: string;
             /**
              * Format: int64
-             * @description Expected to end within, milliseconds; afterwards it counts as stuck.
+             * @description Expected to end within, milliseconds, 7 days at most; afterwards it counts as stuck.
              */
             within_ms: number;
         };
@@ -4125,6 +4125,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `report-busy` */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal` */
             500: {
                 headers: {
@@ -4222,6 +4231,15 @@ export interface operations {
             };
             /** @description `invalid-request` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `login-limited` */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -115,7 +115,7 @@ async fn nonce(Anyone(call): Anyone, Body(request): Body<NonceRequest>) -> Answe
 #[utoipa::path(post, path = "/v1/executor/token", tag = "executor", request_body = TokenRequest,
     responses((status = 200, body = ExecutorToken)),
     extensions(("x-rackhand-role" = json!("anonymous")), ("x-rackhand-errors" = json!(
-        ["executor-revoked", "nonce-invalid", "signature-invalid", "session-superseded"]))))]
+        ["executor-revoked", "nonce-invalid", "signature-invalid", "session-superseded", "login-limited"]))))]
 async fn token(
     Anyone(call): Anyone,
     uri: Uri,
@@ -278,7 +278,8 @@ async fn credential_attempt(
 /// Set the site's public key (first executor), or share its private half with others.
 #[utoipa::path(post, path = "/v1/executor/site-key", tag = "executor", request_body = SiteKey,
     responses((status = 204)),
-    extensions(("x-rackhand-role" = json!("executor")), ("x-rackhand-errors" = json!(["site-key-conflict"]))))]
+    extensions(("x-rackhand-role" = json!("executor")),
+        ("x-rackhand-errors" = json!(["site-key-conflict", "report-busy"]))))]
 async fn site_key(Executor(call): Executor, Body(key): Body<SiteKey>) -> Answer<Response> {
     call.text(&SITE_KEY, &key).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
