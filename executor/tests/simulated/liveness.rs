@@ -295,6 +295,32 @@ async fn a_version_that_no_bmc_accepted_bars_no_other() {
     failed(&world, world.inventory(1), ErrorCode::CredentialRefused).await;
 }
 
+/// A session that could not be ended stays in the journal until the next session, or the next process, has ended it.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_end_is_not_certain_stays_in_the_journal() {
+    for crashes in [false, true] {
+        let world = rack(1);
+        let first = world.start(0, None).await;
+        succeeded(&world, world.inventory(0)).await;
+        *world.wire.forbids.lock().unwrap() = Some("/Sessions/".into());
+        *world.wire.refuses.lock().unwrap() = (1, 401);
+        succeeded(&world, world.inventory(0)).await;
+        assert_eq!(world.lab.total().sessions_open, 2);
+        assert_eq!(world.journal(0).metas("bmc_session:").await.unwrap().len(), 2);
+        *world.wire.forbids.lock().unwrap() = None;
+        let _now = if crashes {
+            drop(first);
+            world.start(0, None).await
+        } else {
+            *world.wire.refuses.lock().unwrap() = (1, 401);
+            first
+        };
+        succeeded(&world, world.inventory(0)).await;
+        assert_eq!(world.lab.total().sessions_open, 1);
+        assert_eq!(world.journal(0).metas("bmc_session:").await.unwrap().len(), 1);
+    }
+}
+
 /// The sessions that a crash left in a rack that is dark now are a background matter.
 #[tokio::test(start_paused = true)]
 async fn leftover_sessions_of_a_dark_rack_delay_no_start() {

@@ -62,6 +62,13 @@ impl SessionHandle {
     pub fn token(&self) -> &Zeroizing<String> {
         &self.token
     }
+
+    /// Whether both are the same session. A service that has restarted numbers its sessions anew: the path alone does not
+    /// tell.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.uri == other.uri && self.token == other.token
+    }
 }
 
 impl fmt::Debug for SessionHandle {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
-    auth::{AuthGate, Credentials, Exchange, Observer},
+    auth::{AuthGate, Credentials, Exchange, Observer, SessionHandle},
     classify::Class,
     discovery::{Links, ROOT},
     document::{self, Document, Evidence},
@@ -71,6 +71,8 @@ pub struct Client {
     pub(crate) options: Options,
     /// Held across a login, so that concurrent requests wait for one session instead of opening their own.
     pub(crate) auth: tokio::sync::Mutex<Auth>,
+    /// Sessions that were given up and whose end is not certain, the oldest first.
+    pub(crate) left: Mutex<Vec<SessionHandle>>,
     pub(crate) links: Mutex<Links>,
     transport: Arc<dyn Transport>,
     observer: Arc<dyn Observer>,
@@ -110,8 +112,8 @@ impl Client {
         observer: Arc<dyn Observer>,
         options: Options,
     ) -> Self {
-        let (auth, links) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { endpoint, credentials, gate, options, auth, links, transport, observer }
+        let (auth, left, links) = (tokio::sync::Mutex::default(), Mutex::default(), Mutex::default());
+        Self { endpoint, credentials, gate, options, auth, left, links, transport, observer }
     }
 
     /// Host and port of the service.

@@ -11,6 +11,9 @@
 //! A session is given up when a request in it is answered 401, and deleted then: the answer may be about the resource, or
 //! be wrong (field reports D02 and D04). Where a new session is answered the same, it is kept, and the next 401 for that
 //! path, or for any path before something was answered otherwise, is taken for what it is.
+//!
+//! The deletion can be answered wrongly, too, or not at all. Such a session is remembered, and its deletion repeated in
+//! the next session, whose user owns both, and before that one is ended.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,6 +39,8 @@ use crate::{
 
 /// How long to wait for the deletion of a session.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many sessions are remembered whose end is not certain: more than that have no place in the table of a BMC.
+const LEFT: usize = 8;
 /// So long a path that was answered 401 in a new session, too, costs no other login, and the session is kept.
 pub(crate) const FORBIDDEN: Duration = Duration::from_secs(300);
 
@@ -131,6 +136,16 @@ impl Client {
         }
     }
 
+    /// [`Client::session_handle`], and the given-up sessions before it whose end is not certain.
+    pub async fn session_handles(&self) -> Vec<SessionHandle> {
+        let current = self.session_handle().await;
+        self.left().iter().cloned().chain(current).collect()
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, Vec<SessionHandle>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Goes on with a session from before. If the service does not know it any more, the first request finds out
     /// and logs in.
     pub async fn adopt_session(&self, session: SessionHandle) {
@@ -142,21 +157,46 @@ impl Client {
     /// # Errors
     /// No answer, or a refusal. A session that has ended already is a success.
     pub async fn delete_session(&self, session: &SessionHandle) -> Result<(), Error> {
-        self.delete_session_by(session, Instant::now() + CLOSE_TIMEOUT).await
+        self.delete_session_by(session, session, Instant::now() + CLOSE_TIMEOUT).await.map(drop)
     }
 
-    async fn delete_session_by(&self, session: &SessionHandle, deadline: Instant) -> Result<(), Error> {
-        let Some(path) = self.endpoint.path_of(&session.uri) else { return Ok(()) };
+    /// Deletes `session`, proving it by the token of `proof`. `false`: that token was refused. It may have ended, and so
+    /// may the session.
+    async fn delete_session_by(
+        &self,
+        session: &SessionHandle,
+        proof: &SessionHandle,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let Some(path) = self.endpoint.path_of(&session.uri) else { return Ok(true) };
         let call = Call { mutates: false, ..Call::delete(path, deadline) };
-        let presented = Presented::Session(Session::of(session.clone()));
+        let presented = Presented::Session(Session::of(proof.clone()));
         let response = self
             .send_reading_twice(&call, &presented)
             .await
             .map_err(|failure| self.error(&Method::DELETE, path, false, Problem::Transport(failure)))?;
         match response.status().as_u16() {
-            401 | 403 | 404 | 410 => Ok(()),
-            _ => self.check(&call, response).map(drop),
+            404 | 410 => Ok(true),
+            401 | 403 => Ok(false),
+            _ => self.check(&call, response).map(|_| true),
         }
+    }
+
+    /// Deletes the sessions whose end is not certain, by the token of the one in use. The first one that gets no answer
+    /// ends it: the observer sees that.
+    async fn delete_left(&self, proof: &SessionHandle, deadline: Instant) {
+        let sessions = self.left().clone();
+        for session in sessions {
+            match self.delete_session_by(&session, proof, deadline).await {
+                Ok(gone) => self.strike(&session, gone),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A session whose end is certain is remembered no more.
+    fn strike(&self, session: &SessionHandle, gone: bool) {
+        self.left().retain(|other| !gone || !other.is(session));
     }
 
     /// Deletes the session, if there is one. Call it on every way out. The client may be used again afterwards.
@@ -173,10 +213,30 @@ impl Client {
     /// The deletion failed; the client still has the session.
     pub async fn end_session(&self) -> Result<(), Error> {
         let mut auth = self.auth.lock().await;
-        let Auth::Session(session) = &*auth else { return Ok(()) };
-        self.delete_session(&session.handle).await?;
-        *auth = Auth::None;
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        if let Auth::Session(session) = &*auth {
+            self.delete_left(&session.handle, deadline).await;
+            // Refused by its own token, it has ended, or the answer was wrong: it is asked once more below.
+            if !self.delete_session_by(&session.handle, &session.handle, deadline).await? {
+                self.leave(&session.handle);
+            }
+            *auth = Auth::None;
+        }
+        let sessions = self.left().clone();
+        for session in sessions {
+            self.delete_session_by(&session, &session, deadline).await?;
+            self.strike(&session, true);
+        }
         Ok(())
+    }
+
+    /// Remembers a session whose end is not certain.
+    fn leave(&self, session: &SessionHandle) {
+        let mut left = self.left();
+        if left.len() == LEFT {
+            left.remove(0);
+        }
+        left.push(session.clone());
     }
 
     /// What the next request presents. Logs in when needed. While HTTP Basic is not proven, the guard is
@@ -210,6 +270,9 @@ impl Client {
                     return Err(error);
                 }
             };
+            if let Auth::Session(session) = &*auth {
+                self.delete_left(&session.handle, goodbye_until(deadline)).await;
+            }
         }
         match &*auth {
             Auth::Session(session) => Ok((Presented::Session(Arc::clone(session)), None)),
@@ -276,11 +339,13 @@ impl Client {
         }
         let Ok(mut auth) = timeout_at(deadline, self.auth.lock()).await else { return false };
         if matches!(&*auth, Auth::Session(current) if Arc::ptr_eq(current, session)) {
+            // Whoever asks may go away meanwhile.
+            self.leave(&session.handle);
             *auth = Auth::None;
-            let now = Instant::now();
-            let until = now + CLOSE_TIMEOUT.min(deadline.saturating_duration_since(now) / 2);
-            // The observer sees how it went. A session that stays ends after a while without use.
-            drop(self.delete_session_by(&session.handle, until).await);
+            // The observer sees how it went.
+            let deletion = self.delete_session_by(&session.handle, &session.handle, goodbye_until(deadline));
+            let gone = deletion.await.unwrap_or(false);
+            self.strike(&session.handle, gone);
         }
         true
     }
@@ -383,6 +448,12 @@ impl Client {
             }
         }
     }
+}
+
+/// Until when sessions are deleted before a request that has to be answered by `deadline`.
+fn goodbye_until(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + CLOSE_TIMEOUT.min(deadline.saturating_duration_since(now) / 2)
 }
 
 /// Bytes that are wiped when the last reference goes.

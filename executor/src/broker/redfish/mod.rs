@@ -114,7 +114,7 @@ impl RedfishConnector {
             bmc_id: endpoint.bmc_id,
             journal: Arc::clone(&self.journal),
             identity: Arc::clone(&self.identity),
-            kept: tokio::sync::Mutex::new(None),
+            kept: tokio::sync::Mutex::default(),
         }))
     }
 }
@@ -211,52 +211,48 @@ struct RedfishBmc {
     bmc_id: BmcId,
     journal: Arc<dyn Journal>,
     identity: Arc<Identity>,
-    /// The session that stands in the journal.
-    kept: tokio::sync::Mutex<Option<Kept>>,
+    /// The sessions that stand in the journal.
+    kept: tokio::sync::Mutex<Vec<Kept>>,
 }
 
+#[derive(Clone)]
 struct Kept {
     key: String,
     handle: SessionHandle,
 }
 
 impl RedfishBmc {
-    /// Writes a new session down. A journal that fails is noticed by the runs, which depend on it.
-    async fn keep_session(&self) {
+    /// Writes down which sessions there are. A journal that fails is noticed by the runs, which depend on it.
+    async fn keep_sessions(&self) {
         let mut kept = self.kept.lock().await;
-        let current = self.client.session_handle().await;
-        // A BMC that has restarted numbers its sessions anew: the address alone says nothing.
-        let same = match (&*kept, &current) {
-            (Some(kept), Some(current)) => {
-                kept.handle.uri == current.uri && kept.handle.token() == current.token()
-            }
-            (None, None) => true,
-            _ => false,
-        };
-        if same {
-            return;
-        }
-        let sealed = current.and_then(|handle| {
-            let plain = Stored {
-                url: self.url.clone(),
-                pin: self.pin.clone(),
-                uri: handle.uri.clone(),
-                token: handle.token().to_string(),
-            };
-            let plain = Zeroizing::new(serde_json::to_vec(&plain).ok()?);
-            let value = Some(self.identity.seal_to_self(&plain)?);
-            let key = format!("{SESSION}{}:{}", self.bmc_id, crate::package::random_token().ok()?);
-            Some((Write::Meta { key: key.clone(), value }, Kept { key, handle }))
-        });
-        let gone = kept.as_ref().map(|kept| Write::Meta { key: kept.key.clone(), value: None });
-        let (written, next) = sealed.unzip();
-        if self.journal.commit(gone.into_iter().chain(written).collect()).await.is_ok() {
-            *kept = next;
+        let current = self.client.session_handles().await;
+        let (still, gone): (Vec<_>, Vec<_>) =
+            kept.iter().cloned().partition(|kept| current.iter().any(|handle| handle.is(&kept.handle)));
+        let new = current.into_iter().filter(|handle| !still.iter().any(|kept| kept.handle.is(handle)));
+        let (written, new): (Vec<_>, Vec<_>) = new.filter_map(|handle| self.sealed(handle)).unzip();
+        let erased = gone.iter().map(|kept| Write::Meta { key: kept.key.clone(), value: None });
+        let writes: Vec<Write> = erased.chain(written).collect();
+        if !writes.is_empty() && self.journal.commit(writes).await.is_ok() {
+            *kept = still.into_iter().chain(new).collect();
         }
     }
 
+    /// A session as it is written down.
+    fn sealed(&self, handle: SessionHandle) -> Option<(Write, Kept)> {
+        let plain = Stored {
+            url: self.url.clone(),
+            pin: self.pin.clone(),
+            uri: handle.uri.clone(),
+            token: handle.token().to_string(),
+        };
+        let plain = Zeroizing::new(serde_json::to_vec(&plain).ok()?);
+        let value = Some(self.identity.seal_to_self(&plain)?);
+        let key = format!("{SESSION}{}:{}", self.bmc_id, crate::package::random_token().ok()?);
+        Some((Write::Meta { key: key.clone(), value }, Kept { key, handle }))
+    }
+
     async fn done<T>(&self, result: Result<T, Error>) -> Result<T, BmcError> {
-        self.keep_session().await;
+        self.keep_sessions().await;
         result.map_err(|error| bmc_error(&error))
     }
 }
@@ -457,7 +453,7 @@ impl Bmc for RedfishBmc {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.client.close().await;
-            self.keep_session().await;
+            self.keep_sessions().await;
         })
     }
 }

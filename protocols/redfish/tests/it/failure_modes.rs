@@ -179,6 +179,67 @@ async fn d01_a_session_that_is_given_up_is_deleted() {
     assert_eq!(bench.bmc.open_sessions(), 0);
 }
 
+/// D04 does not choose: the DELETE that follows a spurious 401 at once gets one, too, and ends nothing. It may also get no
+/// answer. The next session ends them.
+#[tokio::test(start_paused = true)]
+async fn d04_a_session_whose_end_is_not_certain_is_ended_in_the_next_one() {
+    let path = "/redfish/v1/Systems/System.Embedded.1";
+    let spurious = || Act::Answer(401, error("Base.1.12.NoValidSession", "no"));
+    for unanswered in [false, true] {
+        let bench = bench(Bmc::small());
+        bench.client.system().await.unwrap();
+        for _ in 0..7 {
+            let session = bench.client.session_handle().await.unwrap().uri;
+            bench.bmc.next("GET", path, spurious());
+            bench.bmc.next("DELETE", &session, if unanswered { Act::Hang } else { spurious() });
+            bench.client.system().await.unwrap();
+            assert_eq!(bench.bmc.open_sessions(), 1);
+            assert_eq!(bench.client.session_handles().await.len(), 1);
+        }
+        let session = bench.client.session_handle().await.unwrap().uri;
+        bench.bmc.next("DELETE", &session, spurious());
+        bench.client.end_session().await.unwrap();
+        assert_eq!(bench.bmc.open_sessions(), 0);
+        assert_eq!(bench.client.session_handles().await.len(), 0);
+    }
+}
+
+/// Where sessions cannot be ended, the last ones are remembered, and those alone: to be sealed and kept.
+#[tokio::test(start_paused = true)]
+async fn d01_no_more_sessions_are_remembered_than_a_table_holds() {
+    let bench = bench(Bmc::small());
+    let path = "/redfish/v1/Systems/System.Embedded.1";
+    bench.client.system().await.unwrap();
+    let gone = bench.client.session_handle().await.unwrap();
+    for _ in 0..9 {
+        for session in bench.client.session_handles().await {
+            for _ in 0..2 {
+                bench.bmc.next("DELETE", &session.uri, Act::Answer(403, error("Base.1.12.Denied", "no")));
+            }
+        }
+        bench.bmc.next("GET", path, Act::Answer(401, error("Base.1.12.NoValidSession", "no")));
+        bench.client.system().await.unwrap();
+    }
+    let kept = bench.client.session_handles().await;
+    assert_eq!(kept.len(), 9);
+    assert!(!kept.iter().any(|session| session.is(&gone)));
+}
+
+/// Whoever asked has gone while the session was deleted.
+#[tokio::test(start_paused = true)]
+async fn d01_a_session_that_was_being_deleted_is_not_forgotten() {
+    let bench = bench(Bmc::small());
+    let path = "/redfish/v1/Systems/System.Embedded.1";
+    bench.client.system().await.unwrap();
+    let session = bench.client.session_handle().await.unwrap().uri;
+    bench.bmc.next("GET", path, Act::Answer(401, error("Base.1.12.NoValidSession", "no")));
+    bench.bmc.next("DELETE", &session, Act::Hang);
+    tokio::time::timeout(Duration::from_secs(1), bench.client.system()).await.unwrap_err();
+    assert_eq!(bench.client.session_handles().await.len(), 1);
+    bench.client.close().await;
+    assert_eq!(bench.bmc.open_sessions(), 0);
+}
+
 /// A service that hangs over the deletion takes at most half of the time of the request behind it.
 #[tokio::test(start_paused = true)]
 async fn d01_a_deletion_that_is_not_answered_leaves_time_for_the_request() {
@@ -231,7 +292,8 @@ async fn d01_a_session_whose_deletion_got_no_answer_is_deleted_again() {
         let session = bench.client.session_handle().await.unwrap().uri;
         bench.bmc.next("DELETE", &session, act);
         bench.client.end_session().await.unwrap();
-        assert_eq!(bench.bmc.count("DELETE", &session), 2);
+        // Carried out already, it is answered 401, which may be wrong.
+        assert!(matches!(bench.bmc.count("DELETE", &session), 2 | 3));
         assert_eq!(bench.bmc.open_sessions(), 0);
     }
 }
