@@ -655,7 +655,7 @@ fn job(id: &str, state: &str, targets: &Value) -> Value {
     json!({"id": id, "site_id": LAB, "site": "lab", "kind": "power", "params": {"action": "graceful_shutdown"},
         "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "a test", "state": state,
         "state_reason": "", "since": "2026-01-02T03:04:05Z", "created_at": "2026-01-02T03:04:05Z",
-        "created_by": null, "created_by_name": "Ada", "trace_id": id, "targets": 2, "runs": {},
+        "created_by": null, "created_by_name": "Ada", "cancel_requested": false, "trace_id": id, "targets": 2, "runs": {},
         "plan": {"digest": "a".repeat(64), "estimated_minutes": 1, "approved_by_name": null, "approved_at": null,
             "targets": targets}})
 }
@@ -992,7 +992,7 @@ fn watching_says_what_is_waited_for_and_what_goes_on() {
     let job = json!({"id": id, "site_id": LAB, "site": "lab", "kind": "inventory", "params": {},
         "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "a test", "state": "planned",
         "state_reason": "", "since": "2026-01-02T03:04:05Z", "created_at": "2026-01-02T03:04:05Z",
-        "created_by": null, "created_by_name": "Ada", "trace_id": id, "targets": 1, "runs": {},
+        "created_by": null, "created_by_name": "Ada", "cancel_requested": false, "trace_id": id, "targets": 1, "runs": {},
         "plan": {"digest": digest, "estimated_minutes": 1, "approved_by_name": null, "approved_at": null,
             "targets": []}});
     let (one, runs) = (format!("GET /v1/jobs/{id}"), format!("GET /v1/jobs/{id}/runs"));

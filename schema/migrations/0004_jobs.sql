@@ -35,7 +35,8 @@ $$;
 -- column of a row that is passed as a whole.
 create view rackhand.job_head with (security_invoker = true) as
     select id, site_id, kind, params, policy, reason, state, state_reason, since, created_at, created_by,
-        created_by_name, trace_id, target_count, plan_digest, estimated_minutes, approved_by_name, approved_at
+        created_by_name, trace_id, target_count, plan_digest, estimated_minutes, approved_by_name, approved_at,
+        cancel_requested
     from rackhand.job;
 grant select on rackhand.job_head to rackhand_api;
 
@@ -49,7 +50,7 @@ begin
         'state', j.state, 'state_reason', j.state_reason, 'since', rackhand.ts(j.since),
         'created_at', rackhand.ts(j.created_at), 'created_by', j.created_by,
         'created_by_name', j.created_by_name, 'trace_id', j.trace_id,
-        'targets', j.target_count,
+        'targets', j.target_count, 'cancel_requested', j.cancel_requested,
         'runs', (select coalesce(jsonb_object_agg(c.state, c.n), '{}') from (
             select r.state, count(*) as n from rackhand.run r where r.job_id = j.id group by r.state) c),
         'plan', jsonb_build_object(
@@ -114,15 +115,55 @@ language sql stable as $$
     order by r.id desc limit 1
 $$;
 
+-- {reason, detail}: why a run was not admitted yet; null where it was, or its job does not run.
+create function rackhand.held_up(r rackhand.run) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    most int;
+    other text;
+begin
+    select (j.policy ->> 'max_parallel')::int into most
+        from rackhand.waiting w join rackhand.job j on j.id = w.job_id
+        where w.job_id = r.job_id and w.position = r.position and j.state = 'running';
+    if not found then
+        return null;
+    end if;
+    select replace(o.kind, '_', ' ') into other from rackhand.run o
+        where o.server_id = r.server_id and o.finished_at is null and o.mutating and r.mutating and o.id <> r.id
+            and (o.state <> 'queued' or exists (select from rackhand.ready d where d.run_id = o.id))
+        limit 1;
+    if found then
+        return jsonb_build_object('reason', 'server_busy', 'detail', format(
+            'Another job (%s) is changing this server. This run begins automatically when that one has ended.', other));
+    end if;
+    if r.mutating and exists (
+        select from rackhand.run o where o.server_id = r.server_id and o.admitted and o.finished_at is not null)
+    then
+        return jsonb_build_object('reason', 'server_busy', 'detail',
+            'A run whose outcome is unknown still holds this server: look at the server, then close that run.');
+    end if;
+    if exists (select from rackhand.capacity c where c.key = 'job:' || r.job_id and c.used >= most) then
+        return jsonb_build_object('reason', 'in_turn', 'detail',
+            format('Waits for its turn: at most %s of this job at once.', rackhand.counted(most, 'server')));
+    end if;
+    select (s.config ->> 'max_mutating_runs')::int into most
+        from rackhand.site s join rackhand.capacity c on c.key = 'site:' || s.id
+        where s.id = r.site_id and r.mutating and c.used >= (s.config ->> 'max_mutating_runs')::int;
+    return case when found then jsonb_build_object('reason', 'in_turn', 'detail',
+        format('Waits for its turn: at most %s of this site are changed at once.', rackhand.counted(most, 'server'))) end;
+end
+$$;
+
 -- Run of rackhand-schema.
 create function rackhand.run_json(r rackhand.run) returns jsonb
 language sql stable as $$
     select jsonb_build_object(
         'id', r.id, 'job_id', r.job_id, 'site_id', r.site_id, 'server_id', r.server_id,
         'server', r.plan ->> 'server', 'state', r.state,
-        'reason', case when paused is not null then 'hardware_paused' when idle then 'no_executor' else r.reason end,
+        'reason', case when paused is not null then 'hardware_paused' when idle then 'no_executor'
+            else coalesce(waits.held ->> 'reason', r.reason) end,
         'detail', case when paused is not null then paused when idle then 'No executor of the site is online.'
-            else r.detail end,
+            else coalesce(waits.held ->> 'detail', r.detail) end,
         'since', rackhand.ts(r.since), 'phase', r.phase, 'percent', r.percent, 'epoch', r.epoch,
         'executor', r.executor_id,
         'executor_name', (select e.name from rackhand.executor e where e.id = r.executor_id),
@@ -134,7 +175,8 @@ language sql stable as $$
             where s.id = r.site_id and r.state = 'queued' and r.reason = '' and r.mutating and r.epoch = 0) as paused,
         r.state = 'queued' and r.reason in ('', 'lease_expired') and not exists (
             select from rackhand.executor_session s where s.site_id = r.site_id and s.superseded_at is null
-                and s.expires_at > clock_timestamp()) as idle) waits
+                and s.expires_at > clock_timestamp()) as idle,
+        case when r.state = 'queued' and r.reason = '' and r.epoch = 0 then rackhand.held_up(r) end as held) waits
 $$;
 
 -- A text for people of at most `most` characters.
@@ -992,7 +1034,7 @@ end
 $$;
 
 -- {site_id, targets: [id], idempotency?} → {site_id, servers: [{id, name, generation, model, bmc_version,
--- power, inventoried, capabilities, credential_id, has_pin, refused_at, machine: Machine, components:
+-- power, inventoried, capabilities, credential_id, has_pin, changed_by, refused_at, machine: Machine, components:
 -- [FirmwareComponent]}], credentials: {id: {name, sealed_for: [CredentialTarget]?,
 -- not_looked_at}}, missing: [id], executors_online, hardware_paused: text?}: what a plan is made from. Or
 -- {replayed: Job}.
@@ -1035,6 +1077,8 @@ begin
                 'capabilities', v.capabilities, 'machine', rackhand.machine_json(b),
                 'credential_id', b.credential_id,
                 'has_pin', b.spki_sha256 is not null or b.url like 'ipmi://%',
+                'changed_by', (select replace(o.kind, '_', ' ') from rackhand.run o
+                    where o.server_id = v.id and o.finished_at is null and o.mutating limit 1),
                 'refused_at', (select rackhand.on_at(case when c.suspended_at is null then u.rejected_at
                         else c.refused_at end)
                     from rackhand.credential c
@@ -1137,7 +1181,8 @@ begin
                     case when this.bad_runs > 0 then format('%s of its servers failed', this.bad_runs) end)
             where id = which;
         perform rackhand.append_event('job.' || outcome,
-            case outcome when 'failed' then 'error' else 'info' end, format('Job %s', outcome),
+            case outcome when 'failed' then 'error' else 'info' end,
+            case outcome when 'cancelled' then 'Job ended. ' || this.cancel_reason else format('Job %s', outcome) end,
             jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id));
         return;
     end if;
@@ -1206,7 +1251,7 @@ begin
         'operator', 'job');
     select * into this from rackhand.job where id = (args ->> 'id')::uuid for update;
     if this.state <> 'planned' then
-        perform rackhand.fail('job-state', format('The job is %s, not waiting for approval.', this.state));
+        perform rackhand.fail('job-state', format('The job is %s, not waiting for approval. Nothing was changed.', this.state));
     elsif this.plan_digest <> args ->> 'digest' then
         perform rackhand.fail('plan-stale', format('The plan has the digest %s.', this.plan_digest));
     elsif this.created_by = me
@@ -1260,13 +1305,13 @@ begin
     case args ->> 'action'
     when 'pause' then
         if this.state <> 'running' then
-            perform rackhand.fail('job-state', format('The job is %s, not running.', this.state));
+            perform rackhand.fail('job-state', format('The job is %s, not running. Nothing was changed.', this.state));
         end if;
         update rackhand.job set state = 'paused', since = now(), state_reason = args ->> 'reason'
             where id = this.id;
     when 'resume' then
         if this.state <> 'paused' then
-            perform rackhand.fail('job-state', format('The job is %s, not paused.', this.state));
+            perform rackhand.fail('job-state', format('The job is %s, not paused. Nothing was changed.', this.state));
         end if;
         -- The failures so far were seen by whoever resumes; the policy is what was approved, and stays.
         update rackhand.job set state = 'running', since = now(), state_reason = '', bad_runs_seen = bad_runs
@@ -1276,7 +1321,7 @@ begin
             or (this.state = 'failed' and not exists (
                 select from rackhand.run r where r.job_id = this.id and r.admitted))
         then
-            perform rackhand.fail('job-state', format('The job is %s already.', this.state));
+            perform rackhand.fail('job-state', format('The job has already ended as %s. Nothing was changed.', this.state));
         end if;
         -- Once nothing waits, nothing is admitted any more: what is in `ready` now is all there will be.
         delete from rackhand.waiting w where w.job_id = this.id;
@@ -1310,7 +1355,8 @@ begin
             update rackhand.job set state = 'cancelled', since = now(), state_reason = this.cancel_reason
                 where id = this.id;
         elsif this.state in ('running', 'paused') then
-            update rackhand.job set state_reason = 'Being cancelled. ' || this.cancel_reason
+            update rackhand.job set state_reason =
+                    rtrim(this.cancel_reason, '. ') || '. What is in progress in a BMC is not interrupted.'
                 where id = this.id;
             perform rackhand.job_settle(this.id, dropped, 0);
         end if;
@@ -1407,7 +1453,9 @@ begin
         return jsonb_build_object('replayed', replayed);
     end if;
     if this.state not in ('failed', 'cancelled') then
-        perform rackhand.fail('job-state', format('The job is %s: only an ended one is retried.', this.state));
+        perform rackhand.fail('job-state', case this.state
+            when 'succeeded' then 'Every server of this job succeeded: there is nothing to retry.'
+            else format('The job is %s: retry it once it has ended.', this.state) end);
     end if;
     select jsonb_agg(r.server_id order by r.position) into targets
         from rackhand.run r where r.job_id = this.id and r.state in ('failed', 'cancelled', 'unknown')

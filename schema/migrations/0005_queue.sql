@@ -1210,6 +1210,7 @@ $$;
 revoke execute on all functions in schema rackhand from public;
 grant execute on function
     rackhand.site_json, rackhand.paused_words, rackhand.on_at, rackhand.site_of, rackhand.job_head_json, rackhand.job_json, rackhand.run_json,
+    rackhand.held_up,
     rackhand.event_json, rackhand.events_after, rackhand.last_failure_json,
     rackhand.site_create, rackhand.site_update, rackhand.site_delete, rackhand.enrolment_token_create,
     rackhand.executor_enrol,

@@ -290,6 +290,8 @@ pub struct Job {
     pub created_by_name: String,
     pub trace_id: TraceId,
     pub targets: u64,
+    /// Someone has cancelled it. Runs that are in progress in a BMC are followed to their end first.
+    pub cancel_requested: bool,
     /// Run state → number of runs.
     pub runs: BTreeMap<String, u64>,
     pub plan: Plan,

@@ -156,7 +156,14 @@ async fn a_cancelled_job_says_who_cancelled_it_and_why() {
     site.report(&executor, vec![item(&runs[0], 1, finish("failed"))]).await;
     let args = json!({"id": job, "action": "cancel", "reason": "wrong window"});
     let asked = site.admin("job_control", args).await;
-    assert_eq!(asked["state_reason"], "Being cancelled. Cancelled by Ada Admin: wrong window");
+    assert_eq!(
+        (asked["state"].as_str(), asked["cancel_requested"].as_bool(), asked["state_reason"].as_str()),
+        (
+            Some("running"),
+            Some(true),
+            Some("Cancelled by Ada Admin: wrong window. What is in progress in a BMC is not interrupted.")
+        )
+    );
     site.report(&executor, vec![item(&runs[1], 1, finish("cancelled"))]).await;
     let ended = site.database.value("select to_jsonb(j) from rackhand.job j").await;
     assert_eq!(ended["state"], "cancelled");
@@ -270,6 +277,32 @@ async fn a_queued_run_says_that_nobody_is_there_to_take_it() {
 }
 
 #[tokio::test]
+async fn a_queued_run_says_what_it_waits_for() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000, "max_mutating_runs": 2})).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(4).await;
+    site.job("firmware_update", &servers[..2], 1).await;
+    let first = granted(&site.lease(&executor, &[], 1).await);
+    site.job("power", &servers[..1], 3).await;
+    let told = "(select string_agg(coalesce(rackhand.run_json(r) ->> 'detail', ''), '|' order by r.created_at, r.position)
+        from rackhand.run r where r.finished_at is null)";
+    let busy = "Another job (firmware update) is changing this server. This run begins automatically when that one has \
+                ended.";
+    let turn = "Waits for its turn: at most 1 server of this job at once.";
+    assert_eq!(site.database.value(told).await, format!("|{turn}|{busy}"));
+    site.report(&executor, vec![item(&first[0], 1, finish("unknown"))]).await;
+    site.lease(&executor, &[], 0).await;
+    let unknown =
+        "A run whose outcome is unknown still holds this server: look at the server, then close that run.";
+    assert_eq!(site.database.value(told).await, format!("{turn}|{unknown}"));
+    site.job("power", &servers[2..3], 3).await;
+    assert_eq!(granted(&site.lease(&executor, &[], 3).await).len(), 1);
+    site.job("power", &servers[3..], 3).await;
+    let full = "Waits for its turn: at most 2 servers of this site are changed at once.";
+    assert_eq!(site.database.value(told).await, format!("{turn}|{unknown}||{full}"));
+}
+
+#[tokio::test]
 async fn a_queued_run_says_who_has_paused_the_site() {
     let site = TestSite::with(json!({"lease_ttl_ms": 60_000, "hardware_paused": false})).await;
     let executor = site.executor("one").await;
@@ -296,7 +329,7 @@ async fn a_queued_run_says_who_has_paused_the_site() {
     assert_eq!(again["paused_at"], since.as_str(), "it was paused all the time");
     let resumed = configure(false).await;
     assert!(resumed["paused_by_name"].is_null() && resumed["paused_at"].is_null());
-    assert_eq!(site.database.value(told).await, ",,");
+    assert_eq!(site.database.value(told).await, ",in_turn,");
 }
 
 #[tokio::test]

@@ -261,7 +261,7 @@ pub mod tests {
                 "sha256": "0".repeat(64), "size": 1, "software_id": "159", "version": "1.13.2"}}},
             "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "quarterly BIOS",
             "state": "planned", "state_reason": "", "since": "2026-01-02T03:04:05Z",
-            "created_at": "2026-01-02T03:04:05Z", "created_by": null, "created_by_name": "Ada",
+            "created_at": "2026-01-02T03:04:05Z", "created_by": null, "created_by_name": "Ada", "cancel_requested": false,
             "trace_id": id(3), "targets": 4, "runs": {"succeeded": 2, "failed": 1},
             "plan": {"digest": "a".repeat(64), "estimated_minutes": 28, "approved_by_name": null,
                 "approved_at": null, "targets": [

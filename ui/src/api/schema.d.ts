@@ -1364,6 +1364,8 @@ export interface components {
         /** @enum {string} */
         ItemStatus: "accepted" | "duplicate" | "late" | "quarantined" | "refused";
         Job: components["schemas"]["JobSpec"] & {
+            /** @description Someone has cancelled it. Runs that are in progress in a BMC are followed to their end first. */
+            cancel_requested: boolean;
             created_at: components["schemas"]["String"];
             created_by?: components["schemas"]["UserId"] | null;
             created_by_name: string;
@@ -1633,6 +1635,8 @@ export interface components {
         /** @description A page of a keyset-paged list. */
         Page_Job: {
             items: (components["schemas"]["JobSpec"] & {
+                /** @description Someone has cancelled it. Runs that are in progress in a BMC are followed to their end first. */
+                cancel_requested: boolean;
                 created_at: components["schemas"]["String"];
                 created_by?: components["schemas"]["UserId"] | null;
                 created_by_name: string;

@@ -1,5 +1,6 @@
 /** Says when the screen may be out of date, and which sites cannot act. */
 import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
 import { type ReactNode, useSyncExternalStore } from "react";
 
 import { sitesQuery } from "../api/queries";
@@ -66,7 +67,11 @@ export function Banners() {
       )}
       {!lost && deaf.length > 0 && (
         <Banner tone="warn">
-          <strong className="font-semibold">No executor is online in {deaf.map((site) => site.name).join(", ")}.</strong> Runs wait there, and their status is getting stale.
+          <strong className="font-semibold">No executor is online in {deaf.map((site) => site.name).join(", ")}.</strong> Runs wait there, and what is shown of servers and runs may be stale. Look at{" "}
+          <Link to="/executors" className="link">
+            the executors
+          </Link>
+          , and start one with <code className="mono">rackhand-executor run --data DIR</code>.
         </Banner>
       )}
       {paused.length > 0 && (

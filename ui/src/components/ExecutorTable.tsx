@@ -3,7 +3,7 @@ import { Fragment, useState } from "react";
 
 import { api, body } from "../api/client";
 import type { Executor, Me, Site } from "../api/types";
-import { revocationNote } from "../lib/executors";
+import { holdsLastKey, revocationNote } from "../lib/executors";
 import { nameOf, words } from "../lib/format";
 import { missingRole } from "../lib/roles";
 import { TextField } from "./fields";
@@ -68,7 +68,7 @@ export function ExecutorTable({ executors, caption, me, sites, mixed = false }: 
                   <Age at={executor.enrolled_at} />
                 </td>
                 <td role="cell" className="md:text-right">
-                  {executor.state !== "revoked" && <Revoke executor={executor} me={me} site={nameOf(sites, executor.site_id)} />}
+                  {executor.state !== "revoked" && <Revoke executor={executor} all={executors} me={me} site={nameOf(sites, executor.site_id)} />}
                 </td>
               </tr>
               <tr role="row" className="details">
@@ -89,7 +89,7 @@ export function ExecutorTable({ executors, caption, me, sites, mixed = false }: 
   );
 }
 
-function Revoke({ executor, me, site }: { executor: Executor; me: Me; site: string }) {
+function Revoke({ executor, all, me, site }: { executor: Executor; all: Executor[]; me: Me; site: string }) {
   const queries = useQueryClient();
   const [typed, setTyped] = useState("");
   return (
@@ -100,7 +100,7 @@ function Revoke({ executor, me, site }: { executor: Executor; me: Me; site: stri
       danger
       blocked={missingRole(me, "admin", executor.site_id, site)}
       title={`Revoke ${executor.name}`}
-      note={revocationNote(executor, site)}
+      note={revocationNote(executor, all, site)}
       send="Revoke"
       wrong={typed === executor.name ? undefined : `Type ${executor.name} to revoke it.`}
       failed="It was not revoked"
@@ -111,7 +111,7 @@ function Revoke({ executor, me, site }: { executor: Executor; me: Me; site: stri
         void queries.invalidateQueries({ queryKey: ["sites"] });
       }}
     >
-      <TextField label="Name of the executor" value={typed} set={setTyped} hint={`Type ${executor.name}`} />
+      <TextField label="Name of the executor" value={typed} set={setTyped} hint={holdsLastKey(executor, all) ? `Type ${executor.name} to lose the key of ${site}` : `Type ${executor.name}`} />
     </FormDialog>
   );
 }

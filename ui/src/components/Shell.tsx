@@ -193,9 +193,9 @@ function ThemePicker() {
           setChoice(next);
         }}
       >
-        <option value="system">System</option>
-        <option value="light">Light</option>
-        <option value="dark">Dark</option>
+        <option value="system">Theme: system</option>
+        <option value="light">Theme: light</option>
+        <option value="dark">Theme: dark</option>
       </select>
     </label>
   );

@@ -11,6 +11,7 @@ export const JOB: Record<string, Look> = {
   succeeded: { tone: "ok", word: "succeeded" },
   failed: { tone: "bad", word: "failed" },
   cancelled: { tone: "off", word: "cancelled" },
+  cancelling: { tone: "warn", word: "being cancelled" },
 };
 
 export const RUN: Record<string, Look> = {

@@ -13,6 +13,11 @@ export function jobTitle(spec: JobSpec): string {
   return packages.length === 1 ? `Firmware: ${first.name}` : `Firmware: ${packages.length} packages (${first.name}, …)`;
 }
 
+/** As people read it: one that was cancelled may have runs that are still followed to their end. */
+export function shownJobState({ state, cancel_requested }: Pick<Job, "state" | "cancel_requested">): Job["state"] | "cancelling" {
+  return cancel_requested && (state === "running" || state === "paused") ? "cancelling" : state;
+}
+
 /** "pxe, once", "cd, continuous, uefi", "cleared". */
 export function bootWords({ target, times, mode }: BootOverride): string {
   if (target === "none") return "cleared";

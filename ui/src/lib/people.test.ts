@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 
-import { revocationNote } from "./executors";
+import type { Executor } from "../api/types";
+import { holdsLastKey, revocationNote } from "./executors";
 import { newPasswordProblem } from "./password";
 import { linkHours, passwordLink, placeOf, removalNote } from "./people";
 
@@ -33,11 +34,28 @@ describe("people", () => {
 });
 
 describe("executors", () => {
+  const executor = (name: string, more: Partial<Executor> = {}): Executor => ({
+    id: name, name, site_id: "closet", state: "active", online: true, runs_held: 0, kinds: [], fingerprint: "", version: "1", enrolled_at: "2026-01-01T00:00:00Z", ...more,
+  });
+  const one = executor("executor-1");
+  const two = executor("executor-2");
+
   it("says what becomes of the runs and of the key when one is revoked", () => {
-    const idle = revocationNote({ name: "executor-2", runs_held: 0 }, "closet");
+    const idle = revocationNote(two, [one, two], "closet");
     expect(idle).toContain("executor-2 cannot sign in again");
     expect(idle).toContain("It holds no run.");
     expect(idle).toContain("private key of closet");
-    expect(revocationNote({ name: "executor-2", runs_held: 3 }, "closet")).toContain("holds 3 runs: once their leases have ended, another executor of closet continues.");
+    expect(idle).not.toContain("No other executor");
+    expect(revocationNote(executor("executor-2", { runs_held: 3 }), [one], "closet")).toContain("holds 3 runs: once their leases have ended, another executor of closet continues.");
+    expect(revocationNote(two, [executor("executor-1", { online: false }), two], "closet")).toContain("No other executor of closet is online");
+  });
+
+  it("says that a site is lost with the last executor that holds its key", () => {
+    for (const all of [[two], [two, executor("executor-3", { state: "joining" })], [two, executor("executor-1", { state: "revoked" })], [two, executor("x", { site_id: "other" })]]) {
+      expect(holdsLastKey(two, all)).toBe(true);
+      expect(revocationNote(two, all, "closet")).toContain("the site and its credentials are lost for good");
+    }
+    expect(holdsLastKey(two, [one, two])).toBe(false);
+    expect(holdsLastKey(executor("executor-3", { state: "joining" }), [])).toBe(false);
   });
 });

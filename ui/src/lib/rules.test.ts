@@ -1,12 +1,21 @@
 import { describe, expect, it } from "vitest";
 
 import type { Job, JobSpec, Me, Plan } from "../api/types";
-import { approveLabel, cancelNote, jobTitle, pauseNote, planOrder, planSums, powerWords, resumeNote } from "./job";
+import { approveLabel, cancelNote, jobTitle, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
 
 const me = (grants: Partial<Me["grants"][number]>[]): Me => ({ id: "u", email: "a@b", name: "A", grants: grants as Me["grants"] });
+
+describe("a job that is cancelled", () => {
+  it("says so while runs are still followed to their end", () => {
+    expect(shownJobState({ state: "running", cancel_requested: true })).toBe("cancelling");
+    expect(shownJobState({ state: "paused", cancel_requested: true })).toBe("cancelling");
+    expect(shownJobState({ state: "running", cancel_requested: false })).toBe("running");
+    expect(shownJobState({ state: "cancelled", cancel_requested: true })).toBe("cancelled");
+  });
+});
 
 describe("roles", () => {
   it("a role includes those before it, in its site or the whole fleet", () => {

@@ -64,7 +64,7 @@ export function Fleet() {
               <Link to="/servers/add" search={filter.site ? { site: filter.site } : {}} className="link">
                 Add servers
               </Link>
-              ; an executor of their site then reads each BMC.
+              , then select them and choose “Read inventory”.
             </Empty>
           )}
         </div>

@@ -7,7 +7,7 @@ import type { Job } from "../api/types";
 import { Counters } from "../components/Counters";
 import { JobStatus } from "../components/Status";
 import { Age, Empty, For, Loading, PageHead, ProblemNote, Unread } from "../components/ui";
-import { jobTitle } from "../lib/job";
+import { jobTitle, shownJobState } from "../lib/job";
 import { shownState } from "../lib/run";
 import { JobActions } from "./job/Actions";
 import { Lanes } from "./job/Lanes";
@@ -40,7 +40,7 @@ function Loaded({ job, error }: { job: Job; error: unknown }) {
         title={jobTitle(job)}
         meta={
           <>
-            <JobStatus state={job.state} />
+            <JobStatus state={shownJobState(job)} />
             <span>{isOver(job.state) ? <Age at={job.since} /> : <For since={job.since} />}</span>
             <span>in {job.site}</span>
             <span>

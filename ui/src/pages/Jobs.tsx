@@ -8,7 +8,7 @@ import { Counters } from "../components/Counters";
 import { JobStatus } from "../components/Status";
 import { Age, Button, Empty, Loading, PageHead, ProblemNote } from "../components/ui";
 import { count, words } from "../lib/format";
-import { jobTitle } from "../lib/job";
+import { jobTitle, shownJobState } from "../lib/job";
 import { JOB_STATES } from "../lib/search";
 
 export function Jobs() {
@@ -51,13 +51,19 @@ export function Jobs() {
       {list.isPending && <Loading what="the jobs" />}
       {list.data && jobs.length === 0 && (
         <div className="panel">
-          <Empty title={filter.state ? `No job is ${words(filter.state)}` : "No jobs yet"}>
-            Select servers in the{" "}
-            <Link to="/servers" className="link">
-              fleet list
-            </Link>{" "}
-            and choose “Update firmware”.
-          </Empty>
+          {filter.state ? (
+            <Empty title={`No job is ${words(filter.state)}`}>
+              <Button onClick={() => void navigate({ search: (old) => ({ ...old, state: undefined }) })}>Show all jobs</Button>
+            </Empty>
+          ) : (
+            <Empty title="No jobs yet">
+              Select{" "}
+              <Link to="/servers" className="link">
+                servers
+              </Link>{" "}
+              and choose “Update firmware”, “Power…” or “Read inventory”.
+            </Empty>
+          )}
         </div>
       )}
       {jobs.length > 0 && (
@@ -104,7 +110,7 @@ function Row({ job }: { job: Job }) {
         <span className="text-soft"> · {count(job.targets, "server")}</span>
       </td>
       <td role="cell">
-        <JobStatus state={job.state} />
+        <JobStatus state={shownJobState(job)} />
       </td>
       <td role="cell" className="w-36">
         <Counters runs={job.runs} total={job.targets} compact />

@@ -61,6 +61,8 @@ pub struct TargetContext {
     pub inventoried: bool,
     pub credential_id: Option<CredentialId>,
     pub has_pin: bool,
+    /// The kind of a job whose run changes it, or will.
+    pub changed_by: Option<String>,
     /// When its BMC, or the site's BMCs, last refused the credential version that is set; for people.
     pub refused_at: Option<String>,
     pub machine: Machine,
@@ -205,6 +207,11 @@ fn plan_target(spec: &JobSpec, server: &TargetContext, credential: Option<&Crede
             "The TLS key of its BMC has not been approved: register the server again with that key."
                 .to_owned(),
         );
+    }
+    if let Some(kind) = server.changed_by.as_deref().filter(|_| spec.mutates()) {
+        target.warnings.push(format!(
+            "Another job ({kind}) changes this server. This one waits for it, then begins without asking again."
+        ));
     }
     let over_ipmi = credential.is_none_or(|credential| check_coverage(credential, server, &mut target));
     if let Some(at) = &server.refused_at {

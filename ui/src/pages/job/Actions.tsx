@@ -24,18 +24,18 @@ export function JobActions({ job, me, put }: Props) {
   const { again } = runSums(job);
   return (
     <>
-      {job.state === "running" && (
+      {job.state === "running" && !job.cancel_requested && (
         <ReasonDialog job={job} action="pause" label="Pause" forbidden={forbidden} done={put}>
           {pauseNote(job)}
         </ReasonDialog>
       )}
-      {job.state === "paused" && (
+      {job.state === "paused" && !job.cancel_requested && (
         <ReasonDialog job={job} action="resume" label="Resume" look="primary" forbidden={forbidden} done={put}>
           {resumeNote(job)}
         </ReasonDialog>
       )}
       {!isOver(job.state) && (
-        <ReasonDialog job={job} action="cancel" label="Cancel job" look="danger" forbidden={forbidden} done={put}>
+        <ReasonDialog job={job} action="cancel" label="Cancel job" look="danger" forbidden={job.cancel_requested ? "It is being cancelled already." : forbidden} done={put}>
           {cancelNote(job)}
         </ReasonDialog>
       )}

@@ -58,7 +58,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
         <span className="eyebrow">Server</span>
         <span className="eyebrow flex justify-between pl-3">
           <Legend states={states} />
-          {scale.length > 0 && <span className="normal-case">{duration(scale.length)}{scale.cuts.length > 0 && ", idle gaps cut"}</span>}
+          {scale.length > 0 && <span className="normal-case max-sm:hidden">{duration(scale.length)}{scale.cuts.length > 0 && ", idle gaps cut"}</span>}
         </span>
       </div>
       <div ref={scroller} className="min-h-0 flex-1 overflow-auto" tabIndex={0} role="region" aria-label="Runs, scrollable">
@@ -93,7 +93,7 @@ function Legend({ states }: { states: ReadonlySet<string> }) {
       {Object.entries(PHASE)
         .filter(([state]) => states.has(state))
         .map(([state, { tone, word }]) => (
-          <span key={state} className="flex items-center gap-1 normal-case">
+          <span key={state} className="flex items-center gap-1 normal-case max-sm:hidden">
             <i className={`inline-block size-2.5 border-l-2 ${SEGMENT[tone]}`} aria-hidden="true" />
             {word}
           </span>

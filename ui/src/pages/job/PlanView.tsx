@@ -155,7 +155,7 @@ function Row({ target }: { target: PlanTarget }) {
   const blocked = target.blockers.length > 0;
   return (
     <tr role="row" data-row className="align-top">
-      <td role="cell" className="font-medium whitespace-normal! md:py-2!">
+      <td role="cell" className="font-medium md:py-2!">
         {target.server}
       </td>
       <td role="cell" className="whitespace-normal! md:py-2!">

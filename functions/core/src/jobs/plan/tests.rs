@@ -29,6 +29,7 @@ fn server(n: u8) -> TargetContext {
         inventoried: true,
         credential_id: Some(credential_id()),
         has_pin: true,
+        changed_by: None,
         refused_at: None,
         capabilities: vec![],
         machine: Machine { url: Some(format!("https://10.0.0.{n}")), ..Machine::default() },
@@ -372,6 +373,15 @@ fn a_plan_warns_of_what_would_hold_its_runs_up() {
     let plan = plan(&job(spec, &context.servers), &context).unwrap();
     assert_eq!(plan.targets[0].warnings, [NO_EXECUTOR]);
     assert!(plan.targets[0].blockers.is_empty(), "it may come online before the job is approved");
+}
+
+#[test]
+fn a_plan_that_changes_something_warns_of_a_job_that_changes_the_server() {
+    let busy = TargetContext { changed_by: Some("firmware update".into()), ..server(1) };
+    let warnings = |spec| planned(spec, std::slice::from_ref(&busy)).targets.remove(0).warnings;
+    let power = warnings(JobSpec::Power(PowerParams { action: PowerAction::GracefulShutdown }));
+    assert!(power[0].starts_with("Another job (firmware update) changes this server."), "{power:?}");
+    assert!(warnings(JobSpec::Inventory(InventoryParams {})).is_empty());
 }
 
 #[test]
