@@ -709,6 +709,47 @@ fn an_approved_job_with_a_blocked_server_ends_7_and_names_it() {
     );
 }
 
+/// Scripts learn from the exit code that a plan leaves servers out, people from the last line.
+#[test]
+fn a_plan_with_blocked_servers_ends_7() {
+    let id = "01920000-0000-7000-8000-000000000009";
+    let target = |name: &str, step: Value, blockers: Value| {
+        json!({"server_id": id, "server": name, "steps": [step], "blockers": blockers, "warnings": [],
+               "estimated_minutes": 1})
+    };
+    let power = json!({"step": "power", "action": "graceful_shutdown"});
+    let there = json!({"step": "already_installed", "component": "BIOS", "version": "1.13.2"});
+    let free = target("bmc-01", power.clone(), json!([]));
+    let done = target("bmc-02", there, json!([]));
+    let blocked = target("bmc-03", power, json!(["No credential is set for its BMC."]));
+    let plan = |targets: Value, output: &str| {
+        let server = Canned::start(&[
+            ("POST /v1/auth/login", 200, signed_in(1)),
+            ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+            ("GET /v1/servers", 200, json!({"items": [server(1, "bmc-01", LAB, "lab")]})),
+            ("POST /v1/jobs", 201, job(id, "planned", &targets)),
+        ]);
+        let home = Home::new();
+        home.login(&server);
+        let action = ["--action", "graceful-shutdown", "--reason", "a test", "-o", output];
+        let output = home.run(&[&["jobs", "plan", "power", "--all"], &action[..]].concat(), "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), said.lines().last().unwrap_or_default().to_owned())
+    };
+    let (code, said) = plan(json!([free, done]), "table");
+    assert!(code == 0 && said.starts_with("to carry it out: rackhand jobs apply"), "{code} {said}");
+    let (code, said) = plan(json!([free, blocked]), "table");
+    assert_eq!((code, &*said), (7, "error: 1 server is blocked, as said above: nothing is done to it"));
+    let (code, said) = plan(json!([done, blocked]), "json");
+    assert!(
+        code == 7 && said.starts_with("error: nothing can be done: 1 server is blocked"),
+        "{code} {said}"
+    );
+    let (code, said) = plan(json!([done]), "table");
+    let nothing = "nothing is to be done: every server has the wanted version already. `rackhand jobs cancel";
+    assert!(code == 0 && said.starts_with(nothing), "{code} {said}");
+}
+
 /// What is recommended can be typed, but for what only the reader knows.
 #[test]
 fn doctor_recommends_whole_commands() {

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod follow;
+mod package;
 mod plan;
 mod progress;
 pub mod show;
@@ -48,7 +49,8 @@ pub enum Verb {
         /// Its id or the beginning of it; `rackhand jobs list` shows it.
         job: String,
     },
-    /// Let the control plane compute what would be done; nothing that changes a machine starts.
+    /// Let the control plane compute what would be done; nothing that changes a machine starts. Exit code 7: some or all
+    /// servers are blocked.
     #[command(subcommand, after_help = EXIT_CODES)]
     Plan(Box<plan::Kind>),
     /// Approve a plan; its runs start.
@@ -167,10 +169,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         }
         Verb::Retry(because) => {
             let job = act(client, because, "retry-failed", out).await?;
-            if job.state == JobState::Planned && out.is_for_people() {
-                say(show::next_step(&job));
-            }
-            Ok(())
+            plan::after(&job, out)
         }
     }
 }

@@ -15,9 +15,11 @@ use rackhand_schema::{
     },
     server::ServerSummary,
 };
-use serde_json::Value;
 
-use super::{Limit, follow, show};
+use super::{
+    Limit, follow, package,
+    show::{self, Outlook},
+};
 use crate::{
     args::{reason, utc},
     client::Client,
@@ -69,7 +71,7 @@ pub enum Kind {
     #[command(after_help = help!("jobs plan firmware --package bios.json --model \"PowerEdge R750\" --reason \"quarterly BIOS\""))]
     Firmware {
         /// JSON of the package: name, file_name, url, sha256, size, software_id, version; or an object of such
-        /// packages by model (`PowerEdge R750`) or BMC generation (`idrac9`).
+        /// packages by the whole model (`PowerEdge R750`) or BMC generation (`idrac9`).
         #[arg(long, value_name = "FILE")]
         package: PathBuf,
         /// Also install a version older than the installed one.
@@ -233,10 +235,25 @@ pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
         return follow::to_end(client, job.id, limit.duration(), out).await;
     }
     out.one(&job, &job.id.to_string(), || show::plan(&job, out))?;
-    if job.state == JobState::Planned && out.is_for_people() {
-        say(show::next_step(&job));
+    after(&job, out)
+}
+
+/// Says what follows a plan that was printed. Servers that it leaves blocked make it a partial success.
+pub fn after(job: &Job, out: Output) -> Result<()> {
+    let outlook = show::outlook(job);
+    if job.state == JobState::Planned && out.is_for_people() && outlook != Outlook::Blocked {
+        say(show::next_step(job));
     }
-    Ok(())
+    match (outlook, show::blocked(job).count()) {
+        (Outlook::Blocked, _) => Err(Failure::Partial(show::next_step(job))),
+        (_, 0) => Ok(()),
+        (_, 1) => {
+            Err(Failure::Partial("1 server is blocked, as said above: nothing is done to it".to_owned()))
+        }
+        (_, several) => Err(Failure::Partial(format!(
+            "{several} servers are blocked, as said above: nothing is done to them"
+        ))),
+    }
 }
 
 /// The frozen list of servers, all of one site.
@@ -289,36 +306,6 @@ fn one_site(servers: &[ServerSummary]) -> Result<(SiteId, Vec<ServerId>)> {
 
 fn packages(path: &PathBuf) -> Result<BTreeMap<String, FirmwarePackage>> {
     let text = fs::read_to_string(path).map_err(|source| Failure::input("--package", path, source))?;
-    parse_packages(&text)
-        .map_err(|error| Failure::Usage(format!("{}: not the JSON of a package: {error}", path.display())))
-}
-
-/// One package is meant for every generation.
-fn parse_packages(text: &str) -> Result<BTreeMap<String, FirmwarePackage>, serde_json::Error> {
-    let value: Value = serde_json::from_str(text)?;
-    if value.get("sha256").is_some() {
-        return Ok([("any".to_owned(), serde_json::from_value(value)?)].into());
-    }
-    serde_json::from_value(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_package_file_holds_one_or_several() {
-        let one = json!({
-            "name": "BIOS 1.13.2", "file_name": "BIOS.EXE", "url": "http://127.0.0.1:1/BIOS.EXE",
-            "sha256": "0".repeat(64), "size": 1, "software_id": "159", "version": "1.13.2",
-        });
-        let keys = |value: Value| -> Vec<String> {
-            parse_packages(&value.to_string()).unwrap().into_keys().collect()
-        };
-        assert_eq!(keys(one.clone()), ["any"]);
-        assert_eq!(keys(json!({"idrac8": one, "idrac9": one})), ["idrac8", "idrac9"]);
-        assert!(parse_packages("{\"idrac8\": 1}").is_err());
-    }
+    package::parse(&text)
+        .map_err(|why| Failure::Usage(format!("{}: {why}. Nothing was planned", path.display())))
 }

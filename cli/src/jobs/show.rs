@@ -95,9 +95,11 @@ pub fn next_step(job: &Job) -> String {
         (Outlook::Work, _) => {
             format!("to carry it out: rackhand jobs apply {} --digest {}", job.id, job.plan.digest)
         }
-        (Outlook::Nothing, _) => {
-            "nothing is to be done: every server has the wanted version already".to_owned()
-        }
+        (Outlook::Nothing, _) => format!(
+            "nothing is to be done: every server has the wanted version already. `rackhand jobs cancel {} --reason TEXT` \
+             closes the job",
+            job.id
+        ),
         (Outlook::Blocked, 1) => {
             "nothing can be done: 1 server is blocked, for the reason above; resolve it, then plan again"
                 .to_owned()
@@ -288,7 +290,9 @@ pub mod tests {
             job.plan.targets.retain(|target| servers.contains(&target.server.as_str()));
         };
         kept(&mut job, &["bmc-06"]);
-        assert_eq!(next_step(&job), "nothing is to be done: every server has the wanted version already");
+        let nothing =
+            "nothing is to be done: every server has the wanted version already. `rackhand jobs cancel ";
+        assert!(next_step(&job).starts_with(nothing));
         kept(&mut job, &["bmc-06", "bmc-07"]);
         assert!(next_step(&job).starts_with("nothing can be done: 1 server is blocked"));
         assert_eq!(blocked(&job).collect::<Vec<_>>(), ["bmc-07 (blocked: no inventory yet)"]);

@@ -387,11 +387,12 @@ impl Store {
         };
         let no_answer = |error: reqwest::Error| {
             kept_back("a package cannot be fetched", &cause::last(&error.without_url()));
-            PackageError::Unreachable(format!("{host} does not hand it out; the executor's log says why"))
+            PackageError::Unreachable(format!("{host} does not deliver it; the executor's log says why"))
         };
         let another = |why: String| {
-            kept_back("a package is not the approved one", &why);
-            PackageError::Mismatch("its size or SHA-256 is another; the executor's log says more".into())
+            let approved = format!("{why}; approved: {} bytes, SHA-256 {}", package.size, digest.0);
+            kept_back("a package is not the approved one", &approved);
+            PackageError::Mismatch("the executor's log has both values".into())
         };
         let response = self.client.get(url).send().await.map_err(no_answer)?;
         let response = response.error_for_status().map_err(no_answer)?;
@@ -709,7 +710,7 @@ mod tests {
         };
         for host in ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "[::ffff:127.0.0.1]", "0.0.0.0"] {
             let why = told(Policy::default(), format!("http://{host}:{}/", address.port())).await;
-            assert!(why.contains("policy") || why.contains("does not hand it out"), "{host}: {why}");
+            assert!(why.contains("policy") || why.contains("does not deliver it"), "{host}: {why}");
         }
         assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 0, "nobody was asked");
         let named = Policy { package_hosts: vec!["127.0.0.1".into()], ..Policy::default() };

@@ -21,7 +21,7 @@ pub enum PackageError {
     Coming(String),
     #[error("cannot be fetched: {0}")]
     Unreachable(String),
-    #[error("is not the approved one: {0}")]
+    #[error("differs from the approved one in size or SHA-256: {0}")]
     Mismatch(String),
     #[error("the executor's policy forbids it: {0}")]
     Refused(String),

@@ -25,13 +25,11 @@ pub fn run() -> Result<Tally> {
     up::with_stack(up::Args::for_browser(), |stack| {
         let password = stack.file("browser-password");
         paths::write_secret(&password, &format!("{}\n", stack.password))?;
-        let packages = stack.file("browser-packages.json");
-        stack.write_packages(&packages)?;
         let mut node = node(&folder);
         node.env("URL", &stack.url)
             .env("EMAIL", &stack.email)
             .env("PASSWORD_FILE", &password)
-            .env("PACKAGES_JSON", &packages)
+            .env("PACKAGES_JSON", &stack.packages)
             .env("SITE", &stack.site)
             .env("OUT", paths::state().join("screenshots"))
             .env("CHROMIUM", &chromium);

@@ -14,6 +14,9 @@ use crate::{
 /// Longest time one command may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Exit code of `rackhand` where some servers failed or are blocked.
+const PARTIAL: i32 = 7;
+
 /// The command with its own configuration folder, so that the user's sessions are left alone.
 #[derive(Clone)]
 pub struct Cli {
@@ -23,9 +26,18 @@ pub struct Cli {
 impl Cli {
     /// Runs a command and reads its JSON.
     pub async fn json(&self, arguments: &[&str], input: Option<&str>) -> Result<Value> {
+        self.read(arguments, input, &[0]).await
+    }
+
+    /// The same for a plan, which may leave servers blocked.
+    pub async fn plan(&self, arguments: &[&str]) -> Result<Value> {
+        self.read(arguments, None, &[0, PARTIAL]).await
+    }
+
+    async fn read(&self, arguments: &[&str], input: Option<&str>, good: &[i32]) -> Result<Value> {
         let mut command = self.command(arguments);
         command.arg("--json");
-        let text = run(command, input).await?;
+        let text = ended(command, input, good).await?;
         serde_json::from_str(&text)
             .map_err(|error| Failure::Other(format!("rackhand {}: not JSON: {error}", arguments.join(" "))))
     }
@@ -46,7 +58,11 @@ impl Cli {
 }
 
 /// Runs any program to its end; `input` goes to its stdin. Its words are in the failure.
-pub async fn run(mut command: Command, input: Option<&str>) -> Result<String> {
+pub async fn run(command: Command, input: Option<&str>) -> Result<String> {
+    ended(command, input, &[0]).await
+}
+
+async fn ended(mut command: Command, input: Option<&str>, good: &[i32]) -> Result<String> {
     let name = format!("{:?}", command.as_std().get_args().nth(3).unwrap_or_default());
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -61,7 +77,7 @@ pub async fn run(mut command: Command, input: Option<&str>) -> Result<String> {
         .await
         .map_err(|_| Failure::Other(format!("{name} takes longer than {} s", LIMIT.as_secs())))?
         .map_err(|source| Failure::io(format!("cannot wait for {name}"), source))?;
-    if output.status.success() {
+    if output.status.code().is_some_and(|code| good.contains(&code)) {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let words = String::from_utf8_lossy(&output.stderr);

@@ -43,13 +43,13 @@ pub struct Args {
     /// Do not kill an executor on the way.
     #[arg(long)]
     no_kill: bool,
-    /// How many times as fast as real time the simulated hardware lives.
+    /// How many times faster than real hardware the simulated one works.
     #[arg(long, default_value_t = 30.0)]
     speed: f64,
     /// What the control plane runs on.
     #[arg(long, value_enum, default_value_t)]
     host: Host,
-    /// Start everything, but do not update anything.
+    /// Start everything, but do not update anything: the packages for an update of your own are in a file that is named.
     #[arg(long, conflicts_with_all = ["exit", "no_kill"])]
     idle: bool,
 }
@@ -144,11 +144,16 @@ async fn work(
     let file = paths::state().join("admin-login");
     paths::write_secret(&file, &format!("{}\n{}\n", stack.email, stack.password))?;
     let login = format!(
-        "\nopen      {}\nsign in   {}\npassword  {}   (also in {})",
+        "\nopen      {}\nsign in   {}\npassword  {}   (also in {})\npackages  {}\n          {}",
         stack.url,
         stack.email,
         stack.password,
-        file.display()
+        file.display(),
+        stack.packages.display(),
+        match args.idle {
+            true => OWN_UPDATE,
+            false => UPDATED_ALREADY,
+        }
     );
     let outcome = if args.idle {
         Ok(())
@@ -180,6 +185,12 @@ fn without(name: &str, text: String) -> Result<String> {
         false => Err(Failure::Other(text)),
     }
 }
+
+/// The way to a firmware update of one's own.
+const OWN_UPDATE: &str = "The BIOS packages of these servers. Select servers, choose “Read inventory”, then \
+    “Update firmware” > “Paste a list…” with the content of this file.";
+const UPDATED_ALREADY: &str = "The BIOS packages that the rollout installs. `cargo xtask up --idle` leaves them to you: \
+    “Update firmware” > “Paste a list…”.";
 
 /// Only one `up` at a time in a work tree: they would share logs and keys.
 fn lock() -> Result<File> {

@@ -45,6 +45,8 @@ pub struct Stack {
     pub email: String,
     pub password: String,
     pub site: String,
+    /// The BIOS packages of the site, for a firmware job.
+    pub packages: PathBuf,
     folder: PathBuf,
     speed: f64,
 }
@@ -144,7 +146,9 @@ impl Stack {
         let lab = start_lab(args, &folder, &bmc_password, children).await?;
         let site = format!("{SITE}{mark}");
         cli.json(&["sites", "create", &site, "--lease-ttl-ms", LEASE_TTL_MS], None).await?;
-        let stack = Self { cli, lab, url, email, password, site, folder, speed: args.speed };
+        let packages = folder.join("packages.json");
+        write_packages(&lab, &packages)?;
+        let stack = Self { cli, lab, url, email, password, site, packages, folder, speed: args.speed };
         stack.join_executors(children).await?;
         stack.register(&bmc_password).await?;
         Ok(stack)
@@ -253,17 +257,17 @@ impl Stack {
         Ok(())
     }
 
-    /// Writes the BIOS packages of the site, by model, as `rackhand jobs plan firmware --package` takes them.
-    pub fn write_packages(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.lab.bios_packages()?)
-            .map_err(|error| Failure::Other(error.to_string()))?;
-        write(path, &text)
-    }
-
     /// A file of this `up`, removed at the next.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+/// Writes the BIOS packages of the site, by model, as `rackhand jobs plan firmware --package` takes them.
+fn write_packages(lab: &Lab, path: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(&lab.bios_packages()?)
+        .map_err(|error| Failure::Other(error.to_string()))?;
+    write(path, &text)
 }
 
 /// The database: one of the user's own, or a private one that `children` stops.

@@ -71,8 +71,6 @@ pub async fn run(args: &Args, stack: &Stack, children: &mut Children) -> Result<
 
 /// Plans the BIOS update of every server and shows the plan. Gives the job's id and the plan's digest.
 async fn plan(stack: &Stack) -> Result<(String, String)> {
-    let file = stack.file("packages.json");
-    stack.write_packages(&file)?;
     let parallel = stack.lab.bmcs.len().to_string();
     let plan = [
         "jobs",
@@ -81,14 +79,14 @@ async fn plan(stack: &Stack) -> Result<(String, String)> {
         "--site",
         &stack.site,
         "--package",
-        utf8(&file)?,
+        utf8(&stack.packages)?,
         "--all",
         "--max-parallel",
         &parallel,
         "--reason",
         "BIOS update of the simulated site",
     ];
-    let job = stack.cli.json(&plan, None).await?;
+    let job = stack.cli.plan(&plan).await?;
     let id = text(&job, "id");
     say("");
     stack.cli.show(&["jobs", "show", id]).await?;
@@ -126,7 +124,7 @@ async fn kill_one(stack: &Stack, job: &str, children: &mut Children) -> Result<S
     Err(Failure::Other("no flash was seen, so no executor could be killed in the middle of one".to_owned()))
 }
 
-/// Prints what happened to every server; gives what is not as it should be.
+/// Prints what happened to every server; gives what went wrong.
 async fn summary(stack: &Stack, job: &str, victim: Option<&str>, seconds: u64) -> Result<Vec<String>> {
     let counters = stack.lab.counters().await?;
     let flashes = counters.get("flashes").map(items).unwrap_or_default();
@@ -178,11 +176,11 @@ async fn summary(stack: &Stack, job: &str, victim: Option<&str>, seconds: u64) -
     }
     let number = |name: &str| counters.get(name).and_then(Value::as_u64).unwrap_or_default();
     if open_effects > 0 {
-        faults.push(format!("{open_effects} effects are open"));
+        faults.push(format!("{open_effects} settings were not put back"));
     }
     for (name, words) in [
         ("bricked", "components were bricked"),
-        ("overlapping_mutations", "mutations overlapped"),
+        ("overlapping_mutations", "changes of one server at the same time"),
         ("auth_failures", "sign-ins were refused"),
     ] {
         if number(name) > 0 {
@@ -190,12 +188,16 @@ async fn summary(stack: &Stack, job: &str, victim: Option<&str>, seconds: u64) -
         }
     }
     result(format!(
-        "\n{seconds} s · executor killed: {} · effects open: {open_effects} · bricked: {} · overlapping mutations: {}",
+        "\n{seconds} s; executor killed: {}; settings not put back: {open_effects}; components bricked: {}; two changes of one \
+         server at once: {}",
         victim.unwrap_or("none"),
         number("bricked"),
         number("overlapping_mutations"),
     ));
-    result(if faults.is_empty() { "as it should be" } else { "NOT as it should be" });
+    result(match faults.is_empty() {
+        true => "every server has the wanted version; each was flashed once",
+        false => "this went wrong:",
+    });
     for fault in &faults {
         result(format!("  {fault}"));
     }

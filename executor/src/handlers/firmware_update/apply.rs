@@ -41,7 +41,10 @@ pub fn watch(context: &Context, state: &mut State, progress: &JobProgress, plan:
         }
         return Probe::InFlight {
             reason: "device_job",
-            detail: format!("{server}: the device does not list its job at the moment"),
+            detail: format!(
+                "{server}: the BMC does not list the update job {}",
+                if state.seen { "at the moment" } else { "yet" }
+            ),
             percent: None,
         };
     }
