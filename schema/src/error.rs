@@ -83,7 +83,7 @@ codes! {
     StaleEpoch = "stale-epoch", 409, "The lease has passed to another executor";
     SequenceGap = "sequence-gap", 409, "Report items are missing";
     LeaseBusy = "lease-busy", 429, "Another request of this executor for leases is being answered";
-    ReportBusy = "report-busy", 429, "Another report of this executor is being taken";
+    ReportBusy = "report-busy", 429, "Earlier reports of this executor are being taken";
     RunFinished = "run-finished", 409, "The run has ended";
     EffectsOpen = "effects-open", 409, "Changes are not undone yet";
     IntentOpen = "intent-open", 409, "It is not known yet whether a change was made";

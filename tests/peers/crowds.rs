@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use rackhand_functions::auth::token::SigningKeys;
+use rackhand_functions::{auth::token::SigningKeys, request::MAX_LEASE_BYTES};
 use rackhand_server::{Config, Quiet, Server};
 use rackhand_tests::{
     TestDatabase, TestSite,
     server::{TestServer, client},
+    site::granted,
 };
 use serde_json::json;
 use tokio::{
@@ -142,4 +143,115 @@ async fn leases_asked_for_by_one_executor_at_once_keep_no_other_from_its_own() {
     assert_eq!(answer.status(), 200);
     holds.rollback().await.unwrap();
     assert_eq!(crowd.collect::<Vec<_>>().await, [200, 200]);
+}
+
+/// Not even let in by people: each request for leases that waits for news would keep the room of its body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_that_wait_keep_no_other_executor_out() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let server = TestServer::start(&site).await;
+    let (hostile, honest) = (site.executor("one").await, site.executor("two").await);
+    let joining = format!("update rackhand.executor set state = 'joining' where id = '{}'", hostile.id);
+    site.database.owner.batch_execute(&joining).await.unwrap();
+    let ask = |executor, wait: u32, bytes: usize| {
+        let lease = json!({"held": [], "capacity": 0, "kinds": [], "wait_ms": wait, "version": "x"});
+        let mut body = lease.to_string().into_bytes();
+        body.resize(bytes, b' ');
+        let request = server.client.post(format!("{}/v1/executor/lease", server.running.url));
+        let request = request.header("content-type", "application/json");
+        let request = request.bearer_auth(server.executor_token(&site, executor)).body(body).send();
+        async { request.await.unwrap().status().as_u16() }
+    };
+    assert_eq!(ask(&honest, 0, MAX_LEASE_BYTES).await, 200);
+    let mut waiting = Vec::new();
+    // Together more than the room of all executors.
+    for _ in 0..130 {
+        waiting.push(tokio::spawn(ask(&hostile, 20_000, MAX_LEASE_BYTES)));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ask(&honest, 0, MAX_LEASE_BYTES).await, 200);
+    assert!(!waiting.pop().unwrap().is_finished(), "the newest waits");
+    for one in waiting {
+        let status = timeout(Duration::from_secs(1), one).await.expect("a newer one waits").unwrap();
+        assert!(status == 200 || status == 429, "{status}");
+    }
+    assert_eq!(ask(&honest, 0, MAX_LEASE_BYTES + 1).await, 413);
+}
+
+/// Whatever an executor asks for has a turn before it takes one of the connections that all executors share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_executor_asks_for_at_once_keeps_no_lease_waiting() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let server = TestServer::start(&site).await;
+    let (hostile, honest) = (site.executor("one").await, site.executor("two").await);
+    // Each takes its time, as when rows are locked.
+    let slow = ["credential_attempt", "site_key_set", "executor_report"].map(|name| {
+        format!(
+            "create or replace function rackhand.{name}(args jsonb) returns jsonb language sql \
+             security definer set search_path = pg_catalog, pg_temp \
+             as $$ select jsonb_build_object('results', '[]'::jsonb) from pg_sleep(0.5) $$;"
+        )
+    });
+    site.database.owner.batch_execute(&slow.concat()).await.unwrap();
+    let post = |executor, path: &str, body: serde_json::Value| {
+        let request = server.client.post(format!("{}/v1/executor/{path}", server.running.url));
+        let request = request.bearer_auth(server.executor_token(&site, executor)).json(&body).send();
+        async { request.await.unwrap().status().as_u16() }
+    };
+    let lease = json!({"held": [], "capacity": 0, "kinds": [], "wait_ms": 0, "version": "x"});
+    assert_eq!(post(&honest, "lease", lease.clone()).await, 200);
+    let item =
+        json!({"run_id": hostile.id, "epoch": 1, "seq": 1, "type": "event", "level": "info", "message": "m"});
+    for (path, body) in [
+        ("site-key", json!({"public_key": "A".repeat(44), "shares": []})),
+        (
+            "credential-attempt",
+            json!({"bmc_id": hostile.id, "credential_id": hostile.id, "version": 1, "step": "reserve"}),
+        ),
+        ("report", json!({"items": [item]})),
+    ] {
+        let crowd: Vec<_> = (0..300).map(|_| tokio::spawn(post(&hostile, path, body.clone()))).collect();
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        for executor in [&honest, &hostile] {
+            let answer = timeout(Duration::from_secs(2), post(executor, "lease", lease.clone())).await;
+            assert_eq!(answer.ok(), Some(200), "beside {path}");
+        }
+        let done = crowd.iter().filter(|one| one.is_finished()).count();
+        assert!((150..290).contains(&done), "{done}: the rest of {path} waits");
+        for one in crowd {
+            one.abort();
+        }
+    }
+}
+
+/// What an executor has to tell comes in order: it waits for what is under way, and is not refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_waits_for_the_one_before() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let server = TestServer::start(&site).await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("power", &servers, 1).await;
+    let (run, epoch) = granted(&site.lease(&executor, &[], 1).await).remove(0);
+    let mut owner = site.database.connect_owner().await;
+    let holds = owner.transaction().await.unwrap();
+    holds.execute("select from rackhand.run for update", &[]).await.unwrap();
+    let told = (1..=3).map(|seq| {
+        let item = json!({"run_id": run, "epoch": epoch, "seq": seq, "type": "event", "level": "info", "message": "m"});
+        let request = server.client.post(format!("{}/v1/executor/report", server.running.url));
+        let request = request.bearer_auth(server.executor_token(&site, &executor));
+        let request = request.json(&json!({"items": [item]})).send();
+        async move {
+            tokio::time::sleep(Duration::from_millis(200 * seq)).await;
+            request.await.unwrap().json::<serde_json::Value>().await.unwrap()
+        }
+    });
+    let told = tokio::spawn(futures::future::join_all(told.collect::<Vec<_>>()));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!told.is_finished());
+    holds.rollback().await.unwrap();
+    for answer in told.await.unwrap() {
+        assert_eq!(answer["results"][0]["status"], "accepted", "{answer}");
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Executors, people and strangers each have a room of their own: whatever some of them send, leases are renewed. In a
 //! full room the oldest body that is still arriving is given up, of whoever has most there. So half-sent bodies keep
-//! nobody out, and who sends many of them loses their own first.
+//! nobody out, and who sends many of them loses their own first. Whole bodies stay until they are done with; so nobody has
+//! more than a part of a room.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +13,8 @@ use std::{
 
 use futures::channel::oneshot;
 use rackhand_schema::id::{ExecutorId, UserId};
+
+use crate::request::MAX_BODY_BYTES;
 
 /// Whose body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +32,9 @@ pub struct Rooms {
     pub people: usize,
     pub strangers: usize,
 }
+
+/// How many have to come together to fill a room.
+const HOLDERS: usize = 8;
 
 /// Without rooms there may be as many as come.
 #[derive(Debug, Default)]
@@ -59,20 +65,24 @@ struct Room(Mutex<Inner>);
 struct Inner {
     free: usize,
     numbers: u64,
-    arriving: BTreeMap<Holder, Theirs>,
+    /// Of one holder.
+    most: usize,
+    holders: BTreeMap<Holder, Theirs>,
 }
 
-/// The bodies of one holder that are still arriving.
+/// What one holder has in a room.
 #[derive(Debug, Default)]
 struct Theirs {
+    /// Of all bodies, whole ones too.
     bytes: usize,
     /// The oldest first. To drop the sender is to give the body up.
-    bodies: BTreeMap<u64, (usize, oneshot::Sender<()>)>,
+    arriving: BTreeMap<u64, (usize, oneshot::Sender<()>)>,
 }
 
 impl Room {
-    const fn of(bytes: usize) -> Self {
-        Self(Mutex::new(Inner { free: bytes, numbers: 0, arriving: BTreeMap::new() }))
+    fn of(bytes: usize) -> Self {
+        let most = (bytes / HOLDERS).max(MAX_BODY_BYTES);
+        Self(Mutex::new(Inner { free: bytes, numbers: 0, most, holders: BTreeMap::new() }))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -86,21 +96,44 @@ impl Inner {
         self.numbers
     }
 
-    /// Whose oldest body is to go next.
-    fn next_to_go(&self) -> Option<(Holder, u64)> {
-        let (holder, theirs) = self.arriving.iter().max_by_key(|(_, theirs)| theirs.bytes)?;
-        Some((*holder, *theirs.bodies.keys().next()?))
+    fn has_too_much(&self, holder: Holder, more: usize) -> bool {
+        self.holders.get(&holder).map_or(0, |theirs| theirs.bytes).saturating_add(more) > self.most
     }
 
-    /// A body that does not arrive any further here, and its bytes.
-    fn remove(&mut self, holder: Holder, number: u64) -> Option<usize> {
-        let theirs = self.arriving.get_mut(&holder)?;
-        let (bytes, _) = theirs.bodies.remove(&number)?;
-        theirs.bytes -= bytes;
-        if theirs.bodies.is_empty() {
-            self.arriving.remove(&holder);
+    /// Which body is to go next so that `holder` gets `more`; `None` while there is room.
+    fn next_to_go(&self, holder: Holder, more: usize) -> Option<Option<(Holder, u64)>> {
+        let oldest = |theirs: &Theirs| theirs.arriving.keys().next().copied();
+        if self.has_too_much(holder, more) {
+            let number = self.holders.get(&holder).and_then(oldest);
+            return Some(number.map(|number| (holder, number)));
         }
-        Some(bytes)
+        let most = || {
+            let arriving = self.holders.iter().filter(|(_, theirs)| !theirs.arriving.is_empty());
+            let (holder, theirs) = arriving.max_by_key(|(_, theirs)| theirs.bytes)?;
+            Some((*holder, oldest(theirs)?))
+        };
+        (self.free < more).then(most)
+    }
+
+    /// A body that does not arrive any further, and its bytes.
+    fn end_arrival(&mut self, holder: Holder, number: u64) -> Option<usize> {
+        Some(self.holders.get_mut(&holder)?.arriving.remove(&number)?.0)
+    }
+
+    fn free(&mut self, holder: Holder, bytes: usize) {
+        self.free += bytes;
+        if let Some(theirs) = self.holders.get_mut(&holder) {
+            theirs.bytes = theirs.bytes.saturating_sub(bytes);
+            if theirs.bytes == 0 && theirs.arriving.is_empty() {
+                self.holders.remove(&holder);
+            }
+        }
+    }
+
+    fn give_up(&mut self, holder: Holder, number: u64) {
+        if let Some(bytes) = self.end_arrival(holder, number) {
+            self.free(holder, bytes);
+        }
     }
 }
 
@@ -122,23 +155,21 @@ impl Held {
     pub fn grow(&mut self, more: usize) -> bool {
         let Some(room) = &self.room else { return true };
         let mut room = room.lock();
-        while room.free < more {
-            match room.next_to_go() {
-                Some(oldest) if oldest != (self.holder, self.number) => {
-                    room.free += room.remove(oldest.0, oldest.1).unwrap_or_default();
+        while let Some(next) = room.next_to_go(self.holder, more) {
+            match next {
+                Some((holder, number)) if (holder, number) != (self.holder, self.number) => {
+                    room.give_up(holder, number);
                 }
                 _ => return false,
             }
         }
-        let theirs = room.arriving.entry(self.holder).or_default();
+        let theirs = room.holders.entry(self.holder).or_default();
         if let Some(keep) = self.keep.take() {
-            theirs.bodies.insert(self.number, (0, keep));
+            theirs.arriving.insert(self.number, (0, keep));
         }
-        let Some((bytes, _)) = theirs.bodies.get_mut(&self.number) else {
+        let Some((bytes, _)) = theirs.arriving.get_mut(&self.number) else {
             // Given up for another one. Nothing of theirs may be left.
-            if theirs.bodies.is_empty() {
-                room.arriving.remove(&self.holder);
-            }
+            room.free(self.holder, 0);
             return false;
         };
         *bytes += more;
@@ -148,10 +179,10 @@ impl Held {
         true
     }
 
-    /// The body is whole: it stays until its request is answered.
+    /// The body is whole: it stays until this is dropped.
     pub fn arrived(&mut self) {
         if let Some(room) = &self.room {
-            self.arrived = room.lock().remove(self.holder, self.number).is_some();
+            self.arrived = room.lock().end_arrival(self.holder, self.number).is_some();
         }
     }
 }
@@ -160,8 +191,11 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(room) = &self.room {
             let mut room = room.lock();
-            let freed = if self.arrived { Some(self.bytes) } else { room.remove(self.holder, self.number) };
-            room.free += freed.unwrap_or_default();
+            if self.arrived {
+                room.free(self.holder, self.bytes);
+            } else {
+                room.give_up(self.holder, self.number);
+            }
         }
     }
 }
@@ -213,6 +247,25 @@ mod tests {
         drop(second);
         assert!(bodies.hold(stranger(2)).grow(100));
         assert!(Bodies::default().hold(stranger(2)).grow(usize::MAX), "no rooms, no limit");
+    }
+
+    #[test]
+    fn one_holder_has_a_part_of_a_room_whole_bodies_included() {
+        const EACH: usize = MAX_BODY_BYTES;
+        let bodies = strangers(3 * HOLDERS * EACH);
+        let mut whole = [0; 2].map(|_| bodies.hold(stranger(1)));
+        for body in &mut whole {
+            assert!(body.grow(EACH));
+            body.arrived();
+        }
+        let (mut half, mut next) = (bodies.hold(stranger(1)), bodies.hold(stranger(1)));
+        assert!(half.grow(EACH / 2) && next.grow(EACH / 2));
+        assert!(next.grow(1), "the oldest that is still arriving makes room");
+        assert!(given_up(&mut half) && !half.grow(1));
+        assert!(!next.grow(EACH / 2), "whole ones do not");
+        assert!(bodies.hold(stranger(2)).grow(3 * EACH), "others have their own");
+        drop((whole, half));
+        assert!(next.grow(2 * EACH));
     }
 
     #[test]

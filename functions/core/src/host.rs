@@ -79,6 +79,11 @@ impl Scope {
 #[error("the body did not arrive in time")]
 pub struct BodyTooSlow;
 
+/// The same for a body that is given up for others.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no room for the body")]
+pub struct NoRoom;
+
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// The statement refused: the caller's fault, with a code.

@@ -25,6 +25,7 @@ mod meta;
 pub mod openapi;
 mod page;
 pub mod problem;
+pub mod reading;
 pub mod request;
 mod routing;
 mod runs;

@@ -101,7 +101,7 @@ impl Refusal {
     /// only number.
     fn retry_after(&self) -> Option<u32> {
         match self.code {
-            ErrorCode::DatabaseUnavailable => Some(1),
+            ErrorCode::DatabaseUnavailable | ErrorCode::LeaseBusy | ErrorCode::ReportBusy => Some(1),
             ErrorCode::LoginBusy | ErrorCode::ServerBusy => Some(3),
             ErrorCode::LoginLimited => {
                 let named = self.detail.split(' ').find_map(|word| word.parse().ok());

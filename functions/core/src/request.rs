@@ -8,7 +8,7 @@ use std::{
     fmt::Display,
     net::IpAddr,
     str::FromStr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use axum::{
@@ -37,7 +37,7 @@ use crate::{
     },
     bodies::{Held, Holder},
     forwarded::networks,
-    host::{BodyTooSlow, ClientAddress, Host, Scope, Statement},
+    host::{BodyTooSlow, ClientAddress, Host, NoRoom, Scope, Statement},
     problem::{Answer, Refusal},
 };
 
@@ -46,6 +46,9 @@ pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
 
 /// The same for requests without a person's or an executor's token. None of them needs a quarter of it.
 pub const MAX_ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
+
+/// The same for a request for leases: 10,000 held runs with the largest epochs, and some 16 KiB for the rest.
+pub const MAX_LEASE_BYTES: usize = 10_000 * 80 + 16 * 1024;
 
 /// The answer's header that names the trace, 32 hex digits.
 pub const TRACE_HEADER: &str = "x-trace-id";
@@ -83,8 +86,8 @@ pub fn log(method: &Method, path: &str, response: &Response, ms: u64) {
 pub struct Caller {
     pub address: Option<IpAddr>,
     scope: Arc<OnceLock<Scope>>,
-    /// The room of the body, kept until the request is answered.
-    held: Arc<OnceLock<Held>>,
+    /// The room of the body, kept until the handler has answered: what was parsed is as large.
+    held: Arc<Mutex<Option<Held>>>,
 }
 
 impl Caller {
@@ -92,13 +95,15 @@ impl Caller {
         self.scope.get()
     }
 
+    fn hold(&self, held: Option<Held>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
     fn holder(&self) -> Holder {
         match self.scope() {
             Some(Scope::Executor { executor, .. }) => Holder::Executor(*executor),
             Some(Scope::User { user, .. }) => Holder::Person(*user),
-            Some(Scope::Anonymous { .. }) | None => {
-                Holder::Stranger(self.address.map(|address| networks(address.to_canonical())[1].0))
-            }
+            Some(Scope::Anonymous { .. }) | None => stranger(self.address),
         }
     }
 }
@@ -123,6 +128,7 @@ pub async fn frame(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Trace(trace));
     request.extensions_mut().insert(caller.clone());
     let mut response = next.run(request).await;
+    caller.hold(None);
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         if let Some(host) = host {
             refusals::note(&host, &caller, &refusal, route.as_ref().map_or("", MatchedPath::as_str)).await;
@@ -221,13 +227,27 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// How many bytes of a body are looked at, for a host that has to read it before the Router sees the request.
-pub fn largest_body(headers: &HeaderMap, keys: &SigningKeys, now_unix: u64) -> usize {
-    let known =
-        |token| keys.verify_user(token, now_unix).is_ok() || keys.verify_executor(token, now_unix).is_ok();
-    match bearer(headers).or_else(|| browser::cookie(headers, browser::ACCESS_COOKIE)) {
-        Some(token) if known(token) => MAX_BODY_BYTES,
-        _ => MAX_ANONYMOUS_BODY_BYTES,
+/// Who sends a request, for a host that has to read the body before the Router sees it.
+pub fn sender(headers: &HeaderMap, keys: &SigningKeys, now_unix: u64, address: Option<IpAddr>) -> Holder {
+    let token = bearer(headers).or_else(|| browser::cookie(headers, browser::ACCESS_COOKIE));
+    let known = token.and_then(|token| {
+        let person = keys.verify_user(token, now_unix).map(|claims| Holder::Person(claims.sub));
+        person
+            .or_else(|_| keys.verify_executor(token, now_unix).map(|claims| Holder::Executor(claims.sub)))
+            .ok()
+    });
+    known.unwrap_or_else(|| stranger(address))
+}
+
+fn stranger(address: Option<IpAddr>) -> Holder {
+    Holder::Stranger(address.map(|address| networks(address.to_canonical())[1].0))
+}
+
+/// Of any request, bytes.
+pub const fn largest_body(holder: Holder) -> usize {
+    match holder {
+        Holder::Stranger(_) => MAX_ANONYMOUS_BODY_BYTES,
+        Holder::Executor(_) | Holder::Person(_) => MAX_BODY_BYTES,
     }
 }
 
@@ -387,6 +407,25 @@ where
     }
 }
 
+/// The same, of at most `MOST` bytes, for a request that may wait long. It takes no room once it is parsed: how many of
+/// them a caller has is bounded otherwise.
+pub struct SmallBody<T, const MOST: usize>(pub T);
+
+impl<T, S, const MOST: usize> FromRequest<S> for SmallBody<T, MOST>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Answer<Self> {
+        let (_, body, _held) = read_within(request, MOST).await?;
+        let value = parse::<T>(&body)?;
+        validate(&value)?;
+        Ok(Self(value))
+    }
+}
+
 /// A JSON body as it came, within the limit; for what is taken apart item by item.
 pub struct RawBody(pub Bytes);
 
@@ -413,6 +452,12 @@ impl<S: Send + Sync> FromRequest<S> for OptionalBody {
 }
 
 async fn read_json(request: Request) -> Answer<Bytes> {
+    let (caller, body, held) = read_within(request, MAX_BODY_BYTES).await?;
+    caller.hold(Some(held));
+    Ok(body)
+}
+
+async fn read_within(request: Request, most: usize) -> Answer<(Caller, Bytes, Held)> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = kind.and_then(|kind| kind.split(';').next()).map(str::trim).unwrap_or_default();
     if !essence.eq_ignore_ascii_case("application/json") {
@@ -423,7 +468,7 @@ async fn read_json(request: Request) -> Answer<Bytes> {
     let (host, _) = host(&parts)?;
     let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
     let holder = caller.holder();
-    let most = if matches!(holder, Holder::Stranger(_)) { MAX_ANONYMOUS_BODY_BYTES } else { MAX_BODY_BYTES };
+    let most = most.min(largest_body(holder));
     let mut held = host.process.bodies.hold(holder);
     let (mut body, mut read) = (Limited::new(body, most), Vec::new());
     loop {
@@ -439,8 +484,7 @@ async fn read_json(request: Request) -> Answer<Bytes> {
         read.extend_from_slice(&data);
     }
     held.arrived();
-    let _ = caller.held.set(held);
-    Ok(read.into())
+    Ok((caller, read.into(), held))
 }
 
 fn no_room() -> Refusal {
@@ -453,7 +497,9 @@ fn unread(error: &(dyn std::error::Error + 'static), most: usize) -> Refusal {
     if error.is::<LengthLimitError>() {
         let detail = format!("The body is larger than {most} bytes, the maximum of this request.");
         Refusal::new(ErrorCode::BodyTooLarge, detail)
-    } else if is_too_slow(error) {
+    } else if has_cause::<NoRoom>(error) {
+        no_room()
+    } else if has_cause::<BodyTooSlow>(error) {
         let detail = "The body took too long to arrive; nothing was done. Send it again.";
         Refusal::new(ErrorCode::RequestTimeout, detail)
     } else {
@@ -461,8 +507,8 @@ fn unread(error: &(dyn std::error::Error + 'static), most: usize) -> Refusal {
     }
 }
 
-fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<BodyTooSlow>())
+fn has_cause<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
 }
 
 /// Parses a JSON object that people or programs sent. The messages never repeat a value: it may be a secret.

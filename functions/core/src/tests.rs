@@ -21,7 +21,7 @@ use crate::{
         Database, DatabaseError, Host, Notifier, Process, Scope, Settings, Statement, Subscription, Topic,
         Wake,
     },
-    request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES, largest_body},
+    request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES, MAX_LEASE_BYTES, largest_body, sender},
 };
 
 const ID: &str = "01920000-0000-7000-8000-000000000001";
@@ -289,16 +289,16 @@ async fn half_sent_bodies_keep_nobody_else_out() {
     for (path, token, half, whole) in [
         ("/v1/auth/login", "", 16_000, 5_000),
         ("/v1/jobs", person.as_str(), 2_000_000, 2_000_000),
-        ("/v1/executor/lease", executor.as_str(), 2_000_000, 2_000_000),
+        ("/v1/executor/report", executor.as_str(), 2_000_000, 2_000_000),
     ] {
         let mut half_sent = Box::pin(post(path, token, never_ends(half)));
         assert!(half_sent.as_mut().now_or_never().is_none());
         for other in
-            ["/v1/auth/login", "/v1/jobs", "/v1/executor/lease"].into_iter().filter(|other| *other != path)
+            ["/v1/auth/login", "/v1/jobs", "/v1/executor/report"].into_iter().filter(|other| *other != path)
         {
             let token = match other {
                 "/v1/jobs" => &*person,
-                "/v1/executor/lease" => &*executor,
+                "/v1/executor/report" => &*executor,
                 _ => "",
             };
             assert_eq!(post(other, token, Body::from("{")).await.status(), 400, "{other} beside {path}");
@@ -311,13 +311,31 @@ async fn half_sent_bodies_keep_nobody_else_out() {
     }
 }
 
+/// A request for leases waits long: it has no more than it needs.
+#[tokio::test]
+async fn a_request_for_leases_has_room_for_all_held_runs() {
+    let held = vec![json!({"run_id": ID, "epoch": u64::MAX}); 10_000];
+    let kinds = vec!["k".repeat(64); 64];
+    let request = json!({"held": held, "capacity": 1000, "kinds": kinds, "changes": 1000,
+        "wait_ms": 0, "version": "v".repeat(60), "leaving": false});
+    let mut body = request.to_string().into_bytes();
+    let service = Service::new([due(json!({}))]);
+    let token = service.executor();
+    let path = "/v1/executor/lease";
+    let (status, answer) = service.call("POST", path, Some(&token), &body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    body.resize(MAX_LEASE_BYTES + 1, b' ');
+    let (status, answer) = service.call("POST", path, Some(&token), &body).await;
+    assert_eq!((status.as_u16(), &answer["code"]), (413, &json!("body-too-large")));
+}
+
 /// A host that reads bodies first gives a stranger no more room than the Router would.
 #[test]
 fn a_body_is_read_as_far_as_its_token_allows() {
     let service = Service::new([]);
     let largest = |name, value: &str| {
         let headers = HeaderMap::from_iter([(name, value.parse().unwrap())]);
-        largest_body(&headers, &service.keys, START_MS / 1000)
+        largest_body(sender(&headers, &service.keys, START_MS / 1000, None))
     };
     let (person, executor) = (service.user(), service.executor());
     for token in [person.as_str(), executor.as_str()] {

@@ -14,16 +14,16 @@ mod topics;
 use std::{cell::OnceCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
-use futures::{StreamExt as _, stream};
 use http::{Request, Response};
 use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
     host::{ClientAddress, InPlace, NoEntropy, Process, Settings},
-    request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES, keep_to_https, largest_body, log},
+    reading::{self, Holder, Reading},
+    request::{keep_to_https, log, sender},
 };
 use tower::ServiceExt as _;
-use worker::{Context, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
+use worker::{Context, Delay, Env, HttpRequest, ScheduleContext, ScheduledEvent, event};
 
 use crate::{database::PooledDatabase, topics::Topics};
 
@@ -40,6 +40,7 @@ struct Isolate {
 }
 
 thread_local! {
+    static READING: Reading = Reading::default();
     static ISOLATE: OnceCell<Rc<Isolate>> = const { OnceCell::new() };
 }
 
@@ -54,12 +55,15 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let isolate = isolate(&env);
     let (parts, body) = request.into_parts();
-    let most = isolate.as_ref().map_or(MAX_ANONYMOUS_BODY_BYTES, |isolate| {
-        largest_body(&parts.headers, &isolate.keys, began / 1000)
+    let address = parts.headers.get("cf-connecting-ip").and_then(|value| value.to_str().ok());
+    let address = address.and_then(|text| text.parse::<IpAddr>().ok());
+    let holder = isolate.as_ref().map_or(Holder::Stranger(None), |isolate| {
+        sender(&parts.headers, &isolate.keys, began / 1000, address)
     });
-    let mut request = Request::from_parts(parts, whole(Body::new(body), most).await);
-    let address = request.headers().get("cf-connecting-ip").and_then(|value| value.to_str().ok());
-    if let Some(address) = address.and_then(|text| text.parse::<IpAddr>().ok()) {
+    let reading = READING.with(Clone::clone);
+    let body = reading.whole(Body::new(body), holder, now_unix_ms, Delay::from(reading::LIMIT)).await;
+    let mut request = Request::from_parts(parts, body);
+    if let Some(address) = address {
         request.extensions_mut().insert(ClientAddress(address));
     }
     let secure = request.uri().scheme_str() == Some("https");
@@ -79,24 +83,6 @@ async fn fetch(request: HttpRequest, env: Env, context: Context) -> worker::Resu
     }
     log(&method, &path, &response, now_unix_ms().saturating_sub(began));
     Ok(response)
-}
-
-/// The body, read: workerd ends a connection after a request that was answered before it was read, and the client's
-/// next one on it is lost. What is beyond `most` bytes is read a while longer and not kept, so that the refusal arrives.
-async fn whole(body: Body, most: usize) -> Body {
-    let mut rest = body.into_data_stream();
-    let (mut read, mut seen) = (Vec::new(), 0_usize);
-    while let Some(chunk) = rest.next().await {
-        let Ok(chunk) = chunk else { return Body::from_stream(stream::iter([chunk])) };
-        if read.len() <= most {
-            read.extend_from_slice(&chunk);
-        }
-        seen = seen.saturating_add(chunk.len());
-        if seen > 2 * MAX_BODY_BYTES {
-            break;
-        }
-    }
-    Body::from(read)
 }
 
 /// The cron trigger.

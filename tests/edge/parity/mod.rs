@@ -56,8 +56,8 @@ const NOWHERE_PROVOKED: [(&str, &str); 6] = [
     ),
     ("login-busy", "takes a crowd of sign-ins; tested beside the workers of the native host"),
     ("server-busy", "takes many bodies at once; tested in `functions/core`"),
-    ("lease-busy", "takes many requests for leases at once; `tests/control_plane/lease.rs`"),
-    ("report-busy", "takes two reports at once; `tests/control_plane/report.rs`"),
+    ("lease-busy", "takes many requests for leases at once; `tests/control_plane/leases.rs`"),
+    ("report-busy", "takes many reports at once; `tests/control_plane/report.rs`, `tests/peers/crowds.rs`"),
     ("too-many-streams", "counted for each process; tested in `functions/core`"),
 ];
 const TESTED_ALONE: &str = "it would lock out the people of the other steps; `tests/control_plane`";

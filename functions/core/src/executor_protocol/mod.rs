@@ -10,6 +10,7 @@ mod turns;
 
 use axum::response::{IntoResponse, Response};
 use ed25519_dalek::{Signature, VerifyingKey};
+use futures::future::{Either, select};
 use http::{HeaderMap, StatusCode, Uri};
 use rackhand_schema::{
     ErrorCode,
@@ -17,7 +18,7 @@ use rackhand_schema::{
     executor::{
         Enrol, Enrolled, ExecutorToken, Nonce, NonceRequest, SiteKey, TokenRequest, audience, token_message,
     },
-    id::SiteId,
+    id::{ExecutorId, SiteId},
     protocol::{
         AttemptAnswer, Claim, CredentialAttempt, LeaseRequest, LeaseResponse, Report, ReportResponse,
     },
@@ -30,7 +31,7 @@ use crate::{
     auth::{base64_decode, browser, token::ACCESS_TTL},
     host::{Scope, Topic, Wake},
     problem::{Answer, Refusal},
-    request::{Anyone, Body, Call, Executor, Json, RawBody},
+    request::{Anyone, Body, Call, Executor, Json, MAX_LEASE_BYTES, RawBody, SmallBody},
     routing::{OpenApiRouter, routes},
     statement,
 };
@@ -184,7 +185,10 @@ fn signature_fits(key: &str, message: &str, signature: &str) -> bool {
 #[utoipa::path(post, path = "/v1/executor/lease", tag = "executor", request_body = LeaseRequest,
     responses((status = 200, body = LeaseResponse)),
     extensions(("x-rackhand-role" = json!("executor")), ("x-rackhand-errors" = json!(["lease-busy"]))))]
-async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> Answer<Json> {
+async fn lease(
+    Executor(call): Executor,
+    SmallBody(request): SmallBody<LeaseRequest, MAX_LEASE_BYTES>,
+) -> Answer<Json> {
     #[derive(Serialize)]
     struct Asked<'a> {
         #[serde(flatten)]
@@ -206,8 +210,9 @@ async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> A
     let began = now();
     let mut first: Option<String> = None;
     let asked = Asked { request: &request, claim: request.claim() };
+    let mut poll = None;
     loop {
-        let turn = turn(&call).await?;
+        let turn = lease_turn(&call).await?;
         let Due { answer, wake_in_ms } = call.run(&LEASE, &asked).await?;
         drop(turn);
         let longest = u64::try_from(call.host.settings.max_wait.as_millis()).unwrap_or(u64::MAX);
@@ -230,21 +235,46 @@ async fn lease(Executor(call): Executor, Body(request): Body<LeaseRequest>) -> A
             return Json::of(&answer);
         }
         let wait = Duration::from_millis(left.min(wake_in_ms.unwrap_or(u64::MAX).max(SHORTEST_WAIT_MS)));
-        if subscription.wait(wait).await == Wake::Closing {
+        if poll.is_none() {
+            poll = turns(&call).map(|(turns, executor)| turns.poll(executor));
+        }
+        let news = subscription.wait(wait);
+        let woken = match &mut poll {
+            Some(poll) => match select(&mut poll.ended, news).await {
+                Either::Left(_) => return Json::of(&answer),
+                Either::Right((woken, _)) => woken,
+            },
+            None => news.await,
+        };
+        if woken == Wake::Closing {
             return Json::of(&answer);
         }
     }
 }
 
+fn turns(call: &Call) -> Option<(&Turns, ExecutorId)> {
+    match (&call.host.process.turns, &call.scope) {
+        (Some(turns), Scope::Executor { executor, .. }) => Some((turns, *executor)),
+        _ => None,
+    }
+}
+
 /// The right to run a lease statement.
-async fn turn(call: &Call) -> Answer<Option<Turn>> {
-    let (Some(turns), Scope::Executor { executor, .. }) = (&call.host.process.turns, &call.scope) else {
-        return Ok(None);
-    };
-    let turn = turns.take(*executor).await;
-    turn.map(Some).ok_or_else(|| {
+async fn lease_turn(call: &Call) -> Answer<Option<Turn>> {
+    let Some((turns, executor)) = turns(call) else { return Ok(None) };
+    turns.lease(executor).await.map(Some).ok_or_else(|| {
         let detail = "A newer request of this executor for leases has come. Nothing was done for this one.";
         Refusal::new(ErrorCode::LeaseBusy, detail)
+    })
+}
+
+/// The right to run any other statement.
+async fn turn(call: &Call) -> Answer<Option<Turn>> {
+    let Some((turns, executor)) = turns(call) else { return Ok(None) };
+    turns.other(executor).await.map(Some).ok_or_else(|| {
+        let detail =
+            "Too many requests of this executor wait. Nothing was done for this one. Send it again later.";
+        Refusal::new(ErrorCode::ReportBusy, detail)
     })
 }
 
@@ -253,6 +283,7 @@ async fn turn(call: &Call) -> Answer<Option<Turn>> {
     responses((status = 200, body = ReportResponse)),
     extensions(("x-rackhand-role" = json!("executor")), ("x-rackhand-errors" = json!(["report-busy"]))))]
 async fn report(Executor(call): Executor, RawBody(body): RawBody) -> Answer<Json> {
+    let _turn = turn(&call).await?;
     let sorted = report::sort_out(&body)?;
     let mut results = if sorted.items.is_empty() {
         Vec::new()
@@ -267,11 +298,13 @@ async fn report(Executor(call): Executor, RawBody(body): RawBody) -> Answer<Json
 /// Ask to present an unproven credential, or say how it went.
 #[utoipa::path(post, path = "/v1/executor/credential-attempt", tag = "executor",
     request_body = CredentialAttempt, responses((status = 200, body = AttemptAnswer)),
-    extensions(("x-rackhand-role" = json!("executor")), ("x-rackhand-errors" = json!(["not-found"]))))]
+    extensions(("x-rackhand-role" = json!("executor")),
+        ("x-rackhand-errors" = json!(["not-found", "report-busy"]))))]
 async fn credential_attempt(
     Executor(call): Executor,
     Body(attempt): Body<CredentialAttempt>,
 ) -> Answer<Json> {
+    let _turn = turn(&call).await?;
     call.json(&ATTEMPT, &attempt).await
 }
 
@@ -281,6 +314,7 @@ async fn credential_attempt(
     extensions(("x-rackhand-role" = json!("executor")),
         ("x-rackhand-errors" = json!(["site-key-conflict", "report-busy"]))))]
 async fn site_key(Executor(call): Executor, Body(key): Body<SiteKey>) -> Answer<Response> {
+    let _turn = turn(&call).await?;
     call.text(&SITE_KEY, &key).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
