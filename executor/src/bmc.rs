@@ -107,12 +107,22 @@ impl JobPhase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceJob {
     pub id: String,
+    /// Its other id, where the device lists it in two places.
+    #[serde(default)]
+    pub other_id: Option<String>,
     pub name: String,
     pub phase: JobPhase,
     /// Whether it updates firmware, where the device tells.
     pub firmware: Option<bool>,
     /// What it acts on, where the device tells: component keys or paths.
     pub targets: Vec<String>,
+}
+
+impl DeviceJob {
+    /// Whether it is the one with this id.
+    pub fn is(&self, id: &str) -> bool {
+        self.id == id || self.other_id.as_deref() == Some(id)
+    }
 }
 
 /// Where a device job stands.
@@ -131,12 +141,6 @@ pub struct JobRef {
     pub path: Option<String>,
     /// Newest log record before the request: the log is searched after it only.
     pub log_mark: Option<u64>,
-}
-
-impl JobRef {
-    pub fn names(&self, id: &str) -> bool {
-        self.id.as_deref() == Some(id)
-    }
 }
 
 /// Whether the device takes and carries out jobs.

@@ -290,7 +290,7 @@ impl Activity for DeleteJob {
 
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
         let jobs = context.line.jobs().await?;
-        let Some(job) = jobs.into_iter().find(|job| job.id == self.id) else {
+        let Some(job) = jobs.into_iter().find(|job| job.is(&self.id)) else {
             // An accepted job may show up late: absence counts only when it lasts.
             let timing = context.timing();
             let hidden = if self.seen { timing.job_visibility } else { timing.upload_visibility };
@@ -342,7 +342,7 @@ impl Activity for DeleteJob {
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
         // Again, now that the permit is at hand: it may have begun, and is not stopped then.
         let jobs = context.line.jobs().await?;
-        let found = jobs.iter().find(|job| job.id == self.id).map(|job| &job.phase);
+        let found = jobs.iter().find(|job| job.is(&self.id)).map(|job| &job.phase);
         if !matches!(found, Some(JobPhase::New | JobPhase::Scheduled | JobPhase::Waiting)) {
             let detail = format!("job {} does not wait any more", self.id);
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, detail));

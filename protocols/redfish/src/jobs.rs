@@ -124,19 +124,44 @@ impl Client {
 }
 
 impl Jobs {
-    /// What the job service and the task service both list under one id is one job; the account of it counts in which it
-    /// is more alive.
+    /// What the job service and the task service both list under one id, or [as each other's mirror](mirrors), is one job;
+    /// the account of it counts in which it is more alive.
     fn take_in(&mut self, job: Job) {
         let alive = |state: &TaskState| match state {
             TaskState::Running | TaskState::Other(_) => 2,
             state => u8::from(!state.is_final()),
         };
-        match self.jobs.iter_mut().find(|known| known.id == job.id) {
-            Some(known) if alive(&known.state) < alive(&job.state) => *known = job,
-            Some(_) => {}
-            None => self.jobs.push(job),
+        let Some(known) = self.jobs.iter_mut().find(|known| known.id == job.id || mirrors(known, &job))
+        else {
+            self.jobs.push(job);
+            return;
+        };
+        let (id, task_id) = (known.id.clone(), Some(job.id.clone()).filter(|id| *id != known.id));
+        if alive(&known.state) < alive(&job.state) {
+            *known = job;
         }
+        known.id = id;
+        known.task_id = task_id;
     }
+}
+
+/// Whether a job of the job service and a task are certainly one piece of work: both have the same number, and either
+/// links to the other, or both have the same name and began at the same moment. Services that count in both are rare: those
+/// whose documents are public keep schedules and scripts as jobs, under words (Lenovo XCC) or numbers of their own (Huawei,
+/// openUBMC), or the same work under ids that are no mere numbers (Dell). Two for one is a wait, one for two hides work.
+fn mirrors(job: &Job, task: &Job) -> bool {
+    let linked = |one: &Job, other: &Job| {
+        let links = field(&one.raw, "Links").and_then(Value::as_object);
+        let paths = links.into_iter().flat_map(|links| links.values()).flat_map(items).filter_map(link);
+        let other = other.path.trim_end_matches('/');
+        !other.is_empty() && paths.take(64).any(|path| path.trim_end_matches('/') == other)
+    };
+    // A clock that was never set shows the same moment for all.
+    let moment =
+        |job: &Job| job.started.clone().filter(|time| time.as_str() > "2001" && time.starts_with('2'));
+    let alike = job.name == task.name && moment(job).is_some() && moment(job) == moment(task);
+    job.id.strip_prefix(OF_JOB_SERVICE) == Some(task.id.as_str())
+        && (alike || linked(job, task) || linked(task, job))
 }
 
 /// Begins the ids of jobs of a job service that are mere numbers. Both services may count: job 1 is not task 1.
@@ -185,6 +210,7 @@ pub(crate) fn job(queue: &str, raw: Value) -> Option<Job> {
         targets: targets(&raw),
         path,
         id,
+        task_id: None,
         raw_state,
         raw,
     })

@@ -426,6 +426,8 @@ pub struct Job {
     pub path: String,
     /// Its id, such as `JID_102241909559`.
     pub id: String,
+    /// Its id in the task service, where job service and task service list it under one number.
+    pub task_id: Option<String>,
     /// Its name, such as `Firmware Update: BIOS`.
     pub name: String,
     /// `DellJob.JobType`, such as `FirmwareUpdate`.

@@ -581,6 +581,7 @@ impl Firmware for RedfishBmc {
                 .into_iter()
                 .map(|job| DeviceJob {
                     id: text::clean(&job.id),
+                    other_id: job.task_id.as_deref().map(text::clean),
                     name: text::clean(&job.name),
                     phase: job_phase(&job.state),
                     firmware: job.kind.map(|kind| kind == "FirmwareUpdate" || kind == "RepositoryUpdate"),

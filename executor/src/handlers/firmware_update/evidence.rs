@@ -26,7 +26,7 @@ pub fn trace(
     component: &str,
     component_name: &str,
 ) -> Trace {
-    let new: Vec<&DeviceJob> = now.iter().filter(|job| !before.contains(&job.id)).collect();
+    let new: Vec<&DeviceJob> = now.iter().filter(|job| !before.iter().any(|id| job.is(id))).collect();
     match new.as_slice() {
         [] => {
             // A job that came and went: the log knows its name.
@@ -86,6 +86,7 @@ mod tests {
     fn job(id: &str, name: &str) -> DeviceJob {
         DeviceJob {
             id: id.into(),
+            other_id: None,
             name: name.into(),
             phase: JobPhase::Scheduled,
             firmware: None,
@@ -96,6 +97,17 @@ mod tests {
     fn found(now: &[DeviceJob], records: &[(String, String)]) -> Trace {
         let log = LogSince { records: records.to_vec(), whole: true };
         trace(&["JID_1".into()], now, Some(&log), "BIOS.Setup.1-1", "BIOS")
+    }
+
+    /// It was listed in one place before, and is in two now.
+    #[test]
+    fn a_job_is_known_by_either_of_its_ids() {
+        let both = |before: &str| {
+            let job = DeviceJob { other_id: Some("7".into()), ..job("Jobs/7", "Firmware Update: BIOS") };
+            trace(&[before.into()], &[job], None, "BIOS.Setup.1-1", "BIOS")
+        };
+        assert_eq!((both("7"), both("Jobs/7")), (Trace::Nothing, Trace::Nothing));
+        assert_eq!(both("6"), Trace::Job("Jobs/7".into()));
     }
 
     #[test]

@@ -67,8 +67,8 @@ fn next_reset(
 
 /// Whether `job` is the one that `ours` stands for.
 fn is_ours(job: &DeviceJob, ours: &JobRef) -> bool {
-    let by_path = |path: &String| path.trim_end_matches('/').rsplit('/').next() == Some(job.id.as_str());
-    ours.names(&job.id) || ours.id.is_none() && ours.path.as_ref().is_some_and(by_path)
+    let by_path = || ours.path.as_ref()?.trim_end_matches('/').rsplit('/').next();
+    ours.id.as_deref().or_else(by_path).is_some_and(|id| job.is(id))
 }
 
 /// Whether the reset that `intent` announced has come.

@@ -90,6 +90,44 @@ async fn the_first_job_is_not_the_first_task() {
     assert_eq!(deleted(&bench), [format!("{TASKS}/1"), format!("{JOBS}/1")]);
 }
 
+/// A job service that mirrors the tasks, numbers and all: the two are one where that is certain, and two otherwise.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_the_job_service_mirrors_is_one_job() {
+    let at = "2026-03-01T10:00:00Z";
+    let links = |path: String| json!({ "Links": { "Related": [{ "@odata.id": path }] } });
+    let work = |name: &str, start: &str| json!({ "Name": name, "StartTime": start });
+    let cases = [
+        (work("update", at), work("update", at), true),
+        (work("update", at), work("script", at), false),
+        (work("update", at), work("update", "2026-03-01T10:00:01Z"), false),
+        (work("update", ""), work("update", ""), false),
+        (json!({ "Name": "update" }), json!({ "Name": "update" }), false),
+        (work("update", "1970-01-01T00:00:00Z"), work("update", "1970-01-01T00:00:00Z"), false),
+        (links(format!("{TASKS}/7")), json!({}), true),
+        (json!({}), links(format!("{JOBS}/7")), true),
+        (links(format!("{TASKS}/71")), links(format!("{JOBS}/71")), false),
+    ];
+    for (job, task, one) in cases {
+        let bmc = both(&[("7", "Pending")], &[("7", "Running")]);
+        for (queue, word, state, more) in
+            [(JOBS, "JobState", "Pending", &job), (TASKS, "TaskState", "Running", &task)]
+        {
+            let path = format!("{queue}/7");
+            let mut document = json!({ "@odata.id": path, "Id": "7", word: state });
+            document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            bmc.put(&path, document);
+        }
+        let found = bench(bmc).client.jobs().await.unwrap().jobs;
+        let seen: Vec<_> = found.iter().map(|job| (job.id.as_str(), job.task_id.as_deref())).collect();
+        if one {
+            assert_eq!(seen, [("Jobs/7", Some("7"))], "{job} {task}");
+            assert_eq!(found[0].state, TaskState::Running, "the account that is more alive");
+        } else {
+            assert_eq!(seen, [("Jobs/7", None), ("7", None)], "{job} {task}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_job_is_deleted_in_the_queue_that_shows_it() {
     let bench = bench(both(&[("a", "Scheduled")], &[("b", "Pending")]));
