@@ -122,6 +122,15 @@ pub enum Command {
 const REASON: std::ops::RangeInclusive<usize> = 3..=500;
 
 /// Why something is done; the API takes no shorter one.
+/// How many of a list are shown.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is required".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("a whole number is required".to_owned()),
+    }
+}
+
 pub fn reason(text: &str) -> Result<String, String> {
     match REASON.contains(&text.chars().count()) {
         true => Ok(text.to_owned()),

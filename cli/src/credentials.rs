@@ -15,11 +15,12 @@ use rackhand_schema::{
     server::{Credential, CredentialTarget, NewCredential, SealedCredential},
     site::Site,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     client::Client,
+    doctor::quoted,
     error::{Failure, Result, help},
     output::{Column, Output, dash, moment, printable_lines, say},
     resolve,
@@ -78,14 +79,35 @@ pub struct Set {
     yes: bool,
 }
 
-const COLUMNS: [Column<Credential>; 6] = [
-    Column::new("NAME", |credential: &Credential| credential.name.clone()),
-    Column::new("VERSION", |credential| credential.version.to_string()),
-    Column::new("STATE", |credential| state(credential).to_owned()),
-    Column::new("ADDRESSES", |credential| dash(credential.address_count)),
-    Column::new("CREATED", |credential| moment(&credential.created_at)),
-    Column::wide("ID", |credential| credential.id.to_string()),
+/// A credential, and the name of its site.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    credential: Credential,
+    #[serde(skip)]
+    site: String,
+}
+
+const COLUMNS: [Column<Listed>; 7] = [
+    Column::new("NAME", |row: &Listed| row.credential.name.clone()),
+    Column::new("VERSION", |row| row.credential.version.to_string()),
+    Column::new("STATE", |row| state(&row.credential).to_owned()),
+    Column::new("ADDRESSES", |row| dash(row.credential.address_count)),
+    Column::new("CREATED", |row| moment(&row.credential.created_at)),
+    Column::varied("SITE", |row| row.site.clone()),
+    Column::wide("ID", |row| row.credential.id.to_string()),
 ];
+
+/// What is said where there is no credential.
+fn none(site: Option<&str>) -> String {
+    match site {
+        Some(site) => format!(
+            "site {site} has no credentials; `rackhand credentials set NAME --site {}` seals one",
+            quoted(site)
+        ),
+        None => "there are no credentials; `rackhand credentials set NAME` seals one".to_owned(),
+    }
+}
 
 const fn state(credential: &Credential) -> &'static str {
     if credential.suspended { "suspended" } else { "active" }
@@ -93,12 +115,15 @@ const fn state(credential: &Credential) -> &'static str {
 
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
-        Verb::List { site } => {
-            let site = resolve::site_id(client, site.as_deref()).await?;
+        Verb::List { site: named } => {
+            let site = resolve::site_id(client, named.as_deref()).await?;
             let query: Vec<(&str, String)> =
                 site.map(|site| ("site", site.to_string())).into_iter().collect();
             let credentials = list(client, &query).await?;
-            out.list(&credentials, &COLUMNS, |credential| credential.name.clone())
+            let names = resolve::site_names(client, credentials.iter().map(|one| one.site_id)).await;
+            let row = |credential: Credential| Listed { site: names.of(credential.site_id), credential };
+            let rows: Vec<_> = credentials.into_iter().map(row).collect();
+            out.list_or(&none(named.as_deref()), &rows, &COLUMNS, |row| row.credential.name.clone())
         }
         Verb::Show { name, site } => {
             let site = resolve::site(client, site.as_deref()).await?;

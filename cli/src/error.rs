@@ -150,6 +150,11 @@ impl Failure {
     pub fn hint(&self) -> Option<String> {
         let problem = match self {
             Self::Problem(problem) => problem,
+            Self::NotFound { what: "user", .. } => {
+                let text =
+                    "`rackhand users list` shows the ones you may see; `rackhand users add` makes an account";
+                return Some(text.to_owned());
+            }
             Self::NotFound { what: "run", .. } => {
                 return Some("`rackhand runs list JOB -o wide` shows them".to_owned());
             }

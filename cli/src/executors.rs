@@ -5,9 +5,11 @@ use rackhand_schema::{
     executor::{EnrolmentToken, Executor, ExecutorState},
     id::ExecutorId,
 };
+use serde::Serialize;
 
 use crate::{
     client::Client,
+    doctor::quoted,
     error::{Failure, Result, help},
     output::{Column, Output, counted, dash, moment, say, word},
     resolve,
@@ -44,23 +46,36 @@ pub enum Verb {
     },
 }
 
-const COLUMNS: [Column<Executor>; 9] = [
-    Column::new("NAME", |executor: &Executor| executor.name.clone()),
-    Column::new("STATE", |executor| word(&executor.state)),
-    Column::new("LINK", |executor| if executor.online { "online" } else { "offline" }.to_owned()),
-    Column::new("RUNS", |executor| executor.runs_held.to_string()),
-    Column::new("VERSION", |executor| executor.version.clone()),
-    Column::new("SEEN", |executor| dash(executor.seen_at.as_deref().map(moment))),
-    Column::wide("KINDS", |executor| executor.kinds.join(" ")),
-    Column::wide("FINGERPRINT", |executor| executor.fingerprint.clone()),
-    Column::wide("ID", |executor| executor.id.to_string()),
+/// An executor, and the name of its site.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    executor: Executor,
+    #[serde(skip)]
+    site: String,
+}
+
+const COLUMNS: [Column<Listed>; 10] = [
+    Column::new("NAME", |row: &Listed| row.executor.name.clone()),
+    Column::new("STATE", |row| word(&row.executor.state)),
+    Column::new("LINK", |row| if row.executor.online { "online" } else { "offline" }.to_owned()),
+    Column::new("RUNS", |row| row.executor.runs_held.to_string()),
+    Column::new("VERSION", |row| row.executor.version.clone()),
+    Column::new("SEEN", |row| dash(row.executor.seen_at.as_deref().map(moment))),
+    Column::varied("SITE", |row| row.site.clone()),
+    Column::wide("KINDS", |row| row.executor.kinds.join(" ")),
+    Column::wide("FINGERPRINT", |row| row.executor.fingerprint.clone()),
+    Column::wide("ID", |row| row.executor.id.to_string()),
 ];
 
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
         Verb::List { site } => {
             let executors = list(client, site.as_deref()).await?;
-            out.list(&executors, &COLUMNS, |executor| executor.name.clone())
+            let names = resolve::site_names(client, executors.iter().map(|executor| executor.site_id)).await;
+            let row = |executor: Executor| Listed { site: names.of(executor.site_id), executor };
+            let rows: Vec<_> = executors.into_iter().map(row).collect();
+            out.list_or(&none(site.as_deref()), &rows, &COLUMNS, |row| row.executor.name.clone())
         }
         Verb::EnrolToken { site } => {
             let site = resolve::site(client, site.as_deref()).await?;
@@ -88,6 +103,17 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             say(format!("revoked {}", gone.name));
             Ok(())
         }
+    }
+}
+
+/// What is said where there is no executor.
+fn none(site: Option<&str>) -> String {
+    match site {
+        Some(site) => format!(
+            "site {site} has no executors; `rackhand executors enrol-token --site {}` prints a token for one",
+            quoted(site)
+        ),
+        None => "there are no executors; `rackhand executors enrol-token` prints a token for one".to_owned(),
     }
 }
 

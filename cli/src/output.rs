@@ -31,21 +31,43 @@ pub enum Format {
     Name,
 }
 
+/// Where a column is shown; `wide` and `csv` show all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Always,
+    Wide,
+    /// Also in a table whose rows differ in it.
+    Varied,
+}
+
 /// One column of a listing of `T`.
 pub struct Column<T> {
     pub title: &'static str,
-    /// Only shown by `wide` and `csv`.
-    pub wide: bool,
+    shown: Shown,
     pub cell: fn(&T) -> String,
 }
 
 impl<T> Column<T> {
     pub const fn new(title: &'static str, cell: fn(&T) -> String) -> Self {
-        Self { title, wide: false, cell }
+        Self { title, shown: Shown::Always, cell }
     }
 
     pub const fn wide(title: &'static str, cell: fn(&T) -> String) -> Self {
-        Self { title, wide: true, cell }
+        Self { title, shown: Shown::Wide, cell }
+    }
+
+    /// For what is the same in most lists, such as the site.
+    pub const fn varied(title: &'static str, cell: fn(&T) -> String) -> Self {
+        Self { title, shown: Shown::Varied, cell }
+    }
+
+    fn is_shown(&self, wide: bool, items: &[T]) -> bool {
+        let varies = || {
+            let mut cells = items.iter().map(self.cell);
+            let first = cells.next();
+            cells.any(|cell| Some(cell) != first)
+        };
+        wide || self.shown == Shown::Always || (self.shown == Shown::Varied && varies())
     }
 }
 
@@ -87,7 +109,7 @@ impl Output {
         Self { colour: false, ..self }
     }
 
-    /// Prints a listing. An empty one says so where people read it, and prints nothing.
+    /// Prints a listing that is never empty.
     pub fn list<T: Serialize>(
         self,
         items: &[T],
@@ -97,7 +119,7 @@ impl Output {
         self.list_or("nothing to show", items, columns, name)
     }
 
-    /// The same with other words for an empty one.
+    /// Prints a listing. Where people read it, `none` stands for an empty one: what there is none of, and what next.
     pub fn list_or<T: Serialize>(
         self,
         none: &str,
@@ -139,7 +161,8 @@ impl Output {
         name: fn(&T) -> String,
     ) -> Result<String> {
         let cells = |wide: bool| -> (Vec<&str>, Vec<Vec<String>>) {
-            let shown: Vec<&Column<T>> = columns.iter().filter(|column| wide || !column.wide).collect();
+            let shown: Vec<&Column<T>> =
+                columns.iter().filter(|column| column.is_shown(wide, items)).collect();
             let rows = items.iter().map(|item| shown.iter().map(|column| (column.cell)(item)).collect());
             (shown.iter().map(|column| column.title).collect(), rows.collect())
         };
@@ -191,10 +214,10 @@ impl Output {
     /// Colours a word that is a state; the word itself stays, colour is never the only sign.
     fn paint(self, cell: &str) -> String {
         let code = match cell {
-            "ok" | "on" | "online" | "active" | "succeeded" | "no_change" => "32",
+            "ok" | "on" | "online" | "active" | "succeeded" | "no change" => "32",
             "warning" | "joining" | "paused" | "planned" | "unknown" | "waiting" | "settling" => "33",
             "critical" | "failed" | "revoked" | "suspended" | "cancelled" | "offline" => "31",
-            "running" | "leased" => "36",
+            "running" | "taken" => "36",
             _ => return cell.to_owned(),
         };
         if self.colour { format!("\x1b[{code}m{cell}\x1b[0m") } else { cell.to_owned() }
@@ -251,11 +274,25 @@ pub fn dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| ABSENT.to_owned(), |value| value.to_string())
 }
 
-/// The word an enum has in the API.
+/// The word an enum has in the API, as people write it: `no change`.
 pub fn word<T: Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::String(word)) => spaced(&word),
         other => other.map(|value| value.to_string()).unwrap_or_default(),
+    }
+}
+
+/// `force_off` → `force off`.
+pub fn spaced(word: &str) -> String {
+    word.replace('_', " ")
+}
+
+/// `5000` → `5 s`, `500` → `0.5 s`.
+pub fn seconds(milliseconds: u32) -> String {
+    let (whole, rest) = (milliseconds / 1000, milliseconds % 1000);
+    match format!("{rest:03}").trim_end_matches('0') {
+        "" => format!("{whole} s"),
+        part => format!("{whole}.{part} s"),
     }
 }
 
@@ -404,6 +441,26 @@ mod tests {
         let said = [0, 1, 2].map(|number| counted(number, "executor"));
         assert_eq!(said, ["0 executors", "1 executor", "2 executors"]);
         assert_eq!(counted(2, "entry"), "2 entries");
+    }
+
+    #[test]
+    fn a_column_that_varies_is_shown_where_it_does() {
+        const COLUMNS: [Column<Row>; 2] = [
+            Column::new("NAME", |row: &Row| row.name.to_owned()),
+            Column::varied("NOTE", |row| row.note.to_owned()),
+        ];
+        let table = |rows: &[Row]| {
+            Output::plain(Format::Table).render_list(rows, &COLUMNS, |row| row.name.to_owned()).unwrap()
+        };
+        let row = |name, note| Row { name, note };
+        assert_eq!(table(&[row("a", "lab"), row("b", "lab")]), "NAME\na\nb\n");
+        assert_eq!(table(&[row("a", "lab"), row("b", "two")]), "NAME  NOTE\na     lab\nb     two\n");
+    }
+
+    #[test]
+    fn words_and_times_are_for_people() {
+        assert_eq!(word(&rackhand_schema::run::RunState::NoChange), "no change");
+        assert_eq!([30_000, 500, 1250, 60].map(seconds), ["30 s", "0.5 s", "1.25 s", "0.06 s"]);
     }
 
     #[test]

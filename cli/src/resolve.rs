@@ -29,6 +29,24 @@ struct Listed {
     id: String,
 }
 
+/// Names of sites, for lists that tell them apart by it.
+pub struct SiteNames(Vec<Site>);
+
+impl SiteNames {
+    /// The id, where the name cannot be read.
+    pub fn of(&self, id: SiteId) -> String {
+        let found = self.0.iter().find(|site| site.id == id);
+        found.map_or_else(|| id.to_string(), |site| site.name.clone())
+    }
+}
+
+/// The names of these sites. A list of one site does not show it, so nothing is read for it.
+pub async fn site_names(client: &Client, ids: impl Iterator<Item = SiteId>) -> SiteNames {
+    let several = ids.collect::<BTreeSet<_>>().len() > 1;
+    let sites = if several { client.all(&["v1", "sites"], &[], None).await } else { Ok(Vec::new()) };
+    SiteNames(sites.unwrap_or_default())
+}
+
 /// The site of that name or id. If none is named: the only one, or the one of `rackhand sites use`.
 pub async fn site(client: &Client, named: Option<&str>) -> Result<Site> {
     let mut sites: Vec<Site> = client.all(&["v1", "sites"], &[], None).await?;

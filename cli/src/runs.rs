@@ -10,8 +10,8 @@ use crate::{
     args::reason,
     client::Client,
     error::{Result, help},
-    jobs::why,
-    output::{Column, Output, dash, moment, printable_lines, say, word},
+    jobs::show::{phase, state, why},
+    output::{Column, Output, dash, moment, printable_lines, say, spaced, word},
     resolve,
 };
 
@@ -44,8 +44,8 @@ pub enum Verb {
 
 const COLUMNS: [Column<Run>; 9] = [
     Column::new("SERVER", |run: &Run| run.server.clone()),
-    Column::new("STATE", |run| word(&run.state)),
-    Column::new("PHASE", |run| dash(Some(run.phase.as_str()).filter(|phase| !phase.is_empty()))),
+    Column::new("STATE", state),
+    Column::new("PHASE", phase),
     Column::new("PERCENT", |run| dash(run.percent)),
     Column::new("EXECUTOR", |run| dash(run.executor_name.as_deref())),
     Column::new("SINCE", |run| moment(&run.since)),
@@ -54,12 +54,14 @@ const COLUMNS: [Column<Run>; 9] = [
     Column::wide("ID", |run| run.id.to_string()),
 ];
 
+const NONE: &str = "this job has no runs; they begin when its plan is approved";
+
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
         Verb::List { job } => {
             let id = resolve::job(client, &job).await?.to_string();
             let runs: Vec<Run> = client.all(&["v1", "jobs", &id, "runs"], &[], None).await?;
-            out.list(&runs, &COLUMNS, |run| run.id.to_string())
+            out.list_or(NONE, &runs, &COLUMNS, |run| run.id.to_string())
         }
         Verb::Show { run } => {
             let run = resolve::run(client, &run).await?;
@@ -94,7 +96,7 @@ fn render(detail: &RunDetail, out: Output) -> String {
         run.id,
         run.job_id,
         run.server,
-        word(&run.state),
+        state(run),
         why(run),
         moment(&run.since),
         dash(run.executor_name.as_deref()),
@@ -105,7 +107,7 @@ fn render(detail: &RunDetail, out: Output) -> String {
         .map(|phase| {
             let end = phase.finished_at.as_deref().map(moment);
             let evidence = if phase.evidence.is_null() { "-".to_owned() } else { phase.evidence.to_string() };
-            vec![phase.phase.clone(), word(&phase.state), moment(&phase.started_at), dash(end), evidence]
+            vec![spaced(&phase.phase), word(&phase.state), moment(&phase.started_at), dash(end), evidence]
         })
         .collect();
     text.push('\n');

@@ -13,6 +13,7 @@ use rackhand_schema::{
 use serde_json::{Value, json};
 
 use crate::{
+    args::at_least_one,
     client::Client,
     credentials,
     error::{Failure, Result, help},
@@ -24,12 +25,12 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// The fleet, filtered.
-    #[command(after_help = help!("servers list --health critical", "servers list --model \"PowerEdge R750\" -o csv"))]
+    #[command(after_help = help!("servers list --health critical", "servers list --model R750 -o csv"))]
     List {
         #[command(flatten)]
         filter: Filter,
         /// Maximum number of servers. Without it all are shown.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = at_least_one)]
         limit: Option<usize>,
     },
     /// One server with its firmware.
@@ -110,7 +111,7 @@ pub struct Filter {
     /// Only servers whose BMC is an `idrac8`, `idrac9`, `idrac10`, …
     #[arg(long)]
     generation: Option<String>,
-    /// Only servers of this model.
+    /// Only servers whose model contains this, in any case: `r750` finds `PowerEdge R750`.
     #[arg(long)]
     model: Option<String>,
     /// Only servers with this tag.
@@ -278,13 +279,13 @@ const COLUMNS: [Column<ServerSummary>; 16] = [
     Column::new("POWER", |server| word(&server.power)),
     Column::new("HEALTH", |server| word(&server.health)),
     Column::new("BIOS", |server| dash(server.bios_version.as_deref())),
-    Column::new("BMC", |server| dash(server.bmc_version.as_deref())),
+    Column::new("BMC FW", |server| dash(server.bmc_version.as_deref())),
     Column::new("SEEN", |server| dash(server.seen_at.as_deref().map(moment))),
     Column::new("LAST FAILURE", |server| dash(server.last_failure.as_ref().map(|last| &last.code))),
     Column::wide("BMC ADDRESS", |server| server.bmc_url.clone()),
     Column::wide("GENERATION", |server| dash(server.generation.as_deref())),
     Column::wide("VENDOR", |server| dash(server.vendor.as_deref())),
-    Column::wide("SITE", |server| server.site.clone()),
+    Column::varied("SITE", |server| server.site.clone()),
     Column::wide("TAGS", |server| server.tags.join(" ")),
     Column::wide("JOB", |server| dash(server.active_job)),
     Column::wide("ID", |server| server.id.to_string()),
@@ -328,7 +329,9 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let site = resolve::site_id(client, site.as_deref()).await?;
             let id = resolve::server(client, &server, site).await?;
             client.post(&["v1", "servers", &id.to_string(), "credential", "try-again"]).done().await?;
-            say(format!("the credential of {server} may be presented again"));
+            say(format!(
+                "executors may present the credential to the BMC of {server}; none of its refusals counts any more"
+            ));
             Ok(())
         }
         Verb::Remove { server, site, yes } => {
@@ -499,7 +502,7 @@ fn render(server: &Server, out: Output) -> String {
     let mut text = format!(
         "server        {}\nid            {}\nsite          {}\nvendor        {}\nmodel         {}\n\
          service tag   {}\ngeneration    {}\npower         {}\nhealth        {}\nBMC           {}\n\
-         IPMI          {}\nBMC version   {}\nBMC key       {}\ncredential    {}\nexecutor      {}\ntags          {}\n\
+         IPMI          {}\nBMC version   {}\nTLS key       {}\ncredential    {}\nexecutor      {}\ntags          {}\n\
          last read     {}\nlast failure  {}\nactive job    {}\ncapabilities  {}\n",
         summary.name,
         summary.id,
@@ -589,10 +592,7 @@ mod tests {
         use rackhand_schema::server::{Health, PowerState};
         let power = POWER.map(|word| serde_json::from_value::<PowerState>(word.into()).unwrap());
         let health = HEALTH.map(|word| serde_json::from_value::<Health>(word.into()).unwrap());
-        assert_eq!(
-            (power.map(|state| word(&state)), health.map(|health| word(&health))),
-            (POWER.map(str::to_owned), HEALTH.map(str::to_owned),)
-        );
+        assert_eq!(json!([power, health]), json!([POWER, HEALTH]));
     }
 
     #[test]

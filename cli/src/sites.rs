@@ -8,7 +8,7 @@ use crate::{
     credentials::key_fingerprint,
     doctor::quoted,
     error::{Failure, Result, help},
-    output::{Column, Output, moment, say},
+    output::{Column, Output, moment, say, seconds},
     resolve,
 };
 
@@ -93,7 +93,7 @@ const COLUMNS: [Column<Site>; 8] = [
     Column::new("SERVERS", |site| site.servers.to_string()),
     Column::new("EXECUTORS ONLINE", |site| site.executors_online.to_string()),
     Column::new("HARDWARE", |site| if site.config.hardware_paused { "paused" } else { "active" }.to_owned()),
-    Column::wide("LEASE", |site| format!("{} ms", site.config.lease_ttl_ms)),
+    Column::wide("LEASE", |site| seconds(site.config.lease_ttl_ms)),
     Column::wide("MAX RUNS", |site| site.config.max_mutating_runs.to_string()),
     Column::wide("SECOND PERSON", |site| if site.config.second_person { "yes" } else { "no" }.to_owned()),
     Column::wide("ID", |site| site.id.to_string()),
@@ -103,7 +103,8 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
         Verb::List => {
             let sites: Vec<Site> = client.all(&["v1", "sites"], &[], None).await?;
-            out.list(&sites, &COLUMNS, |site| site.name.clone())
+            let none = "there are no sites; `rackhand sites create NAME` makes one";
+            out.list_or(none, &sites, &COLUMNS, |site| site.name.clone())
         }
         Verb::Show { site } => {
             let site = resolve::site(client, Some(&site)).await?;
@@ -179,20 +180,24 @@ fn render(site: &Site) -> String {
     };
     format!(
         "site              {}\nid                {}\nservers           {}\nexecutors online  {}\n\
-         lease             {} ms: how long an executor keeps a run without contact to the control plane\n\
+         lease             {}: how long an executor keeps a run without contact to the control plane\n\
          changing runs     at most {} at once\nhardware          {}\nsecond person     {}\n\
          key               {key}\ncreated           {}\nversion           {}\n",
         site.name,
         site.id,
         site.servers,
         site.executors_online,
-        site.config.lease_ttl_ms,
+        seconds(site.config.lease_ttl_ms),
         site.config.max_mutating_runs,
         match (site.config.hardware_paused, since(site)) {
             (true, since) => format!("paused{since}"),
             (false, _) => "active".to_owned(),
         },
-        if site.config.second_person { "needed for approval" } else { "not needed" },
+        if site.config.second_person {
+            "required for approval"
+        } else {
+            "not required: who plans a job may approve it"
+        },
         moment(&site.created_at),
         site.version,
     )

@@ -73,7 +73,8 @@ pub enum Verb {
 pub struct Whom {
     /// E-mail address of the account.
     email: String,
-    /// What the person may do there.
+    /// What the person may do there: a viewer reads everything, an operator also plans, approves and runs jobs, adds
+    /// servers and sets credentials, an admin also changes settings, executors and roles.
     #[arg(long)]
     role: RoleName,
     /// One site, by name or id.

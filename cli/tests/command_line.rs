@@ -196,6 +196,8 @@ fn wrong_usage_ends_2() {
         &["servers", "list", "--power", "onn"],
         &["servers", "list", "--health", "fine"],
         &["jobs", "list", "--state", "gone"],
+        &["servers", "list", "--limit", "0"],
+        &["jobs", "list", "--limit", "0"],
         &["jobs", "apply", "01920000-0000-7000-8000-000000000009", "--digest", "abcd"],
         &["jobs", "pause", "01920000-0000-7000-8000-000000000009", "--reason", "x"],
         &["jobs", "plan", "power", "--action", "power-off", "--all", "--reason", "a test"],
@@ -870,6 +872,85 @@ fn an_empty_list_says_so_to_people_only() {
         none(&["servers", "list"]),
         "there are no servers; `rackhand servers import FILE` registers them\n"
     );
+}
+
+#[test]
+fn an_empty_list_names_its_site_and_the_next_command() {
+    let none = json!({"items": []});
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab"), site(CLOSET, "my two")]})),
+        ("GET /v1/executors", 200, none.clone()),
+        ("GET /v1/credentials", 200, none.clone()),
+        ("GET /v1/jobs", 200, none),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let said = |arguments: &[&str]| String::from_utf8(home.run(arguments, "").stderr).unwrap();
+    for (arguments, expected) in [
+        (
+            &["executors", "list", "--site", "my two"][..],
+            "site my two has no executors; `rackhand executors enrol-token --site 'my two'` prints a token for one\n",
+        ),
+        (
+            &["executors", "list"],
+            "there are no executors; `rackhand executors enrol-token` prints a token for one\n",
+        ),
+        (
+            &["credentials", "list", "--site", "lab"],
+            "site lab has no credentials; `rackhand credentials set NAME --site lab` seals one\n",
+        ),
+        (
+            &["jobs", "list"],
+            "there are no jobs; `rackhand jobs plan inventory --all --reason TEXT` reads the servers\n",
+        ),
+        (&["jobs", "list", "--site", "lab"], "no job matches\n"),
+    ] {
+        assert_eq!(said(arguments), expected);
+    }
+}
+
+#[test]
+fn lists_of_several_sites_say_which_one() {
+    let executor = |name: &str, site: &str| {
+        json!({"id": LAB, "site_id": site, "name": name, "state": "active", "fingerprint": "", "online": true,
+            "version": "1", "kinds": [], "runs_held": 0, "seen_at": null, "enrolled_at": "2026-01-01T00:00:00Z"})
+    };
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab"), site(CLOSET, "two")]})),
+        ("GET /v1/executors", 200, json!({"items": [executor("one", LAB), executor("two", CLOSET)]})),
+        ("GET /v1/executors", 200, json!({"items": [executor("one", LAB)]})),
+        (
+            "GET /v1/servers",
+            200,
+            json!({"items": [server(1, "bmc-01", LAB, "lab"), server(2, "bmc-02", CLOSET, "two")]}),
+        ),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let said = |noun: &str| String::from_utf8(home.run(&[noun, "list"], "").stdout).unwrap();
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split_whitespace().last().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(lines(&said("executors")), ["SITE", "lab", "two"]);
+    assert_eq!(lines(&said("executors")), ["SEEN", "-"]);
+    assert_eq!(lines(&said("servers")), ["SITE", "lab", "two"]);
+}
+
+#[test]
+fn a_role_for_someone_unknown_names_the_way_to_an_account() {
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/users", 200, json!({"items": []})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let grant = ["users", "grant", "bob@rackhand.example", "--role", "operator", "--fleet"];
+    let output = home.run(&grant, "");
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with("; `rackhand users add` makes an account\n"), "{said}");
 }
 
 /// [`server`] with what is registered of its BMC.

@@ -567,7 +567,7 @@ $$;
 
 -- {server_id} → {}. A person lets executors present the credential of one BMC again: its refused and
 -- unanswered attempts are forgotten, and the version is suspended no more if no two other BMCs have refused
--- it.
+-- it. Where there is nothing to forget, nothing changes and nothing is noted.
 create function rackhand.credential_try_again(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -581,6 +581,10 @@ begin
     select * into cred from rackhand.credential c where c.id = endpoint.credential_id for no key update;
     if not found then
         perform rackhand.fail('invalid-request', 'No credential is set for the BMC of this server.');
+    end if;
+    if cred.suspended_at is null and not exists (select from rackhand.credential_use u
+            where u.bmc_id = endpoint.id and u.credential_id = cred.id and (u.failures > 0 or u.unanswered > 0)) then
+        return '{}';
     end if;
     delete from rackhand.credential_use u where u.bmc_id = endpoint.id and u.credential_id = cred.id;
     update rackhand.credential c set refused_at = left_over.at,

@@ -201,6 +201,29 @@ async fn a_person_lets_one_bmc_be_tried_again_and_is_told_when_it_refused() {
 }
 
 #[tokio::test]
+async fn where_no_executor_was_refused_trying_again_changes_and_notes_nothing() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    let servers = site.servers(1).await;
+    let bmc = site.database.value("select id from rackhand.bmc").await;
+    attempt(&site, &one, &bmc, "reserve").await;
+    attempt(&site, &one, &bmc, "accepted").await;
+    let state = async || {
+        let uses = "select jsonb_build_array((select jsonb_agg(u) from rackhand.credential_use u),
+            (select count(*) from rackhand.event e where e.kind = 'credential.try_again'))";
+        site.database.value(uses).await
+    };
+    let before = state().await;
+    assert_eq!(before[1], 0);
+    site.admin("credential_try_again", json!({"server_id": servers[0]})).await;
+    assert_eq!(state().await, before);
+    attempt(&site, &one, &bmc, "reserve").await;
+    attempt(&site, &one, &bmc, "rejected").await;
+    site.admin("credential_try_again", json!({"server_id": servers[0]})).await;
+    assert_eq!(state().await, json!([null, 1]));
+}
+
+#[tokio::test]
 async fn only_who_speaks_to_a_bmc_may_say_how_a_login_went() {
     let site = TestSite::new().await;
     let (one, two) = (site.executor("one").await.scope, site.executor("two").await.scope);

@@ -314,6 +314,26 @@ async fn latest(site: &TestSite, kind: &str) -> Value {
 }
 
 #[tokio::test]
+async fn the_model_filter_finds_a_part_in_any_case() {
+    let site = TestSite::new().await;
+    site.servers(2).await;
+    let set = "update rackhand.server set model = 'PowerEdge R750' where name = 'node-0001'";
+    site.database.owner.execute(set, &[]).await.unwrap();
+    let statement = include_str!("../../functions/core/src/servers/list.sql");
+    let found = async |model: &str| {
+        let args = json!({"limit": 5, "cursor": null, "site": null, "power": null, "health": null, "generation": null,
+            "model": model, "tag": null, "q": null});
+        let list = site.database.run(&site.admin, statement, args).await.unwrap();
+        let names = list["items"].as_array().unwrap().iter().map(|item| item["name"].clone());
+        (names.collect::<Vec<_>>(), list["counts"]["total"].clone())
+    };
+    let there = (vec![json!("node-0001")], json!(1));
+    assert_eq!(found("r750").await, there);
+    assert_eq!(found("poweredge r750").await, there);
+    assert_eq!(found("r75_").await, (vec![], json!(0)), "no pattern");
+}
+
+#[tokio::test]
 async fn a_server_that_has_moved_was_never_read() {
     let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
     let executor = site.executor("one").await;

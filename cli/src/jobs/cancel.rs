@@ -5,7 +5,8 @@ use rackhand_schema::{
     run::{Run, RunState},
 };
 
-use crate::output::{counted, say, word};
+use super::show;
+use crate::output::{counted, say};
 
 pub fn tell(job: &Job, runs: &[Run]) {
     for line in lines(job, runs) {
@@ -53,9 +54,9 @@ const NAMED: usize = 8;
 fn named(runs: &[&Run]) -> String {
     let name = |run: &&Run| match (run.state, run.phase.as_str()) {
         (RunState::Cancelled, _) => run.server.clone(),
-        (state, "") => format!("{} ({})", run.server, word(&state)),
-        (state, _) if state.is_terminal() => format!("{} ({})", run.server, word(&state)),
-        (state, phase) => format!("{} ({}, {})", run.server, word(&state), phase.replace('_', " ")),
+        (_, "") => format!("{} ({})", run.server, show::state(run)),
+        (state, _) if state.is_terminal() => format!("{} ({})", run.server, show::state(run)),
+        _ => format!("{} ({}, {})", run.server, show::state(run), show::phase(run)),
     };
     let names = runs.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");
     match runs.len().saturating_sub(NAMED) {
@@ -82,7 +83,7 @@ mod tests {
         insta::assert_snapshot!(lines(&job, &runs).join("\n"), @r"
         2 runs are cancelled, nothing more is done to their servers: bmc-04, bmc-07
         1 run goes on to its next safe point and ends there; what its BMC has begun, such as a flash, is not interrupted, and what was changed on the way is restored: bmc-05 (waiting, apply)
-        1 run had ended before and stays as it is: bmc-06 (no_change)
+        1 run had ended before and stays as it is: bmc-06 (no change)
         `rackhand jobs watch 01920000-0000-7000-8000-000000000001` follows it to its end
         ");
     }

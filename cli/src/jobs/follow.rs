@@ -95,9 +95,10 @@ fn verdict(job: &Job, runs: &[Run]) -> Result<()> {
     let is_good = |run: &&Run| matches!(run.state, RunState::Succeeded | RunState::NoChange);
     let good = runs.iter().filter(is_good).count();
     let bad = runs.iter().filter(|run| !is_good(run));
-    let bad = bad.map(|run| match show::why(run).as_str() {
-        "-" => format!("{} ({})", run.server, word(&run.state)),
-        why => format!("{} ({}: {})", run.server, word(&run.state), why.trim_end_matches('.')),
+    // Its sentence was said when the run ended, and stands in the table.
+    let bad = bad.map(|run| match (show::state(run), &run.reason) {
+        (state, reason) if reason.is_empty() || *reason == state => format!("{} ({state})", run.server),
+        (state, reason) => format!("{} ({state}: {reason})", run.server),
     });
     let bad: Vec<String> = bad.chain(show::blocked(job)).collect();
     if bad.is_empty() && job.state == JobState::Succeeded {

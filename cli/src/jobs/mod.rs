@@ -7,8 +7,6 @@ mod plan;
 mod progress;
 pub mod show;
 
-pub use show::why;
-
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -20,10 +18,10 @@ use rackhand_schema::{
 };
 
 use crate::{
-    args::{digest, reason},
+    args::{at_least_one, digest, reason},
     client::Client,
     error::{EXIT_CODES, Failure, Result, help},
-    output::{Column, Output, moment, say, word},
+    output::{Column, Output, moment, say, spaced, word},
     resolve, secret,
     sites::paused,
 };
@@ -40,7 +38,7 @@ pub enum Verb {
         #[arg(long, value_parser = STATES)]
         state: Option<String>,
         /// Maximum number of jobs.
-        #[arg(long, value_name = "N", default_value_t = 50)]
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = at_least_one)]
         limit: usize,
     },
     /// A job with its plan and its runs.
@@ -123,15 +121,17 @@ impl Limit {
 
 const COLUMNS: [Column<Job>; 9] = [
     Column::new("ID", |job: &Job| job.id.to_string()),
-    Column::new("KIND", |job| job.spec.kind().to_owned()),
+    Column::new("KIND", |job| spaced(job.spec.kind())),
     Column::new("STATE", |job| word(&job.state)),
     Column::new("RUNS", |job| show::run_counts(&job.runs)),
     Column::new("REASON", |job| job.reason.clone()),
     Column::new("CREATED", |job| moment(&job.created_at)),
     Column::wide("BY", |job| job.created_by_name.clone()),
-    Column::wide("SITE", |job| job.site.clone()),
+    Column::varied("SITE", |job| job.site.clone()),
     Column::wide("TRACE", |job| job.trace_id.to_hex()),
 ];
+
+const NONE: &str = "there are no jobs; `rackhand jobs plan inventory --all --reason TEXT` reads the servers";
 
 pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
@@ -142,7 +142,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             query.extend(state.map(|state| ("state", state)));
             let jobs: Vec<Job> = client.all(&["v1", "jobs"], &query, Some(limit)).await?;
             match query.is_empty() {
-                true => out.list(&jobs, &COLUMNS, |job| job.id.to_string()),
+                true => out.list_or(NONE, &jobs, &COLUMNS, |job| job.id.to_string()),
                 false => out.list_matching("job", &jobs, &COLUMNS, |job| job.id.to_string()),
             }
         }

@@ -85,7 +85,7 @@ impl Bars {
         self.total.set_length(runs.len() as u64);
         self.total.set_position(done as u64);
         self.total.set_prefix(format!("job {}", word(&job.state)));
-        self.total.set_message(show::run_counts(&job.runs));
+        self.total.set_message(show::counts_of(runs));
         if runs.len() > MOST_BARS {
             return;
         }
@@ -110,7 +110,7 @@ fn style(template: &str) -> ProgressStyle {
 fn stage(run: &Run) -> String {
     format!(
         "{} {} {} {}",
-        word(&run.state),
+        show::state(run),
         run.phase,
         run.reason,
         run.executor_name.as_deref().unwrap_or_default()
@@ -121,12 +121,12 @@ fn line(run: &Run) -> String {
     format!("{}: {}", run.server, words(run, false))
 }
 
-/// `waiting · flash 40% · device_job: the device works (executor-1)`. Lines leave out the percentage, else every
+/// `running · apply 40% · device job: the BMC works (executor-1)`. Lines leave out the percentage, else every
 /// step of it would be one.
 fn words(run: &Run, percent: bool) -> String {
-    let mut parts = vec![word(&run.state)];
+    let mut parts = vec![show::state(run)];
     if !run.phase.is_empty() && !run.state.is_terminal() {
-        let phase = run.phase.replace('_', " ");
+        let phase = show::phase(run);
         parts.push(match run.percent.filter(|_| percent) {
             Some(percent) => format!("{phase} {percent}%"),
             None => phase,

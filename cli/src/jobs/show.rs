@@ -4,19 +4,48 @@ use std::collections::BTreeMap;
 
 use rackhand_schema::{
     job::{BootTarget, Job, PlanStep, PlanTarget, Reboot},
-    run::Run,
+    run::{Run, RunState},
 };
 
-use crate::output::{Output, counted, dash, moment, printable_lines, word};
+use crate::output::{Output, counted, dash, moment, printable_lines, spaced, word};
 
-/// `8 succeeded, 2 running`
+/// `8 succeeded, 2 running`, from the states of the API.
 pub fn run_counts(runs: &BTreeMap<String, u64>) -> String {
     let parts: Vec<String> = runs
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(state, count)| format!("{count} {state}"))
+        .map(|(state, count)| format!("{count} {}", state_word(state)))
         .collect();
     if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+}
+
+/// The same, from the runs themselves: each counts as [`state`] shows it.
+pub fn counts_of(runs: &[Run]) -> String {
+    let mut counts = BTreeMap::new();
+    for run in runs {
+        *counts.entry(state(run)).or_default() += 1;
+    }
+    run_counts(&counts)
+}
+
+/// The state of a run in the words of the UI. A device that says how far it is does not keep anyone waiting.
+pub fn state(run: &Run) -> String {
+    match (run.state, run.percent) {
+        (RunState::Waiting, Some(_)) => word(&RunState::Running),
+        (state, _) => state_word(&word(&state)),
+    }
+}
+
+fn state_word(state: &str) -> String {
+    match state {
+        "leased" => "taken".to_owned(),
+        other => spaced(other),
+    }
+}
+
+/// The phase of a run, in words.
+pub fn phase(run: &Run) -> String {
+    dash(Some(spaced(&run.phase)).filter(|phase| !phase.is_empty()))
 }
 
 /// The plan as people approve it.
@@ -25,7 +54,7 @@ pub fn plan(job: &Job, out: Output) -> String {
         "job      {}\nkind     {}\nsite     {}\nstate    {}\nreason   {}\nlimits   at most {} at once, {}\n\
          minutes  about {}\ndigest   {}\n",
         job.id,
-        job.spec.kind(),
+        spaced(job.spec.kind()),
         job.site,
         word(&job.state),
         job.reason,
@@ -121,7 +150,7 @@ pub fn blocked(job: &Job) -> impl Iterator<Item = String> {
 /// A job with its plan and the state of each run.
 pub fn job(job: &Job, runs: &[Run], out: Output) -> String {
     let mut text = plan(job, out);
-    text.push_str(&format!("\nruns     {}\n", run_counts(&job.runs)));
+    text.push_str(&format!("\nruns     {}\n", counts_of(runs)));
     if !job.state_reason.is_empty() {
         text.push_str(&printable_lines(&format!("because  {}\n", job.state_reason)));
     }
@@ -131,8 +160,8 @@ pub fn job(job: &Job, runs: &[Run], out: Output) -> String {
             .map(|run| {
                 vec![
                     run.server.clone(),
-                    word(&run.state),
-                    dash(Some(run.phase.as_str()).filter(|phase| !phase.is_empty())),
+                    state(run),
+                    phase(run),
                     dash(run.executor_name.as_deref()),
                     moment(&run.since),
                     why(run),
@@ -150,17 +179,15 @@ pub fn job(job: &Job, runs: &[Run], out: Output) -> String {
 pub fn why(run: &Run) -> String {
     let detail = run.detail.strip_prefix(&run.server).and_then(|rest| rest.strip_prefix(": "));
     let detail = detail.unwrap_or(&run.detail);
-    match (run.reason.is_empty(), detail.is_empty()) {
+    // An error code has no underscore: it stays as it is, since its page is found by it.
+    let reason = spaced(&run.reason);
+    match (reason.is_empty(), detail.is_empty()) {
         (true, true) => "-".to_owned(),
-        (false, true) => reason_words(&run.reason),
+        (false, true) => reason,
         (true, false) => detail.to_owned(),
-        (false, false) => format!("{}: {detail}", reason_words(&run.reason)),
+        (false, false) if reason == word(&run.state) => detail.to_owned(),
+        (false, false) => format!("{reason}: {detail}"),
     }
-}
-
-/// `device_job` as words; an error code stays as it is, since its page is found by it.
-fn reason_words(reason: &str) -> String {
-    reason.replace('_', " ")
 }
 
 fn target_rows(target: &PlanTarget) -> Vec<Vec<String>> {
@@ -318,12 +345,30 @@ pub mod tests {
         assert_eq!(
             rows,
             [
-                "power force_off | on | off | no",
+                "power force off | on | off | no",
                 "power on | off | on | no",
-                "power graceful_restart | powering_on | on | host",
-                "power power_cycle | not known | on | host",
+                "power graceful restart | powering on | on | host",
+                "power power cycle | not known | on | host",
             ]
         );
+    }
+
+    #[test]
+    fn states_have_the_words_of_the_ui() {
+        let mut one = run("bmc-04", "leased", "clean_up");
+        assert_eq!((&*state(&one), &*phase(&one)), ("taken", "clean up"));
+        one.state = RunState::Waiting;
+        assert_eq!(state(&one), "waiting");
+        one.percent = Some(20);
+        assert_eq!(state(&one), "running");
+        one.state = RunState::NoChange;
+        assert_eq!(state(&one), "no change");
+        assert_eq!(counts_of(&[one, run("bmc-05", "leased", "")]), "1 no change, 1 taken");
+        let counts = [("leased".to_owned(), 2), ("no_change".to_owned(), 1)].into();
+        assert_eq!(run_counts(&counts), "2 taken, 1 no change");
+        let mut ended = run("bmc-04", "cancelled", "");
+        (ended.reason, ended.detail) = ("cancelled".to_owned(), "Cancelled before it began".to_owned());
+        assert_eq!(why(&ended), "Cancelled before it began");
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub enum StartError {
     PlainHttp(SocketAddr),
     #[error(
         "{0} is not this machine alone, so executors and browsers need to know who they speak to: give --public-url, \
-         the address under which they reach this server, such as https://rackhand.example:8420"
+         the address under which they reach the control plane, such as https://rackhand.example:8420"
     )]
     NoPublicUrl(SocketAddr),
     #[error("cannot listen on {0}")]

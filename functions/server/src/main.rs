@@ -55,7 +55,7 @@ struct Serve {
     /// Directory of the built UI.
     #[arg(long)]
     ui_dir: Option<PathBuf>,
-    /// Address under which browsers and executors reach this server: `https://rackhand.example:8420`. Required unless it
+    /// Address under which browsers and executors reach the control plane: `https://rackhand.example:8420`. Required unless it
     /// listens on this machine alone.
     #[arg(long)]
     public_url: Option<String>,
@@ -78,16 +78,16 @@ struct Serve {
     /// Address and port for metrics (`/metrics`, plain HTTP, shown to whoever asks); without it there are none.
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
-    /// Most connections of clients at once; fewer where fewer files may be open.
+    /// Maximum number of client connections; fewer where fewer files may be open.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// Most of them from one address (IPv6: from one /64), this machine and trusted proxies aside.
+    /// Maximum number of them from one address (IPv6: from one /64); this machine and trusted proxies have no such limit.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections_per_address: u32,
     /// Longest time a request is held open, milliseconds.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     max_wait_ms: u64,
-    /// Most connections to the database, the listening one aside.
+    /// Maximum number of connections to the database, besides the one that listens.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     database_connections: u16,
 }

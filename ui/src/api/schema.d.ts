@@ -5569,6 +5569,7 @@ export interface operations {
                 health?: "ok" | "warning" | "critical" | "unknown";
                 /** @description Of the BMC, e.g. `idrac9`. */
                 generation?: string;
+                /** @description Part of the model, in any case. */
                 model?: string;
                 tag?: string;
                 /** @description `next` of the page before. */

@@ -6,7 +6,7 @@ with matching as not materialized (
         and ($1 ->> 'power' is null or v.power = $1 ->> 'power')
         and ($1 ->> 'health' is null or v.health = $1 ->> 'health')
         and ($1 ->> 'generation' is null or v.generation = $1 ->> 'generation')
-        and ($1 ->> 'model' is null or v.model = $1 ->> 'model')
+        and ($1 ->> 'model' is null or strpos(lower(coalesce(v.model, '')), $1 ->> 'model') > 0)
         and ($1 ->> 'tag' is null or v.tags @> array[$1 ->> 'tag'])
         and ($1 ->> 'q' is null or strpos(lower(v.name), $1 ->> 'q') > 0
             or strpos(lower(coalesce(v.service_tag, '')), $1 ->> 'q') > 0

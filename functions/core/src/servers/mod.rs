@@ -51,6 +51,7 @@ struct Filter {
     /// Of the BMC, e.g. `idrac9`.
     #[garde(length(chars, max = 64))]
     generation: Option<String>,
+    /// Part of the model, in any case.
     #[garde(length(chars, max = 120))]
     model: Option<String>,
     #[garde(length(chars, max = 64))]
@@ -72,7 +73,7 @@ async fn list(Viewer(call): Viewer, Params(filter): Params<Filter>) -> Answer<Js
     let text = |text: Option<String>| text.map(|text| text.replace('\0', "\u{fffd}"));
     let args = json!({
         "site": filter.site, "q": text(filter.q).map(|q| q.to_lowercase()), "power": filter.power,
-        "health": filter.health, "generation": text(filter.generation), "model": text(filter.model),
+        "health": filter.health, "generation": text(filter.generation), "model": text(filter.model).map(|model| model.to_lowercase()),
         "tag": text(filter.tag), "cursor": cursor, "limit": filter.limit.unwrap_or(DEFAULT_LIMIT),
     });
     call.json(&LIST, &args).await
