@@ -72,7 +72,13 @@ async fn examine(client: &Client, report: &mut Report) {
             report.add(
                 "versions",
                 verdict,
-                format!("this command {}, control plane {server}, skew {skew}", version::CLIENT),
+                match skew {
+                    "none" => format!("this command and the control plane are {server}"),
+                    skew => format!(
+                        "this command {}, control plane {server}: another {skew} version",
+                        version::CLIENT
+                    ),
+                },
             );
         }
         Err(failure) => report.add("versions", Verdict::Failed, failure.to_string()),

@@ -120,3 +120,34 @@ fn verdict(job: &Job, runs: &[Run]) -> Result<()> {
     );
     if good == 0 { Err(Failure::Other(text)) } else { Err(Failure::Partial(text)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::show::tests::{run, sample};
+
+    /// The sentences were said when the runs ended.
+    #[test]
+    fn the_last_line_has_names_and_codes_only() {
+        let mut job = sample();
+        job.state = JobState::Failed;
+        job.plan.targets.retain(|target| target.blockers.is_empty());
+        let because = |run: Run, reason: &str| Run {
+            reason: reason.to_owned(),
+            detail: "A long sentence.".to_owned(),
+            ..run
+        };
+        let runs = [
+            because(run("bmc-04", "failed", "stage"), "device-failed"),
+            because(run("bmc-05", "cancelled", ""), "cancelled"),
+            run("bmc-06", "no_change", ""),
+        ];
+        let said = verdict(&job, &runs).unwrap_err().to_string();
+        assert!(
+            said.ends_with(
+                "ended failed: 1 of 3 servers succeeded. Not: bmc-04 (failed: device-failed); bmc-05 (cancelled)"
+            ),
+            "{said}"
+        );
+    }
+}
