@@ -3,11 +3,14 @@
 //! A package is streamed to a temporary file while its size and digest are counted, and takes its name (its
 //! SHA-256) only when both are right. Redirects are not followed: the policy names hosts, and a redirect would
 //! lead elsewhere. Each package is fetched once from each
-//! address, by a task of its own that has a deadline; whoever wants it looks again
+//! address, by a task of its own; whoever wants it looks again
 //! from time to time ([`PackageError::Coming`]), so a slow repository keeps nobody from a package that is here or from a
-//! cancellation. A fetch that has ended is told to those who wait for it, and to nobody later. There are [`FETCHES`] at
-//! once. What the directory holds is bounded, together with what is being fetched into it: what was used longest ago goes
-//! first, and a package for which there is no room yet is fetched later.
+//! cancellation. A fetch that has ended is told to those who wait for it, and to nobody later. Each [`LOOK`] it is asked
+//! whether somebody still wants what is being fetched and whether it comes fast enough; otherwise the fetch ends.
+//!
+//! Nobody gets all there is to share: of [`FETCHES`] at once, one host has [`PER_HOST`]; of the room on disk that is left,
+//! a package is given half, unless it is the only one. What the directory holds is bounded, together with what is being
+//! fetched into it: what was used longest ago goes first, and a package for which there is no room yet is fetched later.
 //!
 //! What a repository answers is told in the log alone. An address in a job may lead anywhere this machine reaches, and
 //! a status or a digest in the run's report would tell its author what stands there.
@@ -19,7 +22,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -32,7 +38,7 @@ use tokio::{
     io::AsyncWriteExt as _,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{PackageError, Repository};
@@ -40,10 +46,15 @@ use crate::{cause, policy::Policy};
 
 /// A repository that sends nothing for so long has failed.
 const STALL: Duration = Duration::from_secs(60);
-/// One that is slower on average, in bytes a second, has failed, too.
+/// One that is slower from one look to the next, in bytes a second, has failed, too.
 const SLOWEST: u64 = 64 * 1024;
+/// Between two looks at a fetch. A run asks each half minute, and before a hand-over that was put off several times each
+/// two minutes. No multiple of those: a run that asks just then is told how the fetch has ended.
+const LOOK: Duration = Duration::from_secs(190);
 /// Packages that are fetched at once.
 const FETCHES: usize = 4;
+/// Of those, from one host.
+const PER_HOST: usize = 2;
 /// How long a caller is kept.
 const PATIENCE: Duration = Duration::from_secs(15);
 const MIB: u64 = 1024 * 1024;
@@ -54,7 +65,53 @@ const ROOM: u32 = 1024;
 type Fetched = Result<(), PackageError>;
 
 /// Fetches under way.
-type Fetching = Arc<Mutex<BTreeMap<Wanted, watch::Receiver<Option<Fetched>>>>>;
+type Fetching = Arc<Mutex<BTreeMap<Wanted, Fetch>>>;
+
+struct Fetch {
+    host: String,
+    progress: Arc<Progress>,
+    done: watch::Receiver<Option<Fetched>>,
+}
+
+/// What a look at a fetch goes by.
+#[derive(Default)]
+struct Progress {
+    /// Somebody has asked for the package since the last look.
+    asked: AtomicBool,
+    /// Bytes so far.
+    received: AtomicU64,
+}
+
+impl Progress {
+    /// Returns when the fetch should not go on, and why.
+    async fn ends(&self, host: &str, look: Duration) -> PackageError {
+        let mut before = 0;
+        loop {
+            sleep(look).await;
+            if !self.asked.swap(false, Relaxed) {
+                return PackageError::Coming("no run waits for it any more".into());
+            }
+            let received = self.received.load(Relaxed);
+            let rate = u128::from(received - before) * 1000 / look.as_millis().max(1);
+            if rate < u128::from(SLOWEST) {
+                return PackageError::Unreachable(format!(
+                    "{host} is too slow: it sends {} KiB a second, and {} are the least",
+                    rate / 1024,
+                    SLOWEST / 1024
+                ));
+            }
+            before = received;
+        }
+    }
+}
+
+/// An address that the policy allows.
+struct Source {
+    url: reqwest::Url,
+    name: String,
+    /// Name and port.
+    host: String,
+}
 
 pub struct DiskCache {
     store: Arc<Store>,
@@ -66,6 +123,7 @@ pub struct DiskCache {
     /// All permits of `room`.
     size: u32,
     patience: Duration,
+    look: Duration,
 }
 
 /// The SHA-256 of a package, which names its file: 64 hex digits, so no path.
@@ -206,6 +264,7 @@ impl DiskCache {
             room: Arc::new(Semaphore::new(ROOM as usize)),
             size: ROOM,
             patience: PATIENCE,
+            look: LOOK,
         })
     }
 
@@ -236,22 +295,8 @@ impl DiskCache {
 
     /// Waits a while for the one fetch of this package, which it begins if need be.
     async fn fetch(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
-        let wanted = Wanted::of(digest, package);
-        let mut done = {
-            let mut fetching = lock(&self.fetching);
-            match fetching.get(&wanted) {
-                Some(done) => done.clone(),
-                None if fetching.len() >= FETCHES => {
-                    let why = format!("{FETCHES} other packages are being fetched");
-                    return Err(PackageError::Coming(why));
-                }
-                None => {
-                    let done = self.begin(&wanted, package);
-                    fetching.insert(wanted, done.clone());
-                    done
-                }
-            }
-        };
+        let source = self.store.source(package)?;
+        let mut done = self.under_way(Wanted::of(digest, package), source, package)?;
         let Ok(ended) = timeout(self.patience, done.wait_for(Option::is_some)).await else {
             return Err(PackageError::Coming(format!(
                 "{} MiB are being fetched",
@@ -262,14 +307,46 @@ impl DiskCache {
         result.map_err(unreachable)?.unwrap_or_else(|| Err(unreachable("the fetch broke off")))
     }
 
-    fn begin(&self, wanted: &Wanted, package: &FirmwarePackage) -> watch::Receiver<Option<Fetched>> {
+    fn under_way(
+        &self,
+        wanted: Wanted,
+        source: Source,
+        package: &FirmwarePackage,
+    ) -> Result<watch::Receiver<Option<Fetched>>, PackageError> {
+        let mut fetching = lock(&self.fetching);
+        if let Some(fetch) = fetching.get(&wanted) {
+            fetch.progress.asked.store(true, Relaxed);
+            return Ok(fetch.done.clone());
+        }
+        if fetching.values().filter(|fetch| fetch.host == source.name).count() >= PER_HOST {
+            let why = format!("{PER_HOST} other packages are being fetched from {}", source.name);
+            return Err(PackageError::Coming(why));
+        }
+        if fetching.len() >= FETCHES {
+            return Err(PackageError::Coming(format!("{FETCHES} other packages are being fetched")));
+        }
+        let (host, progress) = (source.name.clone(), Arc::new(Progress::default()));
+        progress.asked.store(true, Relaxed);
+        let done = self.begin(&wanted, source, package, Arc::clone(&progress));
+        fetching.insert(wanted, Fetch { host, progress, done: done.clone() });
+        Ok(done)
+    }
+
+    fn begin(
+        &self,
+        wanted: &Wanted,
+        source: Source,
+        package: &FirmwarePackage,
+        progress: Arc<Progress>,
+    ) -> watch::Receiver<Option<Fetched>> {
         let (tell, done) = watch::channel(None);
-        let (store, package) = (Arc::clone(&self.store), package.clone());
+        let (store, package, look) = (Arc::clone(&self.store), package.clone(), self.look);
         let under_way = UnderWay { fetching: Arc::clone(&self.fetching), wanted: wanted.clone() };
         let mut fetches = lock(&self.fetches);
         while fetches.try_join_next().is_some() {}
         fetches.spawn(async move {
-            let result = store.fetch_in_time(&under_way.wanted.digest, &package).await;
+            let digest = &under_way.wanted.digest;
+            let result = store.fetch_as_long_as_wanted(digest, &source, &package, &progress, look).await;
             drop(under_way);
             tell.send_replace(Some(result));
         });
@@ -313,20 +390,20 @@ impl Store {
         Some(bytes)
     }
 
-    /// Sets room aside for a package, beside the others that are being fetched. What is in the directory by then may
-    /// still have to go.
+    /// Sets room aside for a package, beside the others that are being fetched, and leaves as much for another one. What
+    /// is in the directory by then may still have to go.
     fn reserve(&self, size: u64) -> Result<Reserved<'_>, PackageError> {
         if size > self.limit {
             let why = format!("it is larger than `cache_gib` ({} MiB)", self.limit / MIB);
             return Err(PackageError::Refused(why));
         }
         let mut coming = lock(&self.coming);
-        let sum = coming.saturating_add(size);
-        if sum > self.limit {
-            let why = "other packages that are being fetched take up the cache".to_owned();
+        let left = self.limit.saturating_sub(*coming);
+        if *coming > 0 && size > left / 2 {
+            let why = "other packages that are being fetched leave too little of the cache".to_owned();
             return Err(PackageError::Coming(why));
         }
-        *coming = sum;
+        *coming = coming.saturating_add(size);
         Ok(Reserved { store: self, size })
     }
 
@@ -356,20 +433,7 @@ impl Store {
         Ok(())
     }
 
-    async fn fetch_in_time(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
-        let _reserved = self.reserve(package.size)?;
-        let limit = STALL + Duration::from_secs(package.size / SLOWEST);
-        let result = timeout(limit, self.fetch(digest, package)).await.unwrap_or_else(|_| {
-            Err(PackageError::Unreachable(format!("it has not come within {} s", limit.as_secs())))
-        });
-        if result.is_err() {
-            // There may be none.
-            let _ = tokio::fs::remove_file(self.part(digest, package)).await;
-        }
-        result
-    }
-
-    async fn fetch(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
+    fn source(&self, package: &FirmwarePackage) -> Result<Source, PackageError> {
         let url = reqwest::Url::parse(&package.url).map_err(unreachable)?;
         let (Some(name), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             return Err(PackageError::Unreachable("the address names no host".into()));
@@ -382,6 +446,40 @@ impl Store {
         if literal.is_some_and(|address| !self.policy.allows_package_address(name, address)) {
             return Err(PackageError::Refused(format!("`package_hosts` does not name {name} in full")));
         }
+        Ok(Source { name: name.to_owned(), host, url })
+    }
+
+    async fn fetch_as_long_as_wanted(
+        &self,
+        digest: &Digest,
+        source: &Source,
+        package: &FirmwarePackage,
+        progress: &Progress,
+        look: Duration,
+    ) -> Fetched {
+        let _reserved = self.reserve(package.size)?;
+        let result = tokio::select! {
+            result = self.fetch(digest, source, package, &progress.received) => result,
+            error = progress.ends(&source.host, look) => {
+                tracing::warn!(package = package.name, host = source.host, %error, "a fetch ends early");
+                Err(error)
+            }
+        };
+        if result.is_err() {
+            // There may be none.
+            let _ = tokio::fs::remove_file(self.part(digest, package)).await;
+        }
+        result
+    }
+
+    async fn fetch(
+        &self,
+        digest: &Digest,
+        source: &Source,
+        package: &FirmwarePackage,
+        received: &AtomicU64,
+    ) -> Fetched {
+        let host = &source.host;
         let kept_back = |what: &str, why: &dyn std::fmt::Display| {
             tracing::warn!(package = package.name, host, %why, "{what}");
         };
@@ -394,7 +492,7 @@ impl Store {
             kept_back("a package is not the approved one", &approved);
             PackageError::Mismatch("the executor's log has both values".into())
         };
-        let response = self.client.get(url).send().await.map_err(no_answer)?;
+        let response = self.client.get(source.url.clone()).send().await.map_err(no_answer)?;
         let response = response.error_for_status().map_err(no_answer)?;
         if !response.status().is_success() {
             return Err(another(format!("status {}", response.status())));
@@ -407,6 +505,7 @@ impl Store {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(no_answer)?;
             size += chunk.len() as u64;
+            received.store(size, Relaxed);
             if size > package.size {
                 return Err(another(format!("larger than {} bytes", package.size)));
             }
@@ -495,8 +594,11 @@ mod tests {
         assert_eq!(cache.get(&large).await.unwrap().len(), 3 * 1024 * 1024);
     }
 
+    /// At 64 KiB a second: 36 hours.
+    const LARGE: u64 = 8 << 30;
+
     /// A repository on loopback that answers each path as `answer` says, `/late` a while later, with the number of
-    /// requests.
+    /// requests. Where it has no answer, it sends a byte now and then.
     async fn repository(
         answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
     ) -> (SocketAddr, Arc<std::sync::atomic::AtomicU32>) {
@@ -523,8 +625,14 @@ mod tests {
                             tcp.write_all(head.as_bytes()).await.unwrap();
                             tcp.write_all(&body).await.unwrap();
                         }
-                        // Hangs.
-                        None => std::future::pending().await,
+                        None => {
+                            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n");
+                            let mut sent = tcp.write_all(head.as_bytes()).await;
+                            while sent.is_ok() {
+                                tokio::time::sleep(Duration::from_millis(20)).await;
+                                sent = tcp.write_all(b"x").await;
+                            }
+                        }
                     }
                 });
             }
@@ -545,7 +653,8 @@ mod tests {
     }
 
     fn local(directory: &Path, limit: u64) -> DiskCache {
-        let policy = Policy { package_hosts: vec!["127.0.0.1".into()], ..Policy::default() };
+        let package_hosts = ["127.0.0.1", "localhost", "127.0.0.2"].map(Into::into).into();
+        let policy = Policy { package_hosts, ..Policy::default() };
         let mut cache =
             DiskCache::open(directory, limit, policy, crate::cloud::http::tls().unwrap()).unwrap();
         cache.patience = Duration::from_millis(300);
@@ -557,7 +666,8 @@ mod tests {
         let (address, count) = repository(|path| (path != "/slow").then(|| b"quick".to_vec())).await;
         let directory = tempfile::tempdir().unwrap();
         let cache = local(directory.path(), u64::MAX);
-        let (slow, quick) = (offered(address, "slow", b"slow"), offered(address, "quick", b"quick"));
+        let slow = FirmwarePackage { size: LARGE, ..offered(address, "slow", b"slow") };
+        let quick = offered(address, "quick", b"quick");
         let (one, two, other) = tokio::join!(cache.get(&slow), cache.get(&slow), cache.get(&quick));
         assert_eq!(other.unwrap(), "quick");
         for waits in [one, two, cache.get(&slow).await] {
@@ -571,8 +681,8 @@ mod tests {
         let (address, _) = repository(|path| (path != "/slow").then(|| b"firmware".to_vec())).await;
         let directory = tempfile::tempdir().unwrap();
         let cache = local(directory.path(), u64::MAX);
-        let slow = FirmwarePackage { size: 8 << 30, ..offered(address, "slow", b"firmware") };
-        let (slow, good) = (slow, offered(address, "good", b"firmware"));
+        let slow = FirmwarePackage { size: LARGE, ..offered(address, "slow", b"firmware") };
+        let good = offered(address, "good", b"firmware");
         assert!(matches!(cache.get(&slow).await, Err(PackageError::Coming(_))));
         assert_eq!(cache.get(&good).await.unwrap(), "firmware");
     }
@@ -658,19 +768,125 @@ mod tests {
         assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), asked, "nobody was asked");
     }
 
+    /// Of a size that takes hours, from a repository that sends next to nothing.
+    fn slow(address: SocketAddr, host: &str, n: usize) -> FirmwarePackage {
+        let path = format!("slow{n}");
+        let url = format!("http://{host}:{}/{path}", address.port());
+        FirmwarePackage { url, size: LARGE, ..offered(address, &path, path.as_bytes()) }
+    }
+
+    async fn waits_for(cache: &DiskCache, package: &FirmwarePackage) -> String {
+        match cache.get(package).await {
+            Err(PackageError::Coming(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn quick_or_slow() -> SocketAddr {
+        repository(|path| (path == "/quick").then(|| b"quick".to_vec())).await.0
+    }
+
     #[tokio::test]
-    async fn no_more_than_four_packages_are_fetched_at_once() {
-        let (address, count) = repository(|_| None).await;
+    async fn four_packages_are_fetched_at_once_and_two_of_one_host() {
+        let address = quick_or_slow().await;
         let directory = tempfile::tempdir().unwrap();
         let mut cache = local(directory.path(), u64::MAX);
         cache.patience = Duration::from_millis(50);
-        for n in 0..10 {
-            let package = offered(address, &format!("p{n}"), &[n]);
-            let waits = cache.get(&package).await;
-            assert!(matches!(waits, Err(PackageError::Coming(_))), "{waits:?}");
+        for n in 0..PER_HOST {
+            waits_for(&cache, &slow(address, "127.0.0.1", n)).await;
         }
+        let why = waits_for(&cache, &slow(address, "127.0.0.1", 9)).await;
+        assert_eq!(why, "2 other packages are being fetched from 127.0.0.1");
+        assert_eq!(lock(&cache.fetching).len(), PER_HOST);
+        for n in 0..10 {
+            waits_for(&cache, &slow(address, "localhost", n)).await;
+        }
+        let why = waits_for(&cache, &slow(address, "127.0.0.2", 0)).await;
+        assert_eq!(why, "4 other packages are being fetched");
         assert_eq!(lock(&cache.fetching).len(), FETCHES);
-        assert!(count.load(std::sync::atomic::Ordering::Relaxed) as usize <= FETCHES);
+    }
+
+    #[tokio::test]
+    async fn slow_packages_of_one_host_keep_nobody_from_another_host() {
+        let address = quick_or_slow().await;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = local(directory.path(), 16 << 30);
+        for n in 0..FETCHES {
+            waits_for(&cache, &slow(address, "localhost", n)).await;
+        }
+        assert_eq!(cache.get(&offered(address, "quick", b"quick")).await.unwrap(), "quick");
+    }
+
+    /// The default of `cache_gib` and two packages of the largest size.
+    #[tokio::test]
+    async fn two_large_packages_leave_room_for_another_one() {
+        let address = quick_or_slow().await;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = local(directory.path(), 16 << 30);
+        for n in 0..2 {
+            waits_for(&cache, &slow(address, "127.0.0.1", n)).await;
+        }
+        assert_eq!(cache.get(&offered(address, "quick", b"quick")).await.unwrap(), "quick");
+    }
+
+    /// Their job was cancelled. Whoever goes on asking keeps a fetch.
+    #[tokio::test]
+    async fn a_fetch_that_nobody_asks_for_any_more_ends() {
+        let (address, count) = repository(|path| (path == "/quick").then(|| b"quick".to_vec())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = local(directory.path(), u64::MAX);
+        (cache.patience, cache.look) = (Duration::from_millis(50), Duration::from_secs(1));
+        for n in 0..PER_HOST {
+            waits_for(&cache, &slow(address, "127.0.0.1", n)).await;
+        }
+        let fetching = lock(&cache.fetching).values().map(|it| Arc::clone(&it.progress)).collect::<Vec<_>>();
+        let quick = offered(address, "quick", b"quick");
+        let ended = timeout(Duration::from_secs(20), async {
+            while matches!(cache.get(&quick).await, Err(PackageError::Coming(_))) {
+                // Fast enough, so that only who asks matters.
+                for progress in &fetching {
+                    progress.received.fetch_max(u64::MAX / 2, Relaxed);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ended.await.unwrap();
+        assert_eq!(cache.get(&quick).await.unwrap(), "quick");
+        assert_eq!(count.load(Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_repository_that_is_too_slow_is_given_up_and_named() {
+        let address = quick_or_slow().await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = local(directory.path(), 16 << 30);
+        (cache.patience, cache.look) = (Duration::from_secs(20), Duration::from_millis(500));
+        let error = cache.get(&slow(address, "127.0.0.1", 0)).await.unwrap_err();
+        let told = format!(
+            "cannot be fetched: {address} is too slow: it sends 0 KiB a second, and 64 are the least"
+        );
+        assert_eq!(error.to_string(), told);
+        assert_eq!((lock(&cache.fetching).len(), *lock(&cache.store.coming)), (0, 0));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left of it");
+    }
+
+    /// As a run does that waits for a hand-over, at the longest.
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_goes_on_while_it_is_asked_for_and_fast_enough() {
+        let progress = Arc::new(Progress::default());
+        let mut ends = tokio::spawn({
+            let progress = Arc::clone(&progress);
+            async move { progress.ends("repo.example:443", LOOK).await }
+        });
+        let step = Duration::from_secs(2 * 60);
+        for _ in 0..100 {
+            progress.asked.store(true, Relaxed);
+            progress.received.fetch_add(SLOWEST * 2 * step.as_secs(), Relaxed);
+            assert!(timeout(step, &mut ends).await.is_err(), "it ended");
+        }
+        progress.received.fetch_add(SLOWEST * 2 * LOOK.as_secs(), Relaxed);
+        let error = timeout(LOOK * 2, ends).await.unwrap().unwrap();
+        assert!(matches!(error, PackageError::Coming(_)), "{error}");
     }
 
     /// The control plane names a package whose digest is a path.
