@@ -5,8 +5,8 @@
 //! lead elsewhere. Each package is fetched once from each
 //! address, by a task of its own; whoever wants it looks again
 //! from time to time ([`PackageError::Coming`]), so a slow repository keeps nobody from a package that is here or from a
-//! cancellation. A fetch that has ended is told to those who wait for it, and to nobody later. Each [`LOOK`] it is asked
-//! whether somebody still wants what is being fetched and whether it comes fast enough; otherwise the fetch ends.
+//! cancellation. How a fetch has failed is told to those who wait for it or, when nobody does just then, once to whoever
+//! asks next within [`KEPT`]; after that the repository is asked again. Each [`LOOK`] it is asked whether somebody still wants what is being fetched and whether it comes fast enough; otherwise the fetch ends.
 //!
 //! Nobody gets all there is to share: of [`FETCHES`] at once, one host has [`PER_HOST`]; of the room on disk that is left,
 //! a package is given half, unless it is the only one. What the directory holds is bounded, together with what is being
@@ -38,7 +38,7 @@ use tokio::{
     io::AsyncWriteExt as _,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{PackageError, Repository};
@@ -47,10 +47,12 @@ use crate::{cause, policy::Policy};
 /// A repository that sends nothing for so long has failed.
 const STALL: Duration = Duration::from_secs(60);
 /// One that is slower from one look to the next, in bytes a second, has failed, too.
-const SLOWEST: u64 = 64 * 1024;
+pub const SLOWEST: u64 = 64 * 1024;
 /// Between two looks at a fetch. A run asks each half minute, and before a hand-over that was put off several times each
-/// two minutes. No multiple of those: a run that asks just then is told how the fetch has ended.
+/// two minutes.
 const LOOK: Duration = Duration::from_secs(190);
+/// So long it can be asked how a fetch has failed.
+const KEPT: Duration = LOOK;
 /// Packages that are fetched at once.
 const FETCHES: usize = 4;
 /// Of those, from one host.
@@ -66,6 +68,9 @@ type Fetched = Result<(), PackageError>;
 
 /// Fetches under way.
 type Fetching = Arc<Mutex<BTreeMap<Wanted, Fetch>>>;
+
+/// How fetches have failed, which nobody has been told yet, and since when.
+type Failed = Arc<Mutex<BTreeMap<Wanted, (Instant, PackageError)>>>;
 
 struct Fetch {
     host: String,
@@ -116,6 +121,7 @@ struct Source {
 pub struct DiskCache {
     store: Arc<Store>,
     fetching: Fetching,
+    failed: Failed,
     fetches: Mutex<JoinSet<()>>,
     /// Packages in memory.
     held: Mutex<BTreeMap<Digest, Weak<Held>>>,
@@ -124,6 +130,7 @@ pub struct DiskCache {
     size: u32,
     patience: Duration,
     look: Duration,
+    kept: Duration,
 }
 
 /// The SHA-256 of a package, which names its file: 64 hex digits, so no path.
@@ -259,12 +266,14 @@ impl DiskCache {
         Ok(Self {
             store: Arc::new(store),
             fetching: Fetching::default(),
+            failed: Failed::default(),
             fetches: Mutex::default(),
             held: Mutex::default(),
             room: Arc::new(Semaphore::new(ROOM as usize)),
             size: ROOM,
             patience: PATIENCE,
             look: LOOK,
+            kept: KEPT,
         })
     }
 
@@ -296,7 +305,11 @@ impl DiskCache {
     /// Waits a while for the one fetch of this package, which it begins if need be.
     async fn fetch(&self, digest: &Digest, package: &FirmwarePackage) -> Fetched {
         let source = self.store.source(package)?;
-        let mut done = self.under_way(Wanted::of(digest, package), source, package)?;
+        let wanted = Wanted::of(digest, package);
+        if let Some(error) = self.failed(&wanted) {
+            return Err(error);
+        }
+        let mut done = self.under_way(wanted.clone(), source, package)?;
         let Ok(ended) = timeout(self.patience, done.wait_for(Option::is_some)).await else {
             return Err(PackageError::Coming(format!(
                 "{} MiB are being fetched",
@@ -304,7 +317,16 @@ impl DiskCache {
             )));
         };
         let result = ended.map(|result| (*result).clone());
+        // Told now.
+        lock(&self.failed).remove(&wanted);
         result.map_err(unreachable)?.unwrap_or_else(|| Err(unreachable("the fetch broke off")))
+    }
+
+    /// How the last fetch has failed, if nobody was told.
+    fn failed(&self, wanted: &Wanted) -> Option<PackageError> {
+        let mut failed = lock(&self.failed);
+        failed.retain(|_, (since, _)| since.elapsed() < self.kept);
+        failed.remove(wanted).map(|(_, error)| error)
     }
 
     fn under_way(
@@ -342,11 +364,17 @@ impl DiskCache {
         let (tell, done) = watch::channel(None);
         let (store, package, look) = (Arc::clone(&self.store), package.clone(), self.look);
         let under_way = UnderWay { fetching: Arc::clone(&self.fetching), wanted: wanted.clone() };
+        let failed = Arc::clone(&self.failed);
         let mut fetches = lock(&self.fetches);
         while fetches.try_join_next().is_some() {}
         fetches.spawn(async move {
             let digest = &under_way.wanted.digest;
             let result = store.fetch_as_long_as_wanted(digest, &source, &package, &progress, look).await;
+            if let Err(error) = &result
+                && !matches!(error, PackageError::Coming(_))
+            {
+                lock(&failed).insert(under_way.wanted.clone(), (Instant::now(), error.clone()));
+            }
             drop(under_way);
             tell.send_replace(Some(result));
         });
@@ -714,7 +742,47 @@ mod tests {
         assert!(there(&fourth));
     }
 
-    /// Nobody waits when a fetch ends. Whoever comes later is not told its result: the repository is asked.
+    /// A run waits, and pauses for as long, over and over: 15 s each in the field. The package is not the approved one, and
+    /// takes one and a half of that.
+    #[tokio::test]
+    async fn a_fetch_that_fails_between_two_looks_is_told() {
+        let (address, count) = repository(|_| Some(b"baad".to_vec())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = local(directory.path(), u64::MAX);
+        cache.patience = Duration::from_millis(200);
+        let package = offered(address, "late", b"good");
+        let mut told = 0;
+        for _ in 0..8 {
+            match cache.get(&package).await {
+                Err(PackageError::Coming(_)) => tokio::time::sleep(cache.patience).await,
+                Err(PackageError::Mismatch(_)) => told += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        let fetched = count.load(Relaxed);
+        assert!(
+            told > 0 && told <= fetched && fetched <= told + 1,
+            "fetched {fetched} times, told {told} times"
+        );
+        assert!(lock(&cache.failed).len() <= 1);
+    }
+
+    /// Those who wait are told at once, and then nobody else.
+    #[tokio::test]
+    async fn a_failure_that_was_told_is_not_told_again() {
+        let (address, count) = repository(|_| Some(b"baad".to_vec())).await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = local(directory.path(), u64::MAX);
+        cache.patience = Duration::from_secs(60);
+        let package = offered(address, "late", b"good");
+        let both = tokio::join!(cache.get(&package), cache.get(&package));
+        assert!(matches!(both, (Err(PackageError::Mismatch(_)), Err(PackageError::Mismatch(_)))), "{both:?}");
+        assert_eq!((count.load(Relaxed), lock(&cache.failed).len()), (1, 0));
+        cache.get(&package).await.unwrap_err();
+        assert_eq!(count.load(Relaxed), 2);
+    }
+
+    /// Nobody waits when a fetch ends. Whoever comes much later is not told its result: the repository is asked.
     #[tokio::test]
     async fn a_fetch_that_has_ended_is_no_later_answer() {
         let right = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -726,7 +794,7 @@ mod tests {
         .await;
         let directory = tempfile::tempdir().unwrap();
         let mut cache = local(directory.path(), u64::MAX);
-        cache.patience = Duration::from_millis(50);
+        (cache.patience, cache.kept) = (Duration::from_millis(50), Duration::ZERO);
         let package = offered(address, "late", b"good");
         let first = cache.get(&package).await;
         assert!(matches!(first, Err(PackageError::Coming(_))), "{first:?}");

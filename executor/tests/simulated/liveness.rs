@@ -567,6 +567,26 @@ async fn a_repository_that_sends_nothing_is_given_up() {
     assert!(world.lab.total().mutations.is_empty());
 }
 
+/// The fetches that the executor may have at once are all taken by others, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_package_that_never_comes_ends_its_run() {
+    let world = World::new(vec![ServerSpec::new("bmc-01", Model::R750)]);
+    world.wire.repository_never.store(true, Ordering::Relaxed);
+    let _executor = world.start(0, None).await;
+    let run = world.update(0, BIOS, "BIOS_R750_1.15.2.EXE", Reboot::Host);
+    tokio::time::sleep(seconds(2 * 3600)).await;
+    assert!(world.plane.run(run).finish.is_none(), "others before it may take long");
+    tokio::time::sleep(seconds(3600)).await;
+    let row = world.plane.run(run);
+    let finish = row.finish.as_ref().unwrap_or_else(|| panic!("{}", row.story()));
+    assert_eq!(
+        (finish.outcome, finish.code.as_str()),
+        (Outcome::Failed, "package-unreachable"),
+        "{finish:?}"
+    );
+    assert!(world.lab.total().mutations.is_empty());
+}
+
 /// A BMC that is busy and away in turns: each wait alone would begin anew for ever.
 #[tokio::test(start_paused = true)]
 async fn a_flapping_bmc_does_not_hold_a_run_for_ever() {

@@ -1,5 +1,7 @@
 //! Before anything is changed: is the server what the plan says, is it ready, and is the package at hand?
 
+use std::time::Duration;
+
 use rackhand_schema::{ErrorCode, protocol::Intent};
 use serde_json::{Value, json};
 
@@ -8,7 +10,7 @@ use crate::{
     bmc::BmcError,
     engine::{Activity, Context, Interrupt, Probe, fault},
     handlers::settle::host_power,
-    package::PackageError,
+    package::{PackageError, cache::SLOWEST},
 };
 
 /// Compares the device with the approved plan. Changes nothing.
@@ -120,8 +122,8 @@ impl Activity for Package<'_> {
             Ok(bytes) => {
                 return Ok(Probe::Done(json!({ "sha256": package.sha256, "bytes": bytes.len() })));
             }
-            // Each try has a deadline; until then a person may cancel.
-            Err(error @ PackageError::Coming(_)) => {
+            // It is on its way, or waits for others that are; until then a person may cancel.
+            Err(error @ PackageError::Coming(_)) if context.waited("fetch") < longest(package.size) => {
                 let detail = format!("{} {error}", package.name);
                 return Ok(Probe::InFlight { reason: "package", detail, percent: None });
             }
@@ -133,6 +135,12 @@ impl Activity for Package<'_> {
         }
         Ok(Probe::Impossible(unavailable(&error, &package.name, context.server())))
     }
+}
+
+/// How long a run waits for a package of `size` bytes: as long as the slowest fetch of it takes, and two hours for those
+/// before it.
+fn longest(size: u64) -> Duration {
+    Duration::from_secs(2 * 3600 + size / SLOWEST)
 }
 
 /// How a run ends without its package.

@@ -106,6 +106,8 @@ pub struct Wire {
     hidden_until: Mutex<Option<tokio::time::Instant>>,
     /// The package repository takes connections and sends nothing; how often it was asked.
     pub repository_stalls: AtomicBool,
+    /// Every package is on its way, and never comes.
+    pub repository_never: AtomicBool,
     pub repository_asked: AtomicU32,
     /// The Redfish service shows another key.
     pub other_key: AtomicBool,
@@ -327,6 +329,10 @@ impl Repository for LabRepository {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert!(!self.1.repository_panics.load(Ordering::Relaxed), "as a handler with a bug would");
+            if self.1.repository_never.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_secs(13)).await;
+                return Err(PackageError::Coming("4 other packages are being fetched".into()));
+            }
             if self.1.repository_stalls.load(Ordering::Relaxed) {
                 // As the cache does: it is on its way for a minute, and then has not come.
                 tokio::time::sleep(Duration::from_secs(13)).await;
