@@ -186,7 +186,8 @@ create table rackhand.run (
     lines bigint not null default 0,
     -- How many that are kept for good its executors have caused, which is bounded.
     said bigint not null default 0,
-    -- Leases in a row under which no phase was begun for the first time and nothing was changed.
+    -- Leases in a row without a step forward: no phase was begun for the first time, nothing was changed, the checkpoint
+    -- is the same.
     idle_leases int not null default 0,
     executor_id uuid,
     checkpoint jsonb,

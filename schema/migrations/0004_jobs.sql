@@ -638,11 +638,12 @@ begin
     select * into usage from rackhand.credential_use u
         where u.bmc_id = endpoint.id and u.credential_id = cred.id and u.version = (args ->> 'version')::int;
     -- How it went is for whoever reserved the attempt to say; a proven version is presented without asking,
-    -- and its refusal is for the owner of the BMC to tell.
+    -- and its refusal is for the owner of the BMC to tell, also if it has been suspended since.
     if (case args ->> 'step'
         when 'reserve' then endpoint.owner_executor is distinct from me.id
         when 'rejected' then usage.reserved_by is distinct from me.id
-            and (usage.proven_at is null or endpoint.owner_executor is distinct from me.id)
+            and (usage.proven_at is null and (usage.bmc_id is null or cred.suspended_at is null)
+                or endpoint.owner_executor is distinct from me.id)
         else usage.reserved_by is distinct from me.id end)
     then
         return jsonb_build_object('allowed', false, 'detail', case args ->> 'step'
@@ -652,7 +653,8 @@ begin
 
     case args ->> 'step'
     when 'accepted' then
-        usage.proven_at := moment;
+        -- Of a version that was suspended meanwhile it proves nothing: it may be from before the password was changed.
+        usage.proven_at := case when cred.suspended_at is null or cred.version <> usage.version then moment end;
         usage.failures := 0;
         usage.rejected_at := null;
         usage.unanswered := 0;
@@ -737,6 +739,9 @@ begin
         update rackhand.credential set refused_at = moment where id = cred.id and version = usage.version;
         if refused >= 2 and cred.version = usage.version and cred.suspended_at is null then
             update rackhand.credential set suspended_at = moment where id = cred.id;
+            -- What was accepted before the refusals proves nothing any more, also once the version may be tried again.
+            update rackhand.credential_use u set proven_at = null
+                where u.credential_id = cred.id and u.version = cred.version and u.proven_at is not null;
             perform rackhand.append_event('credential.suspended', 'error',
                 format('Credential %s version %s suspended after %s refusals', cred.name, cred.version, refused),
                 jsonb_build_object('site', me.site_id));

@@ -144,12 +144,26 @@ $$;
 create function rackhand.is_stuck(idle_leases int) returns boolean
 language sql immutable parallel safe as $$ select idle_leases > 3 $$;
 
--- How long a run is left alone after so many of them, at most 6 hours.
-create function rackhand.idle_pause(idle_leases int) returns interval
+-- How long a run is left alone after so many of them: as long as `asked`, or longer, but 6 hours at most, and 15 minutes
+-- while something of it may be under way or has to be undone: a host may be off until then.
+create function rackhand.idle_pause(which uuid, idle_leases int, asked interval default '0') returns interval
+language plpgsql stable as $$
+declare
+    owes boolean := exists (select from rackhand.run r where r.id = which and r.intent is not null)
+        or exists (select from rackhand.effect e
+            where e.run_id = which and e.state in ('intended', 'applied', 'settling'));
+begin
+    return least(case when owes then interval '15 minutes' else interval '6 hours' end, greatest(asked,
+        case when rackhand.is_stuck(idle_leases)
+            then interval '1 minute' * 2 ^ least(idle_leases - 4, 10) else interval '0' end));
+end
+$$;
+
+-- What of a checkpoint shows a step forward: not how long its executors have waited in vain.
+create function rackhand.progress(state jsonb) returns jsonb
 language sql immutable parallel safe as $$
-    select case when rackhand.is_stuck(idle_leases)
-        then least(interval '6 hours', interval '1 minute' * 2 ^ least(idle_leases - 4, 10))
-        else interval '0' end
+    select case when jsonb_typeof(state) = 'object' then nullif(state - 'patience', '{}')
+        else nullif(state, 'null') end
 $$;
 
 -- Why the last lease of a run ended, and of one that is stuck that it is.
@@ -179,7 +193,7 @@ begin
         order by r.id for update of r
     loop
         idle := item.idle_leases + 1;
-        again := greatest(clock_timestamp(), item.ended) + rackhand.idle_pause(idle);
+        again := greatest(clock_timestamp(), item.ended) + rackhand.idle_pause(item.id, idle);
         delete from rackhand.lease l where l.run_id = item.id;
         update rackhand.run r set
                 state = case when r.settle is null then 'queued' else 'settling' end,
@@ -222,8 +236,8 @@ begin
 end
 $$;
 
--- [RunGrant] of rackhand-schema, in the order of their jobs: one, and as many more as fit into 4 MiB. Who has
--- taken these is given the others in the next answer. Here and below in PL/pgSQL, which keeps its plans.
+-- [RunGrant] of rackhand-schema, in the order of their jobs: one, and as many more as fit into 256 KiB, which come over
+-- a slow uplink before the lease ends. Who has taken these is given the others in the next answer. Here and below in PL/pgSQL, which keeps its plans.
 create function rackhand.run_grants_json(runs uuid[]) returns json
 language plpgsql stable as $$
 begin
@@ -241,7 +255,7 @@ begin
         join rackhand.bmc b on b.id = r.bmc_id
         left join rackhand.credential c on c.id = b.credential_id
         where r.id = any (run_grants_json.runs)) s
-        where s.bytes <= 4194304 or s.place = 1);
+        where s.bytes <= 262144 or s.place = 1);
     return (select coalesce(json_agg(json_build_object(
         'run_id', r.id, 'epoch', r.epoch, 'job_id', r.job_id, 'site_id', r.site_id, 'trace_id', r.trace_id,
         'spec', json_build_object('kind', j.kind, 'params', j.params),
@@ -258,7 +272,7 @@ begin
             'spki_sha256', b.spki_sha256, 'owner_epoch', b.owner_epoch,
             'credential', case when c.id is not null then json_build_object(
                 'id', c.id, 'name', c.name, 'version', c.version, 'sealed', c.sealed,
-                'proven', c.suspended_at is null and exists (select from rackhand.credential_use u
+                'proven', exists (select from rackhand.credential_use u
                     where u.bmc_id = b.id and u.credential_id = c.id and u.version = c.version
                         and u.proven_at is not null)) end)
         ) order by r.created_at, r.job_id, r.position), '[]')
@@ -773,6 +787,8 @@ begin
                     'evidence', rackhand.bounded(coalesce(body -> 'evidence', 'null'))));
         end if;
     when 'checkpoint' then
+        stepped := coalesce((body ->> 'percent')::smallint > r.percent, false)
+            or rackhand.progress(body -> 'state') is distinct from rackhand.progress(r.checkpoint);
         update rackhand.run set checkpoint = body -> 'state', phase = body ->> 'phase',
                 percent = (body ->> 'percent')::smallint,
                 state = case when state = 'settling' then state
@@ -790,6 +806,10 @@ begin
                 body -> 'waiting');
         else
             perform rackhand.wake_events(r.site_id);
+        end if;
+        if stepped and r.idle_leases > 0 then
+            -- No event, but the leases that follow are.
+            made := greatest(made, 1);
         end if;
     when 'intent' then
         if r.intent is not null then
@@ -880,8 +900,9 @@ begin
             then '[]' else to_jsonb(r.slots) end);
     when 'yield' then
         -- Each lease is an event, too.
-        again := clock_timestamp() + greatest(rackhand.span(body -> 'resume_after_ms', interval '6 hours'),
-            case when spent then interval '1 minute' end, rackhand.idle_pause(r.idle_leases + 1));
+        again := clock_timestamp() + rackhand.idle_pause(r.id, r.idle_leases + 1,
+            greatest(rackhand.span(body -> 'resume_after_ms', interval '6 hours'),
+                case when spent then interval '1 minute' end));
         body := body || jsonb_build_object('reason', left(body ->> 'reason', 200),
             'detail', left(body ->> 'detail', 2000));
         delete from rackhand.lease l where l.run_id = r.id;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rackhand_tests::{TestServer, TestSite, database::run as run_on};
+use rackhand_tests::{TestServer, TestSite, database::run as run_on, site::TestExecutor};
 use serde_json::{Value, json};
 
 /// By the executor that owns the BMC.
@@ -411,19 +411,35 @@ async fn a_plan_looks_at_50_000_targets_of_credentials_at_most() {
     assert_eq!(blockers, [1, 1, 1, 1, 0], "the executor refuses the last");
 }
 
+/// A site of five BMCs that have all accepted the password, and which executor owns them.
+async fn proven_everywhere() -> (TestSite, TestExecutor, Vec<String>, Vec<Value>) {
+    let site = TestSite::new().await;
+    let executor = site.executor("one").await;
+    let servers = site.servers(5).await;
+    let ids = json!(servers);
+    let bmcs = format!(
+        "select jsonb_agg(b.id order by s.place) from jsonb_array_elements_text('{ids}') with ordinality as s (id, place)
+        join rackhand.bmc b on b.server_id = s.id::uuid"
+    );
+    let bmcs = site.database.value(&bmcs).await.as_array().unwrap().clone();
+    for bmc in &bmcs {
+        attempt(&site, &executor.scope, bmc, "reserve").await;
+        attempt(&site, &executor.scope, bmc, "accepted").await;
+    }
+    (site, executor, servers, bmcs)
+}
+
+/// What the next grants say of the credential.
+fn proven(answer: &Value) -> Vec<Value> {
+    let grants = answer["grants"].as_array().unwrap();
+    grants.iter().map(|grant| grant["target"]["credential"]["proven"].clone()).collect()
+}
+
 /// The password was changed behind BMCs that had all accepted it.
 #[tokio::test]
 async fn a_suspended_credential_is_proven_nowhere() {
-    let site = TestSite::new().await;
-    let executor = site.executor("one").await;
+    let (site, executor, servers, bmcs) = proven_everywhere().await;
     let one = executor.scope.clone();
-    let servers = site.servers(5).await;
-    let bmcs = site.database.value("select array_agg(id order by id) from rackhand.bmc").await;
-    let bmcs = bmcs.as_array().unwrap();
-    for bmc in bmcs {
-        attempt(&site, &one, bmc, "reserve").await;
-        attempt(&site, &one, bmc, "accepted").await;
-    }
     let answer = site.lease(&executor, &[], 0).await;
     assert_eq!(answer["suspended"], json!([]));
     for bmc in &bmcs[..2] {
@@ -431,18 +447,64 @@ async fn a_suspended_credential_is_proven_nowhere() {
     }
     site.job("inventory", &servers, 10).await;
     let answer = site.lease(&executor, &[], 10).await;
-    let proven: Vec<_> = answer["grants"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|grant| grant["target"]["credential"]["proven"].clone())
-        .collect();
-    assert_eq!(proven, vec![json!(false); 5]);
+    assert_eq!(proven(&answer), vec![json!(false); 5]);
     assert_eq!(answer["suspended"], json!([{"id": site.credential, "version": 1}]), "{answer}");
     // Who asks is told why.
     let held_back = attempt(&site, &one, &bmcs[4], "reserve").await;
     assert_eq!(held_back["allowed"], false);
     assert!(held_back["detail"].as_str().unwrap().contains("is suspended"), "{held_back}");
+}
+
+/// Two BMCs refused it, and a person lets one of them be tried again: until one accepts it, it is presented to one at a
+/// time everywhere, as if nobody had accepted it before.
+#[tokio::test]
+async fn one_bmc_that_is_tried_again_proves_nothing_for_others() {
+    let (site, executor, servers, bmcs) = proven_everywhere().await;
+    let one = executor.scope.clone();
+    for bmc in &bmcs[..2] {
+        attempt(&site, &one, bmc, "rejected").await;
+    }
+    site.admin("credential_try_again", json!({"server_id": servers[0]})).await;
+    site.job("inventory", &servers, 10).await;
+    let answer = site.lease(&executor, &[], 10).await;
+    assert_eq!(answer["suspended"], json!([]));
+    assert_eq!(proven(&answer), vec![json!(false); 5]);
+    assert_eq!(attempt(&site, &one, &bmcs[0], "reserve").await["allowed"], true);
+    let waits = attempt(&site, &one, &bmcs[4], "reserve").await;
+    assert_eq!((&waits["allowed"], waits["retry_after_ms"].is_u64()), (&json!(false), true), "{waits}");
+    attempt(&site, &one, &bmcs[0], "accepted").await;
+    assert_eq!(attempt(&site, &one, &bmcs[3], "reserve").await["allowed"], true);
+    assert_eq!(attempt(&site, &one, &bmcs[4], "reserve").await["allowed"], true);
+}
+
+/// Logins were under way when the version was suspended. One that was accepted may be from before the password was
+/// changed; one that was refused without having been asked for counts.
+#[tokio::test]
+async fn what_is_heard_after_the_suspension_proves_nothing_and_refuses_still() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    site.servers(5).await;
+    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
+    let bmcs = bmcs.as_array().unwrap();
+    for bmc in &bmcs[..4] {
+        attempt(&site, &one, bmc, "reserve").await;
+        attempt(&site, &one, bmc, "accepted").await;
+    }
+    assert_eq!(attempt(&site, &one, &bmcs[4], "reserve").await["allowed"], true);
+    for bmc in &bmcs[..2] {
+        attempt(&site, &one, bmc, "rejected").await;
+    }
+    assert_eq!(attempt(&site, &one, &bmcs[4], "accepted").await["allowed"], true);
+    assert_eq!(attempt(&site, &one, &bmcs[2], "rejected").await["allowed"], true);
+    let state = "select jsonb_build_array(count(proven_at), sum(failures),
+        (select count(*) from rackhand.credential where suspended_at is not null)) from rackhand.credential_use";
+    assert_eq!(site.database.value(state).await, json!([0, 3, 1]));
+    let server = "select to_jsonb(b.server_id) from rackhand.bmc b order by url limit 1 offset";
+    for (offset, left) in [(0, json!([0, 2, 1])), (1, json!([0, 1, 0]))] {
+        let server = site.database.value(&format!("{server} {offset}")).await;
+        site.admin("credential_try_again", json!({"server_id": server})).await;
+        assert_eq!(site.database.value(state).await, left);
+    }
 }
 
 /// An executor that was taken over says by turns that a BMC has accepted and refused the password.

@@ -7,7 +7,7 @@ use rackhand_tests::{
     database::run as run_on,
     site::{event, finish, granted, item, lease_args},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_lost_lease_answer_is_delivered_again() {
@@ -457,6 +457,91 @@ async fn leases_without_a_step_forward_get_rare_and_leave_little() {
     let next = json!({"type": "phase", "phase": "verify", "state": "running", "evidence": null});
     site.report(&executor, vec![item(&run, 1, phase), item(&run, 2, next)]).await;
     assert_eq!(site.database.value("select idle_leases from rackhand.run").await, 0, "a step forward");
+}
+
+/// The host of a run was restarted for it, or a request to it has no answer yet, and its executors die or give it back
+/// over and over: once one lives, the host does not wait for hours.
+#[tokio::test]
+async fn a_run_that_owes_something_to_its_host_is_looked_at_each_quarter_of_an_hour() {
+    let effect = json!({"type": "effect", "id": uuid::Uuid::now_v7(), "object": "host_power", "property": "state",
+        "prior": "on", "wanted": "restarted", "state": "applied"});
+    let intent =
+        json!({"type": "intent", "phase": "power", "action": "reset_host", "before": {}, "deadline_ms": 1});
+    for owed in [effect, intent] {
+        let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+        let mut executor = site.executor("one").await;
+        let servers = site.servers(1).await;
+        site.job("power", &servers, 1).await;
+        let state = json!({"type": "checkpoint", "phase": "apply", "state": {"progress": "40 %"}, "waiting": null,
+            "percent": 40});
+        let back = json!({"type": "yield", "reason": "settling", "detail": "The BMC does not answer",
+            "resume_after_ms": 1_800_000});
+        let mut pauses = Vec::new();
+        for lease in 0..16 {
+            site.database.owner.batch_execute("update rackhand.ready set ready_at = now()").await.unwrap();
+            let run = granted(&site.lease(&executor, &[], 1).await).remove(0);
+            let said = if lease == 0 { owed.clone() } else { state.clone() };
+            let mut items = vec![item(&run, 1, said)];
+            if lease % 2 == 0 {
+                items.push(item(&run, 2, back.clone()));
+            }
+            assert!(site.report(&executor, items).await.iter().all(|answer| answer["status"] == "accepted"));
+            if lease % 2 == 1 {
+                executor = site.session(&executor.id, Some(&executor.session)).await;
+                site.lease(&executor, &[], 0).await;
+            }
+            let pause = "select round(extract(epoch from ready_at - now()) / 60) from rackhand.ready";
+            pauses.push(site.database.value(pause).await.as_f64().unwrap());
+        }
+        assert!(pauses.iter().all(|minutes| *minutes <= 15.0), "{owed}: {pauses:?}");
+        assert_eq!(pauses[12..], [15.0; 4], "{owed}: stuck");
+    }
+}
+
+/// What a successor is told changes under a lease: that is a step forward, also without a new phase. What was waited in
+/// vain is none, nor is the same again.
+#[tokio::test]
+async fn a_checkpoint_that_has_changed_is_a_step_forward() {
+    let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
+    let mut executor = site.executor("one").await;
+    let servers = site.servers(1).await;
+    site.job("power", &servers, 1).await;
+    let phase = json!({"type": "phase", "phase": "apply", "state": "running", "evidence": null});
+    let checkpoint = |state: Value, percent: Option<u8>| json!({"type": "checkpoint", "phase": "apply", "state": state, "waiting": null, "percent": percent});
+    let patience = |minutes: u64| json!({"action": "apply", "blind_minutes": minutes});
+    for (said, idle) in [
+        (vec![checkpoint(json!({"progress": "Running 20"}), Some(20))], 1),
+        (vec![checkpoint(json!({"progress": "Running 20"}), Some(20))], 2),
+        (vec![checkpoint(json!({"progress": "Running 20", "patience": patience(1)}), Some(20))], 3),
+        (vec![checkpoint(json!({"progress": "Running 20", "patience": patience(2)}), None)], 4),
+        (vec![checkpoint(json!({"progress": "Running 40"}), Some(40))], 1),
+        (vec![checkpoint(json!({"progress": "Running 40"}), Some(40))], 2),
+        (
+            vec![
+                checkpoint(json!({"progress": "Running 40"}), Some(40)),
+                checkpoint(json!({"progress": "Running 40"}), Some(50)),
+            ],
+            1,
+        ),
+        (vec![checkpoint(json!({"progress": "Running 40"}), Some(40))], 2),
+        (vec![checkpoint(Value::Null, None)], 1),
+        (vec![checkpoint(json!({"patience": patience(1)}), None)], 2),
+        (vec![checkpoint(json!("text"), None)], 1),
+    ] {
+        site.database.owner.batch_execute("update rackhand.ready set ready_at = now()").await.unwrap();
+        let run = granted(&site.lease(&executor, &[], 1).await).remove(0);
+        let said: Vec<_> = (1..)
+            .zip([phase.clone()].into_iter().chain(said))
+            .map(|(seq, body)| item(&run, seq, body))
+            .collect();
+        let last = said.last().unwrap()["body"].clone();
+        assert!(site.report(&executor, said).await.iter().all(|answer| answer["status"] == "accepted"));
+        executor = site.session(&executor.id, Some(&executor.session)).await;
+        site.lease(&executor, &[], 0).await;
+        assert_eq!(site.database.value("select idle_leases from rackhand.run").await, idle, "{last}");
+    }
+    // A phase, and four steps after leases without one.
+    assert_eq!(site.database.value("select said from rackhand.run").await, 5, "steps are bounded, too");
 }
 
 /// A data directory on two machines: whoever goes on from it takes the runs over, and the process that still holds them

@@ -3,7 +3,8 @@
 //! It stands in the checkpoint beside the activity's own state, so that a successor goes on counting: executors that
 //! are restarted every few minutes would otherwise begin each wait anew, and none would end. A checkpoint is sent for
 //! each change, so what grows all the time is kept in whole minutes, rounded down. Time in which nobody had the run
-//! counts for nothing.
+//! counts for nothing. The control plane takes a checkpoint that differs in this alone for no step forward
+//! (`rackhand.progress` in schema/migrations/0005_queue.sql).
 
 use std::{
     collections::BTreeMap,
