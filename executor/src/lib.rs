@@ -29,6 +29,7 @@ pub mod package;
 pub mod pins;
 pub mod policy;
 pub mod service;
+pub mod sessions;
 pub mod site_key;
 pub mod text;
 pub mod timing;

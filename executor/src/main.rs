@@ -21,14 +21,14 @@ use rackhand_executor::{
     credential::forget_version,
     enrol,
     identity::Identity,
-    journal::{Journal, Write, sqlite},
+    journal::{Journal, sqlite},
     package::{Packages, Publisher, cache::DiskCache, listener::Listener},
     pins,
     policy::Policy,
     service::{Ended, Executor, Parts, Settings},
+    sessions::Sessions,
     site_key::{ConfirmedFile, PINNED, site_fingerprint},
 };
-use rackhand_schema::id::ExecutorSessionId;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -218,12 +218,11 @@ async fn run(data: &Path, server: Option<String>, ca_file: Option<PathBuf>) -> R
     let identity = Arc::new(Identity::load(data)?);
     // The lock: from here on the former process of this directory is known to be dead.
     let journal: Arc<dyn Journal> = Arc::new(sqlite::SqliteJournal::open(data).await?);
-    let resumes = journal.meta("session").await?.and_then(|text| text.parse().ok());
-    let session = ExecutorSessionId::generate();
-    journal.write(Write::Meta { key: "session".into(), value: Some(session.to_string()) }).await?;
+    let sessions = Sessions::begin(Arc::clone(&journal)).await?;
+    let session = sessions.own;
     let server = server.unwrap_or_else(|| identity.membership.server.clone());
     let http = Http::new(&server, config.tls()?)?;
-    let cloud = Arc::new(HttpCloud::new(http, Arc::clone(&identity), session, resumes));
+    let cloud = Arc::new(HttpCloud::new(http, Arc::clone(&identity), sessions));
     let redfish = Arc::new(RedfishConnector {
         journal: Arc::clone(&journal),
         identity: Arc::clone(&identity),

@@ -385,20 +385,24 @@ begin
 end
 $$;
 
--- {executor_id, session_id, resumes?, nonce} → {site_id} or {copied: why}. Anonymous; only after the signature was
+-- {executor_id, session_id, resumes: [id], nonce} → {site_id} or {copied: why}. Anonymous; only after the signature was
 -- verified. Only now is the nonce written down as used: who cannot sign leaves nothing behind and takes nothing away. A
 -- new session supersedes the former one. The former's leases go on to their expiry, unless its process is
--- known to be dead (`resumes`): then they end now. Known to whoever holds the journal's lock, on one machine: what
+-- known to be dead (one of `resumes`): then they end now. Known to whoever holds the journal's lock, on one machine: what
 -- runs on with a copy elsewhere announces nothing any more, and a successor waits for what was announced.
 --
--- Whoever resumes a session that another one has superseded has a copy of the journal. It is not let in beside the
--- other one, and people are told: that must be committed, so it is an answer here, not an exception.
+-- Whoever resumes sessions, but not the newest one, has a copy of the journal. It is not let in beside the newest one as
+-- long as that lives, however often it is started again, and people are told: that must be committed, so it is an answer
+-- here, not an exception. A journal names the newest session that it knows of and all that were tried after it.
 create function rackhand.executor_session_start(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     who rackhand.executor;
     session uuid := (args ->> 'session_id')::uuid;
+    resumed uuid[] := array(select jsonb_array_elements_text(args -> 'resumes')::uuid);
     present rackhand.executor_session;
+    newest rackhand.executor_session;
+    lives boolean;
     copied boolean;
     said constant text := 'Executor %s runs twice, or from an old copy: a process signed in that goes on from a session '
         'which another process of this executor has taken over since. Two machines must not share one data directory. '
@@ -418,24 +422,26 @@ begin
         perform rackhand.fail('session-superseded',
             format('A newer process has signed in as executor %s.', who.name));
     elsif not found then
-        copied := exists (select from rackhand.executor_session s where s.id = (args ->> 'resumes')::uuid
-            and s.executor_id = who.id and s.superseded_at is not null);
+        select * into newest from rackhand.executor_session s
+            where s.executor_id = who.id and s.superseded_at is null;
+        lives := found and newest.expires_at > clock_timestamp();
+        -- Sessions that nobody knows any more, such as those after the backup that was restored, prove nothing alone.
+        copied := newest.id <> all (resumed) and resumed <> '{}' and (lives or exists (
+            select from rackhand.executor_session s where s.id = any (resumed) and s.executor_id = who.id));
         if copied and coalesce(who.copied_at < now() - interval '1 hour', true) then
             update rackhand.executor e set copied_at = now() where e.id = who.id;
             perform rackhand.append_event('executor.copied', 'error', format(said, who.name),
                 jsonb_build_object('site', who.site_id,
                     'actor', jsonb_build_object('kind', 'executor', 'id', who.id, 'session', session)),
-                jsonb_build_object('resumes', args ->> 'resumes'));
+                jsonb_build_object('resumes', args -> 'resumes'));
         end if;
-        if copied and exists (select from rackhand.executor_session s where s.executor_id = who.id
-            and s.superseded_at is null and s.expires_at > clock_timestamp())
-        then
+        if copied and lives then
             return jsonb_build_object('copied', format(said, who.name) || '.');
         end if;
         -- Each start of a process is an event for good.
         perform rackhand.login_count('executor ' || who.id, 60, interval '5 minutes');
         update rackhand.executor_session s set superseded_at = now(),
-                expires_at = case when s.id = (args ->> 'resumes')::uuid
+                expires_at = case when s.id = any (resumed)
                     then least(s.expires_at, now()) else s.expires_at end
             where s.executor_id = who.id and s.superseded_at is null;
         insert into rackhand.executor_session (id, executor_id, site_id)

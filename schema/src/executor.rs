@@ -80,6 +80,9 @@ pub struct Nonce {
     pub nonce: String,
 }
 
+/// Former sessions that a process may name when it signs in.
+pub const SESSIONS_NAMED: usize = 16;
+
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
@@ -90,10 +93,12 @@ pub struct TokenRequest {
     /// One id for each start of the process. A new one supersedes the executor's former session.
     #[garde(skip)]
     pub session_id: ExecutorSessionId,
-    /// The former session, if its process is known to be dead (this process holds the journal's lock):
-    /// its runs are then free at once instead of after the lease.
-    #[garde(skip)]
-    pub resumes: Option<ExecutorSessionId>,
+    /// Former sessions of the data directory, whose processes are known to be dead (this process holds the journal's
+    /// lock): their runs are then free at once instead of after the lease. While the executor's newest session lives and
+    /// is not among them, the sign-in is refused: somebody has a copy of the directory.
+    #[serde(default)]
+    #[garde(length(max = SESSIONS_NAMED))]
+    pub resumes: Vec<ExecutorSessionId>,
     /// Ed25519 over [`token_message`], base64.
     #[garde(length(bytes, max = 100))]
     pub signature: String,

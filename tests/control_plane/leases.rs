@@ -566,7 +566,7 @@ async fn two_executors_with_one_data_directory_do_not_act_at_once() {
     assert_eq!(site.try_lease(&first, &[], 1).await.unwrap_err().code, "session-superseded");
 
     let start = async || {
-        let args = json!({"executor_id": first.id, "session_id": uuid::Uuid::now_v7(), "resumes": first.session,
+        let args = json!({"executor_id": first.id, "session_id": uuid::Uuid::now_v7(), "resumes": [first.session],
             "nonce": uuid::Uuid::now_v7()});
         let anonymous = json!({"kind": "anonymous"});
         site.database.run(&anonymous, "executor_session_start", args).await.unwrap()

@@ -21,6 +21,7 @@ mod people_decide;
 mod plans;
 mod report;
 mod servers;
+mod sessions;
 mod site_key;
 mod streams;
 mod texts;

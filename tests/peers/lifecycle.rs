@@ -47,7 +47,7 @@ fn signed(server: &TestServer, key: &SigningKey, executor: &str, nonce: &str, se
 fn signed_for(called: &str, key: &SigningKey, executor: &str, nonce: &str, session: Uuid) -> Value {
     let message =
         token_message(called, nonce, executor.parse().unwrap(), session.to_string().parse().unwrap());
-    json!({"executor_id": executor, "nonce": nonce, "session_id": session, "resumes": null,
+    json!({"executor_id": executor, "nonce": nonce, "session_id": session, "resumes": [],
         "signature": STANDARD.encode(key.sign(message.as_bytes()).to_bytes())})
 }
 

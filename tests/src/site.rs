@@ -83,7 +83,7 @@ impl TestSite {
             .run(
                 &json!({"kind": "anonymous"}),
                 "executor_session_start",
-                json!({"executor_id": executor, "session_id": session, "resumes": resumes,
+                json!({"executor_id": executor, "session_id": session, "resumes": resumes.as_slice(),
                     "nonce": Uuid::now_v7().to_string()}),
             )
             .await

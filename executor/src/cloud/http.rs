@@ -13,7 +13,6 @@ use futures::future::BoxFuture;
 use rackhand_schema::{
     Problem,
     executor::{Enrol, Enrolled, ExecutorToken, Nonce, NonceRequest, SiteKey, TokenRequest, audience},
-    id::ExecutorSessionId,
     protocol::{AttemptAnswer, CredentialAttempt, LeaseRequest, LeaseResponse, Report, ReportResponse},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -23,7 +22,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::{Cloud, CloudError};
-use crate::{cause, identity::Identity};
+use crate::{cause, identity::Identity, journal::JournalError, sessions::Sessions};
 
 /// Of a call that is answered at once.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -182,20 +181,13 @@ impl Http {
 pub struct HttpCloud {
     http: Http,
     identity: Arc<Identity>,
-    session: ExecutorSessionId,
-    resumes: Option<ExecutorSessionId>,
+    sessions: Sessions,
     token: Mutex<Option<Zeroizing<String>>>,
 }
 
 impl HttpCloud {
-    /// `resumes`: the session of the former process, which the journal's lock proves dead.
-    pub fn new(
-        http: Http,
-        identity: Arc<Identity>,
-        session: ExecutorSessionId,
-        resumes: Option<ExecutorSessionId>,
-    ) -> Self {
-        Self { http, identity, session, resumes, token: Mutex::new(None) }
+    pub fn new(http: Http, identity: Arc<Identity>, sessions: Sessions) -> Self {
+        Self { http, identity, sessions, token: Mutex::new(None) }
     }
 
     async fn token(&self) -> Result<Zeroizing<String>, CloudError> {
@@ -208,12 +200,16 @@ impl HttpCloud {
             self.http.call("/v1/executor/nonce", &NonceRequest { executor_id }, None, SIGN_IN).await?;
         let request = TokenRequest {
             executor_id,
-            signature: self.identity.sign(&audience(&self.http.base), &nonce.nonce, self.session),
+            signature: self.identity.sign(&audience(&self.http.base), &nonce.nonce, self.sessions.own),
             nonce: nonce.nonce,
-            session_id: self.session,
-            resumes: self.resumes,
+            session_id: self.sessions.own,
+            resumes: self.sessions.former.clone(),
         };
+        let journal =
+            |error: JournalError| CloudError::Refused { code: "journal".into(), detail: error.to_string() };
+        self.sessions.announce().await.map_err(journal)?;
         let token: ExecutorToken = self.http.call("/v1/executor/token", &request, None, SIGN_IN).await?;
+        self.sessions.confirm().await.map_err(journal)?;
         let token = Zeroizing::new(token.token);
         *held = Some(token.clone());
         Ok(token)
@@ -287,7 +283,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::identity::{Keys, Membership};
+    use crate::{
+        identity::{Keys, Membership},
+        journal::memory::MemoryJournal,
+    };
 
     /// Answers what an executor asks; of the connections that are there when it goes `dark` nothing is heard any more.
     async fn plane(dark: Arc<AtomicUsize>, count: Arc<AtomicUsize>) -> String {
@@ -341,7 +340,8 @@ mod tests {
         };
         let identity = Arc::new(Identity::new(membership, Keys::generate().unwrap()));
         let http = Http::new(&address, tls().unwrap()).unwrap();
-        let cloud = HttpCloud::new(http, identity, ExecutorSessionId::generate(), None);
+        let sessions = Sessions::begin(Arc::new(MemoryJournal::default())).await.unwrap();
+        let cloud = HttpCloud::new(http, identity, sessions);
         let (held, kinds, version) = (vec![], vec![], String::new());
         let request =
             LeaseRequest { held, capacity: 0, kinds, changes: None, wait_ms: 0, version, leaving: false };

@@ -36,6 +36,7 @@ use rackhand_executor::{
     package::{Offer, PackageError, Packages, Publisher, Repository},
     policy::Policy,
     service::{Executor, Handle, Parts, Settings},
+    sessions::Sessions,
     site_key::Confirmed,
     timing::Timing,
 };
@@ -549,12 +550,10 @@ impl World {
                 Arc::new(Disk { journal: Arc::clone(&member.journal), full: Arc::clone(&self.disk_full) })
             }
         };
-        let resumes = member.journal.meta("session").await.unwrap().map(|text| text.parse().unwrap());
-        let session = ExecutorSessionId::generate();
-        let value = Some(session.to_string());
-        member.journal.write(Write::Meta { key: "session".into(), value }).await.unwrap();
-        let executor_id = member.identity.membership.executor_id;
-        self.plane.sign_in(executor_id, session, resumes);
+        let sessions = Sessions::begin(Arc::clone(&member.journal) as Arc<_>).await.unwrap();
+        let session = sessions.own;
+        self.plane.sign_in(member.identity.membership.executor_id, session, &sessions.former);
+        sessions.confirm().await.unwrap();
         let cloud: Arc<dyn Cloud> =
             Arc::new(ModelCloud { plane: Arc::clone(&self.plane), session, link: Arc::clone(&member.link) });
         let connector = Arc::new(self.transports(member, Arc::clone(&cloud)));
@@ -584,7 +583,7 @@ impl World {
     pub async fn line(&self, server: usize) -> Line {
         let member = &self.members[0];
         let session = ExecutorSessionId::generate();
-        self.plane.sign_in(member.identity.membership.executor_id, session, None);
+        self.plane.sign_in(member.identity.membership.executor_id, session, &[]);
         let cloud: Arc<dyn Cloud> =
             Arc::new(ModelCloud { plane: Arc::clone(&self.plane), session, link: Arc::clone(&member.link) });
         let (target, secret) = (self.target(server), SiteSecret::new(self.site_key.clone()));

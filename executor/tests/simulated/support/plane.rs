@@ -215,18 +215,13 @@ impl Plane {
         self.lock().password.clone().unwrap_or_else(|| super::PASSWORD.to_owned())
     }
 
-    pub fn sign_in(
-        &self,
-        executor: ExecutorId,
-        session: ExecutorSessionId,
-        resumes: Option<ExecutorSessionId>,
-    ) {
+    pub fn sign_in(&self, executor: ExecutorId, session: ExecutorSessionId, resumes: &[ExecutorSessionId]) {
         let now = self.clock.now();
         let mut inner = self.lock();
         for other in inner.sessions.values_mut().filter(|other| other.executor == executor) {
             other.superseded = true;
         }
-        if let Some(former) = resumes.and_then(|former| inner.sessions.get_mut(&former)) {
+        for (_, former) in inner.sessions.iter_mut().filter(|(id, _)| resumes.contains(id)) {
             former.expires = now;
         }
         inner.sessions.insert(session, Session { executor, expires: now + TTL, superseded: false });
