@@ -2188,7 +2188,12 @@ export interface components {
         TokenRequest: {
             executor_id: components["schemas"]["ExecutorId"];
             nonce: string;
-            resumes?: components["schemas"]["ExecutorSessionId"] | null;
+            /**
+             * @description Former sessions of the data directory, whose processes are known to be dead (this process holds the journal's
+             *     lock): their runs are then free at once instead of after the lease. While the executor's newest session lives and
+             *     is not among them, the sign-in is refused: somebody has a copy of the directory.
+             */
+            resumes?: components["schemas"]["ExecutorSessionId"][];
             /** @description One id for each start of the process. A new one supersedes the executor's former session. */
             session_id: components["schemas"]["ExecutorSessionId"];
             /** @description Ed25519 over [`token_message`], base64. */
