@@ -152,9 +152,9 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
                     Verdict::Warning,
                     format!(
                         "{} waits for its fingerprint to be confirmed: on the machine of an active executor, run \
-                         `rackhand-executor confirm --data DIR '{}'` with the data directory of that one, after comparing \
-                         the fingerprint with the one that {} printed",
-                        executor.name, executor.fingerprint, executor.name
+                         `rackhand-executor confirm --data DIR FINGERPRINT` with the data directory of that one and the \
+                         fingerprint that `enrol` printed on the machine of {}",
+                        executor.name, executor.name
                     ),
                 );
             }

@@ -780,11 +780,12 @@ fn doctor_recommends_whole_commands() {
     for part in [
         "1 executor online",
         "`rackhand sites set 'my lab' --hardware-paused false`",
-        "`rackhand-executor confirm --data DIR 'ab12 cd34'`",
+        "`rackhand-executor confirm --data DIR FINGERPRINT`",
         "`rackhand credentials set root --site 'my lab' --user USER --targets-file FILE`",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
+    assert!(!shown.contains("ab12"), "what the control plane says is compared with nothing: {shown}");
     assert!(said.contains(" failed") && !said.contains("1 checks"), "{said}");
 }
 

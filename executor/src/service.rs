@@ -241,6 +241,11 @@ impl Service {
         self.tasks.shutdown().await;
         self.sharing.shutdown().await;
         broker.close().await;
+        if let Ended::Revoked(_) = end
+            && let Err(error) = self.keys.forget().await
+        {
+            tracing::error!(%error, "what is kept of the site key could not be deleted: delete the data directory");
+        }
         end
     }
 

@@ -1,7 +1,8 @@
 //! The site's key: made by its first executor, shared only with executors whose fingerprint a person confirmed.
 //!
 //! Credentials are sealed to the public half. The private half is in memory while this process runs; the control
-//! plane stores it sealed to each executor. A joining executor is shown with both its public keys; its
+//! plane stores it sealed to each executor, and so does the journal: who has held the key keeps it, whatever becomes of
+//! the share that the control plane has, until it is revoked. A joining executor is shown with both its public keys; its
 //! fingerprint is computed here from them, so a control plane that swaps a key shows another fingerprint than
 //! the one that was confirmed. The public key seen first is pinned in the journal; another one is refused, and while the
 //! control plane shows another one to anybody, every run says so. People compare its fingerprint with what they seal
@@ -31,6 +32,9 @@ use crate::{
 
 /// Key of the site's public key in the journal's meta values.
 pub const PINNED: &str = "site_public_key";
+
+/// Key of this executor's share in the journal's meta values: the site's private key, sealed to it.
+pub const KEPT: &str = "site_key_share";
 
 /// Whether the executor of this data directory has held the site key, running now or not.
 ///
@@ -63,6 +67,8 @@ pub struct SiteKeys {
     secret: Mutex<Option<Arc<SiteSecret>>>,
     /// Another public key than ours, as the control plane shows it at present.
     other: Mutex<Option<String>>,
+    /// Why the share that the control plane has is of no use, where the one in the journal was opened instead.
+    share_refused: Mutex<Option<&'static str>>,
     shared: Mutex<std::collections::BTreeSet<ExecutorId>>,
     /// Said to be waiting, once each.
     announced: Mutex<std::collections::BTreeSet<ExecutorId>>,
@@ -76,6 +82,7 @@ impl SiteKeys {
             confirmed,
             secret: Mutex::default(),
             other: Mutex::default(),
+            share_refused: Mutex::default(),
             shared: Mutex::default(),
             announced: Mutex::default(),
         }
@@ -100,9 +107,12 @@ impl SiteKeys {
         *noted = other;
     }
 
-    /// What people must hear while the control plane shows another key.
+    /// What people must hear while the control plane shows another key, or has a share that is of no use.
     pub fn warning(&self) -> Option<String> {
-        let other = self.other.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let Some(other) = self.other.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            let why = (*self.share_refused.lock().unwrap_or_else(PoisonError::into_inner))?;
+            return Some(self.replaced(why));
+        };
         let ours = self.secret()?.public_key();
         Some(format!(
             "The control plane shows another site key (fingerprint {}) than this executor holds (fingerprint {}). Seal \
@@ -147,10 +157,12 @@ impl SiteKeys {
         })
     }
 
-    async fn hold(&self, secret: SiteSecret) -> Result<(), JournalError> {
+    /// `sealed`: the key as this executor can open it, to be kept.
+    async fn hold(&self, secret: SiteSecret, sealed: &str) -> Result<(), JournalError> {
         let public = secret.public_key();
         tracing::info!(key = public, fingerprint = site_fingerprint(&public), "holds the site key");
-        self.journal.write(Write::Meta { key: PINNED.to_owned(), value: Some(public) }).await?;
+        let keep = |key: &str, value: String| Write::Meta { key: key.to_owned(), value: Some(value) };
+        self.journal.commit(vec![keep(PINNED, public), keep(KEPT, sealed.to_owned())]).await?;
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(secret));
         Ok(())
     }
@@ -160,20 +172,53 @@ impl SiteKeys {
             tracing::error!("the control plane shows another site key than before; it is refused");
             return Ok(());
         }
-        let Some(bytes) = self
+        let why = match self.open(sealed, public) {
+            Ok(secret) => return self.hold(secret, sealed).await,
+            Err(why) => why,
+        };
+        let kept = self.journal.meta(KEPT).await?;
+        let Some((secret, kept)) = kept.and_then(|kept| Some((self.open(&kept, public).ok()?, kept))) else {
+            tracing::error!(
+                "this executor has no use for its share of the site key: {why}. It takes no work. If another executor of \
+                 the site holds the key, revoke this one, enrol its machine anew and confirm it there"
+            );
+            return Ok(());
+        };
+        tracing::error!("{}", self.replaced(why));
+        *self.share_refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.hold(secret, &kept).await
+    }
+
+    fn replaced(&self, why: &str) -> String {
+        format!(
+            "The control plane has another share of the site key for executor {} than it gave it before: {why}. The \
+             executor works on with the share in its journal. Find out who can write to the control plane's database. \
+             Then revoke this executor, enrol its machine anew and confirm it on another one that holds the key: its data \
+             directory is the only place where this one has it.",
+            self.identity.membership.name
+        )
+    }
+
+    /// Or why not.
+    fn open(&self, sealed: &str, public: &str) -> Result<SiteSecret, &'static str> {
+        let bytes = self
             .identity
             .unseal(sealed)
             .and_then(|plain| <[u8; 32]>::try_from(plain.as_slice()).ok().map(Zeroizing::new))
-        else {
-            tracing::error!("the site key cannot be opened with this executor's key");
-            return Ok(());
-        };
+            .ok_or("it cannot be opened with this executor's key")?;
         let secret = SiteSecret::new(SecretKey::from_bytes(*bytes));
-        if secret.public_key() != public {
-            tracing::error!("the private and the public site key do not belong together; both are refused");
-            return Ok(());
+        match secret.public_key() == public {
+            true => Ok(secret),
+            false => Err("it does not belong to the site's public key"),
         }
-        self.hold(secret).await
+    }
+
+    /// This executor was revoked: what it kept of the key is not to be found in its data directory.
+    ///
+    /// # Errors
+    /// When the journal fails.
+    pub async fn forget(&self) -> Result<(), JournalError> {
+        self.journal.write(Write::Meta { key: KEPT.to_owned(), value: None }).await
     }
 
     async fn make(&self, cloud: &dyn Cloud) -> Result<(), JournalError> {
@@ -183,12 +228,14 @@ impl SiteKeys {
         };
         let Some(sealed) = self.identity.seal_to_self(&*secret.bytes()) else { return Ok(()) };
         let executor_id = self.identity.membership.executor_id;
-        let key =
-            SiteKey { public_key: secret.public_key(), shares: vec![SiteKeyShare { executor_id, sealed }] };
+        let key = SiteKey {
+            public_key: secret.public_key(),
+            shares: vec![SiteKeyShare { executor_id, sealed: sealed.clone() }],
+        };
         match cloud.site_key(&key).await {
             Ok(()) => {
                 tracing::info!("made the key of the site");
-                self.hold(secret).await
+                self.hold(secret, &sealed).await
             }
             Err(CloudError::Refused { code, .. }) if code == "site-key-conflict" => {
                 tracing::info!("another executor has made the site key; waits for a share of it");
@@ -332,6 +379,40 @@ mod tests {
         assert!(warning.contains(&site_fingerprint(&theirs)) && warning.contains(&site_fingerprint(&public)));
         keys.compare(Some(&public));
         assert_eq!(keys.warning(), None);
+    }
+
+    /// Its share was replaced while it worked, and it is started anew.
+    #[tokio::test]
+    async fn who_has_held_the_key_keeps_it_whatever_becomes_of_its_share() {
+        let ours = SiteSecret::generate().unwrap();
+        let (public, theirs) = (ours.public_key(), SiteSecret::generate().unwrap());
+        let before = keys(Some(public.clone()));
+        let share = before.identity.seal_to_self(&*ours.bytes()).unwrap();
+        before.receive(&share, &public, Some(public.clone())).await.unwrap();
+        let restarted = || {
+            let (identity, journal) = (Arc::clone(&before.identity), Arc::clone(&before.journal));
+            SiteKeys::new(identity, journal, Arc::new(Nobody))
+        };
+        let other = before.identity.seal_to_self(&*theirs.bytes()).unwrap();
+        for (bad, why) in [("QUJD", "cannot be opened"), (other.as_str(), "does not belong")] {
+            let keys = restarted();
+            keys.receive(bad, &public, Some(public.clone())).await.unwrap();
+            assert_eq!(keys.secret().unwrap().public_key(), public);
+            let said = keys.warning().unwrap();
+            assert!(said.contains(why) && said.contains("executor one"), "{said}");
+            keys.compare(Some(&theirs.public_key()));
+            assert!(keys.warning().unwrap().contains("another site key"));
+        }
+        let keys = restarted();
+        keys.receive(&share, &public, Some(public.clone())).await.unwrap();
+        assert_eq!(keys.warning(), None);
+        let keys = restarted();
+        keys.receive("QUJD", &theirs.public_key(), Some(public.clone())).await.unwrap();
+        assert!(keys.secret().is_none(), "what was kept is for the key that was seen first");
+        before.forget().await.unwrap();
+        let revoked = restarted();
+        revoked.receive("QUJD", &public, Some(public.clone())).await.unwrap();
+        assert!(revoked.secret().is_none());
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::Permissions,
-    io::ErrorKind,
+    fs::{File, Permissions},
+    io::{ErrorKind, Read as _, Write as _},
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
         process::CommandExt as _,
@@ -29,6 +29,10 @@ use rackhand_tests::{
     cli::CommandLine,
     logs::Logs,
     stack::{BMC_PASSWORD, binary},
+};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
 use serde_json::{Value, json};
 
@@ -413,6 +417,60 @@ async fn a_credential_that_is_not_sealed_gets_no_further_than_the_door() {
         assert!(!refused.body.to_string().contains(BMC_PASSWORD), "{refused:?}");
     }
     assert_eq!(site.database.value("select count(*) from rackhand.credential where name = 'lab'").await, 0);
+}
+
+/// Runs `rackhand-server` on a terminal of its own, and types this when it asks for a password; what the terminal shows.
+async fn types_a_password(arguments: &str, folder: &Path, typed: String) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = File::from(open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap());
+    let end = || Stdio::from(terminal.try_clone().unwrap());
+    // A session of its own, whose terminal this is.
+    let mut command = Command::new("setsid");
+    command
+        .args(["--ctty", "--wait"])
+        .arg(binary("rackhand-server"))
+        .args(arguments.split(' '))
+        .current_dir(folder);
+    let mut process =
+        command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid (Debian: util-linux)");
+    drop((command, terminal));
+    let (mut keyboard, mut screen) = (File::from(master.try_clone().unwrap()), File::from(master));
+    let (asks, asked) = tokio::sync::oneshot::channel();
+    let shown = tokio::task::spawn_blocking(move || {
+        let (mut shown, mut some, mut asks) = (Vec::new(), [0; 1024], Some(asks));
+        // EIO once nobody has the terminal open any more (pty(7)).
+        while let Ok(count @ 1..) = screen.read(&mut some) {
+            shown.extend_from_slice(&some[..count]);
+            if let Some(asks) = asks.take_if(|_| String::from_utf8_lossy(&shown).contains("Password:")) {
+                asks.send(()).unwrap();
+            }
+        }
+        String::from_utf8(shown).unwrap()
+    });
+    let answered = async {
+        asked.await.unwrap();
+        // The echo is turned off after the question.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        keyboard.write_all(typed.as_bytes()).unwrap();
+        shown.await
+    };
+    let shown = tokio::time::timeout(Duration::from_secs(20), answered).await;
+    let _ = process.kill();
+    process.wait().unwrap();
+    shown.expect("it waits for more than a line").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_password_of_a_fleet_admin_is_typed_unseen() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        "admin create --owner-url-file url --email cleo@example.test --name Cleo --password-stdin";
+    let shown = types_a_password(arguments, folder.path(), format!("{ADMIN_PASSWORD}\n")).await;
+    assert!(shown.contains("Password:") && shown.contains("--owner-url-file"), "{shown}");
+    assert!(!shown.contains("Planted"), "{shown}");
 }
 
 /// `/proc/PID/mem` belongs to the user of a process that others may look into, else to root (proc(5)).

@@ -14,6 +14,7 @@ use rackhand_executor::{
     journal::{Journal as _, Write, memory::MemoryJournal, sqlite::SqliteJournal},
     outbox::Outbox,
     service::Ended,
+    site_key::KEPT,
     timing::Timing,
 };
 use rackhand_lab::{Fault, Model, ServerSpec, Times};
@@ -390,6 +391,18 @@ async fn answers_that_are_too_large_cost_no_lease() {
         let row = succeeded(&world, run).await;
         assert_eq!((row.grant.epoch, yields(&row), row.stale), (1, 0, 0), "{}", row.story());
     }
+}
+
+/// Whoever reads its disk later does not find the key that it kept over restarts.
+#[tokio::test(start_paused = true)]
+async fn a_revoked_executor_keeps_nothing_of_the_key() {
+    let world = rack(1);
+    let executor = world.start(0, None).await;
+    succeeded(&world, world.inventory(0)).await;
+    assert!(world.journal(0).meta(KEPT).await.unwrap().is_some());
+    world.link(0).revoked.store(true, Ordering::Relaxed);
+    assert!(matches!(executor.ended().await, Ended::Revoked(_)));
+    assert_eq!(world.journal(0).meta(KEPT).await.unwrap(), None);
 }
 
 /// The executor's own limit is told to the control plane: nothing is leased to be given back.

@@ -1,7 +1,7 @@
 //! `rackhand-server`: serves the control plane; `migrate` and `admin create` prepare its database.
 
 use std::{
-    io::{IsTerminal as _, Read as _, Write as _},
+    io::{BufRead, IsTerminal as _, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -125,7 +125,7 @@ struct NewAdmin {
     /// Name that others see.
     #[arg(long)]
     name: String,
-    /// Read the password from standard input, its first line.
+    /// Read the password from the first line of stdin; on a terminal, from a prompt.
     #[arg(long, required = true)]
     password_stdin: bool,
     /// The account is there already: set its name and password, enable it, make it a fleet admin, end its sessions.
@@ -189,9 +189,25 @@ async fn migrate(owner: &Owner, roles_only: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// From a prompt that does not show it, or the first line of standard input.
+fn password() -> Result<Zeroizing<String>, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(first_line(std::io::stdin().lock())?);
+    }
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "Password: ").and_then(|()| stderr.flush())?;
+    Ok(Zeroizing::new(rpassword::read_password()?))
+}
+
+/// At most 8192 bytes; what follows the line is not waited for.
+fn first_line(input: impl BufRead) -> std::io::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::new());
+    input.take(8192).read_line(&mut line)?;
+    Ok(line)
+}
+
 async fn create_admin(new: &NewAdmin) -> Result<(), Failure> {
-    let mut input = Zeroizing::new(String::new());
-    std::io::stdin().take(8192).read_to_string(&mut input)?;
+    let input = password()?;
     let password = input.lines().next().unwrap_or_default();
     let existing = if new.reset_password { Existing::Reset } else { Existing::Refuse };
     let owner = read_secret("--owner-url-file", &new.owner.owner_url_file)?;

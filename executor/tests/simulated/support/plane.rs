@@ -36,6 +36,7 @@ pub struct Link {
     pub swallows: AtomicBool,
     /// Answers with room for further runs are too large.
     pub too_large: AtomicBool,
+    pub revoked: AtomicBool,
     /// So many answers get lost after the request was carried out.
     pub lose_answers: AtomicU32,
 }
@@ -457,6 +458,9 @@ impl Cloud for ModelCloud {
             self.way_there().await?;
             let mut left = Duration::from_millis(request.wait_ms.into());
             loop {
+                if self.link.revoked.load(Ordering::Relaxed) {
+                    return Err(CloudError::Revoked("a test".into()));
+                }
                 let answer = self.plane.lease(self.session, request)?;
                 if self.link.too_large.load(Ordering::Relaxed) && request.capacity > 0 {
                     return Err(CloudError::TooLarge);
