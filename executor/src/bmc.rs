@@ -97,9 +97,15 @@ impl JobPhase {
         )
     }
 
-    /// Whether a reset now could hit it in the act.
-    pub fn may_be_flashing(&self) -> bool {
-        matches!(self, Self::Running | Self::Other(_))
+    /// Whether it merely waits: for a boot of the host, its time or another job. Whatever else is alive runs, or begins by
+    /// itself within seconds.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::Scheduled | Self::Waiting)
+    }
+
+    /// Whether a boot of the host carries it out.
+    pub fn awaits_a_boot(&self) -> bool {
+        self.waits() || *self == Self::RebootPending
     }
 }
 
@@ -330,7 +336,10 @@ pub trait Console: Send + Sync {
 
 /// The device's job queue and update service.
 pub trait Firmware: Send + Sync {
+    /// The queue.
     fn jobs(&self) -> Answer<'_, Vec<DeviceJob>>;
+    /// The queue without the jobs of these ids, which were seen to be over: quicker where it is long.
+    fn jobs_beside(&self, ended: Vec<String>) -> Answer<'_, Vec<DeviceJob>>;
     /// Number of the newest record of the lifecycle log; none where there is no such log.
     fn log_mark(&self) -> Answer<'_, Option<u64>>;
     /// Messages recorded after `mark`.

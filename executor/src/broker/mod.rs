@@ -5,7 +5,7 @@
 //! over the first transport that is able and answers ([`choice`]); each has a circuit breaker. A mutating call names
 //! its transport, the one its intent told, goes over that one alone, and takes a [`MutationPermit`], which is asked when
 //! the slot is held and the rate is paid, immediately before the request leaves. The looks before it and the mutation share
-//! one slot ([`Line::keep`]), so that no reader comes in between; a look older than [`LOOK_AGE`] holds it back. A line that is told which machine to
+//! one slot ([`Line::keep`]), so that no reader comes in between; a look older than [`LOOK_AGE`] holds it back ([`look`]). A line that is told which machine to
 //! expect ([`Line::expecting`]) identifies it over each transport before it asks anything else over it. A login that is refused bars the BMC, all
 //! transports of it, for a while or until another version of the credential comes; the login budget is the real limit.
 //!
@@ -18,6 +18,7 @@ mod budget;
 mod choice;
 pub mod connect;
 pub mod ipmi;
+mod look;
 mod machine;
 pub mod redfish;
 mod slots;
@@ -47,24 +48,23 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 pub use budget::Proven;
 pub use choice::Pick;
+pub use look::{Kept, LOOK_AGE, Work};
 pub use slots::Priority;
 
 use crate::{
     bmc::{
-        Bmc, BmcError, BmcErrorKind, BootControl, BootSetting, Console, DeviceJob, EventLog, Firmware,
-        JobProgress, JobRef, LogSince, Power, PowerTrace, Readiness, SensorReport, Sensors, StageRequest,
-        Staged, Stream, UpdateSupport, Via,
+        Bmc, BmcError, BmcErrorKind, BootControl, BootSetting, Console, EventLog, Firmware, JobProgress,
+        JobRef, LogSince, Power, PowerTrace, Readiness, SensorReport, Sensors, StageRequest, Staged, Stream,
+        UpdateSupport, Via,
     },
     clock::Clock,
     credential::{OpenCredential, Use},
-    lease::{Hold, MutationPermit},
+    lease::MutationPermit,
     timing::Timing,
 };
 
 /// Requests to one BMC at once.
 const SLOTS: usize = 2;
-/// A mutation leaves so long after the last look at its BMC, at most.
-pub const LOOK_AGE: Duration = Duration::from_secs(5);
 /// A session that nobody uses is deleted after so long.
 const IDLE: Duration = Duration::from_secs(120);
 /// Between two looks for sessions to delete.
@@ -372,21 +372,6 @@ fn resting(left: Duration) -> BmcError {
     BmcError::new(BmcErrorKind::Unreachable, detail)
 }
 
-/// A slot that a line keeps for all that it asks, and when the last look over it ended.
-struct Seat {
-    _slot: slots::Slot,
-    looked: Option<Duration>,
-}
-
-/// As long as it lives, its line keeps one slot: see [`Line::keep`].
-pub struct Kept(Arc<Mutex<Option<Seat>>>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        *lock(&self.0) = None;
-    }
-}
-
 /// A handler's way to its BMC.
 pub struct Line {
     actor: Arc<Actor>,
@@ -397,7 +382,7 @@ pub struct Line {
     moved: Option<&'static str>,
     /// The transports over which it was identified, or could not be.
     identified: Mutex<BTreeMap<Via, Option<String>>>,
-    seat: Arc<Mutex<Option<Seat>>>,
+    seat: Arc<Mutex<Option<look::Seat>>>,
 }
 
 impl Drop for Line {
@@ -416,21 +401,6 @@ impl Line {
             identified: Mutex::default(),
             seat: Arc::default(),
         }
-    }
-
-    /// Takes a slot for everything that this line asks from now on, one call after the other: looks, and the mutation
-    /// that is based on them. Given back when the returned value is dropped.
-    pub async fn keep(&self) -> Kept {
-        let slot = self.actor.slots.take(self.priority).await;
-        *lock(&self.seat) = Some(Seat { _slot: slot, looked: None });
-        Kept(Arc::clone(&self.seat))
-    }
-
-    /// Whether what was last seen over the slot that is kept is recent enough to act on.
-    fn has_looked(&self) -> bool {
-        let now = self.actor.clock.now();
-        let seat = lock(&self.seat);
-        seat.as_ref().is_none_or(|seat| seat.looked.is_some_and(|at| now.saturating_sub(at) <= LOOK_AGE))
     }
 
     /// The same line, to the machine that the plan names and to no other.
@@ -546,10 +516,6 @@ impl Line {
                 Err(BmcError::new(BmcErrorKind::Unreachable, "timed out"))
             }
         };
-        // Also one in vain: whoever goes on all the same knows it.
-        if let Some(seat) = lock(&self.seat).as_mut() {
-            seat.looked = Some(self.actor.clock.now());
-        }
         self.note(clients, way, result)
     }
 
@@ -605,13 +571,13 @@ impl Line {
         let way = clients.way(via)?;
         self.identify(&clients, way).await?;
         let _slot = self.turn(&clients, way).await?;
-        let recent = if self.has_looked() { Ok(()) } else { Err(Hold::OldLook) };
-        let guard = recent
-            .and_then(|()| permit.begin())
+        let look = self.look()?;
+        let guard = permit
+            .begin()
             .map_err(|hold| BmcError::new(BmcErrorKind::Held(hold), format!("nothing was sent: {hold}")))?;
         let limit = guard.limit();
         let call = call(&*way.bmc, limit).ok_or_else(unable)?;
-        let result = match guard.run(call).await {
+        let result = match look.before(guard.run(call)).await? {
             Ok(result) => result,
             Err(cut) => Err(BmcError::new(BmcErrorKind::Ambiguous, cut.to_string())),
         };
@@ -668,7 +634,10 @@ impl Line {
     }
 
     pub async fn boot(&self, pick: Pick) -> Result<(Via, BootSetting), BmcError> {
-        self.read(pick, |bmc| bmc.boot_control().map(BootControl::setting)).await
+        let began = self.actor.clock.now();
+        let found = self.read(pick, |bmc| bmc.boot_control().map(BootControl::setting)).await?;
+        self.looked(began);
+        Ok(found)
     }
 
     /// Before an intent: the transport that can set `wanted`, and the setting it shows.
@@ -719,15 +688,6 @@ impl Line {
 
     pub async fn console(&self) -> Result<(Via, Box<dyn Stream>), BmcError> {
         self.read(Pick::Best, |bmc| bmc.console().map(Console::open)).await
-    }
-
-    /// # Errors
-    /// [`BmcErrorKind::NoQueue`]: the BMC declares none, or is reached over no transport that shows one.
-    pub async fn jobs(&self) -> Result<Vec<DeviceJob>, BmcError> {
-        if self.actor.clients().ways.iter().all(|way| way.bmc.firmware().is_none()) {
-            return Err(BmcError::new(BmcErrorKind::NoQueue, "no transport of this BMC shows device jobs"));
-        }
-        Ok(self.read(Pick::Best, |bmc| bmc.firmware().map(Firmware::jobs)).await?.1)
     }
 
     pub async fn log_mark(&self) -> Result<Option<u64>, BmcError> {

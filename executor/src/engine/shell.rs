@@ -19,7 +19,7 @@ use super::{
 use crate::{
     bmc::{BmcError, BmcErrorKind},
     broker::{Kept, LOOK_AGE},
-    lease::MutationPermit,
+    lease::{Hold, MutationPermit},
 };
 
 /// The mutation an activity is about to make.
@@ -560,6 +560,11 @@ async fn attempt<A: Activity>(
             let kind = error.kind;
             match kind {
                 BmcErrorKind::Ambiguous => Ok(Attempt::Lost),
+                // The device, or this machine, is slow.
+                BmcErrorKind::Held(Hold::OldLook) => {
+                    not_applied(context, activity, &detail).await?;
+                    Ok(Attempt::NotTaken(NotTaken { reason: "device_busy", detail }))
+                }
                 BmcErrorKind::Held(_) => {
                     not_applied(context, activity, &detail).await?;
                     Ok(Attempt::NotTaken(NotTaken { reason: HELD, detail }))

@@ -6,6 +6,7 @@ pub mod inventory;
 pub mod power;
 mod restart;
 pub mod settle;
+mod work;
 
 use rackhand_schema::{job::JobSpec, protocol::Finish, run::Outcome};
 

@@ -3,9 +3,9 @@
 //! On and off are known by the state itself. A restart leaves the state as it was: it is done when the device's log,
 //! the time of the last reset or a state seen in between says so ([`super::restart`]). Without any of them a lost answer
 //! stays unknown and nothing is repeated; a forced restart that the device took counts as done and says that it was
-//! not verified, a polite one, which the operating system may still follow, does not. Whatever cuts power or resets is
-//! refused while a device job may be flashing: that is looked at before the intent, and again once the permit is at
-//! hand. The transport is chosen before the intent, which names it: Redfish, or IPMI where Redfish does not answer
+//! not verified, a polite one, which the operating system may still follow, does not. Whatever it is, it is
+//! refused while the device is at work or about to be ([`super::work`]): that is looked at before the intent, and again
+//! once the permit is at hand. The transport is chosen before the intent, which names it: Redfish, or IPMI where Redfish does not answer
 //! or does not know the action. After the intent the other one is only looked through. It may prove that the change
 //! came, never that it did not: a request on its way may still arrive. A polite request that the operating system does not follow ends in `power-not-reached`: it is never
 //! turned into a forced one.
@@ -23,10 +23,7 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{
-    inventory::cancelled,
-    restart::{Mark, cuts, job_under_way},
-};
+use super::{inventory::cancelled, restart::Mark, work::at_work};
 use crate::{
     bmc::{BmcError, BmcErrorKind, PowerTrace, Via},
     broker::Pick,
@@ -147,15 +144,15 @@ impl Change {
     }
 
     /// Over IPMI it goes on when the job queue cannot be read, and says so: the one who asks may have no other way.
-    async fn refuse_beside_a_job(&self, context: &mut Context) -> Result<(), Unprepared> {
+    async fn refuse_beside_work(&self, context: &mut Context, power: PowerState) -> Result<(), Unprepared> {
         let server = context.server().to_owned();
-        match job_under_way(context).await {
+        match at_work(context, power).await {
             Ok(None) => Ok(()),
-            Ok(Some(job)) => Err(fault(
+            Ok(Some(work)) => Err(fault(
                 ErrorCode::ForeignDeviceJob,
                 format!(
-                    "{server}: {job}. Its power was not touched: without power a component that is being written is \
-                     destroyed. Wait until the job has ended, then retry."
+                    "{server}: {work}. Its power was not touched: without power a component that is being written is \
+                     destroyed. Wait until the job has ended, or delete one that does not begin, then retry."
                 ),
                 Value::Null,
             )
@@ -287,9 +284,7 @@ impl Activity for Change {
             let text = format!("{}: Redfish cannot do this now; using IPMI", context.server());
             context.event(Level::Warn, text, Value::Null).await?;
         }
-        if cuts(self.action) {
-            self.refuse_beside_a_job(context).await?;
-        }
+        self.refuse_beside_work(context, power).await?;
         self.state.mark =
             if is_restart(self.action) { Mark::take(context, via).await } else { Mark::default() };
         let Mark { log_mark, last_reset } = &self.state.mark;
@@ -310,13 +305,11 @@ impl Activity for Change {
             let changed = "the host's power has changed meanwhile";
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, changed));
         }
-        if cuts(self.action) {
-            match job_under_way(context).await {
-                Ok(None) => {}
-                Ok(Some(job)) => return Err(BmcError::new(BmcErrorKind::ForeignJob, job)),
-                Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
-                Err(error) => return Err(error),
-            }
+        match at_work(context, power).await {
+            Ok(None) => {}
+            Ok(Some(work)) => return Err(BmcError::new(BmcErrorKind::ForeignJob, work)),
+            Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
+            Err(error) => return Err(error),
         }
         context.line.reset(permit, self.chosen, self.action).await?;
         self.state.acted = true;

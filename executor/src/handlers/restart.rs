@@ -1,7 +1,7 @@
 //! Has the host restarted? A restart leaves the power state as it was, so something else must tell: the device's log,
 //! or the time of the last reset. [`Mark`] is what both said before.
 
-use rackhand_schema::{job::PowerAction, protocol::Intent};
+use rackhand_schema::protocol::Intent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -61,24 +61,6 @@ fn combined(logged: PowerTrace, before: Option<&str>, now: Option<&str>) -> Powe
         (Some(before), Some(now)) if before != now => PowerTrace::Seen,
         _ => logged,
     }
-}
-
-/// Whether `action` takes power or a reset line away from a host that runs, and with it from what a device job writes.
-pub fn cuts(action: PowerAction) -> bool {
-    action != PowerAction::On
-}
-
-/// A device job that a reset now could hit, in words. None also where the device declares no job queue.
-///
-/// # Errors
-/// When a queue that is declared cannot be read, or is not found.
-pub async fn job_under_way(context: &Context) -> Result<Option<String>, BmcError> {
-    let jobs = match context.line.jobs().await {
-        Err(error) if error.kind == BmcErrorKind::NoQueue => return Ok(None),
-        other => other?,
-    };
-    let alive = jobs.into_iter().find(|job| job.phase.may_be_flashing());
-    Ok(alive.map(|job| format!("device job {} ({}) is under way", job.id, job.name)))
 }
 
 #[cfg(test)]

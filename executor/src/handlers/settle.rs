@@ -3,7 +3,7 @@
 //! Two kinds of effects exist so far: `bmc_job`, a device job that may still wait for a reboot, is deleted;
 //! `host_power`, a host that was powered on for an update, is shut down again, and one that ran and was restarted for it
 //! is powered on if it has stayed off. Both look first: a job that runs
-//! is seen to its end, a host is never switched while a device job may be flashing, and a state that somebody
+//! is seen to its end, a host is never switched while the device is at work or about to be ([`super::work`]), and a state that somebody
 //! else has changed is left alone. An effect of unknown fate becomes a `conflict` for a person to see; one whose
 //! BMC does not answer or refuses the look stays open, and the control plane grants the run again to settle it. So
 //! does one of a kind that this version does not know: a newer executor may. What the kind of a run does not make is not
@@ -21,7 +21,7 @@ use rackhand_schema::{
 };
 use serde_json::{Value, json};
 
-use super::{power::word, restart::job_under_way};
+use super::{power::word, work::at_work};
 use crate::{
     bmc::{BmcError, BmcErrorKind, JobPhase, Via},
     broker::Pick,
@@ -408,17 +408,15 @@ impl Activity for PowerOn {
         let server = context.server();
         let wait = |detail: String| Ok(Probe::InFlight { reason: "host_booting", detail, percent: None });
         match power {
-            PowerState::On | PowerState::Unknown => return Ok(Probe::Done(json!({ "power": power }))),
-            PowerState::PoweringOn | PowerState::PoweringOff
-                if context.waited("changes") > context.timing().graceful =>
-            {
-                return Ok(Probe::Impossible(Self::stays_off(context)));
-            }
-            PowerState::PoweringOn | PowerState::PoweringOff => return wait(format!("{server} restarts")),
+            PowerState::On => return Ok(Probe::Done(json!({ "power": power }))),
             PowerState::Off if intent.is_some() => return Ok(Probe::NotStarted),
             PowerState::Off => {}
+            _ if context.waited("changes") > context.timing().graceful => {
+                return Ok(Probe::Impossible(Self::stays_off(context)));
+            }
+            _ => return wait(format!("{server} restarts")),
         }
-        if let Some(busy) = job_under_way(context).await? {
+        if let Some(busy) = at_work(context, PowerState::Off).await? {
             return Ok(Probe::NotReady { reason: "device_job", detail: busy });
         }
         let asked = context.waits_begun(ASKED);
@@ -443,7 +441,7 @@ impl Activity for PowerOn {
         if host_power(context).await? != PowerState::Off {
             return Err(busy("the host's power has changed meanwhile"));
         }
-        if let Some(job) = job_under_way(context).await? {
+        if let Some(job) = at_work(context, PowerState::Off).await? {
             return Err(busy(&job));
         }
         let result = context.line.reset(permit, Via::Redfish, PowerAction::On).await;
@@ -520,7 +518,7 @@ impl Activity for PowerOff {
         if intent.is_some() && power != PowerState::PoweringOff {
             return Ok(Probe::NotStarted);
         }
-        if let Some(busy) = job_under_way(context).await? {
+        if let Some(busy) = at_work(context, power).await? {
             return Ok(Probe::NotReady { reason: "device_job", detail: busy });
         }
         let wait = |detail: String| Probe::InFlight { reason: "host_powering_off", detail, percent: None };
@@ -541,7 +539,7 @@ impl Activity for PowerOff {
         if !self.tries_left(context) {
             return Err(Self::stays_on(context, PowerState::On).into());
         }
-        if let Some(job) = job_under_way(context).await? {
+        if let Some(job) = at_work(context, PowerState::On).await? {
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, job).into());
         }
         // The host was off: nobody works on it. Politely first all the same, it has an operating system.
@@ -563,7 +561,7 @@ impl Activity for PowerOff {
         if host_power(context).await? != PowerState::On {
             return Err(busy("the host's power has changed meanwhile"));
         }
-        if let Some(job) = job_under_way(context).await? {
+        if let Some(job) = at_work(context, PowerState::On).await? {
             return Err(busy(&job));
         }
         let result = context.line.reset(permit, Via::Redfish, self.next).await;
@@ -577,6 +575,15 @@ impl Activity for PowerOff {
 }
 
 /// The host's power as the transport shows it that knows the device's jobs, too: beside an update no other one counts.
+///
+/// # Errors
+/// Also when the device does not tell, as while it starts: that is neither on nor off, and is looked at again.
 pub(super) async fn host_power(context: &Context) -> Result<PowerState, BmcError> {
-    Ok(context.line.power(Pick::Only(Via::Redfish)).await?.1)
+    match context.line.power(Pick::Only(Via::Redfish)).await?.1 {
+        PowerState::Unknown => {
+            let detail = format!("{} does not tell whether its host is on", context.server());
+            Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, detail))
+        }
+        told => Ok(told),
+    }
 }

@@ -1039,3 +1039,184 @@ async fn a_restarted_host_is_given_back_on() {
         assert_eq!(finish.detail.contains("Power it on."), refuses, "{finish:?}");
     }
 }
+
+// ---- at work, or about to be ------------------------------------------------------------------------------
+
+/// Answers to such requests are on their way for so long.
+fn slow(world: &World, such: fn(&str) -> bool, lasts: u64) {
+    world.wire.slow.lock().unwrap().push((such, seconds(lasts)));
+}
+
+/// Only the whole listing is slow: a second look at names and live jobs is recent enough, and misses no job.
+#[tokio::test(start_paused = true)]
+async fn power_is_switched_beside_a_long_queue_and_never_under_its_jobs() {
+    let mut succeeded = 0;
+    for waits in (0..150).step_by(10) {
+        let world = World::new(vec![r750()]);
+        slow(&world, |uri| uri.contains("/Jobs?"), 30);
+        let run = world.power(0, PowerAction::ForceOff);
+        let _executor = world.start(0, None).await;
+        if waits > 0 {
+            tokio::time::sleep(seconds(waits)).await;
+            let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: true };
+            world.lab.foreign_job("bmc-01", &job).unwrap();
+        }
+        let (row, finish) = end(&world, run).await;
+        assert_eq!(world.lab.total().bricked, 0, "{waits} {}", row.story());
+        succeeded += u32::from(finish.outcome == Outcome::Succeeded);
+        assert!(waits > 0 || finish.outcome == Outcome::Succeeded, "{}", row.story());
+    }
+    assert!(succeeded > 0);
+}
+
+/// Not even a short look comes in time: nothing is sent, the run ends and says why.
+#[tokio::test(start_paused = true)]
+async fn a_bmc_that_is_too_slow_for_a_recent_look_is_told_so() {
+    let world = World::new(vec![r750()]);
+    slow(&world, |uri| uri.contains("/Jobs"), 30);
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+    assert_eq!(finish.code, ErrorCode::DeviceBusy.as_str(), "{}", row.story());
+    assert!(finish.detail.contains("answers slowly"), "{}", finish.detail);
+    assert_eq!(resets(&world), 0, "{}", row.story());
+}
+
+/// What the client reads before it sends, an update's capabilities, makes the look older, too.
+#[tokio::test(start_paused = true)]
+async fn no_package_leaves_on_a_look_that_slow_capabilities_have_aged() {
+    let world = World::new(vec![r750()]);
+    slow(&world, |uri| uri.ends_with("/UpdateService"), 40);
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, bios(&world)).await;
+    assert_eq!(finish.code, ErrorCode::DeviceBusy.as_str(), "{}", row.story());
+    assert_eq!(uploads(&world), 0, "{}", row.story());
+}
+
+/// A job that waits is no reason, whether the device tells what its host is at or not.
+#[tokio::test(start_paused = true)]
+async fn power_is_switched_beside_a_job_that_waits() {
+    for tells in [true, false] {
+        let world = World::new(vec![r750()]);
+        world.wire.tasks_apart.store(!tells, Ordering::Relaxed);
+        world
+            .lab
+            .foreign_job("bmc-01", &ForeignJob { package: Some(BIOS_R750.into()), immediate: false })
+            .unwrap();
+        tokio::time::sleep(seconds(120)).await;
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{tells} {}", row.story());
+        assert_eq!(world.wire.readiness_asked.load(Ordering::Relaxed) > 0, tells);
+    }
+}
+
+/// A host is not powered on either while something is written: some boards are flashed with their host off.
+#[tokio::test(start_paused = true)]
+async fn a_host_is_not_powered_on_beside_a_job_that_is_under_way() {
+    let world = World::new(vec![r750().powered_off()]);
+    let idrac = "iDRAC-with-Lifecycle-Controller_Firmware_15G_7.10.50.10.EXE".to_owned();
+    world.lab.foreign_job("bmc-01", &ForeignJob { package: Some(idrac), immediate: true }).unwrap();
+    flash_begins(&world).await;
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::On)).await;
+    assert_eq!(finish.code, ErrorCode::ForeignDeviceJob.as_str(), "{}", row.story());
+    assert_eq!(resets(&world), 0, "{}", row.story());
+}
+
+/// While the BMC that comes back tells no power state (`null`), nobody knows that the host is on.
+#[tokio::test(start_paused = true)]
+async fn a_host_whose_power_is_not_told_is_not_taken_for_one_that_is_on() {
+    let world = World::new(vec![r750()]);
+    let run = bios(&world);
+    let stop = StopAt::when(
+        |_, write| matches!(write, Write::Outbox { item, .. } if item.contains("\"phase\":\"verify\",\"state\":\"done\"")),
+    );
+    let first = world.start(0, Some(stop.clone())).await;
+    stop.reached.notified().await;
+    drop(first);
+    world.other_console_resets(0, "ForceOff").await;
+    tokio::time::sleep(seconds(60)).await;
+    world.wire.no_power.store(true, Ordering::Relaxed);
+    let _second = world.start(1, None).await;
+    tokio::time::sleep(seconds(300)).await;
+    world.wire.no_power.store(false, Ordering::Relaxed);
+    let (row, finish) = end(&world, run).await;
+    let power = world.lab.status("bmc-01").unwrap().power_state;
+    let left = row.effects.iter().any(|effect| effect.state == EffectState::Conflict);
+    assert!(power == "On" || left, "{power} {finish:?} {:?} {}", row.effects, row.story());
+}
+
+/// The queue is read before the (slow) readiness, and the reset follows the latter: a job begins in between.
+#[tokio::test(start_paused = true)]
+async fn a_restart_does_not_follow_a_queue_that_a_slow_readiness_has_aged() {
+    let mut bricked = Vec::new();
+    let mut ages = Vec::new();
+    for asked in 1..=10 {
+        let world = World::new(vec![r750()]);
+        slow(&world, |uri| uri.ends_with("GetRemoteServicesAPIStatus"), 40);
+        let run = bios(&world);
+        let _executor = world.start(0, None).await;
+        while world.wire.readiness_asked.load(Ordering::Relaxed) < asked
+            && world.plane.run(run).finish.is_none()
+        {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        if world.plane.run(run).finish.is_none() {
+            let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: true };
+            world.lab.foreign_job("bmc-01", &job).unwrap();
+        }
+        let (row, finish) = end(&world, run).await;
+        if world.lab.total().bricked > 0 {
+            bricked.push((asked, finish.outcome, finish.detail, row.story()));
+        }
+        ages.extend(
+            world.wire.looks.lock().unwrap().iter().filter(|(what, _)| what.contains("Reset")).cloned(),
+        );
+    }
+    let old: Vec<_> = ages.iter().filter(|(_, age)| *age > seconds(12)).collect();
+    assert!(bricked.is_empty() && old.is_empty(), "{old:?} {bricked:?}");
+}
+
+/// A long queue takes its time to be told (20 to 30 s on iDRACs): what it said of its first jobs is as old as that.
+#[tokio::test(start_paused = true)]
+async fn power_is_not_cut_on_a_queue_that_took_long_to_be_read() {
+    let (mut bricked, mut tried) = (Vec::new(), 0);
+    for waits in (0..130).step_by(5) {
+        let world = World::new(vec![r750()]);
+        slow(&world, |uri| uri.contains("/Jobs"), 30);
+        let run = world.power(0, PowerAction::ForceOff);
+        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: true };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        tokio::time::sleep(seconds(waits)).await;
+        let _executor = world.start(0, None).await;
+        let (_, finish) = end(&world, run).await;
+        tried += 1;
+        if world.lab.total().bricked > 0 {
+            bricked.push((waits, finish.outcome, finish.detail));
+        }
+    }
+    assert!(bricked.is_empty(), "{} of {tried}: {bricked:?}", bricked.len());
+}
+
+/// A BMC that answers at once: the host is in POST (`ServerStatus`), on its way into a `Scheduled` job, which writes in the
+/// next moment.
+#[tokio::test(start_paused = true)]
+async fn power_is_not_cut_in_front_of_a_job_that_is_about_to_flash() {
+    let (mut bricked, mut cut) = (Vec::new(), Vec::new());
+    for tenths in (1_390..1_470).step_by(1) {
+        let world = World::new(vec![r750()]);
+        let run = world.power(0, PowerAction::ForceOff);
+        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: true };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        tokio::time::sleep(Duration::from_millis(tenths * 100)).await;
+        let _executor = world.start(0, None).await;
+        let (_, finish) = end(&world, run).await;
+        if world.lab.total().bricked > 0 {
+            bricked.push(tenths);
+        }
+        if finish.outcome == Outcome::Succeeded {
+            cut.push(tenths);
+        }
+    }
+    assert!(bricked.is_empty(), "bricked {bricked:?}, cut {cut:?}");
+}

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     client::Client,
-    discovery::{ROOT, own_path},
+    discovery::{Collection, ROOT, is_document, own_path},
     document::{Message, at, field, items, link, message, number_at, short_id, str_at, text, text_at},
     error::Error,
     model::{Job, Jobs, TaskSource, TaskState, Unreadable},
@@ -26,6 +26,19 @@ impl Client {
     /// service that is starting shows its resources one by one. Jobs that cannot be read are no error; jobs that vanish
     /// meanwhile neither, but leave the answer incomplete.
     pub async fn jobs(&self) -> Result<Jobs, Error> {
+        self.gathered(None).await
+    }
+
+    /// As [`Client::jobs`], without those whose ids are in `ended`: they have been read, and are over. The queues then tell
+    /// their members by name, and only the others are read: quick also where a whole queue takes half a minute.
+    ///
+    /// # Errors
+    /// As [`Client::jobs`].
+    pub async fn jobs_beside(&self, ended: &[String]) -> Result<Jobs, Error> {
+        self.gathered(Some(ended)).await
+    }
+
+    async fn gathered(&self, ended: Option<&[String]>) -> Result<Jobs, Error> {
         let queues = match self.oem_jobs().await? {
             Some(path) => vec![(TaskSource::OemJobs, path)],
             None => self.standard_queues().await?,
@@ -36,7 +49,10 @@ impl Client {
         let mut found =
             Jobs { jobs: Vec::new(), sources: Vec::new(), unreadable: Vec::new(), complete: true };
         for (source, path) in queues {
-            let collection = self.collection(&path, true).await?;
+            let collection = match ended {
+                None => self.collection(&path, true).await?,
+                Some(ended) => self.members_beside(&path, ended).await?,
+            };
             found.sources.push(source);
             found.unreadable.extend(collection.unreadable);
             found.complete &= collection.complete;
@@ -52,6 +68,27 @@ impl Client {
             }
         }
         Ok(found)
+    }
+
+    async fn members_beside(&self, queue: &str, ended: &[String]) -> Result<Collection, Error> {
+        let mut listed = self.collection(queue, false).await?;
+        for member in std::mem::take(&mut listed.members) {
+            let Some(path) = link(&member).filter(|_| !is_document(&member)) else {
+                listed.members.push(member);
+                continue;
+            };
+            if last_segment(path).is_some_and(|last| ended.contains(&own_id(queue, last.to_owned()))) {
+                continue;
+            }
+            match self.get(path).await {
+                Ok(document) => listed.members.push(document.value),
+                Err(error) => {
+                    listed.complete = false;
+                    listed.unreadable.push(Unreadable { what: path.to_owned(), error });
+                }
+            }
+        }
+        Ok(listed)
     }
 
     /// One job by its id, asked from each queue in turn; `None` when none of them knows it (any more).
@@ -191,11 +228,14 @@ pub(crate) fn member_path(collection: &str, id: &str) -> Option<String> {
         .then(|| format!("{}/{name}", collection.trim_end_matches('/')))
 }
 
+fn last_segment(path: &str) -> Option<&str> {
+    path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty())
+}
+
 /// Reads a `DellJob`, `Job` or `Task` of the collection at `queue`. `None`: it has no id.
 pub(crate) fn job(queue: &str, raw: Value) -> Option<Job> {
     let path = own_path(&raw);
-    let last = path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty());
-    let id = own_id(queue, text_at(&raw, "Id").or_else(|| last.map(str::to_owned))?);
+    let id = own_id(queue, text_at(&raw, "Id").or_else(|| last_segment(&path).map(str::to_owned))?);
     let raw_state = text_at(&raw, "JobState").or_else(|| text_at(&raw, "TaskState"));
     let messages = messages(&raw);
     let status = str_at(&raw, "JobStatus").or_else(|| str_at(&raw, "TaskStatus"));
@@ -234,6 +274,10 @@ fn targets(raw: &Value) -> Vec<String> {
 /// The state that state, status and messages amount to.
 pub(crate) fn state(raw_state: Option<&str>, status: Option<&str>, messages: &[Message]) -> TaskState {
     let state = by_name(raw_state);
+    let scheduled = || messages.last().is_some_and(|message| message.short_id() == Some("JCP001"));
+    if state == TaskState::New && scheduled() {
+        return TaskState::Scheduled;
+    }
     if state != TaskState::Completed {
         return state;
     }

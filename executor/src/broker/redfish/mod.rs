@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 use super::{
     Endpoint, Pace, Service,
     budget::{Budget, Gate},
+    look,
 };
 use crate::{
     bmc::{
@@ -134,6 +135,13 @@ impl Transport for Paced {
         Box::pin(async move {
             if tokio::time::timeout_at(deadline, self.pace.turn()).await.is_err() {
                 return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
+            }
+            // Sessions change nothing.
+            let changes =
+                request.method() != http::Method::GET && !request.uri().path().contains("/SessionService");
+            if changes && !look::may_leave() {
+                let why = "the look before it is too old".to_owned();
+                return Err(TransportError::NotSent { why: NotSent::Invalid(why) });
             }
             let request = match lease::fence() {
                 Some(fence) => request.map(|body| body.fenced(fence)),
@@ -249,6 +257,29 @@ impl RedfishBmc {
         let value = Some(self.identity.seal_to_self(&plain)?);
         let key = format!("{SESSION}{}:{}", self.bmc_id, crate::package::random_token().ok()?);
         Some((Write::Meta { key: key.clone(), value }, Kept { key, handle }))
+    }
+
+    async fn queue(&self, result: Result<rackhand_redfish::Jobs, Error>) -> Result<Vec<DeviceJob>, BmcError> {
+        let found = self.done(result).await.map_err(coming)?;
+        if !found.complete {
+            // A queue that was read in part proves nothing about what is missing.
+            return Err(BmcError::new(
+                BmcErrorKind::NotReady { retry_after: None },
+                "the job queue could not be read completely",
+            ));
+        }
+        Ok(found
+            .jobs
+            .into_iter()
+            .map(|job| DeviceJob {
+                id: text::clean(&job.id),
+                other_id: job.task_id.as_deref().map(text::clean),
+                name: text::clean(&job.name),
+                phase: job_phase(&job.state),
+                firmware: job.kind.map(|kind| kind == "FirmwareUpdate" || kind == "RepositoryUpdate"),
+                targets: job.targets.iter().map(|target| text::clean(target)).collect(),
+            })
+            .collect())
     }
 
     async fn done<T>(&self, result: Result<T, Error>) -> Result<T, BmcError> {
@@ -566,29 +597,11 @@ const AT_WORK: [&str; 3] = ["InPOST", "CollectingSystemInventory", "AutomatedTas
 
 impl Firmware for RedfishBmc {
     fn jobs(&self) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>> {
-        Box::pin(async move {
-            let result = self.client.jobs().await;
-            let found = self.done(result).await.map_err(coming)?;
-            if !found.complete {
-                // A queue that was read in part proves nothing about what is missing.
-                return Err(BmcError::new(
-                    BmcErrorKind::NotReady { retry_after: None },
-                    "the job queue could not be read completely",
-                ));
-            }
-            Ok(found
-                .jobs
-                .into_iter()
-                .map(|job| DeviceJob {
-                    id: text::clean(&job.id),
-                    other_id: job.task_id.as_deref().map(text::clean),
-                    name: text::clean(&job.name),
-                    phase: job_phase(&job.state),
-                    firmware: job.kind.map(|kind| kind == "FirmwareUpdate" || kind == "RepositoryUpdate"),
-                    targets: job.targets.iter().map(|target| text::clean(target)).collect(),
-                })
-                .collect())
-        })
+        Box::pin(async move { self.queue(self.client.jobs().await).await })
+    }
+
+    fn jobs_beside(&self, ended: Vec<String>) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>> {
+        Box::pin(async move { self.queue(self.client.jobs_beside(&ended).await).await })
     }
 
     fn log_mark(&self) -> BoxFuture<'_, Result<Option<u64>, BmcError>> {

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{CHECK, MAX_KEYS, PACKAGE, Planned, State, mark_of};
 use crate::{
-    bmc::BmcError,
+    bmc::{BmcError, Via},
+    broker::Pick,
     engine::{Activity, Context, Interrupt, Probe, fault},
-    handlers::settle::host_power,
     package::{PackageError, cache::SLOWEST},
 };
 
@@ -86,7 +86,7 @@ impl Activity for Check<'_> {
             self.state.keys = inventory.components.iter().map(|found| mark_of(&found.key)).collect();
         }
         self.state.support = context.line.update_support().await?;
-        self.state.power = Some(host_power(context).await?);
+        self.state.power = Some(context.line.power(Pick::Only(Via::Redfish)).await?.1);
         Ok(Probe::Done(evidence))
     }
 }

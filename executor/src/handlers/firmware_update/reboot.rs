@@ -30,6 +30,7 @@ use crate::{
         power::word,
         restart::Mark,
         settle::{HOST_POWER, ON_TRIES, host_power},
+        work::under_way,
     },
     lease::MutationPermit,
 };
@@ -98,21 +99,19 @@ impl<'a> Restart<'a> {
     /// That nothing but our job stands between a restart and its end.
     async fn alone(&self, context: &Context, power: PowerState) -> Result<(), BmcError> {
         let ours = self.state.job.clone().unwrap_or_default();
-        let jobs = context.line.jobs().await?;
-        if let Some(job) = jobs.iter().find(|job| job.phase.may_be_flashing()) {
-            return Err(busy(format!("device job {} ({}) is under way", job.id, job.name)));
+        let work = context.line.work(|_| power != PowerState::Off).await?;
+        // Ours waits, as it was followed right before; a list may be behind that.
+        let begins = |job: &&DeviceJob| matches!(job.phase, JobPhase::New | JobPhase::Downloading);
+        let foreign = |job: &&DeviceJob| !is_ours(job, &ours);
+        if let Some(job) = under_way(work.jobs.iter().filter(|job| foreign(job) || !begins(job))) {
+            return Err(busy(job));
         }
         let known = ours.id.is_some() || ours.path.is_some();
-        if let Some(job) = jobs.iter().find(|job| known && job.phase.is_live() && !is_ours(job, &ours)) {
+        if let Some(job) = work.jobs.iter().filter(foreign).find(|job| known && job.phase.is_live()) {
             let detail = format!("device job {} ({}), which a restart would run along", job.id, job.name);
             return Err(BmcError::new(BmcErrorKind::ForeignJob, detail));
         }
-        if power != PowerState::Off
-            && let Some(why) = context.line.readiness().await?.host_at_work
-        {
-            return Err(busy(why));
-        }
-        Ok(())
+        work.host?.map_or(Ok(()), |why| Err(busy(why)))
     }
 
     /// The reset that an intent announced.

@@ -64,6 +64,9 @@ pub fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
+/// Which addresses are meant.
+type Such = fn(&str) -> bool;
+
 /// What the network does to one transport, and not to the other.
 #[derive(Default)]
 pub struct Wire {
@@ -120,6 +123,12 @@ pub struct Wire {
     pub no_queue: AtomicBool,
     /// A flash that failed is told as a package that never arrived.
     pub never_had: AtomicBool,
+    /// The Redfish service tells no power state of a host that is off, as while it starts.
+    pub no_power: AtomicBool,
+    /// Answers to requests whose address is such a one are on their way for so long after they were made up.
+    pub slow: Mutex<Vec<(Such, Duration)>>,
+    /// How often the device was asked what its host is at.
+    pub readiness_asked: AtomicU32,
     /// As `redfish_cuts`.
     pub ipmi_cuts: AtomicBool,
     /// Attempts to open a session.
@@ -190,6 +199,9 @@ impl LabTransport {
         if self.wire.never_had.load(Ordering::Relaxed) {
             replace("PR21", "RED114");
         }
+        if self.wire.no_power.load(Ordering::Relaxed) {
+            replace("\"PowerState\":\"Off\"", "\"PowerState\":null");
+        }
     }
 
     /// An answer that the BMC never gave.
@@ -253,7 +265,7 @@ impl Transport for LabTransport {
                 return Err(TransportError::PinMismatch(mismatch));
             }
             self.wire.redfish_requests.fetch_add(1, Ordering::Relaxed);
-            let path = request.uri().path().to_owned();
+            let (path, uri) = (request.uri().path().to_owned(), request.uri().to_string());
             if path.trim_end_matches('/') == "/redfish/v1" {
                 self.wire.redfish_roots.fetch_add(1, Ordering::Relaxed);
             }
@@ -283,6 +295,9 @@ impl Transport for LabTransport {
                 let slow = Fault::SlowResponses { milliseconds: 90_000 };
                 self.lab.fault(&name, slow, Times::Always).unwrap();
             }
+            if path.ends_with("GetRemoteServicesAPIStatus") {
+                self.wire.readiness_asked.fetch_add(1, Ordering::Relaxed);
+            }
             self.note_change(&request);
             let changes = request.uri().path().ends_with("ComputerSystem.Reset")
                 || request.method() == http::Method::PATCH;
@@ -294,6 +309,8 @@ impl Transport for LabTransport {
             }
             match tokio::time::timeout_at(deadline, self.lab.call(self.bmc, request)).await {
                 Ok(Ok(mut response)) => {
+                    let slow = self.wire.slow.lock().unwrap().iter().find(|(such, _)| such(&uri)).copied();
+                    tokio::time::sleep(slow.map_or(Duration::ZERO, |(_, lasts)| lasts)).await;
                     if updates && response.status().is_success() && self.wire.unnamed.load(Ordering::Relaxed)
                     {
                         response.headers_mut().remove(http::header::LOCATION);

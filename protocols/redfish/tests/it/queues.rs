@@ -74,6 +74,26 @@ async fn what_both_services_list_under_one_id_is_one_job() {
     assert_eq!(states(&bench).await, [one, two]);
 }
 
+/// What has been seen to be over is not read again, in either service; what is new or alive is.
+#[tokio::test(start_paused = true)]
+async fn a_second_look_reads_only_what_may_have_changed() {
+    let bench = bench(both(
+        &[("JID_1", "Completed"), ("1", "Running"), ("JID_2", "Running")],
+        &[("1", "Completed"), ("2", "New")],
+    ));
+    states(&bench).await;
+    let before = bench.bmc.seen().len();
+    let found = bench.client.jobs_beside(&["JID_1".to_owned(), "1".to_owned()]).await.unwrap();
+    assert!(found.complete, "{found:?}");
+    let ids: Vec<_> = found.jobs.iter().map(|job| job.id.as_str()).collect();
+    assert_eq!(ids, ["Jobs/1", "JID_2", "2"]);
+    let read: Vec<_> = bench.bmc.seen().split_off(before).into_iter().map(|seen| seen.path).collect();
+    assert!(!read.iter().any(|path| path.ends_with("/JID_1") || *path == format!("{TASKS}/1")), "{read:?}");
+    bench.bmc.remove(&format!("{TASKS}/2"));
+    let found = bench.client.jobs_beside(&["JID_1".to_owned()]).await.unwrap();
+    assert!(!found.complete, "{found:?}");
+}
+
 /// Both services count from 1: a script of the job service hides no update, and is not deleted in its place.
 #[tokio::test(start_paused = true)]
 async fn the_first_job_is_not_the_first_task() {
