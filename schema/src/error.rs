@@ -89,6 +89,7 @@ codes! {
     IntentOpen = "intent-open", 409, "It is not known yet whether a change was made";
     // The service.
     DatabaseUnavailable = "database-unavailable", 503, "The database is not responding";
+    TooManyRequests = "too-many-requests", 429, "Too many requests of one caller are under way";
     ServerBusy = "server-busy", 503, "Too many requests are arriving at once";
     Internal = "internal", 500, "Internal error";
     // Why a run ended.

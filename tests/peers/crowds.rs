@@ -8,11 +8,11 @@ use rackhand_server::{Config, Quiet, Server};
 use rackhand_tests::{
     TestDatabase, TestSite,
     server::{TestServer, client},
-    site::granted,
+    site::{granted, person},
 };
 use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
@@ -254,4 +254,132 @@ async fn a_report_waits_for_the_one_before() {
     for answer in told.await.unwrap() {
         assert_eq!(answer["results"][0]["status"], "accepted", "{answer}");
     }
+}
+
+/// Connections of one stranger, each with 64 requests whose answers nobody takes.
+async fn untaken(url: &str, path: &str, connections: usize) -> Vec<TcpStream> {
+    let address = url.trim_start_matches("http://");
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut bytes = [preface(0), frame(4, 1, 0, &[])].concat();
+        for id in (1..128).step_by(2) {
+            bytes.extend(frame(1, 5, id, &head(0x82, path)));
+        }
+        stream.write_all(&bytes).await.unwrap();
+        streams.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    streams
+}
+
+/// The program itself, which may open 600 files, and takes some 440 connections then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_takes_hold_neither_files_nor_memory() {
+    let database = TestDatabase::new().await;
+    let folder = std::env::temp_dir().join(format!("rackhand-untaken-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("index.html"), "<app>").unwrap();
+    std::fs::write(folder.join("key"), "07".repeat(32)).unwrap();
+    std::fs::write(folder.join("url"), database.api_url()).unwrap();
+    let program = std::env::current_exe().unwrap().parent().unwrap().join("../rackhand-server");
+    let command = format!(
+        "ulimit -n 600; exec {} --listen 127.0.0.1:0 --database-url-file {1}/url --signing-key-file {1}/key --ui-dir {1}",
+        program.display(),
+        folder.display()
+    );
+    let mut child = tokio::process::Command::new("sh")
+        .args(["-c", &command])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    tokio::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let url = ready["url"].as_str().unwrap();
+    let about = |what: &str| format!("/proc/{}/{what}", child.id().unwrap());
+    let resident_mib = || {
+        let status = std::fs::read_to_string(about("status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+    };
+    let health = || client().get(format!("{url}/v1/health")).timeout(Duration::from_secs(5)).send();
+    assert_eq!(health().await.unwrap().status(), 200);
+    for there in ["/", "/openapi.json"] {
+        assert_eq!(client().get(format!("{url}{there}")).send().await.unwrap().status(), 200, "{there}");
+    }
+    let files = || std::fs::read_dir(about("fd")).unwrap().count();
+    let before = (files(), resident_mib());
+    let _pages = untaken(url, "/", 12).await;
+    assert_eq!(health().await.unwrap().status(), 200);
+    let _documents = untaken(url, "/openapi.json", 16).await;
+    let more = (files() - before.0, resident_mib().saturating_sub(before.1));
+    println!("more files, 28 of them connections, and MiB: {more:?}");
+    assert!(more.0 < 64 && more.1 < 32, "more files, 28 of them connections, and MiB: {more:?}");
+}
+
+/// What counts is when something of the answer was last taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_never_taken_ends_whatever_else_is_asked() {
+    let database = TestDatabase::new().await;
+    let mut config = Config::local(database.api_url(), SigningKeys::from_seed(&[7; 32]));
+    config.quiet = Quiet { first: Duration::from_secs(2), between: Duration::from_secs(2) };
+    let server = Server::start(config).await.unwrap();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = |id: u32| frame(1, 5, id, &head(0x82, "/openapi.json"));
+    stream.write_all(&[preface(0), frame(4, 1, 0, &[]), request(1)].concat()).await.unwrap();
+    let asks = async {
+        for id in (3..43).step_by(2) {
+            // Asked for and given up at once.
+            let bytes = [request(id), frame(3, 0, id, &8_u32.to_be_bytes())].concat();
+            let mut some = [0; 4096];
+            if stream.write_all(&bytes).await.is_err() {
+                return true;
+            }
+            let read = timeout(Duration::from_millis(500), stream.read(&mut some)).await;
+            if matches!(read, Ok(Ok(0) | Err(_))) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        false
+    };
+    assert!(asks.await, "after five times as long, stream 1 and its answer are still held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_one_viewer_slows_nobody_else() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let lines = format!(
+        "insert into rackhand.event (tree, at, kind, level, message, actor_kind, site_id, data, stream, n) \
+         select 'lines', now(), 'run.log', 'info', repeat('m', 900), 'executor', '{}', 'null', '{}', i \
+         from generate_series(1, 2000) i",
+        site.id, site.id
+    );
+    site.database.owner.batch_execute(&lines).await.unwrap();
+    let viewer = person(&site.database, "Vera", "viewer", Some(&site.id)).await;
+    let (url, token) = (&server.running.url, server.token(&viewer));
+    let crowd: Vec<_> = (0..2000)
+        .map(|_| {
+            let request = server.client.get(format!("{url}/v1/events?limit=1000")).bearer_auth(&token);
+            tokio::spawn(async move { request.send().await.map(|answer| answer.status().as_u16()).ok() })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut took = Vec::new();
+    for _ in 0..4 {
+        let began = tokio::time::Instant::now();
+        let request = server.client.get(format!("{url}/v1/sites")).bearer_auth(server.token(&site.admin));
+        took.push((request.send().await.unwrap().status().as_u16(), began.elapsed().as_millis()));
+    }
+    let crowd: Vec<_> = futures::future::join_all(crowd).await.into_iter().map(Result::unwrap).collect();
+    let [answered, refused] =
+        [200, 429].map(|status| crowd.iter().filter(|one| **one == Some(status)).count());
+    println!("the admin: {took:?}; the crowd: {answered} answered, {refused} refused");
+    assert!(took.iter().all(|(status, ms)| *status == 200 && *ms < 2_000), "{took:?}");
+    assert!(refused > 0 && answered + refused == 2000, "{answered} answered, {refused} refused");
 }

@@ -92,6 +92,9 @@ pub enum DatabaseError {
     /// No connection, or no answer in time: known trouble, worth a retry.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// The caller has too many requests under way; nothing was done.
+    #[error("too many statements of one caller")]
+    TooMany,
     /// Our fault: a statement that does not work.
     #[error("database fault: {0}")]
     Fault(String),
@@ -148,18 +151,21 @@ pub enum Failure {
     Refused { sqlstate: String, message: String, detail: Option<String>, hint: Option<String> },
     /// No connection, or no answer in time.
     Unavailable(String),
+    /// The caller has more requests under way than the host takes.
+    TooMany,
     /// The driver could not make sense of question or answer.
     Fault(String),
 }
 
 /// What a host's driver brings: one attempt. The rest of a [`Database`] is the same for all of them.
 pub trait Postgres: Send + Sync {
-    /// Runs [`RUN_SQL`] with the scope, the statement's SQL and the arguments; the first column of its row.
+    /// Runs [`RUN_SQL`] with the scope (`caller` as JSON), the statement's SQL and the arguments; the first column of its
+    /// row.
     fn ask<'a>(
         &'a self,
-        connections: Connections,
+        caller: &'a Scope,
         scope: &'a str,
-        sql: &'static str,
+        statement: &'static Statement,
         args: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, Failure>>;
 }
@@ -176,13 +182,13 @@ impl<P: Postgres> Database for P {
     ) -> BoxFuture<'a, Result<String, DatabaseError>> {
         Box::pin(async move {
             let named = |cause: String| format!("{}: {cause}", statement.name);
-            let connections = scope.connections();
-            let scope = serde_json::to_string(scope)
+            let caller = scope;
+            let scope = serde_json::to_string(caller)
                 .map_err(|error| DatabaseError::Fault(named(format!("the scope as JSON: {error}"))))?;
             let mut tried = 0;
             loop {
                 tried += 1;
-                return Err(match self.ask(connections, &scope, statement.sql, &args).await {
+                return Err(match self.ask(caller, &scope, statement, &args).await {
                     Ok(answer) => return Ok(answer.unwrap_or_else(|| "null".to_owned())),
                     // Serialisation failure, deadlock: nothing was changed.
                     Err(Failure::Refused { sqlstate, .. })
@@ -208,6 +214,7 @@ impl<P: Postgres> Database for P {
                         }
                     }
                     Err(Failure::Unavailable(cause)) => DatabaseError::Unavailable(named(cause)),
+                    Err(Failure::TooMany) => DatabaseError::TooMany,
                     Err(Failure::Fault(cause)) => DatabaseError::Fault(named(cause)),
                 });
             }
@@ -429,12 +436,12 @@ mod tests {
         impl Postgres for Asked {
             fn ask<'a>(
                 &'a self,
-                connections: Connections,
+                caller: &'a Scope,
                 _: &'a str,
-                _: &'static str,
+                _: &'static Statement,
                 _: &'a str,
             ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
-                self.0.lock().unwrap().push(connections);
+                self.0.lock().unwrap().push(caller.connections());
                 Box::pin(std::future::ready(Ok(None)))
             }
         }

@@ -115,7 +115,7 @@ fn complete_operation(operation: &mut Operation, takes_id: bool, changes: bool) 
         .flatten()
         .filter_map(|code| code.as_str().and_then(ErrorCode::parse))
         .collect();
-    codes.extend([ErrorCode::Internal, ErrorCode::DatabaseUnavailable]);
+    codes.extend([ErrorCode::Internal, ErrorCode::DatabaseUnavailable, ErrorCode::TooManyRequests]);
     if let Some(body) = &mut operation.request_body {
         if let RefOr::T(body) = body {
             body.content.values_mut().for_each(not_null);

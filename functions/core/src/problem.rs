@@ -101,7 +101,10 @@ impl Refusal {
     /// only number.
     fn retry_after(&self) -> Option<u32> {
         match self.code {
-            ErrorCode::DatabaseUnavailable | ErrorCode::LeaseBusy | ErrorCode::ReportBusy => Some(1),
+            ErrorCode::DatabaseUnavailable
+            | ErrorCode::LeaseBusy
+            | ErrorCode::ReportBusy
+            | ErrorCode::TooManyRequests => Some(1),
             ErrorCode::LoginBusy | ErrorCode::ServerBusy => Some(3),
             ErrorCode::LoginLimited => {
                 let named = self.detail.split(' ').find_map(|word| word.parse().ok());
@@ -135,6 +138,11 @@ impl From<DatabaseError> for Refusal {
                     "The database is not responding. Nothing is lost; try again in a moment.",
                 )
             },
+            DatabaseError::TooMany => Self::new(
+                ErrorCode::TooManyRequests,
+                "Too many of your requests are under way; nothing was done. Send fewer at once, and this one again in a \
+                 moment.",
+            ),
             DatabaseError::Fault(cause) => Self::internal(cause),
         }
     }

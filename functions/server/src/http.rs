@@ -2,33 +2,36 @@
 
 use std::{
     net::IpAddr,
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
+    body::HttpBody as _,
     extract::{MatchedPath, Request, State},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http_body_util::BodyExt as _;
 use rackhand_functions::{
     Host,
     forwarded::{Network, client_address},
     host::ClientAddress,
-    request::{keep_to_https, log},
-    ui::{self, is_api},
+    request::{Caller, keep_to_https, log},
+    ui::is_api,
 };
 use tower::ServiceExt as _;
-use tower_http::{compression::CompressionLayer, services::ServeDir};
+use tower_http::compression::{CompressionLayer, DefaultPredicate, Predicate as _};
 
 use crate::{
+    files::Files,
     metrics::{Gauges, Metrics},
     patience::complete_within,
     postgres::Pooled,
     quiet::Quiet,
+    shares::{Shares, Untaken, Who},
     slots::Slots,
     wakeup::Wakeups,
 };
@@ -37,13 +40,14 @@ use crate::{
 #[derive(Clone)]
 pub struct App {
     pub core: Router,
-    pub ui: Option<PathBuf>,
+    pub ui: Option<Arc<Files>>,
     /// Whether clients reach this over HTTPS, be it through a proxy.
     pub https: bool,
     pub trusted_proxies: Arc<[Network]>,
     /// How long a whole body may take.
     pub body_limit: Duration,
     pub quiet: Quiet,
+    pub shares: Arc<Shares>,
 }
 
 /// What the layers around the Router need.
@@ -59,7 +63,10 @@ pub struct Around {
 impl App {
     /// The Router, measured and logged.
     pub fn core(around: Around) -> Router {
-        rackhand_functions::router().layer(from_fn_with_state(around, observe)).layer(CompressionLayer::new())
+        rackhand_functions::router()
+            .layer(from_fn_with_state(around, observe))
+            .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(is_worth_it)))
+            .layer(from_fn(compressed_whole))
     }
 
     /// The page of metrics, for a listener of its own: it shows who is refused and how busy the server is.
@@ -67,20 +74,53 @@ impl App {
         Router::new().route("/metrics", axum::routing::get(async move || render_metrics(&around)))
     }
 
-    /// Answers one request from `peer`.
-    pub async fn answer(self, mut request: Request, peer: IpAddr) -> Response {
+    /// Answers one request from `peer`; what counts the answer until it is taken.
+    pub async fn answer(&self, mut request: Request, peer: IpAddr) -> (Response, Option<Untaken>) {
         let client = client_address(peer, request.headers(), &self.trusted_proxies);
         request.extensions_mut().insert(ClientAddress(client));
         let request = request.map(|body| complete_within(body, self.body_limit));
         let https = self.https;
         let mut response = match &self.ui {
-            Some(ui) if !is_api(request.uri().path()) => answer_ui(ui, request).await,
-            _ => self.core.oneshot(request).await.into_response(),
+            Some(ui) if !is_api(request.uri().path()) => ui.answer(&request),
+            _ => self.core.clone().oneshot(request).await.into_response(),
         };
         if https {
             keep_to_https(&mut response);
         }
-        response
+        let untaken = self.untaken(&response, client);
+        (response, untaken)
+    }
+
+    /// Files and pages for everybody are in memory once. How long an event stream gets nobody knows.
+    fn untaken(&self, response: &Response, client: IpAddr) -> Option<Untaken> {
+        let caller = response.extensions().get::<Caller>()?;
+        let who = caller.scope().map_or_else(|| Some(Who::stranger(client)), Who::of)?;
+        let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok())?;
+        (bytes > 0 && !is_public(response.headers())).then(|| self.shares.answer(who, bytes))
+    }
+}
+
+fn is_public(headers: &HeaderMap) -> bool {
+    headers.get(header::CACHE_CONTROL).is_some_and(|value| value.as_bytes().starts_with(b"public"))
+}
+
+/// Of what everybody gets from the same memory, each would have a copy of their own.
+fn is_worth_it(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    !is_public(headers)
+}
+
+/// What compresses an answer takes some 300 kB: it is not kept until a client has taken it.
+async fn compressed_whole(request: Request, next: Next) -> Response {
+    let (parts, body) = next.run(request).await.into_parts();
+    if !parts.headers.contains_key(header::CONTENT_ENCODING) {
+        return Response::from_parts(parts, body);
+    }
+    match body.collect().await {
+        Ok(whole) => Response::from_parts(parts, whole.to_bytes().into()),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be compressed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
     }
 }
 
@@ -125,63 +165,4 @@ fn render_metrics(around: &Around) -> Response {
     });
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-/// A file of the UI; an address of the app itself gets the app, which knows its own pages.
-async fn answer_ui(folder: &Path, request: Request) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
-    }
-    let path = request.uri().path().to_owned();
-    let is_page = ui::file(&path) != path;
-    let (mut parts, _) = request.into_parts();
-    if is_page {
-        parts.uri = http::Uri::from_static("/index.html");
-    }
-    let compressed = CompressionLayer::new();
-    let files = tower::ServiceBuilder::new().layer(compressed).service(ServeDir::new(folder));
-    let request = Request::from_parts(parts, axum::body::Body::empty());
-    let mut response = match files.oneshot(request).await {
-        Ok(response) => response.map(axum::body::Body::new),
-        Err(never) => match never {},
-    };
-    if is_page && response.status() == StatusCode::NOT_FOUND {
-        tracing::error!(ui = %folder.display(), "the UI has no index.html");
-    }
-    let found = response.status().is_success();
-    response.headers_mut().extend(ui::headers(&path, found));
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use http_body_util::BodyExt as _;
-
-    use super::*;
-
-    async fn get(ui: &Path, path: &str) -> (StatusCode, String, String) {
-        let request = Request::builder().uri(path).body(axum::body::Body::empty()).unwrap();
-        let response = answer_ui(ui, request).await;
-        assert!(response.headers().contains_key(header::CONTENT_SECURITY_POLICY));
-        let cache = response.headers()[header::CACHE_CONTROL].to_str().unwrap().to_owned();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, cache, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn pages_get_the_app_and_files_themselves() {
-        let dir = std::env::temp_dir().join(format!("rackhand-ui-{}", std::process::id()));
-        std::fs::create_dir_all(dir.join("assets")).unwrap();
-        std::fs::write(dir.join("index.html"), "<app>").unwrap();
-        std::fs::write(dir.join("assets/a-1.js"), "js").unwrap();
-        assert_eq!(get(&dir, "/").await, (StatusCode::OK, "no-cache".into(), "<app>".into()));
-        assert_eq!(get(&dir, "/jobs/1?x=y").await.2, "<app>");
-        let (status, cache, body) = get(&dir, "/assets/a-1.js").await;
-        assert_eq!((status, body.as_str()), (StatusCode::OK, "js"));
-        assert!(cache.contains("immutable"));
-        assert_eq!(get(&dir, "/assets/gone.js").await.0, StatusCode::NOT_FOUND);
-        assert_eq!(get(&dir, "/../../etc/passwd.x").await.0, StatusCode::NOT_FOUND);
-        std::fs::remove_dir_all(dir).unwrap();
-    }
 }

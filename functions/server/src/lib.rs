@@ -6,6 +6,7 @@
 //! schema) ends it with the reason. It refuses to speak plain HTTP beyond this machine unless told so.
 
 mod address;
+mod files;
 mod http;
 mod metrics;
 mod patience;
@@ -14,6 +15,7 @@ mod postgres;
 mod quiet;
 mod serve;
 pub mod setup;
+mod shares;
 mod slots;
 mod wakeup;
 mod workers;
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::Address,
+    files::Files,
     http::{App, Around},
     postgres::{FirstLook, Pooled},
     slots::Slots,
@@ -126,6 +129,8 @@ pub enum StartError {
     Tls(#[from] serve::TlsSetupError),
     #[error("the UI directory {0} has no index.html")]
     NoUi(PathBuf),
+    #[error("the UI directory {0} cannot be read")]
+    Ui(PathBuf, #[source] std::io::Error),
 }
 
 /// Between two rounds of scheduled work.
@@ -163,6 +168,12 @@ impl Server {
         if let Some(ui) = config.ui_dir.as_ref().filter(|ui| !ui.join("index.html").is_file()) {
             return Err(StartError::NoUi(ui.clone()));
         }
+        let ui = match config.ui_dir {
+            Some(folder) => {
+                Some(Arc::new(Files::read(&folder).await.map_err(|error| StartError::Ui(folder, error))?))
+            }
+            None => None,
+        };
         let tls = config.tls.as_ref().map(|files| serve::acceptor(&files.cert, &files.key)).transpose()?;
         let database = Address::parse(&config.database_url)?;
         let direct = config.listen_url.as_deref().map_or_else(|| Ok(database.clone()), Address::parse)?;
@@ -209,15 +220,16 @@ impl Server {
         };
         let app = App {
             core: App::core(around.clone()),
-            ui: config.ui_dir,
+            ui,
             https: tls.is_some() || host.settings.is_https(),
             trusted_proxies,
             body_limit: config.body_limit,
             quiet: config.quiet,
+            shares: Arc::clone(&pools.shares),
         };
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
         let mut tasks = vec![
-            tokio::spawn(wakeups.listen(direct, pools.people)),
+            tokio::spawn(wakeups.listen(direct, pools.people.clone())),
             tokio::spawn(serve::run(listener, tls, app, slots, closing.clone())),
             tokio::spawn(upkeep(host, closing.clone())),
         ];
@@ -230,6 +242,7 @@ impl Server {
                 trusted_proxies: [].into(),
                 body_limit: config.body_limit,
                 quiet: config.quiet,
+                shares: pools.shares,
             };
             let slots = Slots::new(METRICS_CONNECTIONS, [].into());
             tasks.push(tokio::spawn(serve::run(listener, None, app, slots, closing.clone())));

@@ -261,14 +261,15 @@ async fn serve(options: Serve) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Files of the UI, logs, listeners.
+/// Listeners, logs, connections for metrics, and what the libraries open.
 const OTHER_FILES: u64 = 128;
 
 /// Raises the limit of open files to what these connections need, as far as the machine lets us; how many connections
 /// of clients there may be then. One that is accepted and has no file left would hold up all others.
 fn fitting_connections(clients: u32, database: u16) -> u32 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let others = u64::from(database) + OTHER_FILES;
+    // The listening one, and for each a cancel request.
+    let others = 2 * u64::from(database) + 1 + OTHER_FILES;
     let needed = u64::from(clients) + others;
     let Rlimit { current: Some(soft), maximum } = getrlimit(Resource::Nofile) else { return clients };
     let wanted = maximum.map_or(needed, |hard| hard.min(needed));

@@ -3,19 +3,23 @@
 //! Every request sends the one statement [`RUN_SQL`], unnamed, so it costs one round trip, is a transaction
 //! of its own, and leaves nothing on the connection: a pooler in transaction mode may stand in between.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts,
 };
 use futures::future::BoxFuture;
-use rackhand_functions::host::{Connections, Failure, Postgres, RUN_SQL};
+use rackhand_functions::host::{Connections, Failure, Postgres, RUN_SQL, Scope, Statement};
 use tokio_postgres::{
     error::{Severity, SqlState},
     types::Type,
 };
 
-use crate::{address::Address, pg_tls::PgTls};
+use crate::{
+    address::Address,
+    pg_tls::PgTls,
+    shares::{Shares, Turn},
+};
 
 /// How long one statement may take; Postgres ends it first, with a proper error (`schema/bootstrap.sql`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,6 +50,7 @@ fn pool(address: &Address, connections: usize) -> Result<Pool, deadpool_postgres
 pub struct Pooled {
     pub people: Pool,
     pub executors: Pool,
+    pub shares: Arc<Shares>,
     /// For cancel requests.
     tls: PgTls,
 }
@@ -59,6 +64,7 @@ impl Pooled {
         Ok(Self {
             people: pool(address, people)?,
             executors: pool(address, executors)?,
+            shares: Shares::of(people),
             tls: address.tls.clone(),
         })
     }
@@ -67,21 +73,25 @@ impl Pooled {
 impl Postgres for Pooled {
     fn ask<'a>(
         &'a self,
-        connections: Connections,
+        caller: &'a Scope,
         scope: &'a str,
-        sql: &'static str,
+        statement: &'static Statement,
         args: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
         Box::pin(async move {
-            let pool = match connections {
+            let turn = self.shares.take(caller, statement).await.ok_or(Failure::TooMany)?;
+            let pool = match caller.connections() {
                 Connections::Executors => &self.executors,
                 Connections::People => &self.people,
             };
             let client = pool.get().await.map_err(|error| Failure::Unavailable(chain(&error)))?;
             // A caller who goes away drops this future in the middle; what the statement still does must
-            // neither go on for nobody nor meet the next request.
-            let client = scopeguard::guard(client, |client| abandon(client, self.tls.clone()));
-            let parameters = [(&scope as _, Type::TEXT), (&sql as _, Type::TEXT), (&args as _, Type::TEXT)];
+            // neither go on for nobody nor meet the next request. It counts until it has ended.
+            let give_up = |(client, turn)| abandon(client, turn, self.tls.clone());
+            let held = scopeguard::guard((client, turn), give_up);
+            let client = &held.0;
+            let parameters =
+                [(&scope as _, Type::TEXT), (&statement.sql as _, Type::TEXT), (&args as _, Type::TEXT)];
             let ask = async {
                 let rows = client.query_typed(RUN_SQL, &parameters).await?;
                 rows.first().map(|row| row.try_get(0)).transpose().map(Option::flatten)
@@ -90,7 +100,7 @@ impl Postgres for Pooled {
                 return Err(Failure::Unavailable("no answer in time".to_owned()));
             };
             // Answered: back into the pool, unless Postgres hangs up after an error that is fatal.
-            let client = scopeguard::ScopeGuard::into_inner(client);
+            let (client, _turn) = scopeguard::ScopeGuard::into_inner(held);
             let fatal = |error: &tokio_postgres::Error| {
                 error.as_db_error().is_some_and(|db| db.parsed_severity() != Some(Severity::Error))
             };
@@ -115,10 +125,11 @@ impl Postgres for Pooled {
 /// connection thrown away. It counts as one of the pool's until then, and is open until then: a pooler cancels only
 /// for a client that it still has. Once cancelled it is not used again even if the statement ends at once, because
 /// nothing tells when a cancel request arrives.
-fn abandon(client: Object, tls: PgTls) {
+fn abandon(client: Object, turn: Turn, tls: PgTls) {
     // Without a runtime the process is at its end.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return drop(Object::take(client)) };
     runtime.spawn(async move {
+        let _turn = turn;
         // Sent behind the statement, and answered when that has ended.
         if let Ok(Ok(())) = tokio::time::timeout(GRACE, client.batch_execute("")).await {
             return;

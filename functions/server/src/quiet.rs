@@ -2,17 +2,21 @@
 //!
 //! hyper has no timer while it tells HTTP/1 from HTTP/2, none for a connection of HTTP/2 without requests, and none for
 //! an answer over HTTP/2 that the client opens no window for (RFC 9113, section 5.2). A client that only connects, or
-//! takes nothing, would keep its place for ever, and a few addresses all places.
+//! takes nothing, would keep its place for ever, and a few addresses all places. Each answer has to move, whatever else
+//! is asked.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::{sync::watch, time::Instant};
+
+use crate::shares::Untaken;
 
 /// How long a connection may be without a request, and without anything taken of an answer.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +34,32 @@ impl Default for Quiet {
     }
 }
 
-#[derive(Clone, Copy)]
+/// So much of an answer is handed on at once. It is taken when more of it is asked for.
+const PIECE: usize = 16 * 1024;
+
+#[derive(Default)]
 struct State {
     /// Requests that are being worked on. Each has limits of its own.
     asked: usize,
     any: bool,
-    /// The last sign of life.
-    since: Instant,
+    /// The last sign of life; none yet.
+    since: Option<Instant>,
+    /// When something of each answer was last taken.
+    answers: BTreeMap<u64, Instant>,
+    /// The last answer's number.
+    numbered: u64,
+}
+
+impl State {
+    /// When the connection is to end if nothing happens; `None`: while it is being worked for.
+    fn end(&self, began: Instant, quiet: Quiet) -> Option<Instant> {
+        let limit = if self.any { quiet.between } else { quiet.first };
+        match self.answers.values().min() {
+            Some(moved) => Some(*moved + limit),
+            None if self.asked > 0 => None,
+            None => Some(self.since.unwrap_or(began) + limit),
+        }
+    }
 }
 
 /// The requests of one connection.
@@ -45,7 +68,7 @@ pub struct Requests(watch::Sender<State>);
 
 impl Requests {
     pub fn new() -> Self {
-        Self(watch::Sender::new(State { asked: 0, any: false, since: Instant::now() }))
+        Self(watch::Sender::new(State::default()))
     }
 
     /// One begins; it is worked on until the value is dropped or answers.
@@ -54,26 +77,27 @@ impl Requests {
         UnderWay(self.clone())
     }
 
-    /// The client has taken something. Whoever waits looks for itself once its time is over.
-    fn moved(&self) {
+    /// Whoever waits looks for itself once its time is over.
+    fn quietly(&self, change: impl FnOnce(&mut State)) {
         self.0.send_if_modified(|state| {
-            state.since = Instant::now();
+            change(state);
             false
         });
     }
 
-    /// Returns when the connection has been quiet for too long.
+    /// Returns when the connection, or an answer, has been quiet for too long.
     pub async fn end_of(&self, quiet: Quiet) {
-        let mut changes = self.0.subscribe();
+        let (mut changes, began) = (self.0.subscribe(), Instant::now());
         loop {
-            let state = *changes.borrow_and_update();
-            let limit = if state.any { quiet.between } else { quiet.first };
+            let end = changes.borrow_and_update().end(began, quiet);
             let changed = changes.changed();
             // The sender lives in `self`: a change always comes, or none is needed.
-            if state.asked > 0 {
+            let Some(end) = end else {
                 let _ = changed.await;
-            } else if tokio::time::timeout_at(state.since + limit, changed).await.is_err()
-                && self.0.borrow().since == state.since
+                continue;
+            };
+            if tokio::time::timeout_at(end, changed).await.is_err()
+                && self.0.borrow().end(began, quiet).is_some_and(|end| end <= Instant::now())
             {
                 return;
             }
@@ -86,8 +110,15 @@ pub struct UnderWay(Requests);
 
 impl UnderWay {
     /// The body of its answer, which the client is to take.
-    pub fn answered(self, body: Body) -> Body {
-        Body::new(Answer { body, requests: self.0.clone() })
+    pub fn answered(self, body: Body, untaken: Option<Untaken>) -> Body {
+        let mut number = 0;
+        self.0.0.send_modify(|state| {
+            state.numbered += 1;
+            number = state.numbered;
+            state.answers.insert(number, Instant::now());
+        });
+        let requests = self.0.clone();
+        Body::new(Answer { body, rest: Bytes::new(), begun: false, requests, number, _untaken: untaken })
     }
 }
 
@@ -95,19 +126,27 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.0.send_modify(|state| {
             state.asked -= 1;
-            state.since = Instant::now();
+            state.since = Some(Instant::now());
         });
     }
 }
 
 struct Answer {
     body: Body,
+    /// What is left of its last frame.
+    rest: Bytes,
+    begun: bool,
     requests: Requests,
+    number: u64,
+    _untaken: Option<Untaken>,
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.requests.moved();
+        self.requests.quietly(|state| {
+            state.answers.remove(&self.number);
+            state.since = Some(Instant::now());
+        });
     }
 }
 
@@ -119,17 +158,39 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Asked for when there is room for it.
-        self.requests.moved();
-        Pin::new(&mut self.body).poll_frame(context)
+        // Asked for when what came before has been taken.
+        let number = self.number;
+        self.requests.quietly(|state| {
+            state.answers.insert(number, Instant::now());
+        });
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context))
+                .map(|frame| frame.map(Frame::into_data))
+            {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        self.begun = true;
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
+    /// The last piece is not the end: it has to be taken as well.
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        !self.begun && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (hint, rest) = (self.body.size_hint(), u64::try_from(self.rest.len()).unwrap_or(u64::MAX));
+        let mut sum = SizeHint::new();
+        sum.set_lower(hint.lower().saturating_add(rest));
+        if let Some(upper) = hint.upper() {
+            sum.set_upper(upper.saturating_add(rest));
+        }
+        sum
     }
 }
 
@@ -155,7 +216,7 @@ mod tests {
         let asked = requests.begin();
         assert!(tokio::time::timeout(Duration::from_secs(3600), requests.end_of(QUIET)).await.is_err());
         let stream = futures::stream::repeat("event").map(Ok::<_, std::io::Error>);
-        let mut answer = asked.answered(Body::from_stream(stream));
+        let mut answer = asked.answered(Body::from_stream(stream), None);
         let taken = async {
             for _ in 0..100 {
                 tokio::time::sleep(Duration::from_secs(9)).await;
@@ -166,5 +227,35 @@ mod tests {
         assert_eq!(took, 910, "nothing more was taken");
         drop(answer);
         assert_eq!(ends_after(&requests).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_move_ends_its_connection_whatever_else_is_asked() {
+        let requests = Requests::new();
+        let _never_taken = requests.begin().answered(Body::from("text"), None);
+        let asks = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let answer = requests.begin().answered(Body::from("more"), None);
+                answer.collect().await.unwrap();
+            }
+        };
+        tokio::select! {
+            took = ends_after(&requests) => assert_eq!(took, 10),
+            () = asks => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_in_pieces_and_ends_after_the_last_one() {
+        let text = vec![b'x'; 2 * PIECE + 1];
+        let mut answer = Requests::new().begin().answered(Body::from(text.clone()), None);
+        assert_eq!(answer.size_hint().exact(), Some(text.len() as u64));
+        for length in [PIECE, PIECE, 1] {
+            assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap().len(), length);
+            assert!(!answer.is_end_stream());
+        }
+        assert!(answer.frame().await.is_none());
+        assert!(Requests::new().begin().answered(Body::empty(), None).is_end_stream());
     }
 }

@@ -23,8 +23,9 @@ use crate::{http::App, patience::Patient, quiet::Requests, slots::Slots};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// A client that takes nothing of its answer for so long is let go.
 const STALLED: Duration = Duration::from_secs(30);
-/// Requests at once on one connection of HTTP/2.
-const STREAMS: u32 = 64;
+/// Requests at once on one connection of HTTP/2: a browser has one for all its tabs, each of which holds an event stream,
+/// up to 32 for a session.
+const STREAMS: u32 = 40;
 /// How long requests under way may take to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a client may take to agree that a quiet connection ends.
@@ -127,8 +128,8 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let (app, under_way) = (app.clone(), counted.begin());
         async move {
             let request = request.map(axum::body::Body::new);
-            let answer = app.answer(request, peer.ip()).await;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.answered(body)))
+            let (answer, untaken) = app.answer(request, peer.ip()).await;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.answered(body, untaken)))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());

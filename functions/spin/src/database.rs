@@ -8,7 +8,7 @@
 use std::{pin::pin, time::Duration};
 
 use futures::future::{BoxFuture, Either, select};
-use rackhand_functions::host::{Connections, Failure, Postgres, RUN_SQL};
+use rackhand_functions::host::{Failure, Postgres, RUN_SQL, Scope, Statement};
 use spin_sdk::pg::{
     Certificate, Connection, DbValue, Error, OpenOptions, ParameterValue, PgError, QueryError,
 };
@@ -28,12 +28,12 @@ pub struct SpinPostgres {
 impl Postgres for SpinPostgres {
     fn ask<'a>(
         &'a self,
-        _connections: Connections,
+        _caller: &'a Scope,
         scope: &'a str,
-        sql: &'static str,
+        statement: &'static Statement,
         args: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
-        Box::pin(async move { self.in_time(scope, sql, args).await.map_err(explain) })
+        Box::pin(async move { self.in_time(scope, statement.sql, args).await.map_err(explain) })
     }
 }
 

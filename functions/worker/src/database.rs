@@ -2,7 +2,7 @@
 //! of a TCP connection and a SCRAM handshake (see `docs/adr/0010-connections-in-a-durable-object.md`).
 
 use futures::future::BoxFuture;
-use rackhand_functions::host::{Connections, Failure, Postgres};
+use rackhand_functions::host::{Connections, Failure, Postgres, Scope, Statement};
 use worker::{Method, ObjectNamespace, Request, RequestInit, send::SendFuture};
 
 /// Separates the parts of a question; JSON and SQL cannot hold it.
@@ -22,14 +22,14 @@ pub struct PooledDatabase {
 impl Postgres for PooledDatabase {
     fn ask<'a>(
         &'a self,
-        connections: Connections,
+        caller: &'a Scope,
         scope: &'a str,
-        sql: &'static str,
+        statement: &'static Statement,
         args: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
         Box::pin(async move {
-            let question = [scope, sql, args].join(SEPARATOR);
-            let pool = match connections {
+            let question = [scope, statement.sql, args].join(SEPARATOR);
+            let pool = match caller.connections() {
                 Connections::Executors => EXECUTORS,
                 Connections::People => PEOPLE,
             };

@@ -49,12 +49,13 @@ const NOT_PROVOKED: [(&str, &str, &str); 12] = [
     ("POST /v1/sites", "not-found", FLEET_WIDE),
 ];
 /// Codes that no step can provoke on every host, whatever the operation, and why.
-const NOWHERE_PROVOKED: [(&str, &str); 6] = [
+const NOWHERE_PROVOKED: [(&str, &str); 7] = [
     (
         "request-timeout",
         "takes half a minute; `tests/peers/native.rs`, the platforms have limits of their own",
     ),
     ("login-busy", "takes a crowd of sign-ins; tested beside the workers of the native host"),
+    ("too-many-requests", "takes a crowd, and the native host; `tests/peers/crowds.rs`"),
     ("server-busy", "takes many bodies at once; tested in `functions/core`"),
     ("lease-busy", "takes many requests for leases at once; `tests/control_plane/leases.rs`"),
     ("report-busy", "takes many reports at once; `tests/control_plane/report.rs`, `tests/peers/crowds.rs`"),

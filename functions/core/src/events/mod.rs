@@ -229,7 +229,9 @@ impl Feed {
         self.seat.looked(began, self.now(), answer.is_ok());
         match answer {
             Ok(text) => serde_json::from_str(&text).map_err(|error| Stop::Refused(error.into())),
-            Err(error @ DatabaseError::Unavailable(_)) => Err(Stop::Unavailable(error.into())),
+            Err(error @ (DatabaseError::Unavailable(_) | DatabaseError::TooMany)) => {
+                Err(Stop::Unavailable(error.into()))
+            }
             Err(error) => Err(Stop::Refused(error.into())),
         }
     }

@@ -2,7 +2,10 @@
 
 mod pages;
 
+use std::sync::OnceLock;
+
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderValue, header};
 use rackhand_schema::ErrorCode;
 use serde::{Deserialize, Serialize};
@@ -20,6 +23,8 @@ statement!(HEALTH, "meta", "health");
 
 /// The document as it is checked in; `cargo xtask openapi --check` holds it to the code.
 const OPENAPI: &str = include_str!("../../../../schema/openapi.json");
+
+const PUBLIC: &str = "public, max-age=300";
 
 pub fn routes() -> OpenApiRouter {
     OpenApiRouter::new()
@@ -60,9 +65,12 @@ async fn version(Anyone(call): Anyone) -> Answer<Json> {
     responses((status = 200, content_type = "application/json", body = Object)),
     extensions(("x-rackhand-role" = json!("anonymous"))))]
 async fn document() -> Answer<Response> {
-    let mut response = Json(OPENAPI.to_owned()).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
-    Ok(response)
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static(PUBLIC)),
+    ];
+    // The text itself, not a copy for each: anybody may ask for it.
+    Ok((headers, Bytes::from_static(OPENAPI.as_bytes())).into_response())
 }
 
 /// The operations of this API as a page for people.
@@ -70,7 +78,12 @@ async fn document() -> Answer<Response> {
     responses((status = 200, content_type = "text/html", body = String)),
     extensions(("x-rackhand-role" = json!("anonymous"))))]
 async fn docs() -> Answer<Response> {
-    Ok(html(pages::operations(&serde_json::from_str(OPENAPI)?)))
+    static PAGE: OnceLock<Bytes> = OnceLock::new();
+    if let Some(page) = PAGE.get() {
+        return Ok(html(page.clone()));
+    }
+    let page = pages::operations(&serde_json::from_str(OPENAPI)?);
+    Ok(html(PAGE.get_or_init(|| page.into()).clone()))
 }
 
 /// What an error code means, and what to do.
@@ -80,13 +93,13 @@ async fn docs() -> Answer<Response> {
 async fn error_page(Segment(code): Segment<String>) -> Answer<Response> {
     let code = ErrorCode::parse(&code)
         .ok_or_else(|| Refusal::new(ErrorCode::NotFound, "There is no error code of that name."))?;
-    Ok(html(pages::markdown(code.title(), code.page())))
+    Ok(html(pages::markdown(code.title(), code.page()).into()))
 }
 
-fn html(page: String) -> Response {
+fn html(page: Bytes) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
+        (header::CACHE_CONTROL, HeaderValue::from_static(PUBLIC)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(pages::POLICY)),
     ];
     (headers, page).into_response()
