@@ -11,8 +11,9 @@ use rackhand_tests::{
     TestDatabase, TestSite,
     database::connect,
     server::{client, user_token},
+    site::person,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -59,8 +60,12 @@ impl Narrow {
 
     /// A request for the list of sites.
     fn sites(&self) -> reqwest::RequestBuilder {
+        self.sites_for(&self.site.admin)
+    }
+
+    fn sites_for(&self, person: &Value) -> reqwest::RequestBuilder {
         let url = format!("{}/v1/sites", self.server.url);
-        client().get(url).bearer_auth(user_token(&self.keys, &self.site.admin))
+        client().get(url).bearer_auth(user_token(&self.keys, person))
     }
 
     /// A connection that holds the table of sites until it commits. Not the one that looks: pg_stat_activity stands
@@ -79,8 +84,10 @@ impl Narrow {
 #[tokio::test]
 async fn a_dropped_request_leaves_no_statement_behind() {
     let narrow = Narrow::start().await;
+    // Of two connections one person has one.
+    let viewer = person(&narrow.site.database, "Vic Viewer", "viewer", Some(&narrow.site.id)).await;
     let other = narrow.lock().await;
-    let held: Vec<_> = (0..2).map(|_| tokio::spawn(narrow.sites().send())).collect();
+    let held = [narrow.sites(), narrow.sites_for(&viewer)].map(|request| tokio::spawn(request.send()));
     narrow.has_blocked(2).await;
     for request in held {
         request.abort();

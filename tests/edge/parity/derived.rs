@@ -1,7 +1,7 @@
 //! The part of the list that follows from the OpenAPI document: what every operation refuses, whoever asks.
 //! The body that is otherwise right is the one recorded for the operation.
 
-use rackhand_functions::request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES};
+use rackhand_functions::request::{MAX_ANONYMOUS_BODY_BYTES, MAX_BODY_BYTES, MAX_LEASE_BYTES};
 use rackhand_schema::ErrorCode as Code;
 use serde_json::json;
 
@@ -134,7 +134,11 @@ fn of_body(operation: &Operation, example: &Request) -> Vec<Step> {
     let sent =
         |what, kind, bytes: &[u8]| like(operation, example, what).body(Body::Raw(kind, bytes.to_vec()));
     const JSON: &str = "application/json";
-    let most = if operation.role == "anonymous" { MAX_ANONYMOUS_BODY_BYTES } else { MAX_BODY_BYTES };
+    let most = match operation.path.as_str() {
+        "/v1/executor/lease" => MAX_LEASE_BYTES,
+        _ if operation.role == "anonymous" => MAX_ANONYMOUS_BODY_BYTES,
+        _ => MAX_BODY_BYTES,
+    };
     let depth = DEEP.min(most / 2 - 8);
     let deep = [b"{\"a\":".as_slice(), &vec![b'['; depth], &vec![b']'; depth], b"}"].concat();
     let mut steps = vec![
