@@ -144,8 +144,9 @@ async fn by_the_command_line(case: &str, described: &Value) -> Vec<String> {
     let rows: Vec<_> = report["firmware"].as_array().unwrap().iter().map(row).collect();
     faults.same("firmware", &rows.into(), &wanted["firmware"]);
     faults.same("firmware_complete", &report["firmware_complete"], &wanted["complete"]);
-    let unreadable = report["unreadable"].as_array().unwrap().len();
-    faults.same("unreadable parts", &unreadable.into(), &wanted["unreadable"]);
+    let unreadable = report["unreadable"].as_array().unwrap();
+    let what = format!("unreadable parts of {unreadable:?}");
+    faults.same(&what, &unreadable.len().into(), &wanted["unreadable"]);
     faults.says("the report", &report.to_string(), &wanted["says"]);
     faults.0
 }
@@ -191,7 +192,8 @@ async fn by_an_executor(case: &str, described: &Value) -> Vec<String> {
     });
     faults.same("components", &found.collect(), &rows.collect());
     let unreadable = &inventory["unreadable"];
-    faults.same("unreadable parts", &unreadable.as_object().unwrap().len().into(), &wanted["unreadable"]);
+    let what = format!("unreadable parts of {unreadable}");
+    faults.same(&what, &unreadable.as_object().unwrap().len().into(), &wanted["unreadable"]);
     faults.says("the inventory", &unreadable.to_string(), &wanted["says"]);
     if let Some(sensors) = wanted.get("sensors") {
         let report = line.sensors().await.unwrap().1;
