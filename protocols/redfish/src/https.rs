@@ -2,9 +2,9 @@
 //!
 //! It drives hyper's connections itself instead of a pooling client, because a pool retries on its own and cannot
 //! tell in which phase a deadline struck. Connecting is a phase of its own here, and a request that hyper hands
-//! back was never written. A connection is kept alive for the next request and thrown away at the first doubt;
-//! mutations take only a connection which was used a moment ago, so that a keep-alive timeout of the BMC does not
-//! turn them into ambiguities.
+//! back was never written. A connection is kept alive for the next read and thrown away at the first doubt. A mutation
+//! gets one of its own: small web servers hang up after an answer without saying so, and a request that meets that would
+//! have an outcome that nobody knows.
 //!
 //! Dropping a send, or its deadline, closes the connection at once: an upload stops, it does not go on behind the
 //! caller's back. Redirects are not followed and no proxy is used: credentials go to one address only. What small web
@@ -51,8 +51,6 @@ use crate::{
 const MAX_IDLE: usize = 2;
 /// A read takes a connection that was idle for up to this long; it may be repeated if the BMC has hung up.
 const READ_IDLE: Duration = Duration::from_secs(20);
-/// A mutation takes a connection that was idle for up to this long.
-const MUTATION_IDLE: Duration = Duration::from_secs(1);
 /// A package is handed to the connection in pieces of this size, so that a deadline strikes between two.
 const PIECE: usize = 64 * 1024;
 
@@ -126,7 +124,7 @@ impl HttpsTransport {
         let max_idle = match *request.method() {
             _ if request.extensions().get::<Repeated>().is_some() => Duration::ZERO,
             Method::GET => READ_IDLE,
-            _ => MUTATION_IDLE,
+            _ => Duration::ZERO,
         };
         while let Some(mut connection) = self.take_idle(&authority, max_idle) {
             match self.run(&mut connection, request, deadline).await {
