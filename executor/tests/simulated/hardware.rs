@@ -1008,6 +1008,18 @@ async fn a_host_that_does_not_come_back_from_a_restart_is_not_left_off() {
     assert!(row.effects.iter().all(|effect| effect.state == EffectState::Settled), "{:?}", row.effects);
 }
 
+/// The executor is killed once the update was read back, and the host goes down before what was changed is put back.
+async fn goes_down_before_clean_up(world: &World) {
+    let stop = StopAt::when(
+        |_, write| matches!(write, Write::Outbox { item, .. } if item.contains("\"phase\":\"verify\",\"state\":\"done\"")),
+    );
+    let first = world.start(0, Some(stop.clone())).await;
+    stop.reached.notified().await;
+    drop(first);
+    world.other_console_resets(0, "ForceOff").await;
+    tokio::time::sleep(seconds(60)).await;
+}
+
 /// A host that ran goes down after the update was read back, before what was changed is put back: it is powered on.
 /// One that cannot be powered on is left to a person, who is told.
 #[tokio::test(start_paused = true)]
@@ -1015,14 +1027,7 @@ async fn a_restarted_host_is_given_back_on() {
     for refuses in [false, true] {
         let world = World::new(vec![r750()]);
         let run = bios(&world);
-        let stop = StopAt::when(
-            |_, write| matches!(write, Write::Outbox { item, .. } if item.contains("\"phase\":\"verify\",\"state\":\"done\"")),
-        );
-        let first = world.start(0, Some(stop.clone())).await;
-        stop.reached.notified().await;
-        drop(first);
-        world.other_console_resets(0, "ForceOff").await;
-        tokio::time::sleep(seconds(60)).await;
+        goes_down_before_clean_up(&world).await;
         if refuses {
             world.wire.refuses_resets.store(u32::MAX, Ordering::Relaxed);
         }
@@ -1128,14 +1133,7 @@ async fn a_host_is_not_powered_on_beside_a_job_that_is_under_way() {
 async fn a_host_whose_power_is_not_told_is_not_taken_for_one_that_is_on() {
     let world = World::new(vec![r750()]);
     let run = bios(&world);
-    let stop = StopAt::when(
-        |_, write| matches!(write, Write::Outbox { item, .. } if item.contains("\"phase\":\"verify\",\"state\":\"done\"")),
-    );
-    let first = world.start(0, Some(stop.clone())).await;
-    stop.reached.notified().await;
-    drop(first);
-    world.other_console_resets(0, "ForceOff").await;
-    tokio::time::sleep(seconds(60)).await;
+    goes_down_before_clean_up(&world).await;
     world.wire.no_power.store(true, Ordering::Relaxed);
     let _second = world.start(1, None).await;
     tokio::time::sleep(seconds(300)).await;
