@@ -185,7 +185,7 @@ function ThemePicker() {
     <label>
       <span className="sr-only">Theme</span>
       <select
-        className="field max-md:w-22"
+        className="field max-md:w-32"
         value={choice}
         onChange={(event) => {
           const next = event.target.value as Theme;
