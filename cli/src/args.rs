@@ -121,7 +121,6 @@ pub enum Command {
 /// Fewest and most characters of a reason.
 const REASON: std::ops::RangeInclusive<usize> = 3..=500;
 
-/// Why something is done; the API takes no shorter one.
 /// How many of a list are shown.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -131,6 +130,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Why something is done; the API takes no shorter one.
 pub fn reason(text: &str) -> Result<String, String> {
     match REASON.contains(&text.chars().count()) {
         true => Ok(text.to_owned()),

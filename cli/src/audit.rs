@@ -210,8 +210,8 @@ fn dropped(audit: &Path) -> Result<Option<u64>> {
     Ok(last)
 }
 
-/// The newest signed checkpoint in the folder whose root is that of the records in it. Without the first records, months
-/// of `lines` that are no longer kept, there is none, unless the tree begins at the checkpoint `from`.
+/// The newest signed checkpoint in the folder whose root is that of the records in it. Without the first records,
+/// months of `lines` that are no longer kept, there is none, unless the tree begins at the checkpoint `from`.
 fn head(folder: &Path, signers: &Signers, from: Option<u64>) -> Result<Option<Checkpoint>> {
     let (mut tree, mut begun, mut head) = (merkle::Tree::default(), None, None);
     let mut records = Kind::Records.lines(folder)?;

@@ -3,7 +3,8 @@
 //!
 //! `sessions.json` (mode 0600) holds the tokens of each control plane; `site-keys.json` holds the public key each
 //! site had when it was first used, so that a control plane cannot swap it later; `sites.json` holds the site that
-//! `rackhand sites use` chose at each control plane. All are written to a new file and renamed. Refresh tokens rotate: a lock file keeps two commands from spending the same one.
+//! `rackhand sites use` chose at each control plane. All are written to a new file and renamed. Refresh tokens
+//! rotate: a lock file keeps two commands from spending the same one.
 
 use std::{
     collections::BTreeMap,

@@ -299,8 +299,8 @@ struct TargetRow {
     ipmi: Option<String>,
 }
 
-/// Targets in the order of a sealed text: an `ipmi://` address belongs to the BMC of the `https://` address right before
-/// it. What stands alone therefore goes first.
+/// Targets in the order of a sealed text: an `ipmi://` address belongs to the BMC of the `https://` address right
+/// before it. What stands alone therefore goes first.
 #[derive(Default)]
 struct InOrder {
     alone: Vec<CredentialTarget>,

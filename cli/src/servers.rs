@@ -46,9 +46,10 @@ pub enum Verb {
     /// What is not named for a server that is registered stays as it is.
     #[command(after_help = help!("servers add bmc-01 --bmc https://10.0.0.1 --pin HEX --credential root", "servers add bmc-02 --bmc ipmi://10.0.0.2 --credential ipmi --tag rack:7", "servers add bmc-02 --bmc ipmi://10.0.0.2 --clear tags"))]
     Add(Add),
-    /// Register servers from a JSON list of objects with name, bmc_url, ipmi, spki_sha256, credential (its name), tags.
-    /// A bmc_url is `https://host[:port]`, `https://host[:port]/redfish/v1/Systems/<id>` or `ipmi://host[:port]`, ipmi
-    /// is `host[:port]`. What an object does not name stays as it is, null or an empty list removes it. One server per BMC: where a Redfish service has several systems, one of them.
+    /// Register servers from a JSON list of objects with name, bmc_url, ipmi, spki_sha256, credential (its name),
+    /// tags. A bmc_url is `https://host[:port]`, `https://host[:port]/redfish/v1/Systems/<id>` or
+    /// `ipmi://host[:port]`, ipmi is `host[:port]`. What an object does not name stays as it is, null or an empty
+    /// list removes it. One server per BMC: where a Redfish service has several systems, one of them.
     #[command(after_help = help!("servers import servers.json --credential root"))]
     Import {
         /// The file; `rackhand-executor pins` makes one.
@@ -64,8 +65,8 @@ pub enum Verb {
         #[arg(long)]
         replace: bool,
     },
-    /// Let executors present the credential to the BMC of a server again, after it was refused or not answered. The BMC's
-    /// refusals no longer count: where they suspended the credential, all servers may use it again.
+    /// Let executors present the credential to the BMC of a server again, after it was refused or not answered. The
+    /// BMC's refusals no longer count: where they suspended the credential, all servers may use it again.
     #[command(after_help = help!("servers try-again bmc-01"))]
     TryAgain {
         /// Name, service tag or id.

@@ -97,8 +97,8 @@ impl JobPhase {
         )
     }
 
-    /// Whether it merely waits: for a boot of the host, its time or another job. Whatever else is alive runs, or begins by
-    /// itself within seconds.
+    /// Whether it merely waits: for a boot of the host, its time or another job. Whatever else is alive runs, or
+    /// begins by itself within seconds.
     pub fn waits(&self) -> bool {
         matches!(self, Self::Scheduled | Self::Waiting)
     }

@@ -5,11 +5,11 @@
 //! point it at another machine. An address for IPMI counts as one of its own: a BMC whose sealed text names its https
 //! address only is not spoken to over IPMI, and one that it names for another BMC is not used either.
 //!
-//! An older version than one that the same BMC has accepted before is refused: it may be a text that somebody has kept. A
-//! BMC is what stands at an https address with a TLS key, or at an address for IPMI ([`Opened::places`]). The box does not
-//! tell who sealed it: a control plane that was taken over can seal texts of its own, with the highest version there is,
-//! for a BMC of its own, which accepts them. They must not bar those of people. So what no BMC has accepted does not
-//! count, and what one has accepted counts at that one alone.
+//! An older version than one that the same BMC has accepted before is refused: it may be a text that somebody has
+//! kept. A BMC is what stands at an https address with a TLS key, or at an address for IPMI ([`Opened::places`]). The
+//! box does not tell who sealed it: a control plane that was taken over can seal texts of its own, with the highest
+//! version there is, for a BMC of its own, which accepts them. They must not bar those of people. So what no BMC has
+//! accepted does not count, and what one has accepted counts at that one alone.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -202,8 +202,8 @@ async fn noted(journal: &dyn Journal, key: &str) -> Result<Option<u32>, JournalE
     Ok(journal.meta(key).await?.and_then(|text| text.parse().ok()))
 }
 
-/// The highest version of each credential that each BMC has accepted from here, in the journal. One process holds it, so
-/// what it has found there is not read again for each run.
+/// The highest version of each credential that each BMC has accepted from here, in the journal. One process holds it,
+/// so what it has found there is not read again for each run.
 pub struct Versions {
     journal: Arc<dyn Journal>,
     /// Key in the journal → the version there (0: none), of credentials of which nothing is to be reported; held while
@@ -297,7 +297,8 @@ impl Use {
     }
 }
 
-/// Forgets which versions of the credential `name` were used here: any is taken next. The highest of them, if there is one.
+/// Forgets which versions of the credential `name` were used here: any is taken next. The highest of them, if there
+/// is one.
 ///
 /// # Errors
 /// When the journal fails.

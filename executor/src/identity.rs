@@ -118,7 +118,8 @@ pub fn decode_key(text: &str) -> Option<[u8; 32]> {
 }
 
 impl Membership {
-    /// What a person has to know after the enrolment. Which of several executors makes the key is decided when they run.
+    /// What a person has to know after the enrolment. Which of several executors makes the key is decided when they
+    /// run.
     pub fn next_step(&self) -> &'static str {
         match self.site_public_key {
             None => {

@@ -1,12 +1,12 @@
 //! Leases, and the permits without which no mutation starts.
 //!
-//! A BMC cannot check a fencing epoch, so the clock fences hardware: the deadline of a lease is the *send* time
-//! of the request that won it + TTL − margin, and a mutation starts only while the lease outlasts what the
-//! mutation still needs, hardware is not paused, and its intent has been acknowledged. [`MutationPermit`] is the
-//! only key to the mutating calls of [`crate::broker::Line`]; the broker asks it immediately before the request
-//! leaves, and [`Guard`] cuts the request off when the deadline comes — also when the process was stopped
-//! meanwhile, because it looks at the clock before every step. What a transport writes in a task of its own is broken off
-//! there by [`fence`]. Both count the boot clock and the time of day ([`Moment`]): a machine that a hypervisor has held is
+//! A BMC cannot check a fencing epoch, so the clock fences hardware: the deadline of a lease is the *send* time of
+//! the request that won it + TTL − margin, and a mutation starts only while the lease outlasts what the mutation
+//! still needs, hardware is not paused, and its intent has been acknowledged. [`MutationPermit`] is the only key to
+//! the mutating calls of [`crate::broker::Line`]; the broker asks it immediately before the request leaves, and
+//! [`Guard`] cuts the request off when the deadline comes — also when the process was stopped meanwhile, because it
+//! looks at the clock before every step. What a transport writes in a task of its own is broken off there by
+//! [`fence`]. Both count the boot clock and the time of day ([`Moment`]): a machine that a hypervisor has held is
 //! told by the second one.
 
 use std::{
@@ -275,7 +275,8 @@ mod tests {
         Moment { now: S(seconds), wall: S(seconds) }
     }
 
-    /// A machine that a hypervisor holds: the boot clock stands still meanwhile, the time of day is set right afterwards.
+    /// A machine that a hypervisor holds: the boot clock stands still meanwhile, the time of day is set right
+    /// afterwards.
     struct Held {
         clock: TokioClock,
         lost: std::sync::atomic::AtomicU64,

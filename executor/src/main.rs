@@ -57,8 +57,8 @@ enum Command {
         /// `run` takes the same, and so does `ca_file` in executor.toml.
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
-        /// Read the token from the first line of standard input, or from a prompt on a terminal: it does not belong on a
-        /// command line.
+        /// Read the token from the first line of standard input, or from a prompt on a terminal: it does not belong
+        /// on a command line.
         #[arg(long, required = true)]
         token_stdin: bool,
     },
@@ -164,8 +164,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// No other process of this user may read the memory, where passwords and keys are, and no core dump holds it (prctl(2),
-/// `PR_SET_DUMPABLE`). A debugger or a profiler has to be run by root.
+/// No other process of this user may read the memory, where passwords and keys are, and no core dump holds it
+/// (prctl(2), `PR_SET_DUMPABLE`). A debugger or a profiler has to be run by root.
 fn close_memory() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {

@@ -338,8 +338,8 @@ impl Outbox {
         }))
     }
 
-    /// Waits for the answers to the `count` items that end with `last`, which were pushed together: the first one that is
-    /// not accepted, with its number.
+    /// Waits for the answers to the `count` items that end with `last`, which were pushed together: the first one
+    /// that is not accepted, with its number.
     pub async fn answer_all(&self, run: RunId, epoch: u64, last: u64, count: u64) -> (u64, Answer) {
         for seq in last.saturating_sub(count) + 1..last {
             let answer = self.answer(run, epoch, seq).await;
@@ -614,8 +614,8 @@ fn encode(run_id: RunId, epoch: u64, seq: u64, body: ReportBody) -> Result<Strin
     })
 }
 
-/// Takes components out of an inventory of `bytes` bytes, so that it may fit. What is left out counts as not read, and so as
-/// neither new nor removed.
+/// Takes components out of an inventory of `bytes` bytes, so that it may fit. What is left out counts as not read,
+/// and so as neither new nor removed.
 fn shorten(inventory: &mut Inventory, bytes: usize) {
     let all = inventory.components.len();
     let fitting = all * MAX_ITEM_BYTES / bytes * 9 / 10;

@@ -329,8 +329,8 @@ impl Service {
         }
     }
 
-    /// A lease is renewed each third of it, or earlier, and ends a tenth early; an answer that is late by a sixth leaves time for
-    /// another request.
+    /// A lease is renewed each third of it, or earlier, and ends a tenth early; an answer that is late by a sixth
+    /// leaves time for another request.
     fn limit(&self, request: &LeaseRequest) -> Duration {
         let ttl = self.shared.leases.ttl();
         let late = if ttl.is_zero() { FIRST_LEASE } else { ttl / 6 };

@@ -1,10 +1,11 @@
 //! The sessions under which the processes of one data directory sign in: a new one for each start.
 //!
-//! A process names those of its predecessors, which the journal's lock proves dead: their leases then end at once. Whoever
-//! does not name the session that signed in last goes on from a copy of the directory, and is refused while the other one
-//! lives. So the journal must never forget the session that signed in last, and must know each other one that may have
-//! signed in since: one that has written nothing after it was killed, or whose answer was lost. It names the one that was
-//! seen to sign in, first, and behind it those that were about to. A process that is refused stays one of these.
+//! A process names those of its predecessors, which the journal's lock proves dead: their leases then end at once.
+//! Whoever does not name the session that signed in last goes on from a copy of the directory, and is refused while
+//! the other one lives. So the journal must never forget the session that signed in last, and must know each other
+//! one that may have signed in since: one that has written nothing after it was killed, or whose answer was lost. It
+//! names the one that was seen to sign in, first, and behind it those that were about to. A process that is refused
+//! stays one of these.
 
 use std::sync::{
     Arc,

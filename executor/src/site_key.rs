@@ -1,12 +1,12 @@
 //! The site's key: made by its first executor, shared only with executors whose fingerprint a person confirmed.
 //!
 //! Credentials are sealed to the public half. The private half is in memory while this process runs; the control
-//! plane stores it sealed to each executor, and so does the journal: who has held the key keeps it, whatever becomes of
-//! the share that the control plane has, until it is revoked. A joining executor is shown with both its public keys; its
-//! fingerprint is computed here from them, so a control plane that swaps a key shows another fingerprint than
-//! the one that was confirmed. The public key seen first is pinned in the journal; another one is refused, and while the
-//! control plane shows another one to anybody, every run says so. People compare its fingerprint with what they seal
-//! to: the executor prints it when it comes to hold the key, and `rackhand-executor site-key` at any time.
+//! plane stores it sealed to each executor, and so does the journal: who has held the key keeps it, whatever becomes
+//! of the share that the control plane has, until it is revoked. A joining executor is shown with both its public
+//! keys; its fingerprint is computed here from them, so a control plane that swaps a key shows another fingerprint
+//! than the one that was confirmed. The public key seen first is pinned in the journal; another one is refused, and
+//! while the control plane shows another one to anybody, every run says so. People compare its fingerprint with what
+//! they seal to: the executor prints it when it comes to hold the key, and `rackhand-executor site-key` at any time.
 
 use std::{
     path::Path,
@@ -122,7 +122,8 @@ impl SiteKeys {
         ))
     }
 
-    /// Gets the key, as far as an answer of the control plane allows: makes the first one of a site, or opens its share.
+    /// Gets the key, as far as an answer of the control plane allows: makes the first one of a site, or opens its
+    /// share.
     ///
     /// # Errors
     /// When the journal fails. A control plane that does not take the key is asked again next time.

@@ -8,8 +8,8 @@ create table rackhand.credential (
     version int not null,
     -- A sealed box; nothing here can open it.
     sealed text not null,
-    -- [CredentialTarget] for which it is sealed, as whoever sealed it says; null where nothing was said. For plans only:
-    -- an executor goes by what is in the box.
+    -- [CredentialTarget] for which it is sealed, as whoever sealed it says; null where nothing was said. For plans
+    -- only: an executor goes by what is in the box.
     sealed_for jsonb,
     -- How many these are and the first of them, beside what is large to read.
     address_count int generated always as (jsonb_array_length(sealed_for)) stored,
@@ -186,8 +186,8 @@ create table rackhand.run (
     lines bigint not null default 0,
     -- How many that are kept for good its executors have caused, which is bounded.
     said bigint not null default 0,
-    -- Leases in a row without a step forward: no phase was begun for the first time, nothing was changed, the checkpoint
-    -- is the same.
+    -- Leases in a row without a step forward: no phase was begun for the first time, nothing was changed, the
+    -- checkpoint is the same.
     idle_leases int not null default 0,
     executor_id uuid,
     checkpoint jsonb,

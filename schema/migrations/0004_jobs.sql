@@ -385,15 +385,16 @@ begin
 end
 $$;
 
--- {executor_id, session_id, resumes: [id], nonce} → {site_id} or {copied: why}. Anonymous; only after the signature was
--- verified. Only now is the nonce written down as used: who cannot sign leaves nothing behind and takes nothing away. A
--- new session supersedes the former one. The former's leases go on to their expiry, unless its process is
--- known to be dead (one of `resumes`): then they end now. Known to whoever holds the journal's lock, on one machine: what
--- runs on with a copy elsewhere announces nothing any more, and a successor waits for what was announced.
+-- {executor_id, session_id, resumes: [id], nonce} → {site_id} or {copied: why}. Anonymous; only after the signature
+-- was verified. Only now is the nonce written down as used: who cannot sign leaves nothing behind and takes nothing
+-- away. A new session supersedes the former one. The former's leases go on to their expiry, unless its process is
+-- known to be dead (one of `resumes`): then they end now. Known to whoever holds the journal's lock, on one machine:
+-- what runs on with a copy elsewhere announces nothing any more, and a successor waits for what was announced.
 --
--- Whoever resumes sessions, but not the newest one, has a copy of the journal. It is not let in beside the newest one as
--- long as that lives, however often it is started again, and people are told: that must be committed, so it is an answer
--- here, not an exception. A journal names the newest session that it knows of and all that were tried after it.
+-- Whoever resumes sessions, but not the newest one, has a copy of the journal. It is not let in beside the newest one
+-- as long as that lives, however often it is started again, and people are told: that must be committed, so it is an
+-- answer here, not an exception. A journal names the newest session that it knows of and all that were tried after
+-- it.
 create function rackhand.executor_session_start(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

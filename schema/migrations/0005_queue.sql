@@ -144,8 +144,8 @@ $$;
 create function rackhand.is_stuck(idle_leases int) returns boolean
 language sql immutable parallel safe as $$ select idle_leases > 3 $$;
 
--- How long a run is left alone after so many of them: as long as `asked`, or longer, but 6 hours at most, and 15 minutes
--- while something of it may be under way or has to be undone: a host may be off until then.
+-- How long a run is left alone after so many of them: as long as `asked`, or longer, but 6 hours at most, and 15
+-- minutes while something of it may be under way or has to be undone: a host may be off until then.
 create function rackhand.idle_pause(which uuid, idle_leases int, asked interval default '0') returns interval
 language plpgsql stable as $$
 declare
@@ -236,8 +236,9 @@ begin
 end
 $$;
 
--- [RunGrant] of rackhand-schema, in the order of their jobs: one, and as many more as fit into 256 KiB, which come over
--- a slow uplink before the lease ends. Who has taken these is given the others in the next answer. Here and below in PL/pgSQL, which keeps its plans.
+-- [RunGrant] of rackhand-schema, in the order of their jobs: one, and as many more as fit into 256 KiB, which come
+-- over a slow uplink before the lease ends. Who has taken these is given the others in the next answer. Here and
+-- below in PL/pgSQL, which keeps its plans.
 create function rackhand.run_grants_json(runs uuid[]) returns json
 language plpgsql stable as $$
 begin
@@ -567,8 +568,8 @@ begin
             returning f.key, f.version
     )
     select coalesce(jsonb_object_agg(key, version), '{}') into changes from changed;
-    -- What could not be read is not gone: the whole list, or a row, which is named by its key or by a path that ends with
-    -- it, at Dell behind other words.
+    -- What could not be read is not gone: the whole list, or a row, which is named by its key or by a path that ends
+    -- with it, at Dell behind other words.
     if not inventory -> 'unreadable' ? 'firmware' then
         delete from rackhand.firmware f where f.server_id = which
             and not exists (

@@ -293,8 +293,8 @@ begin
 end
 $$;
 
--- {verified?} → {"made", "dropped"}: numbers of partitions; `verified` as for `lines_drop`. A reader that is in the way makes it wait for the next
--- round: who waits for these locks holds up everybody behind.
+-- {verified?} → {"made", "dropped"}: numbers of partitions; `verified` as for `lines_drop`. A reader that is in the
+-- way makes it wait for the next round: who waits for these locks holds up everybody behind.
 create function rackhand.upkeep_partitions(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $$
 begin

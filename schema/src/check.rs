@@ -221,8 +221,8 @@ const COMMON: &[&str] = &[
     "autumn",
 ];
 
-/// A password that is not among the first that are tried: made of a common word with digits and signs around it, of such
-/// words one after the other, of one short piece repeated, or of a row of neighbours.
+/// A password that is not among the first that are tried: made of a common word with digits and signs around it, of
+/// such words one after the other, of one short piece repeated, or of a row of neighbours.
 pub(crate) fn password(text: &str, _: &()) -> garde::Result {
     // garde calls every rule of a field, also when another one has failed.
     if text.chars().nth(LONGEST_PASSWORD).is_some() {

@@ -94,8 +94,8 @@ pub struct TokenRequest {
     #[garde(skip)]
     pub session_id: ExecutorSessionId,
     /// Former sessions of the data directory, whose processes are known to be dead (this process holds the journal's
-    /// lock): their runs are then free at once instead of after the lease. While the executor's newest session lives and
-    /// is not among them, the sign-in is refused: somebody has a copy of the directory.
+    /// lock): their runs are then free at once instead of after the lease. While the executor's newest session lives
+    /// and is not among them, the sign-in is refused: somebody has a copy of the directory.
     #[serde(default)]
     #[garde(length(max = SESSIONS_NAMED))]
     pub resumes: Vec<ExecutorSessionId>,
@@ -104,8 +104,8 @@ pub struct TokenRequest {
     pub signature: String,
 }
 
-/// What an executor signs to get a token. `audience` ([`audience`]) is the control plane as the executor calls it: one that it
-/// was pointed at by mistake cannot pass the signature on to another.
+/// What an executor signs to get a token. `audience` ([`audience`]) is the control plane as the executor calls it:
+/// one that it was pointed at by mistake cannot pass the signature on to another.
 pub fn token_message(
     audience: &str,
     nonce: &str,
@@ -115,8 +115,8 @@ pub fn token_message(
     format!("rackhand executor token v2\n{audience}\n{nonce}\n{executor}\n{session}")
 }
 
-/// `host[:port]` of a control plane's address, or of a `Host` header (RFC 9110 §7.2): in lower case, without the port that
-/// the scheme has anyway.
+/// `host[:port]` of a control plane's address, or of a `Host` header (RFC 9110 §7.2): in lower case, without the port
+/// that the scheme has anyway.
 pub fn audience(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
     let authority = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();

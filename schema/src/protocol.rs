@@ -261,8 +261,8 @@ pub enum ReportBody {
     Inventory(Inventory),
     /// Ends the run. With open effects it goes to `settling` instead and is granted again to undo them.
     Finish(Finish),
-    /// Gives the lease back; the run is granted again after `resume_after_ms`, 6 hours at most (15 minutes while an intent
-    /// or an effect of it is open), or as soon as people resume or cancel its job.
+    /// Gives the lease back; the run is granted again after `resume_after_ms`, 6 hours at most (15 minutes while an
+    /// intent or an effect of it is open), or as soon as people resume or cancel its job.
     Yield {
         reason: String,
         detail: String,

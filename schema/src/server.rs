@@ -261,10 +261,11 @@ pub struct BulkUpsert {
     #[garde(skip)]
     pub site_id: SiteId,
     /// Objects with `name`, `bmc_url`, `ipmi`, `credential_id`, `spki_sha256` and `tags`, of which the first two are
-    /// needed. Where the name is registered, a field that is not there stays as it is, and null or an empty list removes
-    /// it; with another `bmc_url`, `ipmi` and `spki_sha256` that are not there are removed, too, because they are those
-    /// of the former address. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
-    /// has several systems, or `ipmi://host[:port]`; `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
+    /// needed. Where the name is registered, a field that is not there stays as it is, and null or an empty list
+    /// removes it; with another `bmc_url`, `ipmi` and `spki_sha256` that are not there are removed, too, because they
+    /// are those of the former address. A `bmc_url` is `https://host[:port]`, or
+    /// `https://host[:port]/redfish/v1/Systems/<id>` where the service has several systems, or `ipmi://host[:port]`;
+    /// `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
     #[garde(length(min = 1, max = 1000))]
     pub servers: Vec<serde_json::Value>,
     /// Servers whose name is registered may get another `bmc_url`, or another `ipmi` or none in place of one.
@@ -356,8 +357,9 @@ pub struct SealedCredential {
     pub targets: Vec<CredentialTarget>,
 }
 
-/// A BMC for which a credential may be used. An `ipmi://` address right after an `https://` one in the list is that of the
-/// same BMC, and is used beside no other. Any other is a BMC of its own: those stand before the first `https://` one.
+/// A BMC for which a credential may be used. An `ipmi://` address right after an `https://` one in the list is that
+/// of the same BMC, and is used beside no other. Any other is a BMC of its own: those stand before the first
+/// `https://` one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialTarget {
@@ -387,8 +389,8 @@ fn pin_unless_ipmi(url: &str) -> impl FnOnce(&Option<String>, &()) -> garde::Res
     }
 }
 
-/// What a list of [`CredentialTarget`]s allows for each BMC. Plans and executors go by this one rule: a plan by the list
-/// in the clear, an executor by the sealed one.
+/// What a list of [`CredentialTarget`]s allows for each BMC. Plans and executors go by this one rule: a plan by the
+/// list in the clear, an executor by the sealed one.
 pub struct Coverage<'a> {
     by_origin: BTreeMap<String, Named<'a>>,
 }
@@ -455,8 +457,8 @@ impl<'a> Coverage<'a> {
     }
 }
 
-/// `https://host[:port]` or `ipmi://host[:port]` in one spelling, whatever the case of the host, a path or a written-out
-/// default port.
+/// `https://host[:port]` or `ipmi://host[:port]` in one spelling, whatever the case of the host, a path or a
+/// written-out default port.
 pub fn origin(url: &str) -> String {
     let host = url.find("://").map_or(0, |scheme| scheme + 3);
     let origin = url.get(host..).and_then(|rest| rest.find('/')).and_then(|path| url.get(..host + path));

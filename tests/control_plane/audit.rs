@@ -70,7 +70,7 @@ fn keep_head(export: &Path) -> String {
 async fn eventful() -> (TestSite, TestServer, CommandLine) {
     let site = TestSite::with(json!({"lease_ttl_ms": 60_000})).await;
     let server = TestServer::start(&site).await;
-    sealed(&server).await;
+    sealed(&site, &server).await;
     let executor = site.executor("one").await;
     let servers = site.servers(3).await;
     site.job("inventory", &servers, 10).await;
@@ -78,12 +78,12 @@ async fn eventful() -> (TestSite, TestServer, CommandLine) {
     let odd = json!({"type": "event", "level": "warn", "message": "a \u{1} \u{7f} \u{2028} \"line\" \\ ü 😀\n",
         "data": {"exact": 1.10, "large": 12_345_678_901_234_567_890_u64, "b": [1e3, null], "ab": "\u{8}\u{c}"}});
     site.report(&executor, vec![item(&runs[0], 1, event("said")), item(&runs[0], 2, odd)]).await;
-    sealed(&server).await;
+    sealed(&site, &server).await;
     site.report(&executor, vec![item(&runs[0], 3, finish("succeeded")), item(&runs[1], 1, event("more"))])
         .await;
     site.job("power", &servers[..1], 1).await;
     let line = auditor(&site, &server).await;
-    sealed(&server).await;
+    sealed(&site, &server).await;
     (site, server, line)
 }
 
@@ -305,8 +305,7 @@ async fn an_export_goes_on_where_the_last_one_ended() {
         );
         site.database.owner.batch_execute(&some).await.unwrap();
     }
-    site.database.shown().await;
-    sealed(&server).await;
+    sealed(&site, &server).await;
     // An export that was interrupted has left something.
     std::fs::write(export.path().join("audit/records-000002.partial"), "{\"half\": ".repeat(9)).unwrap();
     let added = export_into(&line, export.path()).await;
@@ -376,7 +375,7 @@ async fn events_are_sealed_in_order_though_their_transactions_overtake_each_othe
     early.batch_execute(&append("first to begin")).await.unwrap();
     tick(&server).await;
     early.batch_execute("commit").await.unwrap();
-    sealed(&server).await;
+    sealed(&site, &server).await;
     let order = site
         .database
         .value("select string_agg(message, ', ' order by n) from rackhand.event where kind = 'test'")

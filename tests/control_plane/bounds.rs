@@ -227,8 +227,8 @@ async fn who_has_caused_the_last_event_of_a_run_changes_nothing_of_what_is_known
     assert_eq!(site.database.value(told).await, json!(["AAA1111", 1]));
 }
 
-/// Each sign-in takes the place of the one before, and is an event for good. One that starts anew every few seconds does
-/// not notice.
+/// Each sign-in takes the place of the one before, and is an event for good. One that starts anew every few seconds
+/// does not notice.
 #[tokio::test]
 async fn sign_ins_of_one_executor_fill_no_trail() {
     let site = TestSite::new().await;

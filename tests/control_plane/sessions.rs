@@ -1,5 +1,5 @@
-//! One data directory is one executor: who goes on from a copy of it is told from who was only killed on its way in. The
-//! processes sign in as executor/src/main.rs does.
+//! One data directory is one executor: who goes on from a copy of it is told from who was only killed on its way in.
+//! The processes sign in as executor/src/main.rs does.
 
 use std::{sync::Arc, time::Duration};
 

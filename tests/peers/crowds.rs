@@ -80,7 +80,8 @@ async fn who_opens_no_window_is_let_go_as_well() {
     assert!(polite_until_closed(&mut stream, Duration::from_secs(20)).await, "it is still there");
 }
 
-/// One address, fewer connections than it may have (256), halves of bodies: nobody signs in any more, executors neither.
+/// One address, fewer connections than it may have (256), halves of bodies: nobody signs in any more, executors
+/// neither.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_sent_bodies_of_one_address_keep_nobody_else_from_signing_in() {
     let database = TestDatabase::new().await;

@@ -419,7 +419,8 @@ async fn a_credential_that_is_not_sealed_gets_no_further_than_the_door() {
     assert_eq!(site.database.value("select count(*) from rackhand.credential where name = 'lab'").await, 0);
 }
 
-/// Runs `rackhand-server` on a terminal of its own, and types this when it asks for a password; what the terminal shows.
+/// Runs `rackhand-server` on a terminal of its own, and types this when it asks for a password; what the terminal
+/// shows.
 async fn types_a_password(arguments: &str, folder: &Path, typed: String) -> String {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();

@@ -47,15 +47,15 @@ pub enum Verb {
         /// Its id or the beginning of it; `rackhand jobs list` shows it.
         job: String,
     },
-    /// Let the control plane compute what would be done; nothing that changes a machine starts. Exit code 7: some or all
-    /// servers are blocked.
+    /// Let the control plane compute what would be done; nothing that changes a machine starts. Exit code 7: some or
+    /// all servers are blocked.
     #[command(subcommand, after_help = EXIT_CODES)]
     Plan(Box<plan::Kind>),
     /// Approve a plan; its runs start.
     #[command(after_help = help!("jobs apply 01a2225e --wait"))]
     Apply(Apply),
-    /// Follow a job to its end. Exit code 0: every server of the plan succeeded; 7: some failed or were blocked; 1: none
-    /// succeeded.
+    /// Follow a job to its end. Exit code 0: every server of the plan succeeded; 7: some failed or were blocked; 1:
+    /// none succeeded.
     #[command(after_help = help!("jobs watch 01a2225e --timeout 600"))]
     Watch {
         /// Its id or the beginning of it; `rackhand jobs list` shows it.
@@ -69,8 +69,8 @@ pub enum Verb {
     /// Start no further run.
     #[command(after_help = help!("jobs pause 01a2225e --reason \"a rack is dark\""))]
     Pause(Because),
-    /// Go on with a paused job. The failures so far count as seen: the job pauses itself again after as many new ones as
-    /// its plan says.
+    /// Go on with a paused job. The failures so far count as seen: the job pauses itself again after as many new ones
+    /// as its plan says.
     #[command(after_help = help!("jobs resume 01a2225e --reason \"power is back\""))]
     Resume(Because),
     /// Plan a new job for the targets that did not succeed.

@@ -1,8 +1,8 @@
 //! The login budget of one BMC and one credential version, kept in the control plane for all executors and shared by
 //! all transports: a password that this BMC has not accepted yet is reserved before it is presented, and is never
-//! presented while the control plane cannot be asked. One that it has accepted is presented without asking, as long as the
-//! control plane does not say that this version is suspended: then it counts as not accepted, here as in the control
-//! plane, which lets nobody present it.
+//! presented while the control plane cannot be asked. One that it has accepted is presented without asking, as long
+//! as the control plane does not say that this version is suspended: then it counts as not accepted, here as in the
+//! control plane, which lets nobody present it.
 
 use std::{
     sync::{
@@ -38,8 +38,8 @@ pub struct Budget {
     proven: Proven,
 }
 
-/// Whether the BMC has accepted this version of the credential; shared by its clients, and forgotten when the control plane
-/// says so.
+/// Whether the BMC has accepted this version of the credential; shared by its clients, and forgotten when the control
+/// plane says so.
 #[derive(Debug, Clone, Default)]
 pub struct Proven(Arc<AtomicBool>);
 

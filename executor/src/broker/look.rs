@@ -1,10 +1,10 @@
 //! The look that a mutation is based on, and how old it may be when the request leaves.
 //!
-//! What a read told is as old as its *beginning*: a BMC may take half a minute to list a long queue. So a mutation that could
-//! hit a device job leaves within [`LOOK_AGE`] of the beginning of the last look at the jobs; what is read in between,
-//! by the handler or by the client, makes the look older. Where the listing itself takes long, a second look asks for
-//! the names of the jobs and for those alone that were not seen to be over. A BMC that is too slow for that as well is told
-//! so, and is not tried without end: the engine counts the tries.
+//! What a read told is as old as its *beginning*: a BMC may take half a minute to list a long queue. So a mutation
+//! that could hit a device job leaves within [`LOOK_AGE`] of the beginning of the last look at the jobs; what is read
+//! in between, by the handler or by the client, makes the look older. Where the listing itself takes long, a second
+//! look asks for the names of the jobs and for those alone that were not seen to be over. A BMC that is too slow for
+//! that as well is told so, and is not tried without end: the engine counts the tries.
 
 use std::{
     sync::{
@@ -21,13 +21,13 @@ use crate::{
     lease::Hold,
 };
 
-/// A mutation leaves so long after the beginning of the last look at its BMC, at most. A device that takes almost ten seconds
-/// for each answer lists its jobs and is asked where to send the request within that.
+/// A mutation leaves so long after the beginning of the last look at its BMC, at most. A device that takes almost ten
+/// seconds for each answer lists its jobs and is asked where to send the request within that.
 pub const LOOK_AGE: Duration = Duration::from_secs(20);
 /// A listing of the jobs that takes longer is followed by a second, shorter look before a mutation.
 const QUICK: Duration = Duration::from_secs(10);
-/// A host that is not on its way into a boot needs longer until a job runs in one. Whether it is may have been looked at so
-/// much earlier than the jobs.
+/// A host that is not on its way into a boot needs longer until a job runs in one. Whether it is may have been looked
+/// at so much earlier than the jobs.
 const HOST_LEAD: Duration = Duration::from_secs(30);
 
 /// A slot that a line keeps for all that it asks, and when the look that a mutation over it is based on began.
@@ -89,8 +89,8 @@ impl Line {
         Ok(self.work(|_| false).await?.jobs)
     }
 
-    /// The jobs and, if `asks` says so of them, what the host is at. The host is asked before the last look at the jobs: its
-    /// answer may take its time, in which one begins.
+    /// The jobs and, if `asks` says so of them, what the host is at. The host is asked before the last look at the
+    /// jobs: its answer may take its time, in which one begins.
     ///
     /// # Errors
     /// As [`Line::jobs`].
@@ -148,8 +148,8 @@ tokio::task_local! {
     static LOOK: Look;
 }
 
-/// Whether a request that changes something may leave: not if it belongs to a mutation before which so much was read that
-/// the look which it is based on has become too old. Once one has left, what belongs to it follows.
+/// Whether a request that changes something may leave: not if it belongs to a mutation before which so much was read
+/// that the look which it is based on has become too old. Once one has left, what belongs to it follows.
 pub fn may_leave() -> bool {
     LOOK.try_with(|look| {
         let may = look.left.load(Ordering::Relaxed) || !look.is_too_old();

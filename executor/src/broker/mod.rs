@@ -1,17 +1,19 @@
 //! One owner per BMC: all traffic of this process to a BMC goes through its [`Actor`].
 //!
 //! An actor has one client with one session for each transport, and for all of them together one rate, two slots with
-//! priorities and one credential. What it hands out is a [`Line`]: the only way for a handler to reach a BMC. Reads go
-//! over the first transport that is able and answers ([`choice`]); each has a circuit breaker. A mutating call names
-//! its transport, the one its intent told, goes over that one alone, and takes a [`MutationPermit`], which is asked when
-//! the slot is held and the rate is paid, immediately before the request leaves. The looks before it and the mutation share
-//! one slot ([`Line::keep`]), so that no reader comes in between; a look older than [`LOOK_AGE`] holds it back ([`look`]). A line that is told which machine to
-//! expect ([`Line::expecting`]) identifies it over each transport before it asks anything else over it. A login that is refused bars the BMC, all
-//! transports of it, for a while or until another version of the credential comes; the login budget is the real limit.
+//! priorities and one credential. What it hands out is a [`Line`]: the only way for a handler to reach a BMC. Reads
+//! go over the first transport that is able and answers ([`choice`]); each has a circuit breaker. A mutating call
+//! names its transport, the one its intent told, goes over that one alone, and takes a [`MutationPermit`], which is
+//! asked when the slot is held and the rate is paid, immediately before the request leaves. The looks before it and
+//! the mutation share one slot ([`Line::keep`]), so that no reader comes in between; a look older than [`LOOK_AGE`]
+//! holds it back ([`look`]). A line that is told which machine to expect ([`Line::expecting`]) identifies it over
+//! each transport before it asks anything else over it. A login that is refused bars the BMC, all transports of it,
+//! for a while or until another version of the credential comes; the login budget is the real limit.
 //!
 //! Nothing here makes anybody wait for a BMC but who asked it something: [`Broker::line`] only looks into a map, and
-//! goodbyes are said in the background by [`Broker::tend`]. Clients are said goodbye to when nobody refers to them any more:
-//! their BMC has been idle, another version of the credential has taken their place, or the BMC's address has changed.
+//! goodbyes are said in the background by [`Broker::tend`]. Clients are said goodbye to when nobody refers to them
+//! any more: their BMC has been idle, another version of the credential has taken their place, or the BMC's address
+//! has changed.
 
 mod breaker;
 mod budget;

@@ -1,7 +1,8 @@
 //! The control plane over HTTPS: signs in with the executor's key, repeats a sign-in once when a token has ended.
 //!
-//! A network device that forgets a connection drops what comes over it without a word, and every other connection through
-//! it, too. So each call has a limit that includes the sign-in, and after a failed one all connections are made anew.
+//! A network device that forgets a connection drops what comes over it without a word, and every other connection
+//! through it, too. So each call has a limit that includes the sign-in, and after a failed one all connections are
+//! made anew.
 
 use std::{
     path::Path,

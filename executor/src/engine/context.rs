@@ -577,8 +577,8 @@ impl Context {
         self.effects.iter().find(|effect| effect.object == object && effect.state.is_open())
     }
 
-    /// How a run ends of which `unkept` cannot be reported. What was not reported was not begun; what was reported before
-    /// may be under way, and is handed to a person.
+    /// How a run ends of which `unkept` cannot be reported. What was not reported was not begun; what was reported
+    /// before may be under way, and is handed to a person.
     ///
     /// # Errors
     /// As of any report.

@@ -338,8 +338,8 @@ fn kept_state<A: Activity>(context: &Context, activity: &A, tries: Option<&Tries
     context.patience(activity.action(), tried, held, blind).beside(activity.state())
 }
 
-/// The activity ends without its work done. What was waited for it is over, too: when it is begun anew later, as undoing
-/// is under each new lease, it has its whole patience.
+/// The activity ends without its work done. What was waited for it is over, too: when it is begun anew later, as
+/// undoing is under each new lease, it has its whole patience.
 async fn end_in_vain<A: Activity>(context: &mut Context, activity: &A, code: &str) -> Result<(), Stop> {
     context.turn(activity.phase(), activity.state(), PhaseState::Failed, json!({ "code": code })).await
 }

@@ -1,14 +1,14 @@
 //! `power`: changes the host's power state and reads it back.
 //!
 //! On and off are known by the state itself. A restart leaves the state as it was: it is done when the device's log,
-//! the time of the last reset or a state seen in between says so ([`super::restart`]). Without any of them a lost answer
-//! stays unknown and nothing is repeated; a forced restart that the device took counts as done and says that it was
-//! not verified, a polite one, which the operating system may still follow, does not. Whatever it is, it is
-//! refused while the device is at work or about to be ([`super::work`]): that is looked at before the intent, and again
-//! once the permit is at hand. The transport is chosen before the intent, which names it: Redfish, or IPMI where Redfish does not answer
-//! or does not know the action. After the intent the other one is only looked through. It may prove that the change
-//! came, never that it did not: a request on its way may still arrive. A polite request that the operating system does not follow ends in `power-not-reached`: it is never
-//! turned into a forced one.
+//! the time of the last reset or a state seen in between says so ([`super::restart`]). Without any of them a lost
+//! answer stays unknown and nothing is repeated; a forced restart that the device took counts as done and says that
+//! it was not verified, a polite one, which the operating system may still follow, does not. Whatever it is, it is
+//! refused while the device is at work or about to be ([`super::work`]): that is looked at before the intent, and
+//! again once the permit is at hand. The transport is chosen before the intent, which names it: Redfish, or IPMI
+//! where Redfish does not answer or does not know the action. After the intent the other one is only looked through.
+//! It may prove that the change came, never that it did not: a request on its way may still arrive. A polite request
+//! that the operating system does not follow ends in `power-not-reached`: it is never turned into a forced one.
 
 use std::time::Duration;
 

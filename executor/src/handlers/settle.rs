@@ -1,13 +1,13 @@
 //! Undoes what is left open before a run ends, whoever opened it.
 //!
 //! Two kinds of effects exist so far: `bmc_job`, a device job that may still wait for a reboot, is deleted;
-//! `host_power`, a host that was powered on for an update, is shut down again, and one that ran and was restarted for it
-//! is powered on if it has stayed off. Both look first: a job that runs
-//! is seen to its end, a host is never switched while the device is at work or about to be ([`super::work`]), and a state that somebody
-//! else has changed is left alone. An effect of unknown fate becomes a `conflict` for a person to see; one whose
-//! BMC does not answer or refuses the look stays open, and the control plane grants the run again to settle it. So
-//! does one of a kind that this version does not know: a newer executor may. What the kind of a run does not make is not
-//! undone for it ([`refusal`]).
+//! `host_power`, a host that was powered on for an update, is shut down again, and one that ran and was restarted for
+//! it is powered on if it has stayed off. Both look first: a job that runs is seen to its end, a host is never
+//! switched while the device is at work or about to be ([`super::work`]), and a state that somebody else has changed
+//! is left alone. An effect of unknown fate becomes a `conflict` for a person to see; one whose BMC does not answer
+//! or refuses the look stays open, and the control plane grants the run again to settle it. So does one of a kind
+//! that this version does not know: a newer executor may. What the kind of a run does not make is not undone for it
+//! ([`refusal`]).
 
 use std::time::Duration;
 
@@ -476,8 +476,9 @@ impl PowerOff {
         )
     }
 
-    /// Politely once, or for a whole patience if the device refuses the request, then by force where the policy allows, politely again where it does not. More than once, because
-    /// a request may be lost; power is read before each, so none hits a host that is off.
+    /// Politely once, or for a whole patience if the device refuses the request, then by force where the policy
+    /// allows, politely again where it does not. More than once, because a request may be lost; power is read before
+    /// each, so none hits a host that is off.
     fn tries_left(&self, context: &Context) -> bool {
         context.waits_begun(ASKED)
             < if context.shared.policy.allow_forced_restart { 1 + FORCED_TRIES } else { POLITE_TRIES }

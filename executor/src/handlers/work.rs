@@ -1,5 +1,5 @@
-//! Is the device at work, or about to be? Whatever changes the host's power asks this first: without power, or on its way
-//! through a boot, a component that is being written is destroyed.
+//! Is the device at work, or about to be? Whatever changes the host's power asks this first: without power, or on its
+//! way through a boot, a component that is being written is destroyed.
 
 use rackhand_schema::server::PowerState;
 
@@ -14,8 +14,9 @@ pub fn under_way<'a>(jobs: impl IntoIterator<Item = &'a DeviceJob>) -> Option<St
     Some(format!("device job {} ({}) is under way", job.id, job.name))
 }
 
-/// What a change of power would hit now or in the next moment, in words, for a host whose power is `power`. A job that waits
-/// is no reason, unless the host is in the boot that carries it out. None also where the device declares no job queue.
+/// What a change of power would hit now or in the next moment, in words, for a host whose power is `power`. A job
+/// that waits is no reason, unless the host is in the boot that carries it out. None also where the device declares
+/// no job queue.
 ///
 /// # Errors
 /// When a queue that is declared cannot be read, or is not found, or, beside a job that waits, what the host is at.

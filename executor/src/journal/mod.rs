@@ -1,9 +1,10 @@
 //! The journal: what this executor meant to do, did, and still has to report, on disk before it acts.
 //!
-//! One process holds a data directory's journal at a time; its lock proves that the former process is dead, so
-//! the former session may be named as resumed. On another machine, with a copy of the directory, it proves nothing:
-//! there the control plane keeps two processes apart, by taking no intent of the former session. Every write is durable when its call returns. A failed write of a run
-//! ends the service: without a journal nothing may be done to hardware.
+//! One process holds a data directory's journal at a time; its lock proves that the former process is dead, so the
+//! former session may be named as resumed. On another machine, with a copy of the directory, it proves nothing: there
+//! the control plane keeps two processes apart, by taking no intent of the former session. Every write is durable
+//! when its call returns. A failed write of a run ends the service: without a journal nothing may be done to
+//! hardware.
 //!
 //! Durable means a wait for the disk, several milliseconds long, so what belongs together is one [`Journal::commit`],
 //! and commits that come while one is under way share the next wait.
@@ -99,7 +100,8 @@ pub trait Journal: Send + Sync + 'static {
     fn metas<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<(String, String)>, JournalError>>;
 }
 
-/// Sees every finished write, those of one commit after all of it. A crash test stops the process there by never returning.
+/// Sees every finished write, those of one commit after all of it. A crash test stops the process there by never
+/// returning.
 pub trait JournalObserver: Send + Sync + 'static {
     /// `number` counts from 1 over the life of the process.
     fn written<'a>(&'a self, number: u64, write: &'a Write) -> BoxFuture<'a, ()>;

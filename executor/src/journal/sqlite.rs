@@ -5,9 +5,9 @@
 //! runs side by side would wait in line. SQLite's own locks stay shared so that `rackhand-executor journal` can read
 //! meanwhile.
 //!
-//! What still has to be reported is kept until it is. What is over is kept for reading, while the service runs and at each
-//! start no more of it than the last [`KEEP_RUNS`] closed runs, [`KEEP_DAYS`] days and [`KEEP_BYTES`] bytes: the control
-//! plane has all of it.
+//! What still has to be reported is kept until it is. What is over is kept for reading, while the service runs and at
+//! each start no more of it than the last [`KEEP_RUNS`] closed runs, [`KEEP_DAYS`] days and [`KEEP_BYTES`] bytes: the
+//! control plane has all of it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -293,7 +293,8 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// A meta value of the journal in `directory`; none where there is no journal. Only reads, also beside a running executor.
+/// A meta value of the journal in `directory`; none where there is no journal. Only reads, also beside a running
+/// executor.
 ///
 /// # Errors
 /// When it cannot be read.

@@ -1,16 +1,17 @@
 //! The cache of packages on disk, filled over HTTP.
 //!
-//! A package is streamed to a temporary file while its size and digest are counted, and takes its name (its
-//! SHA-256) only when both are right. Redirects are not followed: the policy names hosts, and a redirect would
-//! lead elsewhere. Each package is fetched once from each
-//! address, by a task of its own; whoever wants it looks again
-//! from time to time ([`PackageError::Coming`]), so a slow repository keeps nobody from a package that is here or from a
-//! cancellation. How a fetch has failed is told to those who wait for it or, when nobody does just then, once to whoever
-//! asks next within [`KEPT`]; after that the repository is asked again. Each [`LOOK`] it is asked whether somebody still wants what is being fetched and whether it comes fast enough; otherwise the fetch ends.
+//! A package is streamed to a temporary file while its size and digest are counted, and takes its name (its SHA-256)
+//! only when both are right. Redirects are not followed: the policy names hosts, and a redirect would lead elsewhere.
+//! Each package is fetched once from each address, by a task of its own; whoever wants it looks again from time to
+//! time ([`PackageError::Coming`]), so a slow repository keeps nobody from a package that is here or from a
+//! cancellation. How a fetch has failed is told to those who wait for it or, when nobody does just then, once to
+//! whoever asks next within [`KEPT`]; after that the repository is asked again. Each [`LOOK`] it is asked whether
+//! somebody still wants what is being fetched and whether it comes fast enough; otherwise the fetch ends.
 //!
-//! Nobody gets all there is to share: of [`FETCHES`] at once, one host has [`PER_HOST`]; of the room on disk that is left,
-//! a package is given half, unless it is the only one. What the directory holds is bounded, together with what is being
-//! fetched into it: what was used longest ago goes first, and a package for which there is no room yet is fetched later.
+//! Nobody gets all there is to share: of [`FETCHES`] at once, one host has [`PER_HOST`]; of the room on disk that is
+//! left, a package is given half, unless it is the only one. What the directory holds is bounded, together with what
+//! is being fetched into it: what was used longest ago goes first, and a package for which there is no room yet is
+//! fetched later.
 //!
 //! What a repository answers is told in the log alone. An address in a job may lead anywhere this machine reaches, and
 //! a status or a digest in the run's report would tell its author what stands there.
@@ -48,8 +49,8 @@ use crate::{cause, policy::Policy};
 const STALL: Duration = Duration::from_secs(60);
 /// One that is slower from one look to the next, in bytes a second, has failed, too.
 pub const SLOWEST: u64 = 64 * 1024;
-/// Between two looks at a fetch. A run asks each half minute, and before a hand-over that was put off several times each
-/// two minutes.
+/// Between two looks at a fetch. A run asks each half minute, and before a hand-over that was put off several times
+/// each two minutes.
 const LOOK: Duration = Duration::from_secs(190);
 /// So long it can be asked how a fetch has failed.
 const KEPT: Duration = LOOK;
@@ -145,7 +146,8 @@ impl Digest {
     }
 }
 
-/// What one fetch is for. Jobs may name the same package at another address: one that is slow holds up its own jobs only.
+/// What one fetch is for. Jobs may name the same package at another address: one that is slow holds up its own jobs
+/// only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Wanted {
     digest: Digest,
@@ -418,8 +420,8 @@ impl Store {
         Some(bytes)
     }
 
-    /// Sets room aside for a package, beside the others that are being fetched, and leaves as much for another one. What
-    /// is in the directory by then may still have to go.
+    /// Sets room aside for a package, beside the others that are being fetched, and leaves as much for another one.
+    /// What is in the directory by then may still have to go.
     fn reserve(&self, size: u64) -> Result<Reserved<'_>, PackageError> {
         if size > self.limit {
             let why = format!("it is larger than `cache_gib` ({} MiB)", self.limit / MIB);
@@ -742,8 +744,8 @@ mod tests {
         assert!(there(&fourth));
     }
 
-    /// A run waits, and pauses for as long, over and over: 15 s each in the field. The package is not the approved one, and
-    /// takes one and a half of that.
+    /// A run waits, and pauses for as long, over and over: 15 s each in the field. The package is not the approved
+    /// one, and takes one and a half of that.
     #[tokio::test]
     async fn a_fetch_that_fails_between_two_looks_is_told() {
         let (address, count) = repository(|_| Some(b"baad".to_vec())).await;

@@ -478,8 +478,8 @@ async fn the_wait_for_an_open_intent_is_not_begun_anew() {
     assert_eq!(world.end_of(run).await.finish.unwrap().outcome, Outcome::Succeeded);
 }
 
-/// The host cannot be powered off again: the device refuses every try of the first lease. Once it takes requests, a later
-/// lease undoes what is open; the tries of the first one do not count against it.
+/// The host cannot be powered off again: the device refuses every try of the first lease. Once it takes requests, a
+/// later lease undoes what is open; the tries of the first one do not count against it.
 #[tokio::test(start_paused = true)]
 async fn undoing_is_tried_anew_under_a_later_lease() {
     let world = Scenario::HostOff.world();

@@ -1196,8 +1196,8 @@ async fn power_is_not_cut_on_a_queue_that_took_long_to_be_read() {
     assert!(bricked.is_empty(), "{} of {tried}: {bricked:?}", bricked.len());
 }
 
-/// A BMC that answers at once: the host is in POST (`ServerStatus`), on its way into a `Scheduled` job, which writes in the
-/// next moment.
+/// A BMC that answers at once: the host is in POST (`ServerStatus`), on its way into a `Scheduled` job, which writes
+/// in the next moment.
 #[tokio::test(start_paused = true)]
 async fn power_is_not_cut_in_front_of_a_job_that_is_about_to_flash() {
     let (mut bricked, mut cut) = (Vec::new(), Vec::new());

@@ -1,9 +1,9 @@
 //! How many bytes of request bodies a process holds at once.
 //!
-//! Executors, people and strangers each have a room of their own: whatever some of them send, leases are renewed. In a
-//! full room the oldest body that is still arriving is given up, of whoever has most there. So half-sent bodies keep
-//! nobody out, and who sends many of them loses their own first. Whole bodies stay until they are done with; so nobody has
-//! more than a part of a room.
+//! Executors, people and strangers each have a room of their own: whatever some of them send, leases are renewed. In
+//! a full room the oldest body that is still arriving is given up, of whoever has most there. So half-sent bodies
+//! keep nobody out, and who sends many of them loses their own first. Whole bodies stay until they are done with; so
+//! nobody has more than a part of a room.
 
 use std::{
     collections::BTreeMap,

@@ -159,8 +159,8 @@ pub enum Failure {
 
 /// What a host's driver brings: one attempt. The rest of a [`Database`] is the same for all of them.
 pub trait Postgres: Send + Sync {
-    /// Runs [`RUN_SQL`] with the scope (`caller` as JSON), the statement's SQL and the arguments; the first column of its
-    /// row.
+    /// Runs [`RUN_SQL`] with the scope (`caller` as JSON), the statement's SQL and the arguments; the first column of
+    /// its row.
     fn ask<'a>(
         &'a self,
         caller: &'a Scope,
@@ -308,8 +308,8 @@ pub struct NoEntropy;
 #[derive(Clone)]
 pub struct Settings {
     pub version: &'static str,
-    /// Scheme, host and port under which browsers and executors reach us, without a trailing slash. Absent: they reach us
-    /// on this machine only.
+    /// Scheme, host and port under which browsers and executors reach us, without a trailing slash. Absent: they
+    /// reach us on this machine only.
     pub public_url: Option<String>,
     /// Longest time for which a request is held open.
     pub max_wait: Duration,

@@ -43,9 +43,10 @@ impl Default for Reading {
 }
 
 impl Reading {
-    /// The body, read, or one that fails with [`BodyTooSlow`] or [`NoRoom`]. workerd ends a connection after a request
-    /// that was answered before it was read, and the client's next one on it is lost. So what is beyond the largest body
-    /// of `holder` is read a while longer and not kept. `late` ends after [`LIMIT`]; `now`: Unix milliseconds.
+    /// The body, read, or one that fails with [`BodyTooSlow`] or [`NoRoom`]. workerd ends a connection after a
+    /// request that was answered before it was read, and the client's next one on it is lost. So what is beyond the
+    /// largest body of `holder` is read a while longer and not kept. `late` ends after [`LIMIT`]; `now`: Unix
+    /// milliseconds.
     pub async fn whole(
         &self,
         body: Body,

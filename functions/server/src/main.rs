@@ -55,8 +55,8 @@ struct Serve {
     /// Directory of the built UI.
     #[arg(long)]
     ui_dir: Option<PathBuf>,
-    /// Address under which browsers and executors reach the control plane: `https://rackhand.example:8420`. Required unless it
-    /// listens on this machine alone.
+    /// Address under which browsers and executors reach the control plane: `https://rackhand.example:8420`. Required
+    /// unless it listens on this machine alone.
     #[arg(long)]
     public_url: Option<String>,
     /// Proxies in front, as addresses or networks (10.0.0.0/8): only their X-Forwarded-For says whose sign-in
@@ -81,7 +81,8 @@ struct Serve {
     /// Maximum number of client connections; fewer where fewer files may be open.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// Maximum number of them from one address (IPv6: from one /64); this machine and trusted proxies have no such limit.
+    /// Maximum number of them from one address (IPv6: from one /64); this machine and trusted proxies have no such
+    /// limit.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections_per_address: u32,
     /// Longest time a request is held open, milliseconds.
@@ -168,8 +169,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// No other process of this user may read the memory, where passwords and keys are, and no core dump holds it (prctl(2),
-/// `PR_SET_DUMPABLE`). A debugger or a profiler has to be run by root.
+/// No other process of this user may read the memory, where passwords and keys are, and no core dump holds it
+/// (prctl(2), `PR_SET_DUMPABLE`). A debugger or a profiler has to be run by root.
 fn close_memory() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {

@@ -23,8 +23,8 @@ use crate::shares::Untaken;
 pub struct Quiet {
     /// Until its first one.
     pub first: Duration,
-    /// Since an answer ended or something of one was taken. Longer than clients keep connections, so that none is closed
-    /// under a request; event streams say something each 15 s.
+    /// Since an answer ended or something of one was taken. Longer than clients keep connections, so that none is
+    /// closed under a request; event streams say something each 15 s.
     pub between: Duration,
 }
 

@@ -23,8 +23,8 @@ use crate::{http::App, patience::Patient, quiet::Requests, slots::Slots};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// A client that takes nothing of its answer for so long is let go.
 const STALLED: Duration = Duration::from_secs(30);
-/// Requests at once on one connection of HTTP/2: a browser has one for all its tabs, each of which holds an event stream,
-/// up to 32 for a session.
+/// Requests at once on one connection of HTTP/2: a browser has one for all its tabs, each of which holds an event
+/// stream, up to 32 for a session.
 const STREAMS: u32 = 40;
 /// How long requests under way may take to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(10);

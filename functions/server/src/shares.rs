@@ -1,8 +1,8 @@
 //! How much of this process one caller has at once: statements, and bytes of answers that are not taken yet.
 //!
-//! Callers are people, and networks that ask without a token, apart from executors of theirs that sign in. Whatever one of
-//! them sends, the others' statements wait behind a few of theirs at most. Executors that have signed in take turns of
-//! their own, on connections of their own.
+//! Callers are people, and networks that ask without a token, apart from executors of theirs that sign in. Whatever
+//! one of them sends, the others' statements wait behind a few of theirs at most. Executors that have signed in take
+//! turns of their own, on connections of their own.
 
 use std::{
     collections::BTreeMap,
@@ -25,8 +25,8 @@ use tokio::{
 const WAIT: Duration = Duration::from_secs(5);
 /// Statements of one caller at most, under way and waiting. A person's 128 event streams look one after the other.
 const IN_LINE: usize = 128;
-/// Bytes of one caller's answers that are not taken yet; then there are no more answers. A few of the largest there are:
-/// a lease's has 4 MiB, a page 1 MiB.
+/// Bytes of one caller's answers that are not taken yet; then there are no more answers. A few of the largest there
+/// are: a lease's has 4 MiB, a page 1 MiB.
 const UNTAKEN: usize = 16 << 20;
 
 /// Who asks.

@@ -33,8 +33,8 @@ impl CompletionCode {
     pub const DISABLED: Self = Self(0xd6);
     pub const UNSPECIFIED: Self = Self(0xff);
 
-    /// Asking again will not help: the firmware does not know the command, or will not take it from this user or at all.
-    /// (iDRAC9 answers D4h to fan control since firmware 3.34, other boards C1h or D5h.)
+    /// Asking again will not help: the firmware does not know the command, or will not take it from this user or at
+    /// all. (iDRAC9 answers D4h to fan control since firmware 3.34, other boards C1h or D5h.)
     pub fn is_permanent(self) -> bool {
         matches!(
             self,

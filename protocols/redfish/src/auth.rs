@@ -63,8 +63,8 @@ impl SessionHandle {
         &self.token
     }
 
-    /// Whether both are the same session. A service that has restarted numbers its sessions anew: the path alone does not
-    /// tell.
+    /// Whether both are the same session. A service that has restarted numbers its sessions anew: the path alone does
+    /// not tell.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         self.uri == other.uri && self.token == other.token

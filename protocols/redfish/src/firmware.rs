@@ -2,11 +2,11 @@
 //!
 //! Dell lists a component up to three times (`Installed`, `Current`, `Previous`), once for each NIC port and power
 //! supply, and with a component id of 0 where PCI ids identify the device. A row that cannot be read right after an
-//! update says nothing about its version (check_redfish issue 69): it is listed as unreadable. iLO 4 has no inventory in
-//! its update service; its own is read instead (check_redfish issue 42).
+//! update says nothing about its version (check_redfish issue 69): it is listed as unreadable. iLO 4 has no inventory
+//! in its update service; its own is read instead (check_redfish issue 42).
 //!
-//! A row's `Status.State` says whether its version runs. OpenBMC shows an image as `Updating` while it is written, and as
-//! `Disabled` when that failed or waits to be activated (bmcweb, `getRedfishSwState`; openbmc-test-automation,
+//! A row's `Status.State` says whether its version runs. OpenBMC shows an image as `Updating` while it is written,
+//! and as `Disabled` when that failed or waits to be activated (bmcweb, `getRedfishSwState`; openbmc-test-automation,
 //! `redfish/update_service/test_redfish_bmc_code_update.robot`).
 
 use serde_json::Value;
@@ -20,9 +20,9 @@ use crate::{
     model::{FirmwareComponent, FirmwareInventory, FirmwareRow, PciIds, Unreadable},
 };
 
-/// States in which a resource does not operate (Redfish `Resource` schema, `State`): it is unavailable, is being written,
-/// has yet to become enabled, or is not there. The others leave what runs running, perhaps restricted (`InTest`,
-/// `Deferring`, `Quiesced`, `Degraded`) or in reserve (`StandbySpare`, `StandbyOffline`).
+/// States in which a resource does not operate (Redfish `Resource` schema, `State`): it is unavailable, is being
+/// written, has yet to become enabled, or is not there. The others leave what runs running, perhaps restricted
+/// (`InTest`, `Deferring`, `Quiesced`, `Degraded`) or in reserve (`StandbySpare`, `StandbyOffline`).
 const INACTIVE: [&str; 5] = ["Absent", "Disabled", "Starting", "UnavailableOffline", "Updating"];
 
 impl Client {

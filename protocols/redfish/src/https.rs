@@ -1,10 +1,10 @@
 //! HTTP/1.1 over pinned TLS, written for one question: *has a byte of this request reached the BMC?*
 //!
 //! It drives hyper's connections itself instead of a pooling client, because a pool retries on its own and cannot
-//! tell in which phase a deadline struck. Connecting is a phase of its own here, and a request that hyper hands
-//! back was never written. A connection is kept alive for the next read and thrown away at the first doubt. A mutation
-//! gets one of its own: small web servers hang up after an answer without saying so, and a request that meets that would
-//! have an outcome that nobody knows.
+//! tell in which phase a deadline struck. Connecting is a phase of its own here, and a request that hyper hands back
+//! was never written. A connection is kept alive for the next read and thrown away at the first doubt. A mutation
+//! gets one of its own: small web servers hang up after an answer without saying so, and a request that meets that
+//! would have an outcome that nobody knows.
 //!
 //! Dropping a send, or its deadline, closes the connection at once: an upload stops, it does not go on behind the
 //! caller's back. Redirects are not followed and no proxy is used: credentials go to one address only. What small web
@@ -220,8 +220,8 @@ impl HttpsTransport {
         Ok(whole.freeze())
     }
 
-    /// The body without its compression. A request that names no encoding allows any (RFC 9110, section 12.5.3); gzip is
-    /// the one that services use. The limit holds for what comes out.
+    /// The body without its compression. A request that names no encoding allows any (RFC 9110, section 12.5.3); gzip
+    /// is the one that services use. The limit holds for what comes out.
     fn decoded(&self, headers: &HeaderMap, body: Bytes, status: u16) -> Result<Bytes, TransportError> {
         let encoding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
         let is_gzip = encoding

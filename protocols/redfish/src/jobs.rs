@@ -29,8 +29,9 @@ impl Client {
         self.gathered(None).await
     }
 
-    /// As [`Client::jobs`], without those whose ids are in `ended`: they have been read, and are over. The queues then tell
-    /// their members by name, and only the others are read: quick also where a whole queue takes half a minute.
+    /// As [`Client::jobs`], without those whose ids are in `ended`: they have been read, and are over. The queues
+    /// then tell their members by name, and only the others are read: quick also where a whole queue takes half a
+    /// minute.
     ///
     /// # Errors
     /// As [`Client::jobs`].
@@ -161,8 +162,8 @@ impl Client {
 }
 
 impl Jobs {
-    /// What the job service and the task service both list under one id, or [as each other's mirror](mirrors), is one job;
-    /// the account of it counts in which it is more alive.
+    /// What the job service and the task service both list under one id, or [as each other's mirror](mirrors), is one
+    /// job; the account of it counts in which it is more alive.
     fn take_in(&mut self, job: Job) {
         let alive = |state: &TaskState| match state {
             TaskState::Running | TaskState::Other(_) => 2,
@@ -183,9 +184,10 @@ impl Jobs {
 }
 
 /// Whether a job of the job service and a task are certainly one piece of work: both have the same number, and either
-/// links to the other, or both have the same name and began at the same moment. Services that count in both are rare: those
-/// whose documents are public keep schedules and scripts as jobs, under words (Lenovo XCC) or numbers of their own (Huawei,
-/// openUBMC), or the same work under ids that are no mere numbers (Dell). Two for one is a wait, one for two hides work.
+/// links to the other, or both have the same name and began at the same moment. Services that count in both are rare:
+/// those whose documents are public keep schedules and scripts as jobs, under words (Lenovo XCC) or numbers of their
+/// own (Huawei, openUBMC), or the same work under ids that are no mere numbers (Dell). Two for one is a wait, one for
+/// two hides work.
 fn mirrors(job: &Job, task: &Job) -> bool {
     let linked = |one: &Job, other: &Job| {
         let links = field(&one.raw, "Links").and_then(Value::as_object);

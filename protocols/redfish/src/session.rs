@@ -8,9 +8,9 @@
 //! Each request that presents a password not yet accepted asks the [`crate::AuthGate`] first. A new login after a
 //! session ended asks again: the password may have been changed in the meantime.
 //!
-//! A session is given up when a request in it is answered 401, and deleted then: the answer may be about the resource, or
-//! be wrong (field reports D02 and D04). Where a new session is answered the same, it is kept, and the next 401 for that
-//! path, or for any path before something was answered otherwise, is taken for what it is.
+//! A session is given up when a request in it is answered 401, and deleted then: the answer may be about the
+//! resource, or be wrong (field reports D02 and D04). Where a new session is answered the same, it is kept, and the
+//! next 401 for that path, or for any path before something was answered otherwise, is taken for what it is.
 //!
 //! The deletion can be answered wrongly, too, or not at all. Such a session is remembered, and its deletion repeated in
 //! the next session, whose user owns both, and before that one is ended.
@@ -160,8 +160,8 @@ impl Client {
         self.delete_session_by(session, session, Instant::now() + CLOSE_TIMEOUT).await.map(drop)
     }
 
-    /// Deletes `session`, proving it by the token of `proof`. `false`: that token was refused. It may have ended, and so
-    /// may the session.
+    /// Deletes `session`, proving it by the token of `proof`. `false`: that token was refused. It may have ended, and
+    /// so may the session.
     async fn delete_session_by(
         &self,
         session: &SessionHandle,
@@ -284,9 +284,9 @@ impl Client {
         }
     }
 
-    /// Reports how a first use of HTTP Basic went, and a rejection of one that had been proven. Of several requests that
-    /// had been sent with it when the first one was rejected, only that one counts: a service counts them together, and
-    /// none follows.
+    /// Reports how a first use of HTTP Basic went, and a rejection of one that had been proven. Of several requests
+    /// that had been sent with it when the first one was rejected, only that one counts: a service counts them
+    /// together, and none follows.
     pub(crate) async fn settle_basic(
         &self,
         presented: &Presented,
@@ -326,8 +326,8 @@ impl Client {
     /// Gives a session up in which `path` was answered 401, unless that is no reason to. Whether the request may follow
     /// in another one.
     ///
-    /// It is deleted before there is a new one, so that the service has room for that; nobody logs in meanwhile. At most
-    /// half of the time until `deadline` goes by with it.
+    /// It is deleted before there is a new one, so that the service has room for that; nobody logs in meanwhile. At
+    /// most half of the time until `deadline` goes by with it.
     pub(crate) async fn give_up_session(
         &self,
         session: &Arc<Session>,

@@ -191,8 +191,8 @@ fn rust(args: &Args) -> Result<Tally> {
     cargo(&arguments)
 }
 
-/// These integration tests, and first the programs that they run. Always of the whole workspace, so that each dependency
-/// is compiled once, with the features that all of them together ask for.
+/// These integration tests, and first the programs that they run. Always of the whole workspace, so that each
+/// dependency is compiled once, with the features that all of them together ask for.
 fn cargo_test(args: &Args, names: &[&str]) -> Result<Tally> {
     let mut build = vec!["build", "--workspace", "--quiet"];
     build.extend(stack::BINARIES.iter().flat_map(|binary| ["--bin", binary]));

@@ -49,7 +49,8 @@ pub struct Args {
     /// What the control plane runs on.
     #[arg(long, value_enum, default_value_t)]
     host: Host,
-    /// Start everything, but do not update anything: the packages for an update of your own are in a file that is named.
+    /// Start everything, but do not update anything: the packages for an update of your own are in a file that is
+    /// named.
     #[arg(long, conflicts_with_all = ["exit", "no_kill"])]
     idle: bool,
 }

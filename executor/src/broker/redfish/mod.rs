@@ -1,9 +1,9 @@
 //! The broker's clients over Redfish: [`Bmc`] and its capabilities on top of `rackhand-redfish`. Redfish has no stream
 //! for a serial console, so there is none here.
 //!
-//! The login budget ([`super::budget`]) is asked before a password is presented. The session is written to the journal,
-//! sealed to this executor's own key, so that a successor of this process can delete it ([`Leftovers`]): an iDRAC has few
-//! of them. Every request pays the BMC's rate, and one of a mutation carries the fence of its lease.
+//! The login budget ([`super::budget`]) is asked before a password is presented. The session is written to the
+//! journal, sealed to this executor's own key, so that a successor of this process can delete it ([`Leftovers`]): an
+//! iDRAC has few of them. Every request pays the BMC's rate, and one of a mutation carries the fence of its lease.
 
 mod inventory;
 

@@ -137,8 +137,8 @@ impl Activity for Package<'_> {
     }
 }
 
-/// How long a run waits for a package of `size` bytes: as long as the slowest fetch of it takes, and two hours for those
-/// before it.
+/// How long a run waits for a package of `size` bytes: as long as the slowest fetch of it takes, and two hours for
+/// those before it.
 fn longest(size: u64) -> Duration {
     Duration::from_secs(2 * 3600 + size / SLOWEST)
 }

@@ -3,10 +3,11 @@
 //! Never while a device job runs, the host is on its way through a boot, or somebody else's job would run along; and
 //! only while the device shows our job still `Scheduled`. All that is looked at before the intent and again once the
 //! permit is at hand. A running host is asked politely first; if it does not follow, or the device has no polite
-//! restart, it is forced when the policy allows and the device's log says that the host has not restarted. A host that was off is powered on, which is an effect (`host_power`)
-//! to be undone at the end. The restart of a running host is one, too: it is given back on. A host that stays off after
-//! our reset is powered on. A reset whose answer was lost is repeated only when the job has not begun within the time
-//! a host takes to boot and the device's log says that the host has not restarted ([`crate::handlers::restart`]).
+//! restart, it is forced when the policy allows and the device's log says that the host has not restarted. A host
+//! that was off is powered on, which is an effect (`host_power`) to be undone at the end. The restart of a running
+//! host is one, too: it is given back on. A host that stays off after our reset is powered on. A reset whose answer
+//! was lost is repeated only when the job has not begun within the time a host takes to boot and the device's log
+//! says that the host has not restarted ([`crate::handlers::restart`]).
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -100,8 +100,8 @@ struct RecordQuery {
     limit: Option<u32>,
 }
 
-/// The records of a tree in its order, a line of canonical JSON (RFC 8785) each: the bytes that are hashed.
-/// The header `x-next-cursor` is where to go on; it stays the same when there is nothing more. A page ends at `limit`, or
+/// The records of a tree in its order, a line of canonical JSON (RFC 8785) each: the bytes that are hashed. The
+/// header `x-next-cursor` is where to go on; it stays the same when there is nothing more. A page ends at `limit`, or
 /// at about 1 MiB.
 #[utoipa::path(get, path = "/v1/audit/{tree}/records", tag = "audit",
     params(("tree" = Tree, Path), RecordQuery),

@@ -62,8 +62,8 @@ pub fn check_origin(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) ->
     if ours { Ok(()) } else { refuse("The request comes from a page of another origin.") }
 }
 
-/// `host[:port]` of the `Host` header, if that is this machine. Any other name in it is what the caller says, and proves
-/// nothing: whoever relays requests for others writes ours or theirs there, as they like.
+/// `host[:port]` of the `Host` header, if that is this machine. Any other name in it is what the caller says, and
+/// proves nothing: whoever relays requests for others writes ours or theirs there, as they like.
 pub fn called_locally<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
     host.or_else(|| uri.authority().map(http::uri::Authority::as_str)).filter(|host| is_this_machine(host))

@@ -183,8 +183,8 @@ async fn refresh(
     }
 }
 
-/// End this session, by its access token or its refresh token; either may have expired. A browser's cookies are deleted.
-/// If the database does not answer they stay, so that asking again still ends the session.
+/// End this session, by its access token or its refresh token; either may have expired. A browser's cookies are
+/// deleted. If the database does not answer they stay, so that asking again still ends the session.
 #[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", request_body = Option<Logout>,
     responses((status = 204)),
     extensions(("x-rackhand-role" = json!("anonymous")), ("x-rackhand-errors" = json!(["origin-refused"]))))]

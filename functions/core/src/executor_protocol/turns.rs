@@ -1,9 +1,9 @@
 //! One statement for leases and one other statement of an executor at a time, in a host whose requests share a process.
 //!
-//! All executors share the connections, and a statement may wait for a row that another one of the same executor has. An
-//! executor asks for leases once at a time, or breaks it off for a newer request: so the newest waits, for its turn as for
-//! news, and one that waited before is answered. What it tells or asks besides comes in order. A lease never waits for
-//! these.
+//! All executors share the connections, and a statement may wait for a row that another one of the same executor has.
+//! An executor asks for leases once at a time, or breaks it off for a newer request: so the newest waits, for its
+//! turn as for news, and one that waited before is answered. What it tells or asks besides comes in order. A lease
+//! never waits for these.
 
 use std::{
     collections::{BTreeMap, VecDeque},

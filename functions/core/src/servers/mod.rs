@@ -71,9 +71,10 @@ async fn list(Viewer(call): Viewer, Params(filter): Params<Filter>) -> Answer<Js
     let cursor = decode_cursor(filter.cursor.as_deref())?;
     // The database cannot hold a NUL, so nothing there contains one.
     let text = |text: Option<String>| text.map(|text| text.replace('\0', "\u{fffd}"));
+    let in_any_case = |part| text(part).map(|part| part.to_lowercase());
     let args = json!({
-        "site": filter.site, "q": text(filter.q).map(|q| q.to_lowercase()), "power": filter.power,
-        "health": filter.health, "generation": text(filter.generation), "model": text(filter.model).map(|model| model.to_lowercase()),
+        "site": filter.site, "q": in_any_case(filter.q), "power": filter.power,
+        "health": filter.health, "generation": text(filter.generation), "model": in_any_case(filter.model),
         "tag": text(filter.tag), "cursor": cursor, "limit": filter.limit.unwrap_or(DEFAULT_LIMIT),
     });
     call.json(&LIST, &args).await

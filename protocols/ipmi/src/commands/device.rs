@@ -239,7 +239,8 @@ pub struct SuiteRecord {
 }
 
 impl SuiteRecord {
-    /// The records of a whole list. Bytes before the first record are skipped, an unfinished one at the end is left out.
+    /// The records of a whole list. Bytes before the first record are skipped, an unfinished one at the end is left
+    /// out.
     pub fn read(list: &[u8]) -> Vec<Self> {
         let mut records: Vec<Self> = Vec::new();
         let mut bytes = list.iter().copied().peekable();

@@ -72,7 +72,8 @@ impl Discovery {
         discovery
     }
 
-    /// Asks again what is not answered. Once every question is answered or was asked often enough, there is no deadline.
+    /// Asks again what is not answered. Once every question is answered or was asked often enough, there is no
+    /// deadline.
     pub fn wake(&mut self, now: Instant) {
         if now < self.due || self.is_done() {
             return;

@@ -9,18 +9,19 @@
 //! pause. To say "none of it was taken" would be read in two ways: OpenBMC repeats the packet, others put its
 //! characters into the next one, and where datagrams overtake each other characters would come twice.
 //!
-//! An exchange begins with a numbered packet without characters ([`Machine::open`]). OpenBMC takes no other first number
-//! than 1 and answers it. OpenIPMI's `ipmi_sim` keeps the last number it took across activations and would answer, but
-//! not take, characters under the same number; older ones answer a packet without characters only when they know the
-//! number already, newer ones always (2.0.33). So an answer, whatever it means, says that the next number is the right
-//! one, and silence that 1 is; only where all of the first packets get lost is that wrong for a BMC that insists on the
-//! order.
+//! An exchange begins with a numbered packet without characters ([`Machine::open`]). OpenBMC takes no other first
+//! number than 1 and answers it. OpenIPMI's `ipmi_sim` keeps the last number it took across activations and would
+//! answer, but not take, characters under the same number; older ones answer a packet without characters only when
+//! they know the number already, newer ones always (2.0.33). So an answer, whatever it means, says that the next
+//! number is the right one, and silence that 1 is; only where all of the first packets get lost is that wrong for a
+//! BMC that insists on the order.
 //!
-//! How it fails: [`Machine::end`] is set when the BMC deactivates SOL or leaves a packet unanswered for too long. Some
-//! BMCs (OpenBMC) drop a repeated packet that they have taken without answering it again: there one lost answer ends
-//! the exchange, and nobody can tell whether its characters reached the host. To go on with the next number would be
-//! no way out: a BMC that had not seen the packet takes that too. A BMC that did not answer the first packets gets a
-//! break once: it would break the line each time, and never answer. A packet that makes no sense is counted and ignored.
+//! How it fails: [`Machine::end`] is set when the BMC deactivates SOL or leaves a packet unanswered for too long.
+//! Some BMCs (OpenBMC) drop a repeated packet that they have taken without answering it again: there one lost answer
+//! ends the exchange, and nobody can tell whether its characters reached the host. To go on with the next number
+//! would be no way out: a BMC that had not seen the packet takes that too. A BMC that did not answer the first
+//! packets gets a break once: it would break the line each time, and never answer. A packet that makes no sense is
+//! counted and ignored.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -179,8 +179,8 @@ async fn d01_a_session_that_is_given_up_is_deleted() {
     assert_eq!(bench.bmc.open_sessions(), 0);
 }
 
-/// D04 does not choose: the DELETE that follows a spurious 401 at once gets one, too, and ends nothing. It may also get no
-/// answer. The next session ends them.
+/// D04 does not choose: the DELETE that follows a spurious 401 at once gets one, too, and ends nothing. It may also
+/// get no answer. The next session ends them.
 #[tokio::test(start_paused = true)]
 async fn d04_a_session_whose_end_is_not_certain_is_ended_in_the_next_one() {
     let path = "/redfish/v1/Systems/System.Embedded.1";
