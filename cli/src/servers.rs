@@ -1,6 +1,7 @@
 //! `rackhand servers …`
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -112,7 +113,8 @@ pub struct Filter {
     /// Only servers whose BMC is an `idrac8`, `idrac9`, `idrac10`, …
     #[arg(long)]
     generation: Option<String>,
-    /// Only servers whose model contains this, in any case: `r750` finds `PowerEdge R750`.
+    /// Only servers of this model, or whose model contains it, in any case: `r750` finds `PowerEdge R750` and `PowerEdge
+    /// R750xs`. A job is for one model: name it in full where this is part of several.
     #[arg(long)]
     model: Option<String>,
     /// Only servers with this tag.
@@ -151,6 +153,25 @@ impl Filter {
         .filter_map(|(name, value)| value.clone().map(|value| (name, value)))
         .collect();
         client.all(&["v1", "servers"], &query, limit).await
+    }
+
+    /// The servers that a job is for: of one model, where a model is named. `R750` is also a part of `R750xs`, which
+    /// needs other firmware.
+    ///
+    /// # Errors
+    /// Also when `--model` is a part of several models and the whole of none.
+    pub async fn targets(&self, client: &Client) -> Result<Vec<ServerSummary>> {
+        let found = self.list(client, None).await?;
+        let models: BTreeSet<&str> =
+            found.iter().map(|server| server.model.as_deref().unwrap_or_default()).collect();
+        if self.model.is_some() && models.len() > 1 {
+            let models = models.into_iter().collect::<Vec<_>>().join(", ");
+            let text = format!(
+                "--model is part of several models: {models}. Name one of them in full. Nothing was planned"
+            );
+            return Err(Failure::Usage(text));
+        }
+        Ok(found)
     }
 }
 

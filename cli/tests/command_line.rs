@@ -752,6 +752,45 @@ fn a_plan_with_blocked_servers_ends_7() {
     assert!(code == 0 && said.starts_with(nothing), "{code} {said}");
 }
 
+/// `R750` is also a part of `R750xs`, whose BIOS is another one.
+#[test]
+fn a_job_is_for_servers_of_one_model() {
+    let id = "01920000-0000-7000-8000-000000000009";
+    let models = [("bmc-01", "PowerEdge R750"), ("bmc-02", "PowerEdge R750xs")];
+    let listed: Vec<Value> = (1..)
+        .zip(models)
+        .map(|(number, (name, model))| {
+            let mut server = server(number, name, LAB, "lab");
+            server["model"] = json!(model);
+            server
+        })
+        .collect();
+    let plan = |model: &str, listed: &[Value]| {
+        let server = Canned::start(&[
+            ("POST /v1/auth/login", 200, signed_in(1)),
+            ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+            ("GET /v1/servers", 200, json!({"items": listed})),
+            ("POST /v1/jobs", 201, job(id, "planned", &json!([]))),
+        ]);
+        let home = Home::new();
+        home.login(&server);
+        let action = ["jobs", "plan", "power", "--action", "on", "--reason", "a test", "--model", model];
+        let output = home.run(&action, "");
+        let planned = |request: &String| {
+            let body = request.strip_prefix("POST /v1/jobs").map(|rest| &rest[rest.find('{').unwrap()..])?;
+            Some(serde_json::from_str::<Value>(body).unwrap()["targets"].clone())
+        };
+        let targets: Vec<Value> = server.seen().iter().filter_map(planned).collect();
+        (targets, String::from_utf8(output.stderr).unwrap())
+    };
+    let (targets, said) = plan("R750", &listed);
+    let wanted = "--model is part of several models: PowerEdge R750, PowerEdge R750xs. Name one of them in full. Nothing \
+        was planned";
+    assert!(targets.is_empty() && said.contains(wanted), "{said}");
+    let (targets, said) = plan("R750", &listed[1..]);
+    assert_eq!(targets, [json!([listed[1]["id"]])], "{said}");
+}
+
 /// What is recommended can be typed, but for what only the reader knows.
 #[test]
 fn doctor_recommends_whole_commands() {

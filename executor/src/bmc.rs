@@ -154,9 +154,17 @@ pub struct JobRef {
 pub struct Readiness {
     pub ready: bool,
     /// Why a restart of the host would hit something in the act, where the device tells.
-    pub host_at_work: Option<String>,
+    pub host_at_work: Option<HostWork>,
     /// The device's own words.
     pub detail: String,
+}
+
+/// A host on its way into staged tasks, or in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostWork {
+    pub words: String,
+    /// It carries them out. Otherwise it is in a boot, which may hang for another reason.
+    pub tasks: bool,
 }
 
 /// How packages get in, and what happens then.

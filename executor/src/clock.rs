@@ -1,10 +1,10 @@
 //! The clock that leases and deadlines are counted on.
 //!
 //! A lease goes on while a machine sleeps or a process is stopped, so production counts `CLOCK_BOOTTIME`
-//! (clock_gettime(2): monotonic, includes suspend). It does not count while a hypervisor holds the machine; the time of
-//! day, which most guests set right afterwards, shows that. So a lease ends by whichever of the two comes first
-//! ([`Moment`]); nothing else in the executor decides by the time of day, which may jump at any time. Simulations count
-//! tokio's paused time.
+//! (clock_gettime(2): monotonic, includes suspend). It does not count while a hypervisor holds the machine; the time
+//! of day, which most guests set right afterwards, shows that. So a lease ends by whichever of the two comes first
+//! ([`Moment`]), and what was seen of a device is as old as the one that says more; nothing else in the executor
+//! decides by the time of day, which may jump at any time. Simulations count tokio's paused time.
 
 use std::time::Duration;
 
@@ -26,6 +26,17 @@ impl Moment {
     /// How long it is until this moment comes, by the clock that says so first.
     pub fn left(self, present: Self) -> Duration {
         self.now.saturating_sub(present.now).min(self.wall.saturating_sub(present.wall))
+    }
+
+    /// How long ago this moment was, by the clock that says more.
+    pub fn age(self, present: Self) -> Duration {
+        present.now.saturating_sub(self.now).max(present.wall.saturating_sub(self.wall))
+    }
+
+    /// The earlier one, by each clock.
+    #[must_use]
+    pub fn or_earlier(self, other: Self) -> Self {
+        Self { now: self.now.min(other.now), wall: self.wall.min(other.wall) }
     }
 }
 

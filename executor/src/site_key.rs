@@ -135,8 +135,10 @@ impl SiteKeys {
         match (&answer.site_key, &answer.site_public_key) {
             (Some(sealed), Some(public)) => self.receive(sealed, public, pinned).await,
             (None, None) if pinned.is_none() => self.make(cloud).await,
-            (None, Some(_)) => {
-                if let Some(text) = self.waiting() {
+            (None, Some(public)) => {
+                if !self.goes_on_with_its_own(public, pinned.as_deref(), "it has none").await?
+                    && let Some(text) = self.waiting()
+                {
                     tracing::warn!("{text}");
                 }
                 Ok(())
@@ -169,7 +171,7 @@ impl SiteKeys {
     }
 
     async fn receive(&self, sealed: &str, public: &str, pinned: Option<String>) -> Result<(), JournalError> {
-        if pinned.is_some_and(|pinned| pinned != public) {
+        if pinned.as_deref().is_some_and(|pinned| pinned != public) {
             tracing::error!("the control plane shows another site key than before; it is refused");
             return Ok(());
         }
@@ -177,22 +179,35 @@ impl SiteKeys {
             Ok(secret) => return self.hold(secret, sealed).await,
             Err(why) => why,
         };
-        let kept = self.journal.meta(KEPT).await?;
-        let Some((secret, kept)) = kept.and_then(|kept| Some((self.open(&kept, public).ok()?, kept))) else {
+        if !self.goes_on_with_its_own(public, pinned.as_deref(), why).await? {
             tracing::error!(
                 "this executor has no use for its share of the site key: {why}. It takes no work. If another executor of \
                  the site holds the key, revoke this one, enrol its machine anew and confirm it there"
             );
-            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Opens the share in the journal, where the control plane's is of no use. Whether there is one of this key.
+    async fn goes_on_with_its_own(
+        &self,
+        public: &str,
+        pinned: Option<&str>,
+        why: &'static str,
+    ) -> Result<bool, JournalError> {
+        let kept = self.journal.meta(KEPT).await?.filter(|_| pinned == Some(public));
+        let Some((secret, kept)) = kept.and_then(|kept| Some((self.open(&kept, public).ok()?, kept))) else {
+            return Ok(false);
         };
         tracing::error!("{}", self.replaced(why));
         *self.share_refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-        self.hold(secret, &kept).await
+        self.hold(secret, &kept).await?;
+        Ok(true)
     }
 
     fn replaced(&self, why: &str) -> String {
         format!(
-            "The control plane has another share of the site key for executor {} than it gave it before: {why}. The \
+            "The control plane does not have the share of the site key that executor {} got before: {why}. The \
              executor works on with the share in its journal. Find out who can write to the control plane's database. \
              Then revoke this executor, enrol its machine anew and confirm it on another one that holds the key: its data \
              directory is the only place where this one has it.",
@@ -362,6 +377,14 @@ mod tests {
         SiteKeys::new(identity, Arc::new(MemoryJournal::default()), Arc::new(Nobody))
     }
 
+    fn without_share(public: &str) -> LeaseResponse {
+        serde_json::from_value(serde_json::json!({
+            "ttl_ms": 5000, "server_time": "2026-01-01T00:00:00Z", "grants": [], "lost": [], "cancel": [],
+            "hardware_paused": false, "joining": [], "site_key": null, "site_public_key": public,
+        }))
+        .unwrap()
+    }
+
     #[tokio::test]
     async fn another_key_is_noticed_while_ours_is_held_and_said_with_both_fingerprints() {
         let (ours, theirs) = (SiteSecret::generate().unwrap(), SiteSecret::generate().unwrap().public_key());
@@ -408,7 +431,12 @@ mod tests {
         keys.receive(&share, &public, Some(public.clone())).await.unwrap();
         assert_eq!(keys.warning(), None);
         let keys = restarted();
+        keys.attend(&Away, &without_share(&public)).await.unwrap();
+        assert_eq!(keys.secret().unwrap().public_key(), public, "its share was removed");
+        assert!(keys.warning().unwrap().contains("it has none"));
+        let keys = restarted();
         keys.receive("QUJD", &theirs.public_key(), Some(public.clone())).await.unwrap();
+        keys.attend(&Away, &without_share(&theirs.public_key())).await.unwrap();
         assert!(keys.secret().is_none(), "what was kept is for the key that was seen first");
         before.forget().await.unwrap();
         let revoked = restarted();
@@ -422,11 +450,7 @@ mod tests {
         assert!(said.contains("waits to be confirmed") && said.contains("of the site lab"), "{said}");
         let public = SiteSecret::generate().unwrap().public_key();
         let keys = keys(Some(public.clone()));
-        let answer = serde_json::from_value(serde_json::json!({
-            "ttl_ms": 5000, "server_time": "2026-01-01T00:00:00Z", "grants": [], "lost": [], "cancel": [],
-            "hardware_paused": false, "joining": [], "site_key": null, "site_public_key": public,
-        }));
-        keys.attend(&Away, &answer.unwrap()).await.unwrap();
+        keys.attend(&Away, &without_share(&public)).await.unwrap();
         assert_eq!(keys.waiting(), None, "it was said");
     }
 

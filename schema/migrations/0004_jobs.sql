@@ -137,7 +137,7 @@ begin
             'Another job (%s) is changing this server. This run begins automatically when that one has ended.', other));
     end if;
     if r.mutating and exists (
-        select from rackhand.run o where o.server_id = r.server_id and o.admitted and o.finished_at is not null)
+        select from rackhand.capacity c where c.key = 'server:' || r.server_id and c.used > 0)
     then
         return jsonb_build_object('reason', 'server_busy', 'detail',
             'A run whose outcome is unknown still holds this server: look at the server, then close that run.');

@@ -601,9 +601,9 @@ begin
 end
 $$;
 
--- What an executor gives in milliseconds, `longest` at most.
+-- What an executor gives in milliseconds, `longest` at most; null where it gives none.
 create function rackhand.span(ms jsonb, longest interval) returns interval
-language sql immutable parallel safe as $$
+language sql immutable strict parallel safe as $$
     select make_interval(secs => least((ms #>> '{}')::numeric / 1000, extract(epoch from longest)))
 $$;
 

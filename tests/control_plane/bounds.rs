@@ -2,7 +2,7 @@
 //! control plane, and against who reads.
 
 use rackhand_tests::{
-    TestSite,
+    TestServer, TestSite,
     site::{TestExecutor, event, finish, granted, item},
 };
 use serde_json::{Value, json};
@@ -136,6 +136,33 @@ async fn large_grants_come_in_several_answers() {
     // One that is larger than an answer comes alone.
     seal(50_000).await;
     assert_eq!(granted(&site.lease(&executor, &held[..10], 12).await).len(), 1);
+}
+
+/// A job may name 32 packages with long addresses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_jobs_has_an_end_in_bytes() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let servers = site.servers(1).await;
+    let mut jobs = Vec::new();
+    for _ in 0..8 {
+        jobs.push(site.plan("inventory", &servers, 1).await);
+    }
+    jobs.reverse();
+    let large = "update rackhand.job set params = jsonb_build_object('packages', repeat('p', 300000))";
+    site.database.owner.execute(large, &[]).await.unwrap();
+    let (mut seen, mut pages, mut cursor) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/jobs?limit=500{cursor}");
+        let page = server.call("GET", &path, Some(&server.token(&site.admin)), None).await.body;
+        assert!(page.to_string().len() < 1_300_000);
+        let items = page["items"].as_array().unwrap();
+        seen.extend(items.iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+        pages.push(items.len());
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!((seen, pages), (jobs, vec![3, 3, 2]));
 }
 
 #[tokio::test]

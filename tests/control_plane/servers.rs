@@ -314,10 +314,11 @@ async fn latest(site: &TestSite, kind: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_model_filter_finds_a_part_in_any_case() {
+async fn the_model_filter_finds_the_whole_or_else_a_part_in_any_case() {
     let site = TestSite::new().await;
-    site.servers(2).await;
-    let set = "update rackhand.server set model = 'PowerEdge R750' where name = 'node-0001'";
+    site.servers(3).await;
+    let set = "update rackhand.server set model = case name when 'node-0001' then 'PowerEdge R750' else 'PowerEdge R750xs' end
+        where name <> 'node-0002'";
     site.database.owner.execute(set, &[]).await.unwrap();
     let statement = include_str!("../../functions/core/src/servers/list.sql");
     let found = async |model: &str| {
@@ -327,9 +328,9 @@ async fn the_model_filter_finds_a_part_in_any_case() {
         let names = list["items"].as_array().unwrap().iter().map(|item| item["name"].clone());
         (names.collect::<Vec<_>>(), list["counts"]["total"].clone())
     };
-    let there = (vec![json!("node-0001")], json!(1));
-    assert_eq!(found("r750").await, there);
-    assert_eq!(found("poweredge r750").await, there);
+    let one = (vec![json!("node-0001")], json!(1));
+    assert_eq!(found("r750").await, (vec![json!("node-0000"), json!("node-0001")], json!(2)));
+    assert_eq!(found("poweredge r750").await, one, "what is a part of another one can be named");
     assert_eq!(found("r75_").await, (vec![], json!(0)), "no pattern");
 }
 

@@ -384,3 +384,68 @@ async fn a_crowd_of_one_viewer_slows_nobody_else() {
     assert!(took.iter().all(|(status, ms)| *status == 200 && *ms < 2_000), "{took:?}");
     assert!(refused > 0 && answered + refused == 2000, "{answered} answered, {refused} refused");
 }
+
+/// One stream looks for all that see the same, and holds the others up meanwhile: it must not wait in its own
+/// person's line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_one_viewer_stops_no_stream_of_others() {
+    let site = TestSite::new().await;
+    let server = TestServer::start(&site).await;
+    let lines = format!(
+        "insert into rackhand.event (tree, at, kind, level, message, actor_kind, site_id, data, stream, n) \
+         select 'lines', now(), 'run.log', 'info', repeat('m', 900), 'executor', '{}', 'null', '{}', i \
+         from generate_series(1, 1000) i",
+        site.id, site.id
+    );
+    site.database.owner.batch_execute(&lines).await.unwrap();
+    let [vera, otto] = [
+        person(&site.database, "Vera", "viewer", Some(&site.id)).await,
+        person(&site.database, "Otto", "viewer", Some(&site.id)).await,
+    ];
+    let url = &server.running.url;
+    let stream = async |token: String| {
+        let request = server.client.get(format!("{url}/v1/events/stream")).bearer_auth(token);
+        request.send().await.unwrap().bytes_stream()
+    };
+    // First hers, so that one of hers looks.
+    let mut hers = Vec::new();
+    for _ in 0..16 {
+        hers.push(stream(server.token(&vera)).await);
+    }
+    let mut his = stream(server.token(&otto)).await;
+    let taken =
+        tokio::spawn(futures::future::join_all(hers.into_iter().map(|one| one.for_each(async |_| ()))));
+    let crowd: Vec<_> = (0..110)
+        .map(|_| {
+            let request =
+                server.client.get(format!("{url}/v1/events?limit=1000")).bearer_auth(server.token(&vera));
+            tokio::spawn(async move {
+                loop {
+                    drop(request.try_clone().unwrap().send().await);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut took = Vec::new();
+    for number in 0..6 {
+        let began = tokio::time::Instant::now();
+        let event = format!(
+            "select rackhand.append_event('test', 'info', 'number {number}', jsonb_build_object('site', '{}'))",
+            site.id
+        );
+        site.database.owner.batch_execute(&event).await.unwrap();
+        let told = async {
+            let mut text = String::new();
+            while !text.contains(&format!("number {number}")) {
+                text.push_str(&String::from_utf8_lossy(&his.next().await.unwrap().unwrap()));
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+        took.push((told.is_ok(), began.elapsed().as_millis()));
+    }
+    crowd.iter().for_each(tokio::task::JoinHandle::abort);
+    taken.abort();
+    println!("events reach the other viewer after {took:?} ms");
+    assert!(took.iter().all(|(told, ms)| *told && *ms < 3000), "{took:?}");
+}

@@ -73,7 +73,9 @@ async fn the_chapter_works_as_typed() {
     // It ends with this thread, which blocks until the chapter has ended.
     let postgres = Postgres::create(&folder.path().join("postgres"), &folder.path().join("postgres.log"));
     let postgres = postgres.expect("a Postgres");
-    let login = postgres.login("postgres");
+    // No superuser, as hosted ones give none.
+    postgres.run("postgres", "create role hosted login createrole createdb password 'hosted'").unwrap();
+    let login = postgres.login("postgres").of("hosted", "hosted");
     shell.may_use_postgres(&login);
     let redfish = SushyEmulator::start(&["web"], BMC_PASSWORD).await;
     let ipmi = Bmc::start(hardware()).await;
@@ -121,6 +123,10 @@ async fn the_chapter_works_as_typed() {
         assert!(used, "the chapter does not say {printed}; the table is out of date");
     }
 
+    // An update, while both run.
+    shell.type_block(&format!("cd ~/tree\n{}", blocks(&readme)[0])).await;
+    assert!(shell.home().join("rackhand/ui/index.html").is_file());
+    assert!(!shell.home().join("rackhand/ui/dist").exists());
     let servers = shell.type_block("rackhand servers list --json").await;
     let servers: serde_json::Value = serde_json::from_str(&servers).expect("the fleet");
     let of = |name: &str| servers.as_array().unwrap().iter().find(|server| server["name"] == name).unwrap();

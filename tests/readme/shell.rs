@@ -150,7 +150,10 @@ fn builds(home: &Path, root: &Path) {
     let copy =
         "for built in \"${0%/*}\"/debug-*; do cp \"$built\" \"target/release/${built##*/debug-}\"; done";
     program(&folder.join("cargo"), &[("tree", build, copy)]);
-    program(&folder.join("npm"), &[("ui", "ci", ":"), ("ui", "run build", "cp -r \"${0%/*}/dist\" dist")]);
+    program(
+        &folder.join("npm"),
+        &[("ui", "ci", ":"), ("ui", "run build", "rm -rf dist; cp -r \"${0%/*}/dist\" dist")],
+    );
 }
 
 /// A program that knows only these calls: folder, arguments, what is done then.

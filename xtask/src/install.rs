@@ -73,7 +73,7 @@ const PGBOUNCER: Need = Need {
 
 /// For `up` without a database of one's own.
 pub const FOR_UP: &[Need] = &[SETPRIV, POSTGRES, CLIENT, NODE, NPM];
-/// For `up` with `DATABASE_URL`.
+/// For `up` with a database of the user's own.
 pub const FOR_UP_ELSEWHERE: &[Need] = &[SETPRIV, CLIENT, NODE, NPM];
 /// For `test`.
 pub const FOR_TEST: &[Need] =

@@ -30,8 +30,7 @@ impl Login {
     /// # Errors
     /// Another form.
     pub fn parse(url: &str) -> Result<Self> {
-        let bad =
-            || Failure::Other("DATABASE_URL is not postgres://user:password@host:port/database".to_owned());
+        let bad = || Failure::Other("the URL is not postgres://user:password@host:port/database".to_owned());
         let rest =
             url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or_else(bad)?;
         let rest = rest.split('?').next().unwrap_or_default();

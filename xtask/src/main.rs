@@ -14,7 +14,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Start everything with a simulated site, update its firmware, and stay up.
+    /// Start everything with a simulated site, update its firmware, and stay up. With a URL in
+    /// RACKHAND_UP_DATABASE_URL that database is used: it is migrated, gets the site, and `rackhand_api` another
+    /// password there.
     Up(up::Args),
     /// Run every check, in order, with the time each takes.
     Test(test::Args),

@@ -273,7 +273,7 @@ async fn targets(common: &Common, client: &Client) -> Result<(SiteId, Vec<Server
     let site = resolve::site(client, site).await?;
     let mut filter = common.filter.clone();
     filter.site = Some(site.id.to_string());
-    let ids: Vec<ServerId> = filter.list(client, None).await?.iter().map(|server| server.id).collect();
+    let ids: Vec<ServerId> = filter.targets(client).await?.iter().map(|server| server.id).collect();
     if ids.is_empty() {
         return Err(Failure::NothingChosen(no_target(&site.name, common.filter.is_narrow())));
     }

@@ -4,20 +4,23 @@
 //! that could hit a device job leaves within [`LOOK_AGE`] of the beginning of the last look at the jobs; what is read
 //! in between, by the handler or by the client, makes the look older. Where the listing itself takes long, a second
 //! look asks for the names of the jobs and for those alone that were not seen to be over. A BMC that is too slow for
-//! that as well is told so, and is not tried without end: the engine counts the tries.
+//! that as well is told so, and is not tried without end: the engine counts the tries. Ages are counted by the boot
+//! clock and by the time of day: a hypervisor that holds the machine stops the former.
 
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 
+use rackhand_redfish::Fence;
+
 use super::{Line, Pick, lock, slots::Slot};
 use crate::{
-    bmc::{BmcError, BmcErrorKind, DeviceJob},
-    clock::Clock,
+    bmc::{BmcError, BmcErrorKind, DeviceJob, HostWork},
+    clock::{Clock, Moment},
     lease::Hold,
 };
 
@@ -33,7 +36,7 @@ const HOST_LEAD: Duration = Duration::from_secs(30);
 /// A slot that a line keeps for all that it asks, and when the look that a mutation over it is based on began.
 pub(super) struct Seat {
     _slot: Slot,
-    looked: Option<Duration>,
+    looked: Option<Moment>,
 }
 
 /// As long as it lives, its line keeps one slot: see [`Line::keep`].
@@ -50,7 +53,7 @@ impl Drop for Kept {
 pub struct Work {
     pub jobs: Vec<DeviceJob>,
     /// Why the host is on its way into jobs or in them, where that was asked and the device tells.
-    pub host: Result<Option<String>, BmcError>,
+    pub host: Result<Option<HostWork>, BmcError>,
 }
 
 impl Line {
@@ -63,7 +66,7 @@ impl Line {
     }
 
     /// What a mutation may be based on was looked at from `began` on.
-    pub(super) fn looked(&self, began: Duration) {
+    pub(super) fn looked(&self, began: Moment) {
         if let Some(seat) = lock(&self.seat).as_mut() {
             seat.looked = Some(began);
         }
@@ -76,8 +79,8 @@ impl Line {
     pub(super) fn look(&self) -> Result<Look, BmcError> {
         let clock = Arc::clone(&self.actor.clock);
         let began = match &*lock(&self.seat) {
-            Some(seat) => seat.looked.unwrap_or(Duration::ZERO),
-            None => clock.now(),
+            Some(seat) => seat.looked.unwrap_or_default(),
+            None => clock.moment(),
         };
         let look = Look { clock, began, left: Arc::default(), refused: Arc::default() };
         if look.is_too_old() { Err(look.too_old()) } else { Ok(look) }
@@ -97,19 +100,19 @@ impl Line {
     pub async fn work(&self, asks: impl FnOnce(&[DeviceJob]) -> bool + Send) -> Result<Work, BmcError> {
         let looked = self.work_since(asks).await;
         // Also a look in vain: whoever goes on all the same knows it.
-        self.looked(looked.as_ref().map_or_else(|_| self.actor.clock.now(), |(_, began)| *began));
+        self.looked(looked.as_ref().map_or_else(|_| self.actor.clock.moment(), |(_, began)| *began));
         looked.map(|(work, _)| work)
     }
 
     async fn work_since(
         &self,
         asks: impl FnOnce(&[DeviceJob]) -> bool + Send,
-    ) -> Result<(Work, Duration), BmcError> {
-        let now = || self.actor.clock.now();
+    ) -> Result<(Work, Moment), BmcError> {
+        let now = || self.actor.clock.moment();
         let began = now();
         let mut jobs = self.queue(None).await?;
         let asks = asks(&jobs);
-        let is_quick = now().saturating_sub(began) <= QUICK;
+        let is_quick = began.age(now()) <= QUICK;
         let is_enough = is_quick || lock(&self.seat).is_none();
         if is_enough && !asks {
             return Ok((Work { jobs, host: Ok(None) }, began));
@@ -125,7 +128,7 @@ impl Line {
             let ended: Vec<String> = ids.cloned().collect();
             jobs.extend(self.queue(Some(&ended)).await?);
         }
-        Ok((Work { jobs, host }, began.min(host_began + HOST_LEAD)))
+        Ok((Work { jobs, host }, began.or_earlier(host_began.after(HOST_LEAD))))
     }
 
     async fn queue(&self, ended: Option<&[String]>) -> Result<Vec<DeviceJob>, BmcError> {
@@ -148,31 +151,48 @@ tokio::task_local! {
     static LOOK: Look;
 }
 
-/// Whether a request that changes something may leave: not if it belongs to a mutation before which so much was read
-/// that the look which it is based on has become too old. Once one has left, what belongs to it follows.
-pub fn may_leave() -> bool {
-    LOOK.try_with(|look| {
-        let may = look.left.load(Ordering::Relaxed) || !look.is_too_old();
-        let told = if may { &look.left } else { &look.refused };
-        told.store(true, Ordering::Relaxed);
-        may
-    })
-    .unwrap_or(true)
-}
-
 #[derive(Clone)]
 pub(super) struct Look {
     clock: Arc<dyn Clock>,
-    began: Duration,
-    /// A request has left.
-    left: Arc<AtomicBool>,
+    began: Moment,
+    /// Requests that have left.
+    left: Arc<AtomicU32>,
     /// One was kept from leaving.
     refused: Arc<AtomicBool>,
 }
 
 impl Look {
+    /// The look that the mutation of the caller's future is based on.
+    pub(super) fn of_this_mutation() -> Option<Self> {
+        LOOK.try_with(Self::clone).ok()
+    }
+
+    /// Whether a request that changes something may leave: not if so much was read before it that the look has become
+    /// too old. Once one has left, what belongs to it follows.
+    pub(super) fn fence(&self) -> Fence {
+        let (look, counted) = (self.clone(), AtomicBool::new(false));
+        Arc::new(move || {
+            if counted.load(Ordering::Relaxed) {
+                return true;
+            }
+            let may = look.left.load(Ordering::Relaxed) > 0 || !look.is_too_old();
+            if may {
+                counted.store(true, Ordering::Relaxed);
+                look.left.fetch_add(1, Ordering::Relaxed);
+            } else {
+                look.refused.store(true, Ordering::Relaxed);
+            }
+            may
+        })
+    }
+
+    /// A request that had left was not taken, as its session had ended: it is as if it had not left.
+    pub(super) fn returned(&self) {
+        self.left.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(1));
+    }
+
     fn age(&self) -> Duration {
-        self.clock.now().saturating_sub(self.began)
+        self.began.age(self.clock.moment())
     }
 
     fn is_too_old(&self) -> bool {
@@ -196,5 +216,68 @@ impl Look {
     pub(super) async fn before<T>(self, mutation: impl Future<Output = T> + Send) -> Result<T, BmcError> {
         let answer = LOOK.scope(self.clone(), mutation).await;
         if self.refused.load(Ordering::Relaxed) { Err(self.too_old()) } else { Ok(answer) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A machine whose hypervisor may hold it: then the time of day alone goes on.
+    #[derive(Default)]
+    struct Held(Mutex<Moment>);
+
+    impl Held {
+        fn pass(&self, now: u64, wall: u64) {
+            let mut moment = self.0.lock().unwrap();
+            moment.now += Duration::from_secs(now);
+            moment.wall += Duration::from_secs(wall);
+        }
+    }
+
+    impl Clock for Held {
+        fn now(&self) -> Duration {
+            self.0.lock().unwrap().now
+        }
+
+        fn wall(&self) -> Duration {
+            self.0.lock().unwrap().wall
+        }
+
+        fn sleep(&self, _: Duration) -> futures::future::BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn look() -> (Arc<Held>, Look) {
+        let clock = Arc::new(Held::default());
+        let began = clock.moment();
+        (Arc::clone(&clock), Look { clock, began, left: Arc::default(), refused: Arc::default() })
+    }
+
+    #[tokio::test]
+    async fn a_request_leaves_within_the_age_and_what_belongs_to_it_follows() {
+        for (now, wall, leaves) in [(20, 20, true), (21, 21, false), (5, 21, false)] {
+            let (clock, look) = look();
+            clock.pass(now, wall);
+            let fence = look.fence();
+            assert_eq!((fence(), fence()), (leaves, leaves), "{now} {wall}");
+            clock.pass(600, 600);
+            assert_eq!((fence(), look.fence()()), (leaves, leaves));
+            let outcome = look.before(std::future::ready(())).await;
+            assert_eq!(outcome.is_ok(), leaves);
+        }
+    }
+
+    /// Its session had ended, and the login took its time.
+    #[test]
+    fn a_request_that_was_not_taken_is_looked_at_again() {
+        let (clock, look) = look();
+        assert!(look.fence()());
+        look.returned();
+        clock.pass(21, 21);
+        assert!(!look.fence()());
     }
 }

@@ -636,7 +636,7 @@ impl Line {
     }
 
     pub async fn boot(&self, pick: Pick) -> Result<(Via, BootSetting), BmcError> {
-        let began = self.actor.clock.now();
+        let began = self.actor.clock.moment();
         let found = self.read(pick, |bmc| bmc.boot_control().map(BootControl::setting)).await?;
         self.looked(began);
         Ok(found)

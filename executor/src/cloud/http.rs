@@ -19,7 +19,7 @@ use rackhand_schema::{
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use zeroize::Zeroizing;
 
 use super::{Cloud, CloudError};
@@ -29,6 +29,9 @@ use crate::{cause, identity::Identity, journal::JournalError, sessions::Sessions
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Of each of the two requests of a sign-in, for which other calls wait.
 const SIGN_IN: Duration = Duration::from_secs(5);
+/// Of a sign-in beside a token that is still good, and between two of them.
+const RENEWAL: Duration = Duration::from_secs(3);
+const RENEWAL_PAUSE: Duration = Duration::from_secs(15);
 /// An idle connection is probed after so long, and again after the same time.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Largest answer taken: thousands of grants with their credentials.
@@ -183,7 +186,13 @@ pub struct HttpCloud {
     http: Http,
     identity: Arc<Identity>,
     sessions: Sessions,
-    token: Mutex<Option<Zeroizing<String>>>,
+    token: Mutex<Option<Held>>,
+}
+
+struct Held {
+    token: Zeroizing<String>,
+    /// From then on another one is requested, beside it.
+    renew_at: Instant,
 }
 
 impl HttpCloud {
@@ -191,11 +200,25 @@ impl HttpCloud {
         Self { http, identity, sessions, token: Mutex::new(None) }
     }
 
+    /// A token is renewed before it ends: where sign-ins are held up, there are minutes of tries left.
     async fn token(&self) -> Result<Zeroizing<String>, CloudError> {
         let mut held = self.token.lock().await;
-        if let Some(token) = &*held {
-            return Ok(token.clone());
+        if let Some(held) = &mut *held {
+            if Instant::now() >= held.renew_at {
+                held.renew_at = Instant::now() + RENEWAL_PAUSE;
+                if let Ok(Ok(new)) = tokio::time::timeout(RENEWAL, self.sign_in()).await {
+                    *held = new;
+                }
+            }
+            return Ok(held.token.clone());
         }
+        let new = self.sign_in().await?;
+        let token = new.token.clone();
+        *held = Some(new);
+        Ok(token)
+    }
+
+    async fn sign_in(&self) -> Result<Held, CloudError> {
         let executor_id = self.identity.membership.executor_id;
         let nonce: Nonce =
             self.http.call("/v1/executor/nonce", &NonceRequest { executor_id }, None, SIGN_IN).await?;
@@ -211,9 +234,8 @@ impl HttpCloud {
         self.sessions.announce().await.map_err(journal)?;
         let token: ExecutorToken = self.http.call("/v1/executor/token", &request, None, SIGN_IN).await?;
         self.sessions.confirm().await.map_err(journal)?;
-        let token = Zeroizing::new(token.token);
-        *held = Some(token.clone());
-        Ok(token)
+        let lasts = Duration::from_secs(token.expires_in.into());
+        Ok(Held { token: Zeroizing::new(token.token), renew_at: Instant::now() + lasts * 2 / 3 })
     }
 
     /// A call with its sign-in, within `limit`.
@@ -240,7 +262,7 @@ impl HttpCloud {
             Err(CloudError::Refused { code, .. })
                 if code == "session-ended" || code == "not-signed-in" || code == "status-401" =>
             {
-                // The token has ended: tokens last ten minutes.
+                // The token has ended.
                 *self.token.lock().await = None;
                 let token = self.token().await?;
                 self.http.call(path, body, Some(&token), timeout).await
@@ -290,13 +312,13 @@ mod tests {
     };
 
     /// Answers what an executor asks; of the connections that are there when it goes `dark` nothing is heard any more.
-    async fn plane(dark: Arc<AtomicUsize>, count: Arc<AtomicUsize>) -> String {
+    async fn plane(dark: Arc<AtomicUsize>, count: Arc<AtomicUsize>, signs_in: Arc<AtomicUsize>) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
             while let Ok((mut tcp, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-                let dark = Arc::clone(&dark);
+                let (dark, signs_in) = (Arc::clone(&dark), Arc::clone(&signs_in));
                 tokio::spawn(async move {
                     let mut request = vec![0; 64 * 1024];
                     while let Ok(read @ 1..) = tcp.read(&mut request).await {
@@ -306,6 +328,9 @@ mod tests {
                         let text = String::from_utf8_lossy(&request[..read]).into_owned();
                         // Long enough for two calls to need two connections.
                         tokio::time::sleep(Duration::from_millis(100)).await;
+                        let one_less = |left: usize| left.checked_sub(1);
+                        let refused = text.contains("/v1/executor/token")
+                            && signs_in.try_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err();
                         let body = match text.split(' ').nth(1).unwrap_or_default() {
                             "/v1/executor/nonce" => "{\"nonce\": \"n\"}",
                             "/v1/executor/token" => "{\"token\": \"t\", \"expires_in\": 600}",
@@ -316,7 +341,9 @@ mod tests {
                                  \"site_public_key\": null}"
                             }
                         };
-                        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+                        let status = if refused { "429 Too Many Requests" } else { "200 OK" };
+                        let head =
+                            format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length:");
                         let answer = format!("{head} {}\r\n\r\n{body}", body.len());
                         tcp.write_all(answer.as_bytes()).await.unwrap();
                     }
@@ -326,13 +353,9 @@ mod tests {
         address
     }
 
-    /// A network device forgets every connection at once, idle ones too: the second try takes a new one.
-    #[tokio::test]
-    async fn after_a_swallowed_request_no_old_connection_is_used() {
-        let (dark, count) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let address = plane(Arc::clone(&dark), Arc::clone(&count)).await;
+    async fn cloud(address: &str) -> HttpCloud {
         let membership = Membership {
-            server: address.clone(),
+            server: address.to_owned(),
             name: "one".into(),
             executor_id: ExecutorId::from_uuid(Uuid::from_u128(1)),
             site_id: SiteId::from_uuid(Uuid::from_u128(2)),
@@ -340,9 +363,17 @@ mod tests {
             site_public_key: None,
         };
         let identity = Arc::new(Identity::new(membership, Keys::generate().unwrap()));
-        let http = Http::new(&address, tls().unwrap()).unwrap();
+        let http = Http::new(address, tls().unwrap()).unwrap();
         let sessions = Sessions::begin(Arc::new(MemoryJournal::default())).await.unwrap();
-        let cloud = HttpCloud::new(http, identity, sessions);
+        HttpCloud::new(http, identity, sessions)
+    }
+
+    /// A network device forgets every connection at once, idle ones too: the second try takes a new one.
+    #[tokio::test]
+    async fn after_a_swallowed_request_no_old_connection_is_used() {
+        let (dark, count) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let address = plane(Arc::clone(&dark), Arc::clone(&count), Arc::new(AtomicUsize::new(9))).await;
+        let cloud = cloud(&address).await;
         let (held, kinds, version) = (vec![], vec![], String::new());
         let request =
             LeaseRequest { held, capacity: 0, kinds, changes: None, wait_ms: 0, version, leaving: false };
@@ -357,5 +388,21 @@ mod tests {
         let swallowed = cloud.lease(&request, Duration::from_millis(500)).await;
         assert!(matches!(swallowed, Err(CloudError::Unreachable(_))), "{swallowed:?}");
         cloud.lease(&request, limit).await.unwrap();
+    }
+    /// Others keep the control plane from taking its sign-ins. The token that it has is good for a while.
+    #[tokio::test]
+    async fn a_token_is_renewed_before_it_ends_and_used_on_while_that_is_refused() {
+        let none = || Arc::new(AtomicUsize::new(0));
+        let signs_in = Arc::new(AtomicUsize::new(2));
+        let cloud = cloud(&plane(none(), none(), Arc::clone(&signs_in)).await).await;
+        let report = Report { items: vec![] };
+        let is_due = async || cloud.token.lock().await.as_mut().unwrap().renew_at = Instant::now();
+        for left in [1, 0, 0] {
+            cloud.report(&report).await.unwrap();
+            assert_eq!(signs_in.load(Ordering::SeqCst), left);
+            is_due().await;
+        }
+        cloud.report(&report).await.unwrap();
+        assert!(cloud.token.lock().await.as_ref().unwrap().renew_at > Instant::now() + RENEWAL_PAUSE / 2);
     }
 }

@@ -4,7 +4,7 @@
 use rackhand_schema::server::PowerState;
 
 use crate::{
-    bmc::{BmcError, BmcErrorKind, DeviceJob},
+    bmc::{BmcError, BmcErrorKind, DeviceJob, HostWork},
     engine::Context,
 };
 
@@ -33,6 +33,32 @@ pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Stri
     match work.host {
         // It never tells.
         Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::Refused) => Ok(None),
-        host => Ok(host?.map(|why| format!("{why}, and device jobs wait for this boot"))),
+        host => Ok(waited_for(&work.jobs, host?)),
+    }
+}
+
+/// The boot that device jobs wait for, in words. What an ended job has left to a boot, its record may say for ever:
+/// that counts while the host carries out tasks alone.
+fn waited_for(jobs: &[DeviceJob], host: Option<HostWork>) -> Option<String> {
+    let host = host.filter(|host| host.tasks || jobs.iter().any(|job| job.phase.waits()))?;
+    Some(format!("{}, and device jobs wait for this boot", host.words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bmc::JobPhase;
+
+    /// A host hangs in its boot, at a prompt: it can be switched off, unless a job waits for that very boot.
+    #[test]
+    fn what_an_ended_job_left_to_a_boot_holds_nobody_up_but_in_tasks() {
+        let said = |phase, tasks| {
+            let (id, name) = ("JID_1".to_owned(), "Firmware Update: BIOS".to_owned());
+            let job = DeviceJob { id, other_id: None, name, phase, firmware: None, targets: vec![] };
+            waited_for(&[job], Some(HostWork { words: "the host is at work".to_owned(), tasks })).is_some()
+        };
+        assert_eq!([false, true].map(|tasks| said(JobPhase::RebootPending, tasks)), [false, true]);
+        assert_eq!([false, true].map(|tasks| said(JobPhase::Scheduled, tasks)), [true, true]);
+        assert_eq!(waited_for(&[], None), None);
     }
 }

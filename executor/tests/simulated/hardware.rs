@@ -1097,12 +1097,14 @@ async fn no_package_leaves_on_a_look_that_slow_capabilities_have_aged() {
     assert_eq!(uploads(&world), 0, "{}", row.story());
 }
 
-/// A job that waits is no reason, whether the device tells what its host is at or not.
+/// A job that waits is no reason, whether the device tells what its host is at or not, nor is one that was never
+/// scheduled.
 #[tokio::test(start_paused = true)]
 async fn power_is_switched_beside_a_job_that_waits() {
-    for tells in [true, false] {
+    for (tells, unscheduled) in [(true, false), (false, false), (true, true)] {
         let world = World::new(vec![r750()]);
         world.wire.tasks_apart.store(!tells, Ordering::Relaxed);
+        world.wire.unscheduled.store(unscheduled, Ordering::Relaxed);
         world
             .lab
             .foreign_job("bmc-01", &ForeignJob { package: Some(BIOS_R750.into()), immediate: false })

@@ -91,12 +91,13 @@ impl App {
         (response, untaken)
     }
 
-    /// Files and pages for everybody are in memory once. How long an event stream gets nobody knows.
+    /// Files and pages for everybody are in memory once.
     fn untaken(&self, response: &Response, client: IpAddr) -> Option<Untaken> {
         let caller = response.extensions().get::<Caller>()?;
         let who = caller.scope().map_or_else(|| Some(Who::stranger(client)), Who::of)?;
-        let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok())?;
-        (bytes > 0 && !is_public(response.headers())).then(|| self.shares.answer(who, bytes))
+        let bytes = response.body().size_hint().exact();
+        let bytes = bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        (bytes != Some(0) && !is_public(response.headers())).then(|| self.shares.answer(who, bytes))
     }
 }
 

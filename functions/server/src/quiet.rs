@@ -3,7 +3,8 @@
 //! hyper has no timer while it tells HTTP/1 from HTTP/2, none for a connection of HTTP/2 without requests, and none for
 //! an answer over HTTP/2 that the client opens no window for (RFC 9113, section 5.2). A client that only connects, or
 //! takes nothing, would keep its place for ever, and a few addresses all places. Each answer has to move, whatever else
-//! is asked.
+//! is asked. Over a connection of a trusted proxy any sign of life will do: it may carry the requests of many clients,
+//! and one that takes nothing must not cut the others off.
 
 use std::{
     collections::BTreeMap,
@@ -39,6 +40,8 @@ const PIECE: usize = 16 * 1024;
 
 #[derive(Default)]
 struct State {
+    /// Many clients share the connection.
+    shared: bool,
     /// Requests that are being worked on. Each has limits of its own.
     asked: usize,
     any: bool,
@@ -54,11 +57,12 @@ impl State {
     /// When the connection is to end if nothing happens; `None`: while it is being worked for.
     fn end(&self, began: Instant, quiet: Quiet) -> Option<Instant> {
         let limit = if self.any { quiet.between } else { quiet.first };
-        match self.answers.values().min() {
-            Some(moved) => Some(*moved + limit),
-            None if self.asked > 0 => None,
-            None => Some(self.since.unwrap_or(began) + limit),
-        }
+        let quiet_since = match self.answers.values().min() {
+            Some(moved) if !self.shared => *moved,
+            _ if self.asked > 0 => return None,
+            _ => self.answers.values().copied().chain(self.since).max().unwrap_or(began),
+        };
+        Some(quiet_since + limit)
     }
 }
 
@@ -67,8 +71,9 @@ impl State {
 pub struct Requests(watch::Sender<State>);
 
 impl Requests {
-    pub fn new() -> Self {
-        Self(watch::Sender::new(State::default()))
+    /// `shared`: by many clients.
+    pub fn new(shared: bool) -> Self {
+        Self(watch::Sender::new(State { shared, ..State::default() }))
     }
 
     /// One begins; it is worked on until the value is dropped or answers.
@@ -118,7 +123,7 @@ impl UnderWay {
             state.answers.insert(number, Instant::now());
         });
         let requests = self.0.clone();
-        Body::new(Answer { body, rest: Bytes::new(), begun: false, requests, number, _untaken: untaken })
+        Body::new(Answer { body, rest: Bytes::new(), begun: false, requests, number, untaken })
     }
 }
 
@@ -138,7 +143,7 @@ struct Answer {
     begun: bool,
     requests: Requests,
     number: u64,
-    _untaken: Option<Untaken>,
+    untaken: Option<Untaken>,
 }
 
 impl Drop for Answer {
@@ -164,10 +169,19 @@ impl HttpBody for Answer {
             state.answers.insert(number, Instant::now());
         });
         if self.rest.is_empty() {
+            if let Some(untaken) = &mut self.untaken {
+                untaken.is_taken();
+            }
             match ready!(Pin::new(&mut self.body).poll_frame(context))
                 .map(|frame| frame.map(Frame::into_data))
             {
-                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Ok(data))) => {
+                    if self.untaken.as_mut().is_some_and(|untaken| !untaken.next_chunk(data.len())) {
+                        // The client goes on later where it has got to.
+                        return Poll::Ready(None);
+                    }
+                    self.rest = data;
+                }
                 Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
@@ -211,7 +225,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_taken_keeps_its_connection() {
-        let requests = Requests::new();
+        let requests = Requests::new(false);
         assert_eq!(ends_after(&requests).await, 1, "nothing was asked");
         let asked = requests.begin();
         assert!(tokio::time::timeout(Duration::from_secs(3600), requests.end_of(QUIET)).await.is_err());
@@ -231,7 +245,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_does_not_move_ends_its_connection_whatever_else_is_asked() {
-        let requests = Requests::new();
+        let requests = Requests::new(false);
         let _never_taken = requests.begin().answered(Body::from("text"), None);
         let asks = async {
             loop {
@@ -246,16 +260,38 @@ mod tests {
         }
     }
 
+    /// Clients of a proxy: what one of them does not take costs the others nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_shared_connection_ends_only_when_nothing_moves() {
+        let requests = Requests::new(true);
+        let _never_taken = requests.begin().answered(Body::from("text"), None);
+        let asks = async {
+            for _ in 0..60 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let answer = requests.begin().answered(Body::from("more"), None);
+                answer.collect().await.unwrap();
+            }
+        };
+        tokio::select! {
+            took = ends_after(&requests) => panic!("after {took} s"),
+            () = asks => {}
+        }
+        let asked = requests.begin();
+        assert!(tokio::time::timeout(Duration::from_secs(3600), requests.end_of(QUIET)).await.is_err());
+        drop(asked);
+        assert_eq!(ends_after(&requests).await, 10);
+    }
+
     #[tokio::test]
     async fn an_answer_comes_in_pieces_and_ends_after_the_last_one() {
         let text = vec![b'x'; 2 * PIECE + 1];
-        let mut answer = Requests::new().begin().answered(Body::from(text.clone()), None);
+        let mut answer = Requests::new(false).begin().answered(Body::from(text.clone()), None);
         assert_eq!(answer.size_hint().exact(), Some(text.len() as u64));
         for length in [PIECE, PIECE, 1] {
             assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap().len(), length);
             assert!(!answer.is_end_stream());
         }
         assert!(answer.frame().await.is_none());
-        assert!(Requests::new().begin().answered(Body::empty(), None).is_end_stream());
+        assert!(Requests::new(false).begin().answered(Body::empty(), None).is_end_stream());
     }
 }

@@ -122,7 +122,8 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     app: App,
     closing: CancellationToken,
 ) {
-    let (quiet, under_way) = (app.quiet, Requests::new());
+    let shared = app.trusted_proxies.iter().any(|proxies| proxies.contains(peer.ip().to_canonical()));
+    let (quiet, under_way) = (app.quiet, Requests::new(shared));
     let counted = under_way.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (app, under_way) = (app.clone(), counted.begin());

@@ -2,7 +2,8 @@
 //!
 //! Callers are people, and networks that ask without a token, apart from executors of theirs that sign in. Whatever
 //! one of them sends, the others' statements wait behind a few of theirs at most. Executors that have signed in take
-//! turns of their own, on connections of their own.
+//! turns of their own, on connections of their own. The looks that event streams of several people share are
+//! nobody's.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,10 @@ const IN_LINE: usize = 128;
 /// Bytes of one caller's answers that are not taken yet; then there are no more answers. A few of the largest there
 /// are: a lease's has 4 MiB, a page 1 MiB.
 const UNTAKEN: usize = 16 << 20;
+
+/// One stream looks for all that would see the same, who wait for it: it does not stand in the line of its own
+/// caller, whom the others know nothing of. How often is bounded by `functions/core/src/events/streams.rs`.
+const SHARED_LOOK: &str = "events/look";
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +77,8 @@ pub struct Shares {
     strangers: Arc<Semaphore>,
     /// Statements of all executors that sign in, whatever other strangers send.
     signing_in: Arc<Semaphore>,
+    /// Statements that look for all event streams that would see the same.
+    looks: Arc<Semaphore>,
     callers: Mutex<BTreeMap<Who, Theirs>>,
 }
 
@@ -91,14 +98,19 @@ impl Shares {
             each: part(4),
             strangers: Arc::new(Semaphore::new(part(3))),
             signing_in: Arc::new(Semaphore::new(part(6))),
+            looks: Arc::new(Semaphore::new(part(4))),
             callers: Mutex::default(),
         })
     }
 
     /// The turn of a statement, once it has come; `None`: too many others of this caller are under way.
     pub async fn take(self: &Arc<Self>, scope: &Scope, statement: &Statement) -> Option<Turn> {
+        if statement.name == SHARED_LOOK {
+            let turn = timeout(WAIT, Arc::clone(&self.looks).acquire_owned()).await.ok()?.ok()?;
+            return Some(Turn { _permits: [Some(turn), None], _place: None });
+        }
         let Some(who) = Who::asking(scope, statement) else { return Some(Turn::default()) };
-        if self.lock().get(&who).is_some_and(|theirs| theirs.untaken >= UNTAKEN) {
+        if self.takes_nothing(who) {
             return None;
         }
         let all = match who {
@@ -118,13 +130,23 @@ impl Shares {
             Some((own, all))
         };
         let (own, all) = timeout(WAIT, turns).await.ok()??;
+        // Others were answered meanwhile.
+        if self.takes_nothing(who) {
+            return None;
+        }
         Some(Turn { _permits: [Some(own), all], _place: Some(place) })
     }
 
-    /// Counts an answer of so many bytes, until it is dropped.
-    pub fn answer(self: &Arc<Self>, who: Who, bytes: usize) -> Untaken {
+    /// Counts an answer, until it is dropped: its bytes or, where nobody knows how many it will have, a chunk at a
+    /// time.
+    pub fn answer(self: &Arc<Self>, who: Who, bytes: Option<usize>) -> Untaken {
+        let (streams, bytes) = (bytes.is_none(), bytes.unwrap_or_default());
         self.theirs(who, &mut self.lock()).untaken += bytes;
-        Untaken { shares: Arc::clone(self), who, bytes }
+        Untaken { shares: Arc::clone(self), who, bytes, streams }
+    }
+
+    fn takes_nothing(&self, who: Who) -> bool {
+        self.lock().get(&who).is_some_and(|theirs| theirs.untaken >= UNTAKEN)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Who, Theirs>> {
@@ -186,6 +208,32 @@ pub struct Untaken {
     shares: Arc<Shares>,
     who: Who,
     bytes: usize,
+    /// Of a stream, whose chunks are counted one after the other.
+    streams: bool,
+}
+
+impl Untaken {
+    /// Of a stream: what was handed on of it has been taken.
+    pub fn is_taken(&mut self) {
+        if self.streams && self.bytes > 0 {
+            self.shares.give_back(self.who, 0, self.bytes);
+            self.bytes = 0;
+        }
+    }
+
+    /// The next chunk of the answer is handed on. `false`: it must not be, as its caller takes too little.
+    pub fn next_chunk(&mut self, bytes: usize) -> bool {
+        if !self.streams {
+            return true;
+        }
+        if self.shares.takes_nothing(self.who) {
+            return false;
+        }
+        self.bytes = bytes;
+        let mut callers = self.shares.lock();
+        self.shares.theirs(self.who, &mut callers).untaken += bytes;
+        true
+    }
 }
 
 impl Drop for Untaken {
@@ -234,11 +282,56 @@ mod tests {
     async fn who_takes_no_answers_gets_no_more_of_them() {
         let shares = Shares::of(11);
         let crowd = stranger("192.0.2.1");
-        let held = [UNTAKEN - 1, 1].map(|bytes| shares.answer(Who::of(&crowd).unwrap(), bytes));
+        let held = [UNTAKEN - 1, 1].map(|bytes| shares.answer(Who::of(&crowd).unwrap(), Some(bytes)));
         assert!(now(&shares, &crowd, &SITES).await.is_none());
         assert!(now(&shares, &stranger("198.51.100.1"), &SITES).await.is_some());
         drop(held);
         assert!(now(&shares, &crowd, &SITES).await.is_some());
         assert!(shares.lock().is_empty());
+    }
+    /// All have asked before anything was answered.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_line_is_looked_at_again() {
+        let shares = Shares::of(11);
+        let crowd = stranger("192.0.2.1");
+        let first = join_all((0..3).map(|_| now(&shares, &crowd, &SITES))).await;
+        let waiting = join_all((0..10).map(|_| shares.take(&crowd, &SITES)));
+        let answers = async {
+            let answers = shares.answer(Who::of(&crowd).unwrap(), Some(UNTAKEN));
+            drop(first);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            answers
+        };
+        let (waited, _answers) = tokio::join!(waiting, answers);
+        assert!(waited.iter().all(Option::is_none));
+    }
+
+    #[tokio::test]
+    async fn what_has_been_taken_of_a_stream_counts_no_more_and_the_rest_ends_it() {
+        let shares = Shares::of(11);
+        let who = Who::of(&stranger("192.0.2.1")).unwrap();
+        let mut streams: Vec<_> = (0..32).map(|_| shares.answer(who, None)).collect();
+        for _ in 0..2 {
+            for stream in &mut streams {
+                assert!(stream.next_chunk(1 << 20));
+                stream.is_taken();
+            }
+        }
+        let handed_on =
+            streams.iter_mut().filter_map(|stream| stream.next_chunk(1 << 20).then_some(())).count();
+        assert_eq!(handed_on, UNTAKEN >> 20, "nothing was taken of these");
+        drop(streams);
+        assert!(shares.lock().is_empty());
+    }
+
+    /// Whoever holds the lock for all streams that see the same waits in no line of its own.
+    #[tokio::test(start_paused = true)]
+    async fn a_look_for_many_streams_is_in_nobodys_line() {
+        let shares = Shares::of(11);
+        let crowd = stranger("192.0.2.1");
+        let _answers = shares.answer(Who::of(&crowd).unwrap(), Some(UNTAKEN));
+        assert!(now(&shares, &crowd, &SITES).await.is_none());
+        let look = Statement { name: SHARED_LOOK, sql: "" };
+        assert!(now(&shares, &crowd, &look).await.is_some());
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     endpoint::Endpoint,
     error::{Error, Problem},
     session::{Auth, Presented},
-    transport::{Body, NotSent, Repeated, Transport, TransportError},
+    transport::{Body, Mutates, NotSent, Repeated, Transport, TransportError},
 };
 
 /// Behaviour of a [`Client`].
@@ -322,7 +322,9 @@ impl Client {
                 Err(TransportError::NotSent { why: NotSent::ConnectTimeout })
             }
             Ok(mut request) => {
-                if attempt > 1 && !call.mutates {
+                if call.mutates {
+                    request.extensions_mut().insert(Mutates);
+                } else if attempt > 1 {
                     request.extensions_mut().insert(Repeated);
                 }
                 self.transport.send(request, call.deadline).await

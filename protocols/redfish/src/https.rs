@@ -44,13 +44,16 @@ use tokio_rustls::TlsConnector;
 use crate::{
     endpoint::Endpoint,
     tls::{self, Fingerprint, SpkiPin, TlsTrust},
-    transport::{Body, DEFAULT_ANSWER_LIMIT, Fence, NotSent, Repeated, Transport, TransportError},
+    transport::{Body, DEFAULT_ANSWER_LIMIT, Fence, Mutates, NotSent, Repeated, Transport, TransportError},
 };
 
 /// Idle connections that are kept. A BMC serves one or two requests at a time anyway.
 const MAX_IDLE: usize = 2;
 /// A read takes a connection that was idle for up to this long; it may be repeated if the BMC has hung up.
 const READ_IDLE: Duration = Duration::from_secs(20);
+/// A mutation that has less time left once it is connected is not sent: its answer would come too late, and nobody
+/// would know its outcome.
+const LEAST: Duration = Duration::from_secs(3);
 /// A package is handed to the connection in pieces of this size, so that a deadline strikes between two.
 const PIECE: usize = 64 * 1024;
 
@@ -134,6 +137,11 @@ impl HttpsTransport {
             }
         }
         let mut connection = self.connect(&uri, &authority, deadline).await?;
+        if request.extensions().get::<Mutates>().is_some()
+            && deadline.saturating_duration_since(Instant::now()) < LEAST
+        {
+            return Err(not_sent(NotSent::ConnectTimeout));
+        }
         match self.run(&mut connection, request, deadline).await {
             Ok(response) => Ok(self.keep(connection, response)),
             Err(Failed::HandedBack(_, why)) => Err(not_sent(NotSent::Unreachable(why))),

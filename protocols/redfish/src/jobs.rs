@@ -6,6 +6,8 @@
 //! (iDRAC-Redfish-Scripting issue 266). So
 //! the state of a [`Job`] is what state, status and messages say together.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use crate::{
@@ -49,8 +51,10 @@ impl Client {
         }
         let mut found =
             Jobs { jobs: Vec::new(), sources: Vec::new(), unreadable: Vec::new(), complete: true };
+        let mut places = BTreeMap::new();
+        let ended = ended.map(|ended| ended.iter().map(String::as_str).collect::<BTreeSet<_>>());
         for (source, path) in queues {
-            let collection = match ended {
+            let collection = match &ended {
                 None => self.collection(&path, true).await?,
                 Some(ended) => self.members_beside(&path, ended).await?,
             };
@@ -59,7 +63,7 @@ impl Client {
             found.complete &= collection.complete;
             for member in collection.members {
                 match job(&path, member) {
-                    Some(job) => found.take_in(job),
+                    Some(job) => found.take_in(&mut places, job),
                     None => {
                         let error = self.not_declared(&path, "the Id of a job");
                         found.unreadable.push(Unreadable { what: "a job without an id".to_owned(), error });
@@ -71,14 +75,15 @@ impl Client {
         Ok(found)
     }
 
-    async fn members_beside(&self, queue: &str, ended: &[String]) -> Result<Collection, Error> {
+    async fn members_beside(&self, queue: &str, ended: &BTreeSet<&str>) -> Result<Collection, Error> {
         let mut listed = self.collection(queue, false).await?;
         for member in std::mem::take(&mut listed.members) {
             let Some(path) = link(&member).filter(|_| !is_document(&member)) else {
                 listed.members.push(member);
                 continue;
             };
-            if last_segment(path).is_some_and(|last| ended.contains(&own_id(queue, last.to_owned()))) {
+            if last_segment(path).is_some_and(|last| ended.contains(own_id(queue, last.to_owned()).as_str()))
+            {
                 continue;
             }
             match self.get(path).await {
@@ -163,14 +168,18 @@ impl Client {
 
 impl Jobs {
     /// What the job service and the task service both list under one id, or [as each other's mirror](mirrors), is one
-    /// job; the account of it counts in which it is more alive.
-    fn take_in(&mut self, job: Job) {
+    /// job; the account of it counts in which it is more alive. `places`: where each id stands, as a queue may be long.
+    fn take_in(&mut self, places: &mut BTreeMap<String, usize>, job: Job) {
         let alive = |state: &TaskState| match state {
             TaskState::Running | TaskState::Other(_) => 2,
             state => u8::from(!state.is_final()),
         };
-        let Some(known) = self.jobs.iter_mut().find(|known| known.id == job.id || mirrors(known, &job))
-        else {
+        let mirror = || places.get(&format!("{OF_JOB_SERVICE}{}", job.id)).copied();
+        let mirror =
+            || mirror().filter(|place| self.jobs.get(*place).is_some_and(|known| mirrors(known, &job)));
+        let place = places.get(&job.id).copied().or_else(mirror);
+        let Some(known) = place.and_then(|place| self.jobs.get_mut(place)) else {
+            places.insert(job.id.clone(), self.jobs.len());
             self.jobs.push(job);
             return;
         };
@@ -183,11 +192,11 @@ impl Jobs {
     }
 }
 
-/// Whether a job of the job service and a task are certainly one piece of work: both have the same number, and either
-/// links to the other, or both have the same name and began at the same moment. Services that count in both are rare:
-/// those whose documents are public keep schedules and scripts as jobs, under words (Lenovo XCC) or numbers of their
-/// own (Huawei, openUBMC), or the same work under ids that are no mere numbers (Dell). Two for one is a wait, one for
-/// two hides work.
+/// Whether a job of the job service and a task of the same number are certainly one piece of work: either links to
+/// the other, or both have the same name and began at the same moment. Services that count in both are rare: those
+/// whose documents are public keep schedules and scripts as jobs, under words (Lenovo XCC) or numbers of their own
+/// (Huawei, openUBMC), or the same work under ids that are no mere numbers (Dell). Two for one is a wait, one for two
+/// hides work.
 fn mirrors(job: &Job, task: &Job) -> bool {
     let linked = |one: &Job, other: &Job| {
         let links = field(&one.raw, "Links").and_then(Value::as_object);
@@ -196,11 +205,9 @@ fn mirrors(job: &Job, task: &Job) -> bool {
         !other.is_empty() && paths.take(64).any(|path| path.trim_end_matches('/') == other)
     };
     // A clock that was never set shows the same moment for all.
-    let moment =
-        |job: &Job| job.started.clone().filter(|time| time.as_str() > "2001" && time.starts_with('2'));
-    let alike = job.name == task.name && moment(job).is_some() && moment(job) == moment(task);
-    job.id.strip_prefix(OF_JOB_SERVICE) == Some(task.id.as_str())
-        && (alike || linked(job, task) || linked(task, job))
+    let moment = job.started.as_deref().filter(|time| *time > "2001" && time.starts_with('2'));
+    let alike = job.name == task.name && moment.is_some() && moment == task.started.as_deref();
+    alike || linked(job, task) || linked(task, job)
 }
 
 /// Begins the ids of jobs of a job service that are mere numbers. Both services may count: job 1 is not task 1.

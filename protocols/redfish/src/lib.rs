@@ -58,6 +58,8 @@ pub use model::{
 };
 pub use sensors::{SensorReading, SensorReport};
 pub use tls::{Fingerprint, PinMismatch, TlsFailure, TlsTrust, tls_failure};
-pub use transport::{Body, DEFAULT_ANSWER_LIMIT, Fence, NotSent, Repeated, Transport, TransportError};
+pub use transport::{
+    Body, DEFAULT_ANSWER_LIMIT, Fence, Mutates, NotSent, Repeated, Transport, TransportError,
+};
 pub use update::{MultipartUpdate, SimpleUpdate, update_semantics};
 pub use version::{Generation, compare_firmware, compare_versions};

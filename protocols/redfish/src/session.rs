@@ -12,8 +12,9 @@
 //! resource, or be wrong (field reports D02 and D04). Where a new session is answered the same, it is kept, and the
 //! next 401 for that path, or for any path before something was answered otherwise, is taken for what it is.
 //!
-//! The deletion can be answered wrongly, too, or not at all. Such a session is remembered, and its deletion repeated in
-//! the next session, whose user owns both, and before that one is ended.
+//! The deletion can be answered wrongly, too, or not at all. Such a session is remembered, and its deletion repeated
+//! once there is another one, and at the end. Each is deleted by its own token alone: a service that has restarted
+//! numbers its sessions anew, and another token would end whichever session has the number now.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,6 +44,16 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const LEFT: usize = 8;
 /// So long a path that was answered 401 in a new session, too, costs no other login, and the session is kept.
 pub(crate) const FORBIDDEN: Duration = Duration::from_secs(300);
+
+/// How a request to end a session was answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deletion {
+    Done,
+    /// The session has ended, or the answer is wrong.
+    UnknownToken,
+    /// It goes on.
+    Forbidden,
+}
 
 /// How the client proves itself at present.
 #[derive(Default)]
@@ -157,46 +168,46 @@ impl Client {
     /// # Errors
     /// No answer, or a refusal. A session that has ended already is a success.
     pub async fn delete_session(&self, session: &SessionHandle) -> Result<(), Error> {
-        self.delete_session_by(session, session, Instant::now() + CLOSE_TIMEOUT).await.map(drop)
+        self.delete_by_its_token(session, Instant::now() + CLOSE_TIMEOUT).await.map(drop)
     }
 
-    /// Deletes `session`, proving it by the token of `proof`. `false`: that token was refused. It may have ended, and
-    /// so may the session.
-    async fn delete_session_by(
+    async fn delete_by_its_token(
         &self,
         session: &SessionHandle,
-        proof: &SessionHandle,
         deadline: Instant,
-    ) -> Result<bool, Error> {
-        let Some(path) = self.endpoint.path_of(&session.uri) else { return Ok(true) };
+    ) -> Result<Deletion, Error> {
+        let Some(path) = self.endpoint.path_of(&session.uri) else { return Ok(Deletion::Done) };
         let call = Call { mutates: false, ..Call::delete(path, deadline) };
-        let presented = Presented::Session(Session::of(proof.clone()));
+        let presented = Presented::Session(Session::of(session.clone()));
         let response = self
             .send_reading_twice(&call, &presented)
             .await
             .map_err(|failure| self.error(&Method::DELETE, path, false, Problem::Transport(failure)))?;
         match response.status().as_u16() {
-            404 | 410 => Ok(true),
-            401 | 403 => Ok(false),
-            _ => self.check(&call, response).map(|_| true),
+            404 | 410 => Ok(Deletion::Done),
+            401 => Ok(Deletion::UnknownToken),
+            403 => Ok(Deletion::Forbidden),
+            _ => self.check(&call, response).map(|_| Deletion::Done),
         }
     }
 
-    /// Deletes the sessions whose end is not certain, by the token of the one in use. The first one that gets no answer
-    /// ends it: the observer sees that.
-    async fn delete_left(&self, proof: &SessionHandle, deadline: Instant) {
+    /// Deletes the sessions whose end is not certain. The first one that gets no answer ends it: the observer sees
+    /// that.
+    async fn delete_left(&self, deadline: Instant) {
         let sessions = self.left().clone();
         for session in sessions {
-            match self.delete_session_by(&session, proof, deadline).await {
-                Ok(gone) => self.strike(&session, gone),
+            match self.delete_by_its_token(&session, deadline).await {
+                // It was refused before, and not in one go with this.
+                Ok(Deletion::Done | Deletion::UnknownToken) => self.strike(&session),
+                Ok(Deletion::Forbidden) => {}
                 Err(_) => return,
             }
         }
     }
 
     /// A session whose end is certain is remembered no more.
-    fn strike(&self, session: &SessionHandle, gone: bool) {
-        self.left().retain(|other| !gone || !other.is(session));
+    fn strike(&self, session: &SessionHandle) {
+        self.left().retain(|other| !other.is(session));
     }
 
     /// Deletes the session, if there is one. Call it on every way out. The client may be used again afterwards.
@@ -215,17 +226,16 @@ impl Client {
         let mut auth = self.auth.lock().await;
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         if let Auth::Session(session) = &*auth {
-            self.delete_left(&session.handle, deadline).await;
-            // Refused by its own token, it has ended, or the answer was wrong: it is asked once more below.
-            if !self.delete_session_by(&session.handle, &session.handle, deadline).await? {
+            // Refused, it has ended, or the answer was wrong: it is asked once more below.
+            if self.delete_by_its_token(&session.handle, deadline).await? != Deletion::Done {
                 self.leave(&session.handle);
             }
             *auth = Auth::None;
         }
         let sessions = self.left().clone();
         for session in sessions {
-            self.delete_session_by(&session, &session, deadline).await?;
-            self.strike(&session, true);
+            self.delete_by_its_token(&session, deadline).await?;
+            self.strike(&session);
         }
         Ok(())
     }
@@ -270,9 +280,7 @@ impl Client {
                     return Err(error);
                 }
             };
-            if let Auth::Session(session) = &*auth {
-                self.delete_left(&session.handle, goodbye_until(deadline)).await;
-            }
+            self.delete_left(goodbye_until(deadline)).await;
         }
         match &*auth {
             Auth::Session(session) => Ok((Presented::Session(Arc::clone(session)), None)),
@@ -343,9 +351,10 @@ impl Client {
             self.leave(&session.handle);
             *auth = Auth::None;
             // The observer sees how it went.
-            let deletion = self.delete_session_by(&session.handle, &session.handle, goodbye_until(deadline));
-            let gone = deletion.await.unwrap_or(false);
-            self.strike(&session.handle, gone);
+            let deletion = self.delete_by_its_token(&session.handle, goodbye_until(deadline)).await;
+            if deletion.is_ok_and(|deletion| deletion == Deletion::Done) {
+                self.strike(&session.handle);
+            }
         }
         true
     }

@@ -25,6 +25,11 @@ pub const DEFAULT_ANSWER_LIMIT: usize = 8 * 1024 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub struct Repeated;
 
+/// Marks, as an extension of a request, one that changes something. The client's own sessions are no change, and not
+/// everything that is posted is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutates;
+
 /// Sends one request and returns its whole answer.
 ///
 /// The request carries an absolute URI. Implementations must end or abort the exchange by `deadline`: a request

@@ -100,8 +100,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The records of a tree in its order, a line of canonical JSON (RFC 8785) each: the bytes that are hashed.
-         *     The header `x-next-cursor` is where to go on; it stays the same when there is nothing more. A page ends at `limit`, or
+         * The records of a tree in its order, a line of canonical JSON (RFC 8785) each: the bytes that are hashed. The
+         *     header `x-next-cursor` is where to go on; it stays the same when there is nothing more. A page ends at `limit`, or
          *     at about 1 MiB.
          */
         get: operations["audit_records"];
@@ -140,8 +140,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * End this session, by its access token or its refresh token; either may have expired. A browser's cookies are deleted.
-         *     If the database does not answer they stay, so that asking again still ends the session.
+         * End this session, by its access token or its refresh token; either may have expired. A browser's cookies are
+         *     deleted. If the database does not answer they stay, so that asking again still ends the session.
          */
         post: operations["auth_logout"];
         delete?: never;
@@ -1008,10 +1008,11 @@ export interface components {
             replace?: boolean;
             /**
              * @description Objects with `name`, `bmc_url`, `ipmi`, `credential_id`, `spki_sha256` and `tags`, of which the first two are
-             *     needed. Where the name is registered, a field that is not there stays as it is, and null or an empty list removes
-             *     it; with another `bmc_url`, `ipmi` and `spki_sha256` that are not there are removed, too, because they are those
-             *     of the former address. A `bmc_url` is `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service
-             *     has several systems, or `ipmi://host[:port]`; `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
+             *     needed. Where the name is registered, a field that is not there stays as it is, and null or an empty list
+             *     removes it; with another `bmc_url`, `ipmi` and `spki_sha256` that are not there are removed, too, because they
+             *     are those of the former address. A `bmc_url` is `https://host[:port]`, or
+             *     `https://host[:port]/redfish/v1/Systems/<id>` where the service has several systems, or `ipmi://host[:port]`;
+             *     `ipmi` is `host[:port]`. Checked one by one: a bad one is refused and named, the others are stored.
              */
             servers: unknown[];
             site_id: components["schemas"]["SiteId"];
@@ -1096,8 +1097,9 @@ export interface components {
         /** Format: uuid */
         CredentialId: string;
         /**
-         * @description A BMC for which a credential may be used. An `ipmi://` address right after an `https://` one in the list is that of the
-         *     same BMC, and is used beside no other. Any other is a BMC of its own: those stand before the first `https://` one.
+         * @description A BMC for which a credential may be used. An `ipmi://` address right after an `https://` one in the list is that
+         *     of the same BMC, and is used beside no other. Any other is a BMC of its own: those stand before the first
+         *     `https://` one.
          */
         CredentialTarget: {
             /**
@@ -2190,8 +2192,8 @@ export interface components {
             nonce: string;
             /**
              * @description Former sessions of the data directory, whose processes are known to be dead (this process holds the journal's
-             *     lock): their runs are then free at once instead of after the lease. While the executor's newest session lives and
-             *     is not among them, the sign-in is refused: somebody has a copy of the directory.
+             *     lock): their runs are then free at once instead of after the lease. While the executor's newest session lives
+             *     and is not among them, the sign-in is refused: somebody has a copy of the directory.
              */
             resumes?: components["schemas"]["ExecutorSessionId"][];
             /** @description One id for each start of the process. A new one supersedes the executor's former session. */
@@ -5808,7 +5810,7 @@ export interface operations {
                 health?: "ok" | "warning" | "critical" | "unknown";
                 /** @description Of the BMC, e.g. `idrac9`. */
                 generation?: string;
-                /** @description Part of the model, in any case. */
+                /** @description The model in full or, where there is none of that name, a part of it; in any case. */
                 model?: string;
                 tag?: string;
                 /** @description `next` of the page before. */

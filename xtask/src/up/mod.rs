@@ -96,7 +96,7 @@ pub fn with_stack<T>(args: Args, act: impl FnOnce(&stack::Stack) -> Result<T>) -
 }
 
 fn start<T>(args: &Args, act: impl AsyncFnOnce(&stack::Stack, &mut Children) -> Result<T>) -> Result<T> {
-    let own_database = std::env::var_os("DATABASE_URL").is_some_and(|url| !url.is_empty());
+    let own_database = std::env::var_os(stack::OWN_DATABASE).is_some_and(|url| !url.is_empty());
     install::ensure(if own_database { install::FOR_UP_ELSEWHERE } else { install::FOR_UP })?;
     let state = paths::state();
     paths::private_folder(&state)?;

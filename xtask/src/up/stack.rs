@@ -28,8 +28,9 @@ use crate::{
 
 const DATABASE: &str = "rackhand";
 pub const READY: Duration = Duration::from_secs(60);
-const DATABASE_URL_NEEDS: &str =
-    "DATABASE_URL must name a database that is there, and a role that owns it and may create roles";
+/// Names a database of the user's own. Not `DATABASE_URL`, which many have set for something else: what is there is
+/// migrated, and the password of `rackhand_api` replaced.
+pub const OWN_DATABASE: &str = "RACKHAND_UP_DATABASE_URL";
 pub const SITE: &str = "lab";
 pub const EXECUTORS: [&str; 2] = ["executor-1", "executor-2"];
 /// A killed executor's work is taken over after this; shorter than the default, so that nobody waits for it.
@@ -100,7 +101,7 @@ impl Stack {
         paths::remove_folder(&folder)?;
         paths::private_folder(&folder)?;
         let bin = paths::binaries();
-        let elsewhere = env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+        let elsewhere = env::var(OWN_DATABASE).ok().filter(|url| !url.is_empty());
         let login = database(elsewhere.as_deref(), &folder, children)?;
 
         let owner_file = folder.join("owner-url");
@@ -110,7 +111,9 @@ impl Stack {
         say("migrating the database");
         let migrated = with(&server, &["migrate", "--owner-url-file", utf8(&owner_file)?]);
         cli::run(migrated, None).await.map_err(|failure| match &elsewhere {
-            Some(_) => Failure::Other(format!("{failure}\n{DATABASE_URL_NEEDS}")),
+            Some(_) => Failure::Other(format!(
+                "{failure}\n{OWN_DATABASE} must name a database that is there, and a role that owns it and may create roles"
+            )),
             None => failure,
         })?;
         let api_password = paths::random_secret()?;
@@ -273,7 +276,7 @@ fn write_packages(lab: &Lab, path: &Path) -> Result<()> {
 /// The database: one of the user's own, or a private one that `children` stops.
 fn database(elsewhere: Option<&str>, folder: &Path, children: &mut Children) -> Result<Login> {
     if let Some(url) = elsewhere {
-        say("using the database of DATABASE_URL");
+        say(format!("using the database of {OWN_DATABASE}"));
         return Login::parse(url);
     }
     say("starting Postgres");

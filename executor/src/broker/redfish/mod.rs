@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture};
 use rackhand_redfish::{
     AuthAttempt, AuthGate, AuthOutcome, Body, Boot, BootChange, Class, Client, Credentials,
-    Endpoint as Address, Error, Fingerprint, GateDenied, HttpsTransport, MultipartUpdate, NotSent, Options,
-    Problem, ResetKind, SessionHandle, SimpleUpdate, TaskRef, TaskState, TlsTrust, Transport, TransportError,
-    Unobserved, UpdateSemantics, update_semantics,
+    Endpoint as Address, Error, Fence, Fingerprint, GateDenied, HttpsTransport, MultipartUpdate, Mutates,
+    NotSent, Options, Problem, ResetKind, SessionHandle, SimpleUpdate, TaskRef, TaskState, TlsTrust,
+    Transport, TransportError, Unobserved, UpdateSemantics, update_semantics,
 };
 use rackhand_schema::{
     id::BmcId,
@@ -29,13 +29,13 @@ use zeroize::Zeroizing;
 use super::{
     Endpoint, Pace, Service,
     budget::{Budget, Gate},
-    look,
+    look::Look,
 };
 use crate::{
     bmc::{
         Bmc, BmcError, BmcErrorKind, BootControl, BootSetting, DeviceJob, EventLog, Firmware, Handover,
-        JobPhase, JobProgress, JobRef, LogSince, Power, PowerTrace, Readiness, SensorReading, SensorReport,
-        Sensors, Shown, StageRequest, Staged, UpdateSupport, Via,
+        HostWork, JobPhase, JobProgress, JobRef, LogSince, Power, PowerTrace, Readiness, SensorReading,
+        SensorReport, Sensors, Shown, StageRequest, Staged, UpdateSupport, Via,
     },
     credential::{OpenCredential, Place},
     identity::Identity,
@@ -120,7 +120,7 @@ impl RedfishConnector {
     }
 }
 
-/// Pays the BMC's rate for each request, and puts the fence of the mutation it belongs to into its body.
+/// Pays the BMC's rate for each request, and puts the fences of the mutation it belongs to into its body.
 struct Paced {
     inner: Arc<dyn Transport>,
     pace: Arc<Pace>,
@@ -136,18 +136,21 @@ impl Transport for Paced {
             if tokio::time::timeout_at(deadline, self.pace.turn()).await.is_err() {
                 return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
             }
-            // Sessions change nothing.
-            let changes =
-                request.method() != http::Method::GET && !request.uri().path().contains("/SessionService");
-            if changes && !look::may_leave() {
-                let why = "the look before it is too old".to_owned();
-                return Err(TransportError::NotSent { why: NotSent::Invalid(why) });
-            }
-            let request = match lease::fence() {
-                Some(fence) => request.map(|body| body.fenced(fence)),
-                None => request,
+            let look = request.extensions().get::<Mutates>().and_then(|_| Look::of_this_mutation());
+            // Asked by whoever writes the request, once it is connected.
+            let fences: Vec<Fence> =
+                lease::fence().into_iter().chain(look.as_ref().map(Look::fence)).collect();
+            let request = match fences.is_empty() {
+                true => request,
+                false => request.map(|body| body.fenced(Arc::new(move || fences.iter().all(|may| may())))),
             };
-            self.inner.send(request, deadline).await
+            let answer = self.inner.send(request, deadline).await;
+            if let (Some(look), Ok(answer)) = (look, &answer)
+                && answer.status() == http::StatusCode::UNAUTHORIZED
+            {
+                look.returned();
+            }
+            answer
         })
     }
 }
@@ -275,7 +278,7 @@ impl RedfishBmc {
                 id: text::clean(&job.id),
                 other_id: job.task_id.as_deref().map(text::clean),
                 name: text::clean(&job.name),
-                phase: job_phase(&job.state),
+                phase: listed(&job),
                 firmware: job.kind.map(|kind| kind == "FirmwareUpdate" || kind == "RepositoryUpdate"),
                 targets: job.targets.iter().map(|target| text::clean(target)).collect(),
             })
@@ -591,9 +594,20 @@ impl Sensors for RedfishBmc {
     }
 }
 
-/// Values of `ServerStatus` of a host on its way into staged updates or in them (schema `DellLCService`, action
+/// Values of `ServerStatus` of a host on its way into staged updates (schema `DellLCService`, action
 /// `GetRemoteServicesAPIStatus`).
-const AT_WORK: [&str; 3] = ["InPOST", "CollectingSystemInventory", "AutomatedTaskExecution"];
+const IN_A_BOOT: [&str; 2] = ["InPOST", "CollectingSystemInventory"];
+/// And in them.
+const IN_TASKS: &str = "AutomatedTaskExecution";
+
+/// Where a listed job stands. An iDRAC's that nobody has scheduled stays `New` until someone does, with this in place
+/// of a time; one that begins at once has `TIME_NOW` (DCIM Job Control profile).
+fn listed(job: &rackhand_redfish::Job) -> JobPhase {
+    match job_phase(&job.state) {
+        JobPhase::New if job.started.as_deref() == Some("TIME_NA") => JobPhase::Waiting,
+        phase => phase,
+    }
+}
 
 impl Firmware for RedfishBmc {
     fn jobs(&self) -> BoxFuture<'_, Result<Vec<DeviceJob>, BmcError>> {
@@ -636,8 +650,11 @@ impl Firmware for RedfishBmc {
                     host_at_work: said
                         .server
                         .as_deref()
-                        .filter(|host| AT_WORK.contains(host))
-                        .map(|host| format!("the host is at work: {host}")),
+                        .filter(|host| IN_A_BOOT.contains(host) || *host == IN_TASKS)
+                        .map(|host| HostWork {
+                            words: format!("the host is at work: {host}"),
+                            tasks: host == IN_TASKS,
+                        }),
                     detail: text::clean(&format!(
                         "Lifecycle Controller {}, real-time monitoring {}, host {}",
                         said.lc.as_deref().unwrap_or("?"),

@@ -112,7 +112,7 @@ impl<'a> Restart<'a> {
             let detail = format!("device job {} ({}), which a restart would run along", job.id, job.name);
             return Err(BmcError::new(BmcErrorKind::ForeignJob, detail));
         }
-        work.host?.map_or(Ok(()), |why| Err(busy(why)))
+        work.host?.map_or(Ok(()), |host| Err(busy(host.words)))
     }
 
     /// The reset that an intent announced.

@@ -250,7 +250,8 @@ impl Activity for Stage<'_> {
             Err(error) if error.kind == BmcErrorKind::Unsupported => None,
             other => other?,
         };
-        self.before = queue.into_iter().map(|job| job.id).collect();
+        // Under both ids: the device may list it in one place alone later.
+        self.before = queue.into_iter().flat_map(|job| [Some(job.id), job.other_id]).flatten().collect();
         if let Some(lost) = &self.state.lost {
             self.before.clone_from(&lost.before);
             log_mark = lost.log_mark;

@@ -125,6 +125,8 @@ pub struct Wire {
     pub never_had: AtomicBool,
     /// The Redfish service tells no power state of a host that is off, as while it starts.
     pub no_power: AtomicBool,
+    /// Jobs that wait were never scheduled.
+    pub unscheduled: AtomicBool,
     /// Answers to requests whose address is such a one are on their way for so long after they were made up.
     pub slow: Mutex<Vec<(Such, Duration)>>,
     /// How often the device was asked what its host is at.
@@ -202,6 +204,11 @@ impl LabTransport {
         if self.wire.no_power.load(Ordering::Relaxed) {
             replace("\"PowerState\":\"Off\"", "\"PowerState\":null");
         }
+        if self.wire.unscheduled.load(Ordering::Relaxed) && path.contains("/Jobs") {
+            let mut document: serde_json::Value = serde_json::from_slice(body).unwrap();
+            unschedule(&mut document);
+            *body = document.to_string().into();
+        }
     }
 
     /// An answer that the BMC never gave.
@@ -245,6 +252,19 @@ impl LabTransport {
     }
 }
 
+/// As an iDRAC shows jobs that nobody has scheduled.
+fn unschedule(document: &mut serde_json::Value) {
+    if let Some(serde_json::Value::Array(members)) = document.get_mut("Members") {
+        members.iter_mut().for_each(unschedule);
+    }
+    if document.get("JobState").is_some_and(|state| state == "Scheduled") {
+        document["JobState"] = "New".into();
+        document["StartTime"] = "TIME_NA".into();
+        document["MessageId"] = serde_json::Value::Null;
+        document["Message"] = "NA".into();
+    }
+}
+
 impl Transport for LabTransport {
     fn send<'a>(
         &'a self,
@@ -263,6 +283,9 @@ impl Transport for LabTransport {
             if self.wire.other_key.load(Ordering::Relaxed) {
                 let mismatch = PinMismatch { expected: Fingerprint([0; 32]), found: Fingerprint([1; 32]) };
                 return Err(TransportError::PinMismatch(mismatch));
+            }
+            if request.body().fence().is_some_and(|may_leave| !may_leave()) {
+                return Err(TransportError::NotSent { why: NotSent::Invalid("fenced off".into()) });
             }
             self.wire.redfish_requests.fetch_add(1, Ordering::Relaxed);
             let (path, uri) = (request.uri().path().to_owned(), request.uri().to_string());

@@ -30,7 +30,7 @@ use crate::{
         share::{Place, Question, Seen},
         streams::Seat,
     },
-    host::{DatabaseError, Host, Subscription, Topic, Wake},
+    host::{DatabaseError, Host, Statement, Subscription, Topic, Wake},
     problem::{Answer, Refusal},
     request::{Call, Json, Params, TokenEnd, Viewer},
     routing::{OpenApiRouter, routes},
@@ -38,6 +38,9 @@ use crate::{
 };
 
 statement!(AFTER, "events", "after");
+
+/// The same, by one stream for all that would see the same.
+static LOOK: Statement = Statement { name: "events/look", sql: include_str!("after.sql") };
 
 /// A comment is sent after so long without an event, so that proxies keep the stream open.
 const KEEP_ALIVE_MS: u64 = 15_000;
@@ -221,11 +224,11 @@ impl Stop {
 
 impl Feed {
     /// Asks the database for what is after a cursor.
-    async fn ask(&mut self, after: Option<String>) -> Result<Look, Stop> {
+    async fn ask(&mut self, statement: &'static Statement, after: Option<String>) -> Result<Look, Stop> {
         let args = serde_json::to_string(&Selection { after, ..self.selection.clone() })
             .map_err(|error| Stop::Refused(error.into()))?;
         let began = self.now();
-        let answer = self.call.host.database.run(&self.call.scope, &AFTER, args).await;
+        let answer = self.call.host.database.run(&self.call.scope, statement, args).await;
         self.seat.looked(began, self.now(), answer.is_ok());
         match answer {
             Ok(text) => serde_json::from_str(&text).map_err(|error| Stop::Refused(error.into())),
@@ -238,7 +241,7 @@ impl Feed {
 
     /// What is new, by a look for this stream alone; it joins the others once it has caught up.
     async fn look_alone(&mut self) -> Result<Bytes, Stop> {
-        let found = self.ask(self.selection.after.clone()).await?;
+        let found = self.ask(&AFTER, self.selection.after.clone()).await?;
         self.selection.after = Some(found.page.cursor.clone());
         self.watch.follow(&found);
         if found.page.more {
@@ -283,7 +286,7 @@ impl Feed {
         }
         let after = state.seen.as_ref().map(|seen| seen.cursor.clone()).or(self.selection.after.clone());
         let began_ms = self.now();
-        let found = match self.ask(after).await {
+        let found = match self.ask(&LOOK, after).await {
             Ok(found) => found,
             Err(stop) => {
                 // A refusal is of this session alone.

@@ -1,12 +1,19 @@
+with whole as materialized (
+    -- A model that is named in full is that one alone: `PowerEdge R750` is a part of `PowerEdge R750xs`.
+    select $1 ->> 'model' is not null and exists (select from rackhand.server v
+        where v.removed_at is null and lower(v.model) = $1 ->> 'model'
+            and ($1 ->> 'site' is null or v.site_id = ($1 ->> 'site')::uuid)) as found
+),
 -- What is asked for, in one place; planned anew where it is used, each time by another index.
-with matching as not materialized (
+matching as not materialized (
     select v.*
     from rackhand.server v
     where v.removed_at is null
         and ($1 ->> 'power' is null or v.power = $1 ->> 'power')
         and ($1 ->> 'health' is null or v.health = $1 ->> 'health')
         and ($1 ->> 'generation' is null or v.generation = $1 ->> 'generation')
-        and ($1 ->> 'model' is null or strpos(lower(coalesce(v.model, '')), $1 ->> 'model') > 0)
+        and ($1 ->> 'model' is null or case when (select w.found from whole w) then lower(v.model) = $1 ->> 'model'
+            else strpos(lower(coalesce(v.model, '')), $1 ->> 'model') > 0 end)
         and ($1 ->> 'tag' is null or v.tags @> array[$1 ->> 'tag'])
         and ($1 ->> 'q' is null or strpos(lower(v.name), $1 ->> 'q') > 0
             or strpos(lower(coalesce(v.service_tag, '')), $1 ->> 'q') > 0

@@ -51,7 +51,7 @@ struct Filter {
     /// Of the BMC, e.g. `idrac9`.
     #[garde(length(chars, max = 64))]
     generation: Option<String>,
-    /// Part of the model, in any case.
+    /// The model in full or, where there is none of that name, a part of it; in any case.
     #[garde(length(chars, max = 120))]
     model: Option<String>,
     #[garde(length(chars, max = 64))]

@@ -1,7 +1,7 @@
 //! An in-process BMC: a tree of JSON documents, sessions, and a script of misbehaviour for single requests.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io::Read,
     path::Path,
     sync::{
@@ -50,7 +50,9 @@ struct State {
     tree: BTreeMap<String, Bytes>,
     script: BTreeMap<(String, String), VecDeque<Act>>,
     seen: Vec<Seen>,
-    sessions: BTreeSet<String>,
+    /// Tokens by number.
+    sessions: BTreeMap<u32, String>,
+    numbered: u32,
     logins: u32,
     latency: Duration,
 }
@@ -173,6 +175,25 @@ impl Bmc {
         self.state.lock().unwrap().sessions.clear();
     }
 
+    /// Its sessions are over, and the next ones are numbered from 1 again.
+    pub fn restart(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.sessions.clear();
+        state.numbered = 0;
+    }
+
+    /// Somebody else signs in; whether they still are is for [`Bmc::knows`] to say.
+    pub fn other_signs_in(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.numbered += 1;
+        let number = state.numbered;
+        state.sessions.insert(number, "theirs".to_owned());
+    }
+
+    pub fn knows(&self, token: &str) -> bool {
+        self.state.lock().unwrap().sessions.values().any(|known| known == token)
+    }
+
     fn act(&self, request: &Request<Body>, body: &Bytes) -> (Duration, Act) {
         let mut state = self.state.lock().unwrap();
         let path = request.uri().path_and_query().unwrap().as_str().to_owned();
@@ -198,23 +219,28 @@ impl Bmc {
                     return Act::Answer(401, error("IDRAC.2.7.SYS415", "invalid username or password"));
                 }
                 let token = format!("token-{}", state.logins);
-                state.sessions.insert(token.clone());
-                let location = format!("{SESSIONS}/{}", state.logins);
+                state.numbered += 1;
+                let location = format!("{SESSIONS}/{}", state.numbered);
+                let number = state.numbered;
+                state.sessions.insert(number, token.clone());
                 return Act::Raw(
                     201,
                     vec![("x-auth-token", token), ("location", location)],
                     Bytes::from("{}"),
                 );
             }
-            let by_token = token.as_ref().is_some_and(|token| state.sessions.contains(token));
+            let by_token =
+                token.as_ref().is_some_and(|token| state.sessions.values().any(|known| known == token));
             let encoded = "cm9vdDpjb3JyZWN0IGhvcnNl"; // root:correct horse
             let by_basic = basic.as_deref() == Some(&format!("Basic {encoded}"));
             if bare != "/redfish/v1" && !by_token && !by_basic {
                 return Act::Answer(401, error("Base.1.12.NoValidSession", "no session"));
             }
             if method == "DELETE" && bare.starts_with(SESSIONS) {
-                let number = bare.rsplit('/').next().unwrap();
-                state.sessions.remove(&format!("token-{number}"));
+                let number = bare.rsplit('/').next().unwrap().parse();
+                let Some(_) = number.ok().and_then(|number| state.sessions.remove(&number)) else {
+                    return Act::Answer(404, error("Base.1.12.ResourceMissingAtURI", "no such session"));
+                };
                 return Act::Raw(204, vec![], Bytes::new());
             }
             match (method.as_str(), state.tree.get(&bare)) {

@@ -26,6 +26,7 @@ pub(crate) struct Session {
 /// The session table and what the BMC remembers of failed logins.
 #[derive(Clone, Debug)]
 pub(crate) struct Auth {
+    first: u64,
     next: u64,
     sessions: Vec<Session>,
     failures: BTreeMap<IpAddr, VecDeque<Duration>>,
@@ -43,6 +44,7 @@ pub(crate) enum Failure {
 impl Auth {
     pub(crate) fn new(first_session: u64) -> Self {
         Self {
+            first: first_session,
             next: first_session,
             sessions: Vec::new(),
             failures: BTreeMap::new(),
@@ -105,8 +107,10 @@ impl Auth {
         self.sessions.retain(|session| session.used + SESSION_TIMEOUT > now);
     }
 
+    /// At a restart. The next ones are numbered anew, which is the worst for clients that go by numbers.
     pub(crate) fn close_all(&mut self) {
         self.sessions.clear();
+        self.next = self.first;
     }
 
     pub(crate) fn sessions(&self) -> &[Session] {
