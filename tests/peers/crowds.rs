@@ -403,8 +403,11 @@ async fn a_crowd_of_one_viewer_stops_no_stream_of_others() {
         person(&site.database, "Otto", "viewer", Some(&site.id)).await,
     ];
     let url = &server.running.url;
+    let newest =
+        server.call("GET", "/v1/events?before=latest&limit=1", Some(&server.token(&otto)), None).await;
+    let newest = newest.body["items"][0]["cursor"].as_str().unwrap().to_owned();
     let stream = async |token: String| {
-        let request = server.client.get(format!("{url}/v1/events/stream")).bearer_auth(token);
+        let request = server.client.get(format!("{url}/v1/events/stream?after={newest}")).bearer_auth(token);
         request.send().await.unwrap().bytes_stream()
     };
     // First hers, so that one of hers looks.
