@@ -1097,14 +1097,60 @@ async fn no_package_leaves_on_a_look_that_slow_capabilities_have_aged() {
     assert_eq!(uploads(&world), 0, "{}", row.story());
 }
 
-/// A job that waits is no reason, whether the device tells what its host is at or not, nor is one that was never
-/// scheduled.
+/// Field report D36: as an iDRAC tells a job that nobody has scheduled, for ever.
+fn unscheduled(document: &mut serde_json::Value) {
+    if document.get("JobState").is_some_and(|state| state == "Scheduled") {
+        document["JobState"] = "New".into();
+        document["StartTime"] = "TIME_NA".into();
+        document["MessageId"] = "JCP000".into();
+    }
+}
+
+/// A host that hangs in its boot, and a record of an update that ended long ago.
+fn hangs_beside_an_old_record(document: &mut serde_json::Value) {
+    if document.get("JobState").is_some_and(|state| state == "Scheduled") {
+        document["JobState"] = "Completed".into();
+        document["MessageId"] = "RED029".into();
+    }
+    if document.get("ServerStatus").is_some() {
+        document["ServerStatus"] = "InPOST".into();
+    }
+}
+
+/// A person has to be able to end a boot that nothing waits for.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_hangs_in_post_can_be_switched_off_beside_an_old_record() {
+    let world = World::new(vec![r750()]);
+    *world.wire.retold.lock().unwrap() = Some(hangs_beside_an_old_record);
+    world
+        .lab
+        .foreign_job("bmc-01", &ForeignJob { package: Some(BIOS_R750.into()), immediate: false })
+        .unwrap();
+    tokio::time::sleep(seconds(3600)).await;
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+    assert!(world.wire.readiness_asked.load(Ordering::Relaxed) > 0);
+}
+
+/// A host that is off is powered on beside a job that nobody has scheduled.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_stays_new_for_ever_keeps_no_host_off() {
+    let world = World::new(vec![r750().powered_off()]);
+    *world.wire.retold.lock().unwrap() = Some(unscheduled);
+    world.lab.foreign_job("bmc-01", &ForeignJob { package: None, immediate: false }).unwrap();
+    tokio::time::sleep(seconds(6 * 3600)).await;
+    let _executor = world.start(0, None).await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::On)).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+}
+
+/// A job that waits is no reason, whether the device tells what its host is at or not.
 #[tokio::test(start_paused = true)]
 async fn power_is_switched_beside_a_job_that_waits() {
-    for (tells, unscheduled) in [(true, false), (false, false), (true, true)] {
+    for tells in [true, false] {
         let world = World::new(vec![r750()]);
         world.wire.tasks_apart.store(!tells, Ordering::Relaxed);
-        world.wire.unscheduled.store(unscheduled, Ordering::Relaxed);
         world
             .lab
             .foreign_job("bmc-01", &ForeignJob { package: Some(BIOS_R750.into()), immediate: false })

@@ -18,6 +18,11 @@ pub enum Trace {
     Several(String),
 }
 
+/// What the queue held, as [`trace`] takes it: a job under both of its ids, as one of its places may drop it earlier.
+pub fn ids(queue: &[DeviceJob]) -> Vec<String> {
+    queue.iter().flat_map(|job| std::iter::once(&job.id).chain(&job.other_id)).cloned().collect()
+}
+
 /// `before`: job ids from before the first request. `log`: what was recorded after it; none where there is no log.
 pub fn trace(
     before: &[String],
@@ -108,6 +113,10 @@ mod tests {
         };
         assert_eq!((both("7"), both("Jobs/7")), (Trace::Nothing, Trace::Nothing));
         assert_eq!(both("6"), Trace::Job("Jobs/7".into()));
+        let before =
+            ids(&[DeviceJob { other_id: Some("7".into()), ..job("Jobs/7", "Firmware Update: BIOS") }]);
+        let left = [job("7", "Firmware Update: BIOS")];
+        assert_eq!(trace(&before, &left, None, "BIOS.Setup.1-1", "BIOS"), Trace::Nothing, "the task is left");
     }
 
     #[test]

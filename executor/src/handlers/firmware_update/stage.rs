@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{
     LostHandover, Planned, STAGE, State,
     check::unavailable,
-    evidence::{Trace, trace},
+    evidence::{self, Trace, trace},
     late_visibility,
 };
 use crate::{
@@ -250,8 +250,7 @@ impl Activity for Stage<'_> {
             Err(error) if error.kind == BmcErrorKind::Unsupported => None,
             other => other?,
         };
-        // Under both ids: the device may list it in one place alone later.
-        self.before = queue.into_iter().flat_map(|job| [Some(job.id), job.other_id]).flatten().collect();
+        self.before = evidence::ids(&queue);
         if let Some(lost) = &self.state.lost {
             self.before.clone_from(&lost.before);
             log_mark = lost.log_mark;

@@ -125,8 +125,8 @@ pub struct Wire {
     pub never_had: AtomicBool,
     /// The Redfish service tells no power state of a host that is off, as while it starts.
     pub no_power: AtomicBool,
-    /// Jobs that wait were never scheduled.
-    pub unscheduled: AtomicBool,
+    /// Each document and each member of a list, as a device in another state would tell it.
+    pub retold: Mutex<Option<fn(&mut serde_json::Value)>>,
     /// Answers to requests whose address is such a one are on their way for so long after they were made up.
     pub slow: Mutex<Vec<(Such, Duration)>>,
     /// How often the device was asked what its host is at.
@@ -204,9 +204,13 @@ impl LabTransport {
         if self.wire.no_power.load(Ordering::Relaxed) {
             replace("\"PowerState\":\"Off\"", "\"PowerState\":null");
         }
-        if self.wire.unscheduled.load(Ordering::Relaxed) && path.contains("/Jobs") {
-            let mut document: serde_json::Value = serde_json::from_slice(body).unwrap();
-            unschedule(&mut document);
+        let retold = *self.wire.retold.lock().unwrap();
+        if let (Some(retell), Ok(mut document)) = (retold, serde_json::from_slice::<serde_json::Value>(body))
+        {
+            if let Some(serde_json::Value::Array(members)) = document.get_mut("Members") {
+                members.iter_mut().for_each(retell);
+            }
+            retell(&mut document);
             *body = document.to_string().into();
         }
     }
@@ -249,19 +253,6 @@ impl LabTransport {
         }
         refuses.0 -= 1;
         Some(answer(refuses.1))
-    }
-}
-
-/// As an iDRAC shows jobs that nobody has scheduled.
-fn unschedule(document: &mut serde_json::Value) {
-    if let Some(serde_json::Value::Array(members)) = document.get_mut("Members") {
-        members.iter_mut().for_each(unschedule);
-    }
-    if document.get("JobState").is_some_and(|state| state == "Scheduled") {
-        document["JobState"] = "New".into();
-        document["StartTime"] = "TIME_NA".into();
-        document["MessageId"] = serde_json::Value::Null;
-        document["Message"] = "NA".into();
     }
 }
 

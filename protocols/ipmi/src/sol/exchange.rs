@@ -178,13 +178,14 @@ proptest! {
         breaks in vec(0usize..2_000, 0..3),
     ) {
         prop_assume!(fates.iter().filter(|fate| fate.is_empty()).count() * 2 <= fates.len());
-        // A few packets more than the channel's loss can eat in a row; small takes would run for very long.
+        // A few packets more than the channel's loss can eat in a row; small takes and packets would run for very long.
         let typed = &typed[..typed.len().min(takes * 120)];
+        let shown = &shown[..shown.len().min(largest * 240)];
         let mut breaks: Vec<usize> = breaks.iter().map(|at| at % (typed.len() + 1)).collect();
         breaks.sort_unstable();
         breaks.dedup();
         let mut machine = Machine::new(Settings { receive_buffer: buffer, send_buffer: 512, ..patient() });
-        let mut bmc = Bmc::new(&shown, takes, largest);
+        let mut bmc = Bmc::new(shown, takes, largest);
         let mut world = World::new(fates);
         // This BMC insists on the order of numbers: that the first four packets are lost is the end for it.
         machine.open(world.now);

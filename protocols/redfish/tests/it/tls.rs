@@ -15,8 +15,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use rackhand_redfish::{
-    Body, Endpoint, Fingerprint, HttpsOptions, HttpsTransport, NotSent, TlsTrust, Transport, TransportError,
-    probe_pin,
+    Body, Endpoint, Fingerprint, HttpsOptions, HttpsTransport, Mutates, NotSent, TlsTrust, Transport,
+    TransportError, probe_pin,
 };
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
@@ -448,6 +448,24 @@ async fn a_mutation_trusts_no_kept_connection() {
         let _ = server.plain(&transport).await;
         let body = Body::from(Bytes::from_static(b"{}"));
         transport.send(server.request("http", Method::POST, body), soon()).await.unwrap();
+    }
+}
+
+/// Connecting has taken most of its time: nobody would know its outcome. A read may try.
+#[tokio::test]
+async fn a_mutation_that_is_connected_too_late_is_not_sent() {
+    let server = Server::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec(), false).await;
+    let transport = first_use();
+    for (seconds, mutates, sent) in [(2, true, false), (2, false, true), (5, true, true)] {
+        let before = server.requests.load(Ordering::SeqCst);
+        let mut request = server.request("http", Method::POST, Body::from(Bytes::from_static(b"{}")));
+        if mutates {
+            request.extensions_mut().insert(Mutates);
+        }
+        let answer = transport.send(request, Instant::now() + Duration::from_secs(seconds)).await;
+        let not_sent = matches!(answer, Err(TransportError::NotSent { why: NotSent::ConnectTimeout }));
+        assert_eq!((answer.is_ok(), not_sent), (sent, !sent), "{answer:?}");
+        assert_eq!(server.requests.load(Ordering::SeqCst) - before, usize::from(sent));
     }
 }
 
