@@ -51,7 +51,7 @@ const SUITES: [Suite; 19] = [
     Suite { name: "docs", share: 15, run: |_| docs::run() },
     Suite { name: "words", share: 15, run: |_| words::run() },
     Suite { name: "findings", share: 15, run: |_| findings::run() },
-    Suite { name: "openapi", share: 90, run: |_| openapi::run(true).map(|()| Tally::one()) },
+    Suite { name: "openapi", share: 110, run: |_| openapi::run(true).map(|()| Tally::one()) },
     Suite { name: "wasm", share: 260, run: |_| wasm() },
     Suite {
         name: "clippy",
@@ -64,7 +64,7 @@ const SUITES: [Suite; 19] = [
     // One process for all of these: they share a Postgres cluster.
     Suite {
         name: "system",
-        share: 520,
+        share: 540,
         run: |args| cargo_test(args, &["control_plane", "edge", "foreign", "peers", "trunk"]),
     },
     Suite { name: "hosted", share: 100, run: hosted },
@@ -73,7 +73,7 @@ const SUITES: [Suite; 19] = [
     Suite { name: "ui", share: 45, run: |_| ui() },
     Suite { name: "commands", share: 45, run: |_| docs::commands() },
     Suite { name: "readme", share: 60, run: |args| cargo_test(args, &["readme"]) },
-    Suite { name: "browser", share: 200, run: |_| browser::run() },
+    Suite { name: "browser", share: 160, run: |_| browser::run() },
     Suite { name: "hosts", share: 120, run: |_| hosts() },
 ];
 
