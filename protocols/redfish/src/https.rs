@@ -51,8 +51,8 @@ use crate::{
 const MAX_IDLE: usize = 2;
 /// A read takes a connection that was idle for up to this long; it may be repeated if the BMC has hung up.
 const READ_IDLE: Duration = Duration::from_secs(20);
-/// A mutation that has less time left once it is connected is not sent: its answer would come too late, and nobody
-/// would know its outcome.
+/// A mutation that has less time left once it is connected, and less than half of what it had, is not sent: its answer
+/// would come too late, and nobody would know its outcome.
 const LEAST: Duration = Duration::from_secs(3);
 /// A package is handed to the connection in pieces of this size, so that a deadline strikes between two.
 const PIECE: usize = 64 * 1024;
@@ -136,10 +136,10 @@ impl HttpsTransport {
                 Err(Failed::For(error)) => return Err(error),
             }
         }
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let least = LEAST.min(left() / 2);
         let mut connection = self.connect(&uri, &authority, deadline).await?;
-        if request.extensions().get::<Mutates>().is_some()
-            && deadline.saturating_duration_since(Instant::now()) < LEAST
-        {
+        if request.extensions().get::<Mutates>().is_some() && left() < least {
             return Err(not_sent(NotSent::ConnectTimeout));
         }
         match self.run(&mut connection, request, deadline).await {

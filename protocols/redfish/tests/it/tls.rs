@@ -53,6 +53,16 @@ impl Server {
         key: PrivateKeyDer<'static>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
+        Self::tls_after(Duration::ZERO, certificate, key, versions).await
+    }
+
+    /// The same, with a handshake that begins only after a wait.
+    async fn tls_after(
+        wait: Duration,
+        certificate: Vec<u8>,
+        key: PrivateKeyDer<'static>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let key = ring::sign::any_supported_type(&key).unwrap();
         let chain = vec![CertificateDer::from(certificate)];
         let certified = SingleCertAndKey::from(CertifiedKey::new(chain, key));
@@ -65,6 +75,7 @@ impl Server {
         Self::listen(move |tcp, requests| {
             let acceptor = acceptor.clone();
             async move {
+                tokio::time::sleep(wait).await;
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
                 let answer = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
                     requests.fetch_add(1, Ordering::SeqCst);
@@ -454,15 +465,15 @@ async fn a_mutation_trusts_no_kept_connection() {
 /// Connecting has taken most of its time: nobody would know its outcome. A read may try.
 #[tokio::test]
 async fn a_mutation_that_is_connected_too_late_is_not_sent() {
-    let server = Server::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec(), false).await;
-    let transport = first_use();
-    for (seconds, mutates, sent) in [(2, true, false), (2, false, true), (5, true, true)] {
+    let (certificate, key) = certificate(|_| {});
+    let server = Server::tls_after(Duration::from_millis(700), certificate, key, &[&TLS12, &TLS13]).await;
+    for (mutates, limit, sent) in [(true, 1200, false), (false, 1200, true), (true, 5000, true)] {
         let before = server.requests.load(Ordering::SeqCst);
-        let mut request = server.request("http", Method::POST, Body::from(Bytes::from_static(b"{}")));
+        let mut request = server.request("https", Method::POST, Body::from(Bytes::from_static(b"{}")));
         if mutates {
             request.extensions_mut().insert(Mutates);
         }
-        let answer = transport.send(request, Instant::now() + Duration::from_secs(seconds)).await;
+        let answer = first_use().send(request, Instant::now() + Duration::from_millis(limit)).await;
         let not_sent = matches!(answer, Err(TransportError::NotSent { why: NotSent::ConnectTimeout }));
         assert_eq!((answer.is_ok(), not_sent), (sent, !sent), "{answer:?}");
         assert_eq!(server.requests.load(Ordering::SeqCst) - before, usize::from(sent));
