@@ -379,9 +379,12 @@ impl Outbox {
         self.lock().get(&(run, epoch)).is_some_and(|lane| lane.passed_on)
     }
 
-    /// Whether the control plane has taken what ends this lease.
-    pub fn is_over(&self, run: RunId, epoch: u64) -> bool {
-        self.lock().get(&(run, epoch)).is_some_and(|lane| lane.over)
+    /// Whether this process has said, or is just saying, how this lease ends: nothing is done under it any more. What
+    /// was sent may have been taken before the answer to it is here.
+    pub fn is_ended(&self, run: RunId, epoch: u64) -> bool {
+        self.lock().get(&(run, epoch)).is_none_or(|lane| {
+            lane.over || lane.closed || lane.queue.iter().any(|item| item.last && item.sent)
+        })
     }
 
     /// Whether something of this lease is still to be delivered.

@@ -469,7 +469,8 @@ impl Service {
         let stopping: Vec<(RunId, Held)> =
             runs.into_iter().filter_map(|run| self.held.remove(&run).map(|held| (run, held))).collect();
         for (run, held) in &stopping {
-            if !self.shared.outbox.is_over(*run, held.epoch) {
+            // A run that ends is not leased any more before the answer to its report is here.
+            if !self.shared.outbox.is_ended(*run, held.epoch) {
                 tracing::warn!(%run, epoch = held.epoch, "the lease has passed on");
             }
             held.signals.send_modify(|signals| signals.lost = true);

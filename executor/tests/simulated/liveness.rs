@@ -2,7 +2,8 @@
 //! disk has an end. In paused time.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    io::Write as _,
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -731,4 +732,62 @@ async fn a_healthy_lease_holds_nothing_back() {
             assert_eq!(held, 0, "{milliseconds} ms: {}", row.story());
         }
     }
+}
+
+/// What this thread logs as a warning or worse, a line each.
+fn warnings() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || Kept(Arc::clone(&kept)))
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
+/// The control plane has taken the end of a run, and says that it is not leased any more, before the answer to the
+/// report is here.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_has_just_ended_is_not_lost() {
+    let (log, _guard) = warnings();
+    let world = rack(3);
+    world.link(0).slow_reports.store(3000, Ordering::Relaxed);
+    let _executor = world.start(0, None).await;
+    let runs: Vec<RunId> = (0..3).map(|server| world.inventory(server)).collect();
+    for run in runs {
+        succeeded(&world, run).await;
+    }
+    tokio::time::sleep(2 * TTL).await;
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert_eq!(log, "");
+}
+
+/// One that another executor has now is: it is logged, and its task ends at once.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_taken_away_is_lost() {
+    let (log, _guard) = warnings();
+    let world = rack(1);
+    let executor = world.start(0, None).await;
+    let run = update(&world, 0);
+    while world.plane.run(run).items.is_empty() {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    world.plane.take_away(run);
+    tokio::time::sleep(TTL / 2).await;
+    let requests = world.wire.redfish_requests.load(Ordering::Relaxed);
+    tokio::time::sleep(seconds(60)).await;
+    assert_eq!(world.wire.redfish_requests.load(Ordering::Relaxed), requests, "its task has ended");
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("the lease has passed on").count(), 1, "{log}");
+    drop(executor);
 }

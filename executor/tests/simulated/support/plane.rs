@@ -39,6 +39,8 @@ pub struct Link {
     pub revoked: AtomicBool,
     /// So many answers get lost after the request was carried out.
     pub lose_answers: AtomicU32,
+    /// Answers to reports are on their way for so long, ms.
+    pub slow_reports: AtomicU32,
 }
 
 #[derive(Debug, Clone)]
@@ -164,6 +166,14 @@ impl Plane {
     /// What a former executor has left open.
     pub fn leave(&self, run: RunId, effect: Effect) {
         self.lock().runs.get_mut(&run).unwrap().effects.push(effect);
+    }
+
+    /// Another executor, which does nothing, has the run from now on.
+    pub fn take_away(&self, run: RunId) {
+        let mut inner = self.lock();
+        let row = inner.runs.get_mut(&run).unwrap();
+        row.grant.epoch += 1;
+        row.lease = Some(ExecutorSessionId::generate());
     }
 
     /// Nobody gets the run until it is released.
@@ -480,6 +490,8 @@ impl Cloud for ModelCloud {
         Box::pin(async move {
             self.way_there().await?;
             let answer = self.plane.report(self.session, report);
+            let slow = self.link.slow_reports.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(slow.into())).await;
             self.way_back(answer)
         })
     }
