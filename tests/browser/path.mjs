@@ -322,7 +322,7 @@ async function narrow() {
       await page.getByRole("main").getByText("lab", { exact: false }).first().waitFor();
       ok(await page.getByRole("main").evaluate((main) => main.scrollWidth <= main.clientWidth), `${name} is wider than the screen`);
       if (name === "Sites") {
-        for (const part of [page.getByText("also by who planned the job"), page.getByText("compared in this browser"), page.getByRole("button", { name: /^Enrol/ })]) {
+        for (const part of [page.getByText("whoever planned a job may approve it"), page.getByText("compared in this browser"), page.getByRole("button", { name: /^Enrol/ })]) {
           const box = await part.boundingBox();
           ok(box !== null && box.x + box.width <= 390, "a part of the site is off the screen");
         }
@@ -656,7 +656,7 @@ async function people() {
     await row.getByRole("button", { name: /^Remove the role operator/ }).click();
     await dialog.getByText(/no longer operator of the whole fleet and has no role left/).waitFor();
     await check("remove-role-dialog", ["light"]);
-    await dialog.getByRole("button", { name: "Back" }).click();
+    await dialog.getByRole("button", { name: "Cancel" }).click();
     await dialog.waitFor({ state: "detached" });
     await row.getByText("operator of the whole fleet").waitFor();
     await row.getByRole("button", { name: /^Remove the role operator/ }).click();

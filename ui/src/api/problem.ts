@@ -20,6 +20,46 @@ export class Unreachable extends Error {
   }
 }
 
+/** What the detail says beyond the title, which stands above it. */
+export function beyondTitle({ title, detail }: Problem): string {
+  const rest = detail.startsWith(title) ? detail.slice(title.length) : undefined;
+  return rest === undefined || !/^(\.|$)/.test(rest) ? detail : rest.slice(1).trim();
+}
+
+/** As the forms call what the API calls otherwise. */
+const LABELS: Record<string, string> = {
+  allow_downgrade: "Allow downgrades",
+  bmc_url: "BMC address",
+  credential_id: "Credential",
+  email: "E-mail",
+  file_name: "File name",
+  ipmi: "IPMI address",
+  lease_ttl_ms: "Lease",
+  max_mutating_runs: "Changing runs at once",
+  max_parallel: "Max. in parallel",
+  new: "New password",
+  pause_after_failures: "Pause after failures",
+  present: "Present password",
+  sha256: "SHA-256",
+  site_id: "Site",
+  software_id: "Software id",
+  spki_sha256: "TLS key",
+  start_after: "Not before",
+  targets: "Servers",
+  token: "Link",
+  url: "URL",
+};
+
+/** Each field that was refused, once, by the label that people see: "New password: has fewer than 12 characters". */
+export function fieldTexts(problem: Problem): string[] {
+  const texts = (problem.fields ?? []).map(({ field, detail }) => {
+    const last = field.replace(/\[[^\]]*\]$/, "").split(".").at(-1) ?? field;
+    const named = last.charAt(0).toUpperCase() + last.slice(1).replaceAll("_", " ");
+    return `${LABELS[last] ?? named}: ${detail}`;
+  });
+  return [...new Set(texts)];
+}
+
 /** Makes a problem of an error body, also when something in between answered instead of Rackhand. */
 export function toProblem(status: number, body: unknown): Problem {
   if (typeof body === "object" && body !== null && "code" in body && "title" in body) {

@@ -30,6 +30,7 @@ export type PlanTarget = Schemas["PlanTarget"];
 export type PowerAction = Schemas["PowerAction"];
 export type PowerState = Schemas["PowerState"];
 export type Problem = Schemas["Problem"];
+export type Effect = Schemas["Effect"];
 export type Reboot = Schemas["Reboot"];
 export type Role = Schemas["Role"];
 export type Run = Schemas["Run"];

@@ -50,8 +50,9 @@ export function Banners() {
   const lost = live.kind === "lost" && now - live.since > GRACE_MS;
   const deaf = (data?.items ?? []).filter((site) => site.servers > 0 && site.executors_online === 0);
   const paused = (data?.items ?? []).filter((site) => site.config.hardware_paused);
+  // They stay in view where the screen has room beside them.
   return (
-    <>
+    <div className="z-20 shrink-0 md:sticky md:top-0">
       {lost && (
         <Banner tone="warn">
           <strong className="font-semibold">
@@ -76,10 +77,14 @@ export function Banners() {
       )}
       {paused.length > 0 && (
         <Banner tone="wait">
-          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => pausedSite(site, now)).join(", ")}.</strong> No new change starts; work already in a BMC is followed until it finishes.
+          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => pausedSite(site)).join(", ")}.</strong> No new change starts; work already in a BMC is followed until it finishes. An admin resumes them on{" "}
+          <Link to="/sites" search={paused.length === 1 ? { site: paused[0]?.id } : {}} className="link">
+            Sites
+          </Link>
+          .
         </Banner>
       )}
-    </>
+    </div>
   );
 }
 

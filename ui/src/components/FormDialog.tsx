@@ -1,6 +1,6 @@
 /**
  * The one dialog with a form: a button that opens it, what it is about, its fields, what went wrong. The focus stays
- * inside and goes back to the button; Escape and "Back" close it. What was typed stays until it has been sent.
+ * inside and goes back to the button; Escape and "Cancel" close it. What was typed stays until it has been sent.
  */
 import { Dialog } from "@base-ui/react/dialog";
 import { useMutation } from "@tanstack/react-query";
@@ -26,6 +26,8 @@ interface Props<T> {
   /** On the button that sends: the label if absent, and while it works. */
   send?: string;
   sending?: string;
+  /** On the button that leaves everything as it is. */
+  keep?: string;
   /** What keeps it from being sent. */
   wrong?: string | undefined;
   /** Heads what went wrong: "The job was not planned". */
@@ -37,7 +39,7 @@ interface Props<T> {
   children?: ReactNode;
 }
 
-export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = look === "danger", blocked, title, note, send = label, sending = "Sending…", wrong, failed, wide = false, act, done, children }: Props<T>) {
+export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = look === "danger", blocked, title, note, send = label, sending = "Sending…", keep = "Cancel", wrong, failed, wide = false, act, done, children }: Props<T>) {
   const [open, setOpen] = useState(false);
   const action = useMutation({
     mutationFn: act ?? (() => Promise.reject(new Error("There is nothing to send."))),
@@ -73,7 +75,7 @@ export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = 
             {children}
             {action.error && <ProblemNote error={action.error} what={failed} />}
             <div className="flex justify-end gap-2">
-              <Dialog.Close className="btn">{act ? "Back" : "Close"}</Dialog.Close>
+              <Dialog.Close className="btn">{act ? keep : "Close"}</Dialog.Close>
               {act && (
                 <Button type="submit" look={danger ? "danger" : "primary"} blocked={wrong} busy={action.isPending}>
                   {action.isPending ? sending : send}

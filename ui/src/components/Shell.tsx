@@ -34,7 +34,7 @@ export function Shell() {
             <ThemePicker />
           </div>
         </header>
-        <main id="main" tabIndex={-1} className="flex min-h-0 min-w-0 flex-col overflow-y-auto outline-none">
+        <main id="main" tabIndex={-1} className="flex min-h-0 min-w-0 scroll-pt-16 flex-col overflow-y-auto outline-none">
           <Banners />
           <div className="flex min-h-0 flex-1 flex-col px-6 pt-5 pb-6 max-md:px-3">
             <Outlet />

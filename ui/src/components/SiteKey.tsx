@@ -64,6 +64,7 @@ export function SiteKey({ site }: { site: Site }) {
         <textarea className="field mono" rows={3} aria-label="What the executor printed" spellCheck={false} value={typed} onChange={(event) => setTyped(event.target.value)} />
         <p role="status" className="empty:hidden">
           {answer === "same" && <Status tone="ok" word="The same key" />}
+          {answer === "no key" && typed.trim() !== "" && <span className="text-bad">This is not a key. Paste what rackhand-executor site-key prints: a key of 44 characters, its fingerprint, or both.</span>}
           {answer === "other" && <span className="text-bad">Another key. Seal no password for this site: someone may be in the middle. Check that the executor belongs to this site and to this control plane.</span>}
         </p>
       </FormDialog>

@@ -2,7 +2,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { type ErrorComponentProps, Link, useRouter } from "@tanstack/react-router";
 
-import { isPassing } from "../api/problem";
+import { ApiError, isPassing } from "../api/problem";
 import { useEffect } from "react";
 import { Empty, ProblemNote, useTitle } from "./ui";
 
@@ -21,10 +21,10 @@ export function CannotStart({ error }: ErrorComponentProps) {
   });
   return (
     <main className="mx-auto max-w-xl px-6 pt-[18vh]">
-      <h1 className="mb-3 text-xl font-medium">Rackhand cannot be reached</h1>
-      <ProblemNote error={error} retry={retry} />
+      <h1 className="mb-3 text-xl font-medium">{error instanceof ApiError ? error.problem.title : "Rackhand cannot be reached"}</h1>
+      <ProblemNote error={error} retry={retry} headed={error instanceof ApiError} />
       {isPassing(error) && (
-        <p className="text-soft mt-3">Trying again every 5 s. Work that is already in a BMC goes on and is observed by the executors meanwhile.</p>
+        <p className="text-soft mt-3">Trying again every 5 s. Work that is already in a BMC continues, and the executors follow it meanwhile.</p>
       )}
     </main>
   );

@@ -105,11 +105,21 @@ export function CheckField({ label, checked, set }: { label: string; checked: bo
 }
 
 /** Why something is done; the audit keeps it. */
-export function ReasonField({ value, set }: { value: string; set: (value: string) => void }) {
+export function ReasonField({ value, set, problem }: { value: string; set: (value: string) => void; problem?: string | undefined }) {
   return (
-    <label className="flex flex-col gap-1">
-      <span className="font-medium">Reason</span>
-      <textarea className="field" rows={3} maxLength={REASON.max} required value={value} onChange={(event) => set(event.target.value)} />
-    </label>
+    <Labelled label="Reason" problem={problem}>
+      {(described) => (
+        <textarea
+          {...described}
+          className="field"
+          rows={3}
+          maxLength={REASON.max}
+          required
+          placeholder={`Why this is done; the audit keeps it (at least ${REASON.min} characters)`}
+          value={value}
+          onChange={(event) => set(event.target.value)}
+        />
+      )}
+    </Labelled>
   );
 }

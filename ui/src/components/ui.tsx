@@ -2,7 +2,7 @@
 import { Link } from "@tanstack/react-router";
 import { type ComponentProps, type ReactNode, useEffect, useId, useState, useSyncExternalStore } from "react";
 
-import { ApiError, Unreachable } from "../api/problem";
+import { ApiError, beyondTitle, fieldTexts, isPassing, Unreachable } from "../api/problem";
 import { serverNow } from "../lib/clock";
 import { age, clock, duration } from "../lib/format";
 import { Reason } from "./Reason";
@@ -108,22 +108,34 @@ export function For({ since }: { since: string }) {
   );
 }
 
-export function ProblemNote({ error, retry, what }: { error: unknown; retry?: () => void; what?: string | undefined }) {
+interface ProblemNoteProps {
+  error: unknown;
+  retry?: (() => void) | undefined;
+  /** What did not work: "The job was not planned". */
+  what?: string | undefined;
+  /** Whether the title stands above already. */
+  headed?: boolean;
+  /** Where else to go. */
+  leave?: ReactNode;
+}
+
+export function ProblemNote({ error, retry, what, headed = false, leave }: ProblemNoteProps) {
   const problem = error instanceof ApiError ? error.problem : undefined;
+  const fields = problem ? fieldTexts(problem) : [];
+  const detail = problem ? beyondTitle(problem) : error instanceof Error ? error.message : String(error);
   return (
     <div role="alert" className="border-bad/40 bg-bad-wash text-ink rounded-md border px-3 py-2.5">
-      <p className="font-medium">
-        {[what, problem?.title ?? (error instanceof Unreachable ? "No answer" : what ? undefined : "This did not work")].filter(Boolean).join(": ")}
-      </p>
-      {(problem === undefined || problem.detail.replace(/\.$/, "") !== problem.title) && (
-        <p className="mt-0.5">{error instanceof Error ? error.message : String(error)}</p>
+      {!headed && (
+        <p className="font-medium">
+          {[what, problem?.title ?? (error instanceof Unreachable ? "No answer" : what ? undefined : "This did not work")].filter(Boolean).join(": ")}
+        </p>
       )}
-      {problem?.fields && problem.fields.length > 0 && (
+      {/* The detail would say the fields again. */}
+      {fields.length === 0 && detail !== "" && <p className="mt-0.5">{detail}</p>}
+      {fields.length > 0 && (
         <ul className="mt-1.5 list-disc pl-5">
-          {problem.fields.map((field) => (
-            <li key={field.field + field.detail}>
-              <code className="mono">{field.field}</code>: {field.detail}
-            </li>
+          {fields.map((text) => (
+            <li key={text}>{text}</li>
           ))}
         </ul>
       )}
@@ -144,17 +156,18 @@ export function ProblemNote({ error, retry, what }: { error: unknown; retry?: ()
             Try again
           </button>
         )}
+        {leave}
       </p>
     </div>
   );
 }
 
-/** A page whose subject could not be read at all. */
-export function Unread({ what, error, retry }: { what: string; error: unknown; retry: () => void }) {
+/** A page whose subject could not be read at all; `list` leads to what can be. */
+export function Unread({ what, error, retry, list }: { what: string; error: unknown; retry: () => void; list: ReactNode }) {
   return (
     <div className="max-w-2xl">
       <PageHead title={what} />
-      <ProblemNote error={error} retry={retry} />
+      <ProblemNote error={error} retry={isPassing(error) ? retry : undefined} leave={list} />
     </div>
   );
 }

@@ -20,10 +20,10 @@ describe("a text beside a name", () => {
 describe("formats", () => {
   it("durations have at most two units", () => {
     const s = 1000;
-    expect([0, 4 * s, 59.4 * s, 60 * s, 125 * s, 14 * 60 * s, 3600 * s, 7500 * s, 26 * 3600 * s, 12 * 86400 * s].map((ms) => duration(ms))).toEqual([
-      "0 s", "4 s", "59 s", "1 min", "2 min 5 s", "14 min", "1 h", "2 h 5 min", "1 d 2 h", "12 d",
+    expect([0, 0.9 * s, s, 4 * s, 59.4 * s, 60 * s, 125 * s, 14 * 60 * s, 3600 * s, 7500 * s, 26 * 3600 * s, 12 * 86400 * s].map((ms) => duration(ms))).toEqual([
+      "under 1 s", "under 1 s", "1 s", "4 s", "59 s", "1 min", "2 min 5 s", "14 min", "1 h", "2 h 5 min", "1 d 2 h", "12 d",
     ]);
-    expect(duration(-5)).toBe("0 s");
+    expect(duration(-5)).toBe("under 1 s");
   });
 
   it("reads times as Postgres prints them", () => {

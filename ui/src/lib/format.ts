@@ -3,9 +3,10 @@
 /** A reading older than this is marked as stale. */
 export const STALE_MS = 15 * 60_000;
 
-/** "4 s", "3 min", "2 h 5 min", "12 d": at most two units. */
+/** "under 1 s", "4 s", "3 min", "2 h 5 min", "12 d": at most two units. */
 export function duration(ms: number): string {
-  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (ms < 1000) return "under 1 s";
+  const seconds = Math.round(ms / 1000);
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) {

@@ -103,7 +103,6 @@ export const REBOOT: Record<Reboot, string> = {
 /** What the approve button does: "Approve: change 9 servers, restart 9 hosts". */
 export function approveLabel(job: Job): string {
   const sums = planSums(job.plan);
-  if (sums.change === 0) return "Approve: nothing to change";
   const servers = count(sums.change, "server");
   switch (job.kind) {
     case "power":
@@ -121,6 +120,14 @@ export function approveLabel(job: Job): string {
     default:
       return unlisted(job, `Approve: change ${servers}`);
   }
+}
+
+/** Why a plan that changes nothing cannot be approved, or undefined where it changes something. */
+export function idleNote(plan: Plan): string | undefined {
+  const sums = planSums(plan);
+  if (sums.change > 0) return undefined;
+  if (sums.nothing === 0) return "Every server is blocked; there is nothing to approve.";
+  return sums.blocked === 0 ? "Nothing is to be changed: every server is as requested already." : "Nothing is to be changed: every server that is not blocked is as requested already.";
 }
 
 const UNDER_WAY = ["running", "leased", "waiting", "settling"];

@@ -2,11 +2,12 @@ import { readFileSync } from "node:fs";
 
 import { describe, expect, it } from "vitest";
 
-import type { Me, Run } from "../api/types";
+import { beyondTitle, fieldTexts } from "../api/problem";
+import type { Me, Problem, Run } from "../api/types";
 import { isAbout } from "../live/log";
 import { eventView, parseSearch, stringifySearch } from "./search";
 import { missingFleetAdmin, missingRole } from "./roles";
-import { canClose, closeNote, heldBy, shownState } from "./run";
+import { canClose, closeNote, effectText, heldBy, shownState } from "./run";
 import { NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, serverProblems, taken, toItem, twice } from "./servers";
 import { credentialCommand, quote } from "./shell";
 import { pausedSite, SITE_NAME, siteConfig, siteForm, siteNameProblem, siteProblems } from "./siteConfig";
@@ -63,7 +64,9 @@ describe("servers to add", () => {
     expect(serverProblems(good)).toEqual({});
     expect(serverProblems({ ...good, address: "https://[::1]:8443/redfish/v1/Systems/System.Embedded.1", ipmi: "10.0.0.17:623", tags: "rack:7, lab" })).toEqual({});
     expect(serverProblems({ ...NEW_SERVER, name: "web-2", address: "ipmi://10.0.0.18" })).toEqual({});
-    expect(Object.keys(serverProblems(NEW_SERVER))).toEqual(["name", "address", "pin"]);
+    // Whether it requires a key, its address says.
+    expect(Object.keys(serverProblems(NEW_SERVER))).toEqual(["name", "address"]);
+    expect(Object.keys(serverProblems({ ...good, pin: "" }))).toEqual(["pin"]);
     for (const address of ["http://10.0.0.1", "10.0.0.1", "https://10.0.0.1/", "https://10.0.0.1/redfish/v1", "https://user@10.0.0.1", "https://a b", "ipmi://10.0.0.1/x"]) {
       expect(serverProblems({ ...good, address }).address).toBeDefined();
     }
@@ -131,9 +134,9 @@ describe("the settings of a site", () => {
 
   it("say who has paused it, where that is known", () => {
     const at = "2026-01-02T03:04:05Z";
-    const said = pausedSite({ name: "lab", paused_by_name: "Ada", paused_at: at }, Date.parse(at));
-    expect(said).toMatch(/^lab \(by Ada since \d\d:04:05\)$/);
-    expect(pausedSite({ name: "lab" }, 0)).toBe("lab");
+    const said = pausedSite({ name: "lab", paused_by_name: "Ada", paused_at: at });
+    expect(said).toMatch(/^lab \(by Ada since 2026-01-0\d \d\d:04:05\)$/);
+    expect(pausedSite({ name: "lab" })).toBe("lab");
   });
 
   it("are checked with the rules of the control plane", () => {
@@ -148,7 +151,7 @@ describe("the settings of a site", () => {
 describe("the name of a site", () => {
   it("follows one rule, which the control plane and this page say alike", () => {
     for (const name of ["lab", "my lab", "Zürich 2", "n".repeat(80)]) expect(siteNameProblem(name)).toBeUndefined();
-    for (const name of ["", " lab", "la\u200bb", "Rackhand", "n".repeat(81)]) expect(siteNameProblem(name)).toBe(SITE_NAME);
+    for (const name of ["", " lab", "la\u200bb", "Rackhand", "n".repeat(81)]) expect(siteNameProblem(name)).toBe(`A${SITE_NAME.slice(1)}.`);
     expect(readFileSync("../schema/src/check.rs", "utf8")).toContain(`"${SITE_NAME}"`);
   });
 });
@@ -158,6 +161,44 @@ describe("the state of a run", () => {
     expect(shownState({ state: "waiting", percent: 0 })).toBe("running");
     expect(shownState({ state: "waiting", percent: null })).toBe("waiting");
     expect(shownState({ state: "settling", percent: 40 })).toBe("settling");
+  });
+});
+
+describe("a temporary change", () => {
+  const job = { object: "bmc_job", property: "BIOS.Setup.1-1", prior: null, wanted: { job: "JID_1", guessed: false } };
+  const power = { object: "host_power", property: "state", prior: "on", wanted: "restarted" };
+
+  it("says what became of it", () => {
+    expect(effectText({ ...job, state: "settled" })).toBe("update job JID_1: gone");
+    expect(effectText({ ...job, wanted: { job: null }, state: "intended" })).toBe("update job for BIOS.Setup.1-1: about to be queued");
+    expect(effectText({ ...job, wanted: { job: "JID_1", guessed: true }, state: "settled" })).toBe("update job JID_1 (assumed): left to the BMC");
+    expect(effectText({ ...power, state: "intended" })).toBe("host power: about to be restarted");
+    expect(effectText({ ...power, state: "settled" })).toBe("host power: on again");
+    expect(effectText({ ...power, prior: "off", wanted: "on", state: "applied" })).toBe("host power: on for the update");
+    expect(effectText({ ...power, prior: "off", wanted: "on", state: "settled" })).toBe("host power: off again");
+    expect(effectText({ ...power, state: "conflict" })).toBe("host power: not restored; look at the server");
+  });
+
+  it("is said also where this page does not know it", () => {
+    expect(effectText({ object: "virtual_media", property: "cd", prior: null, wanted: "iso", state: "settled" })).toBe("virtual media cd: restored");
+    expect(effectText({ ...job, state: "half_way" as "settled" })).toBe("update job JID_1: half way");
+  });
+});
+
+describe("a problem", () => {
+  const problem: Problem = { type: "", title: "The request is not valid", status: 422, code: "invalid-request", detail: "new: is too common" };
+
+  it("says each field once, by the label that people see", () => {
+    const fields = ["new", "new", "targets[3]", "params.packages[PowerEdge R7.50].sha256", "file_size"].map((field) => ({ field, detail: "is not valid" }));
+    expect(fieldTexts({ ...problem, fields })).toEqual(["New password: is not valid", "Servers: is not valid", "SHA-256: is not valid", "File size: is not valid"]);
+    expect(fieldTexts(problem)).toEqual([]);
+  });
+
+  it("does not say its title twice", () => {
+    const title = "The database is not responding";
+    expect(beyondTitle({ ...problem, title, detail: `${title}. Nothing is lost; try again in a moment.` })).toBe("Nothing is lost; try again in a moment.");
+    for (const detail of [title, `${title}.`, ""]) expect(beyondTitle({ ...problem, title, detail })).toBe("");
+    expect(beyondTitle({ ...problem, title, detail: `${title}s well` })).toBe(`${title}s well`);
   });
 });
 

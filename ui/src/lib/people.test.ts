@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import type { Executor } from "../api/types";
 import { holdsLastKey, revocationNote } from "./executors";
-import { newPasswordProblem } from "./password";
+import { linkToken, newPasswordProblem } from "./password";
 import { linkHours, passwordLink, placeOf, removalNote } from "./people";
 
 const sites = [{ id: "01920000-0000-7000-8000-000000000004", name: "closet" }];
@@ -15,15 +15,29 @@ describe("people", () => {
   });
 
   it("says what follows when a role is removed", () => {
-    const operator = removalNote("Ben", { role: "operator" }, "closet", true);
+    const operator = removalNote("Ben", { role: "operator", site_id: "s" }, "closet", true, false);
     expect(operator).toMatch(/^From the next request on, Ben is no longer operator of closet and has no role left\. Jobs .* continue\.$/);
-    expect(removalNote("Ben", { role: "admin" }, "the whole fleet", false)).toMatch(/no longer admin of the whole fleet\. .*links .* stop working\.$/);
+    expect(removalNote("Ben", { role: "admin", site_id: null }, "the whole fleet", false, false)).toMatch(/no longer admin of the whole fleet\. .*links .* stop working\.$/);
+  });
+
+  it("says that a role is one's own, and who can give it back", () => {
+    const own = removalNote("Ada", { role: "admin", site_id: null }, "the whole fleet", true, true);
+    expect(own).toMatch(/^This is your own role\. From the next request on, you are no longer admin of the whole fleet and have no role left: you see nothing and change nothing\. Only another admin of the fleet can give it back\./);
+    const one = removalNote("Ada", { role: "admin", site_id: "s" }, "lab", false, true);
+    expect(one).toContain("you are no longer admin of lab.");
+    expect(one).toContain("Only an admin of lab can give it back.");
   });
 
   it("a link stands at the control plane's own address, or where the page came from", () => {
     expect(passwordLink({ link: "https://fleet.example/choose-password#t", token: "t" }, "http://127.0.0.1")).toBe("https://fleet.example/choose-password#t");
     expect(passwordLink({ link: null, token: "t" }, "http://127.0.0.1:8420")).toBe("http://127.0.0.1:8420/choose-password#t");
     expect(linkHours(24 * 3600)).toBe("24 hours");
+  });
+
+  it("a link without its whole token is none", () => {
+    const token = `${"aB3-_".repeat(8)}xyz`;
+    expect(linkToken(`#${token}`)).toBe(token);
+    for (const cut of ["", "#", `#${token.slice(1)}`, `#${token}.`]) expect(linkToken(cut)).toBeUndefined();
   });
 
   it("a new password is long enough and typed twice alike", () => {

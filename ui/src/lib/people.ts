@@ -7,10 +7,13 @@ export function placeOf(site: string | null | undefined, sites: readonly { id: s
   return site ? nameOf(sites, site) : "the whole fleet";
 }
 
-/** What follows when a role is removed. */
-export function removalNote(name: string, grant: Pick<Grant, "role">, place: string, last: boolean): string {
+/** What follows when a role is removed; `self`: from oneself. */
+export function removalNote(name: string, grant: Pick<Grant, "role" | "site_id">, place: string, last: boolean, self: boolean): string {
+  const others = grant.site_id ? `Only an admin of ${place} can give it back.` : "Only another admin of the fleet can give it back.";
   return [
-    `From the next request on, ${name} is no longer ${grant.role} of ${place}${last ? " and has no role left" : ""}.`,
+    ...(self
+      ? [`This is your own role. From the next request on, you are no longer ${grant.role} of ${place}${last ? " and have no role left: you see nothing and change nothing" : ""}.`, others]
+      : [`From the next request on, ${name} is no longer ${grant.role} of ${place}${last ? " and has no role left" : ""}.`]),
     "Jobs that are planned or running continue.",
     ...(grant.role === "admin" ? ["Enrolment tokens and password links that this role was required for stop working."] : []),
   ].join(" ");

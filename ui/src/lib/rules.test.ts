@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Job, JobSpec, Me, Plan } from "../api/types";
-import { approveLabel, cancelNote, jobTitle, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
+import { approveLabel, cancelNote, idleNote, jobTitle, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
@@ -81,7 +81,13 @@ describe("plans", () => {
   it("the button says what it does", () => {
     const job = { kind: "firmware_update", plan } as Job;
     expect(approveLabel(job)).toBe("Approve: update 2 servers, restart 1 host");
-    expect(approveLabel({ ...job, plan: { ...plan, targets: plan.targets.slice(1, 2) } })).toBe("Approve: nothing to change");
+  });
+
+  it("one that changes nothing is not approved", () => {
+    expect(idleNote(plan)).toBeUndefined();
+    expect(idleNote({ ...plan, targets: plan.targets.slice(1, 2) })).toBe("Nothing is to be changed: every server is as requested already.");
+    expect(idleNote({ ...plan, targets: plan.targets.slice(1, 3) })).toContain("that is not blocked");
+    expect(idleNote({ ...plan, targets: plan.targets.slice(2, 3) })).toContain("Every server is blocked");
   });
 });
 

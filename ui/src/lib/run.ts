@@ -1,5 +1,6 @@
-/** When a person may close a run, and what becomes of it then. All pure. */
-import type { Executor, Run, RunState } from "../api/types";
+/** What a run has changed for a while; when a person may close it, and what becomes of it then. All pure. */
+import type { Effect, Executor, Run, RunState } from "../api/types";
+import { words } from "./format";
 
 const OVER: Run["state"][] = ["succeeded", "no_change", "failed", "cancelled"];
 
@@ -24,4 +25,52 @@ export function closeNote(run: Pick<Run, "state" | "server">): string {
     return `The outcome stays unknown. If the run still holds ${run.server}, other jobs may change that server afterwards. Look first at its power, its BMC's job queue and its versions.`;
   }
   return `For a run that no executor can finish. Nothing is done to ${run.server}, and other jobs may change it afterwards. The run ends unknown if it had announced a change: then look at the server's power, its BMC's job queue and its versions before you plan anything else. Otherwise it ends cancelled.`;
+}
+
+/**
+ * How a temporary change stands, in the words of the run's log: "update job JID_1: gone", "host power: on again".
+ */
+export function effectText(effect: Pick<Effect, "object" | "property" | "prior" | "wanted" | "state">): string {
+  const { object, property, prior, wanted, state } = effect;
+  if (object === "bmc_job") {
+    const { job, guessed } = (wanted ?? {}) as { job?: string | null; guessed?: boolean };
+    // One that the BMC has not named itself may be someone else's: it is not deleted.
+    return `update job ${job ? `${job}${guessed ? " (assumed)" : ""}` : `for ${property}`}: ${guessed && state === "settled" ? "left to the BMC" : (JOB_IN_BMC[state] ?? words(state))}`;
+  }
+  if (object !== "host_power") return `${words(object)} ${property}: ${OTHER_CHANGE[state] ?? words(state)}`;
+  const restart = wanted === "restarted";
+  switch (state) {
+    case "intended":
+      return `host power: about to be ${restart ? "restarted" : `turned ${plain(wanted)}`}`;
+    case "applied":
+      return restart ? "host power: restarted" : `host power: ${plain(wanted)} for the update`;
+    case "settling":
+      return `host power: being turned ${plain(prior)} again`;
+    case "settled":
+      return `host power: ${plain(prior)} again`;
+    default:
+      return `host power: ${OTHER_CHANGE[state] ?? words(state)}`;
+  }
+}
+
+const JOB_IN_BMC: Record<string, string> = {
+  intended: "about to be queued",
+  applied: "in the queue of the BMC",
+  not_applied: "not in the queue of the BMC",
+  settling: "being taken out of the queue",
+  settled: "gone",
+  conflict: "left as it is; look at the queue of the BMC",
+};
+
+const OTHER_CHANGE: Record<string, string> = {
+  intended: "about to be changed",
+  applied: "changed",
+  not_applied: "not changed",
+  settling: "being restored",
+  settled: "restored",
+  conflict: "not restored; look at the server",
+};
+
+function plain(value: unknown): string {
+  return typeof value === "string" ? words(value) : JSON.stringify(value);
 }

@@ -46,4 +46,9 @@ describe("the way back after sign-in", () => {
       expect(signInTarget({ to })).toEqual({});
     }
   });
+
+  it("says that a password was chosen just now, and nothing else", () => {
+    expect(signInTarget(parseSearch(stringifySearch({ password: "set" })))).toEqual({ password: "set" });
+    expect(signInTarget({ password: "hunter2" })).toEqual({});
+  });
 });

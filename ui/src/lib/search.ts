@@ -69,10 +69,17 @@ export function siteOnly(raw: Raw): { site?: string } {
   return clean({ site: text(raw.site) });
 }
 
-/** Where to go after sign-in: only a path of this very origin. */
-export function signInTarget(raw: Raw): { to?: string } {
+export interface SignInView {
+  /** Where to go after sign-in: only a path of this very origin. */
+  to?: string;
+  /** A password was chosen just now. */
+  password?: "set";
+}
+
+export function signInTarget(raw: Raw): SignInView {
   const to = text(raw.to);
-  return to?.startsWith("/") && !to.startsWith("//") && !to.startsWith("/\\") && !to.startsWith("/sign-in") ? { to } : {};
+  const own = to?.startsWith("/") && !to.startsWith("//") && !to.startsWith("/\\") && !to.startsWith("/sign-in");
+  return clean({ to: own ? to : undefined, password: oneOf(raw.password, ["set"] as const) });
 }
 
 /** `?a=1&b=x` → `{a: "1", b: "x"}`; all values stay text, the last of a repeated name wins. */

@@ -28,7 +28,8 @@ export function serverProblems(form: ServerForm): ServerProblems {
     if (pin !== "") out.pin = "IPMI has no key; leave it empty";
     if (ipmi !== "") out.ipmi = "this BMC is reached by IPMI already; leave it empty";
   } else {
-    if (!/^[0-9a-f]{64}$/.test(pin)) out.pin = "64 lower-case hex digits, as rackhand-executor pins prints them";
+    // Whether it requires a key, its address says.
+    if ((address.startsWith("https://") || pin !== "") && !/^[0-9a-f]{64}$/.test(pin)) out.pin = "64 lower-case hex digits, as rackhand-executor pins prints them";
     if (ipmi !== "" && !AUTHORITY.test(ipmi)) out.ipmi = "host[:port]";
   }
   const tags = tagList(form.tags);

@@ -24,10 +24,10 @@ export function siteProblems(form: SiteForm): Partial<Record<keyof SiteForm, str
   return out;
 }
 
-/** `lab (by Ada since 14:03:00)`: a site whose hardware operations are paused, with who paused them where it is known. */
-export function pausedSite(site: Pick<Site, "name" | "paused_by_name" | "paused_at">, now: number): string {
+/** `lab (by Ada since 2026-11-29 14:03:00)`: a site whose hardware operations are paused, with who paused them where it is known. */
+export function pausedSite(site: Pick<Site, "name" | "paused_by_name" | "paused_at">): string {
   if (!site.paused_by_name || !site.paused_at) return site.name;
-  return `${site.name} (by ${site.paused_by_name} since ${clock(site.paused_at, now)})`;
+  return `${site.name} (by ${site.paused_by_name} since ${clock(site.paused_at, 0)})`;
 }
 
 /** What the form says over what it does not show. */
@@ -50,5 +50,5 @@ export const SITE_NAME = "a site's name has 1 to 80 characters, no space at eith
 /** The rule, where a name breaks it. */
 export function siteNameProblem(name: string): string | undefined {
   const fits = name !== "" && [...name].length <= 80 && name.trim() === name && !/[\p{Cc}\p{Cf}\u2028\u2029]/u.test(name) && !/^(rackhand|anonymous)$/i.test(name);
-  return fits ? undefined : SITE_NAME;
+  return fits ? undefined : `A${SITE_NAME.slice(1)}.`;
 }

@@ -196,7 +196,7 @@ function Form({ site, sites, choose }: { site: Site; sites: Site[]; choose: (id:
               IPMI address and what was read before are removed.
             </>
           ) : (
-            "Unless this is chosen, a server whose name is taken is left as it is and says so."
+            "Otherwise a server whose name is taken is not changed, and the result says so."
           )}
         </p>
       </div>

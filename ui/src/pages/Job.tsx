@@ -18,7 +18,7 @@ export function JobPage() {
   const { id } = useParams({ from: "/signed-in/jobs/$id" });
   const { data: job, error, isPending, refetch } = useQuery(jobQuery(id));
   if (isPending) return <Loading what="the job" />;
-  if (job === undefined) return <Unread what="This job cannot be shown" error={error} retry={() => void refetch()} />;
+  if (job === undefined) return <Unread what="This job cannot be shown" error={error} retry={() => void refetch()} list={<Link to="/jobs" className="link">All jobs</Link>} />;
   return <Loaded key={id} job={job} error={error} />;
 }
 

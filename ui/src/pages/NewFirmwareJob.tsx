@@ -4,6 +4,7 @@ import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useEffect, useMemo, useState } from "react";
 
 import { meQuery } from "../api/queries";
+import { ReasonField } from "../components/fields";
 import { InventoryButton } from "../components/InventoryButton";
 import { usePlannedJob } from "../components/JobDialog";
 import { PaceFields } from "../components/PaceFields";
@@ -23,10 +24,10 @@ export function NewFirmwareJob() {
     return (
       <div className="panel">
         <h1 className="sr-only">Update firmware</h1>
-        <Empty title="Choose servers first">
-          This selection is not in this tab. Select servers in the{" "}
+        <Empty title="No servers are selected here">
+          Select them on{" "}
           <Link to="/servers" className="link">
-            fleet list
+            Servers
           </Link>{" "}
           and choose “Update firmware”.
         </Empty>
@@ -86,6 +87,8 @@ function Form({ id, draft }: { id: string; draft: Draft }) {
         event.preventDefault();
         setTried(true);
         if (missing === undefined && forbidden === undefined && !create.isPending) plan();
+        const form = event.currentTarget;
+        if (missing !== undefined) requestAnimationFrame(() => form.querySelector<HTMLElement>("[aria-invalid=true]")?.focus());
       }}
     >
       <PageHead
@@ -112,13 +115,14 @@ function Form({ id, draft }: { id: string; draft: Draft }) {
         <Panel title="Packages, by server model or BMC generation" aside={<PastePackages use={(given) => set({ packages: given })} />}>
           <div className="flex flex-col gap-4 p-4">
             <p className="text-soft">An executor fetches the file inside the site, checks its SHA-256, and hands nothing else to a BMC. The version is what must be read back.</p>
-            {Object.entries(packages).map(([name, item]) => (
+            {Object.entries(packages).map(([name, item], index) => (
               <PackageEditor
                 key={name}
                 target={name}
                 servers={lookedUp ? servers(name) : undefined}
                 form={item}
                 strict={tried}
+                needed={filled.length === 0 && index === 0}
                 change={(next) => setPackages((old) => ({ ...old, [name]: next }))}
                 remove={
                   Object.keys(packages).length > 1
@@ -128,9 +132,9 @@ function Form({ id, draft }: { id: string; draft: Draft }) {
               />
             ))}
             {addable.length > 0 && (
-              <label className="flex items-center gap-2">
+              <label className="flex flex-wrap items-center gap-x-2 gap-y-1">
                 <span>Add a package for</span>
-                <select className="field" value="" onChange={(event) => setPackages((old) => ({ ...old, [event.target.value]: EMPTY }))}>
+                <select className="field max-w-full" value="" onChange={(event) => setPackages((old) => ({ ...old, [event.target.value]: EMPTY }))}>
                   <option value="" disabled>
                     choose
                   </option>
@@ -169,19 +173,7 @@ function Form({ id, draft }: { id: string; draft: Draft }) {
                 Allow downgrades
               </label>
             </div>
-            <label className="flex flex-col gap-1">
-              <span className="font-medium">Reason</span>
-              <textarea
-                className="field"
-                rows={2}
-                maxLength={REASON.max}
-                required
-                value={reason}
-                aria-invalid={(tried && reason.trim().length < REASON.min) || undefined}
-                placeholder="Why this is done; the audit keeps it"
-                onChange={(event) => set({ reason: event.target.value })}
-              />
-            </label>
+            <ReasonField value={reason} set={(text) => set({ reason: text })} problem={tried && reason.trim().length < REASON.min ? REASON.short : undefined} />
           </div>
         </Panel>
         {create.error && <ProblemNote error={create.error} what="The job was not created" />}

@@ -91,7 +91,7 @@ function Row({ person, self, sites, site, blocked, show }: RowProps) {
         <ul className="flex flex-wrap gap-1.5 py-1.5 empty:hidden">
           {person.grants.map((grant) => (
             <li key={grant.id}>
-              <RemoveRole person={person} grant={grant} sites={sites} blocked={blocked} />
+              <RemoveRole person={person} self={self} grant={grant} sites={sites} blocked={blocked} />
             </li>
           ))}
         </ul>

@@ -20,7 +20,7 @@ export function ServerPage() {
   const { id } = useParams({ from: "/signed-in/servers/$id" });
   const { data: server, error, isPending, refetch } = useQuery(serverQuery(id));
   if (isPending) return <Loading what="the server" />;
-  if (server === undefined) return <Unread what="This server cannot be shown" error={error} retry={() => void refetch()} />;
+  if (server === undefined) return <Unread what="This server cannot be shown" error={error} retry={() => void refetch()} list={<Link to="/servers" className="link">All servers</Link>} />;
   return <Loaded key={id} server={server} error={error} />;
 }
 

@@ -8,7 +8,7 @@ import { Button, ProblemNote, useTitle } from "../components/ui";
 
 export function SignIn() {
   useTitle("Sign in");
-  const { to } = useSearch({ from: "/sign-in" });
+  const { to, password: chosen } = useSearch({ from: "/sign-in" });
   const router = useRouter();
   const queries = useQueryClient();
   const [email, setEmail] = useState("");
@@ -38,6 +38,7 @@ export function SignIn() {
             if (!signIn.isPending) signIn.mutate();
           }}
         >
+          {chosen === "set" && signIn.error === null && <p role="status">Your password is set. Sign in with it.</p>}
           {signIn.error && <ProblemNote error={signIn.error} />}
           <label className="flex flex-col gap-1">
             <span className="font-medium">E-mail</span>
@@ -66,7 +67,7 @@ export function SignIn() {
             {signIn.isPending ? "Signing in…" : "Sign in"}
           </Button>
         </form>
-        {to && <p className="text-soft mt-3 text-xs">You will come back to the page you wanted.</p>}
+        {to && to !== "/" && <p className="text-soft mt-3 text-xs">You will come back to the page you wanted.</p>}
       </div>
     </main>
   );

@@ -15,7 +15,7 @@ import { Status } from "../components/Status";
 import { Age, Button, Empty, Facts, Loading, PageHead, Panel, ProblemNote } from "../components/ui";
 import { count } from "../lib/format";
 import { missingFleetAdmin, missingRole } from "../lib/roles";
-import { SITE_NAME, siteConfig, siteForm, siteNameProblem, siteProblems } from "../lib/siteConfig";
+import { siteConfig, siteForm, siteNameProblem, siteProblems } from "../lib/siteConfig";
 
 export function Sites() {
   const { site: chosen } = useSearch({ from: "/signed-in/sites" });
@@ -65,7 +65,7 @@ function OneSite({ site, me, executors }: { site: Site; me: Me; executors: Execu
             ],
             ["Executors", `${site.executors_online} online`],
             ["Changing runs", `at most ${site.config.max_mutating_runs} at once`],
-            ["Approval", site.config.second_person ? "by a second person" : "also by who planned the job"],
+            ["Approval", site.config.second_person ? "by a second person" : "whoever planned a job may approve it"],
             ["Lease", `${site.config.lease_ttl_ms / 1000} s: how long an executor keeps a run without contact to the control plane`],
             ["Created", <Age at={site.created_at} />],
           ]}
@@ -217,7 +217,7 @@ function AddSite({ me }: { me: Me }) {
         void queries.invalidateQueries({ queryKey: sitesQuery.queryKey });
       }}
     >
-      <TextField label="Name" value={name} set={setName} hint={SITE_NAME} problem={name.trim() === "" ? undefined : problem} />
+      <TextField label="Name" value={name} set={setName} problem={name.trim() === "" ? undefined : problem} />
     </FormDialog>
   );
 }

@@ -2,7 +2,7 @@
 import { Link } from "@tanstack/react-router";
 import { createColumnHelper, tableFeatures, useTable } from "@tanstack/react-table";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useMemo, useRef, useSyncExternalStore } from "react";
+import { type CSSProperties, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
 
 import type { ServerSummary } from "../../api/types";
 import { HealthStatus, PowerStatus, Shape } from "../../components/Status";
@@ -168,7 +168,9 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
   return (
     <div
       ref={scroller}
-      className={`panel min-h-40 overflow-auto max-md:min-h-[60vh] ${dim ? "opacity-60" : ""}`}
+      // Not higher than its rows: room below them would look like a row that was not read.
+      className={`panel min-h-[min(10rem,var(--rows))] overflow-auto max-md:min-h-[min(60vh,var(--rows))] ${dim ? "opacity-60" : ""}`}
+      style={{ "--rows": `${virtual.getTotalSize()}px` } as CSSProperties}
       tabIndex={0}
       role="region"
       aria-label="Server list, scrollable"

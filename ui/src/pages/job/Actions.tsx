@@ -8,7 +8,7 @@ import type { Job, Me } from "../../api/types";
 import { ReasonField } from "../../components/fields";
 import { FormDialog } from "../../components/FormDialog";
 import { count } from "../../lib/format";
-import { cancelNote, pauseNote, REASON, resumeNote, runSums } from "../../lib/job";
+import { cancelNote, idleNote, pauseNote, REASON, resumeNote, runSums } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
 
 type Action = "pause" | "resume" | "cancel" | "retry-failed";
@@ -44,6 +44,15 @@ export function JobActions({ job, me, put }: Props) {
   );
 }
 
+/** For a plan that changes nothing: what it is done with. */
+export function CloseJob({ job, me, put }: Props) {
+  return (
+    <ReasonDialog job={job} action="cancel" label="Close the job" look="primary" forbidden={missingRole(me, "operator", job.site_id, job.site)} given={idleNote(job.plan)} done={put}>
+      The job ends as cancelled. {cancelNote(job)}
+    </ReasonDialog>
+  );
+}
+
 function Retry({ job, forbidden, again }: { job: Job; forbidden: string | undefined; again: number }) {
   const navigate = useNavigate();
   return (
@@ -65,12 +74,14 @@ interface ReasonDialogProps {
   label: string;
   look?: "plain" | "primary" | "danger";
   forbidden: string | undefined;
+  /** A reason to begin with. */
+  given?: string | undefined;
   done: (job: Job) => void;
   children: ReactNode;
 }
 
-function ReasonDialog({ job, action, label, look, forbidden, done, children }: ReasonDialogProps) {
-  const [reason, setReason] = useState("");
+function ReasonDialog({ job, action, label, look, forbidden, given = "", done, children }: ReasonDialogProps) {
+  const [reason, setReason] = useState(given);
   return (
     <FormDialog
       label={label}
@@ -78,6 +89,7 @@ function ReasonDialog({ job, action, label, look, forbidden, done, children }: R
       blocked={forbidden}
       title={label}
       note={children}
+      keep={action === "cancel" ? "Keep the job" : undefined}
       wrong={reason.trim().length < REASON.min ? REASON.short : undefined}
       act={() => {
         const call = { params: { path: { id: job.id } }, body: { reason: reason.trim() } };

@@ -2,7 +2,7 @@
 import { useQueries } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useMemo, useRef, useState } from "react";
+import { type CSSProperties, useEffect, useMemo, useRef, useState } from "react";
 
 import { isRunOver, runQuery } from "../../api/queries";
 import type { Run, RunDetail } from "../../api/types";
@@ -53,12 +53,17 @@ export function Lanes({ runs, chosen, narrow }: Props) {
   }, [details, now]);
 
   return (
-    <section className="panel flex max-h-full min-h-40 flex-col self-start" aria-label="Runs">
+    <section
+      // Not higher than its rows: room below them would look like a row that was not read.
+      className="panel flex max-h-full min-h-[min(10rem,var(--rows))] flex-col self-start"
+      style={{ "--rows": `${virtual.getTotalSize()}px` } as CSSProperties}
+      aria-label="Runs"
+    >
       <div className={`border-line bg-raised grid min-h-[30px] ${columns(narrow)} items-center border-b px-3`}>
         <span className="eyebrow">Server</span>
         <span className="eyebrow flex justify-between pl-3">
           <Legend states={states} />
-          {scale.length > 0 && <span className="normal-case max-sm:hidden">{duration(scale.length)}{scale.cuts.length > 0 && ", idle gaps cut"}</span>}
+          {scale.length > 0 && <span className="normal-case whitespace-nowrap max-sm:hidden">{duration(scale.length)}{scale.cuts.length > 0 && ", idle gaps cut"}</span>}
         </span>
       </div>
       <div ref={scroller} className="min-h-0 flex-1 overflow-auto" tabIndex={0} role="region" aria-label="Runs, scrollable">
@@ -160,9 +165,9 @@ export function laneText(run: Run, now: number, narrow = false): string {
   const over = isRunOver(run.state);
   const phase = words(run.phase);
   if (over) {
-    const spent = run.finished_at ? ` after ${duration(Date.parse(run.finished_at) - Date.parse(run.created_at))}` : "";
-    if (run.state === "succeeded" || run.state === "no_change") parts.push(`done${spent}`);
-    else parts.push(phase ? `in ${phase}${spent}` : `ended${spent}`);
+    const took = run.finished_at ? duration(Date.parse(run.finished_at) - Date.parse(run.created_at)) : "";
+    if (run.state === "succeeded" || run.state === "no_change") parts.push(took ? `done in ${took}` : "done");
+    else parts.push(`${phase ? `in ${phase}` : "ended"}${took && ` after ${took}`}`);
   } else {
     parts.push(`${phase || RUN[shownState(run)]?.word} for ${duration(now - Date.parse(run.since))}`);
   }

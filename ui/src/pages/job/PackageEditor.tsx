@@ -22,11 +22,13 @@ interface Props {
   form: PackageForm;
   /** Also marks what is still empty. */
   strict: boolean;
+  /** Must not be left empty. */
+  needed?: boolean;
   change: (form: PackageForm) => void;
   remove?: () => void;
 }
 
-export function PackageEditor({ target, servers, form, strict, change, remove }: Props) {
+export function PackageEditor({ target, servers, form, strict, needed = false, change, remove }: Props) {
   const problems = packageProblems(form);
   const id = useId();
   return (
@@ -39,7 +41,7 @@ export function PackageEditor({ target, servers, form, strict, change, remove }:
         {(Object.keys(LABEL) as PackageField[]).map((field) => {
           const [label, example, span] = LABEL[field];
           const problem = problems[field];
-          const shown = problem !== undefined && (form[field] !== "" || (strict && !isBlank(form)));
+          const shown = problem !== undefined && (form[field] !== "" || (strict && (needed || !isBlank(form))));
           return (
             <label key={field} className={`flex flex-col gap-1 ${span}`}>
               <span>

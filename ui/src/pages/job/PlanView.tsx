@@ -11,9 +11,10 @@ import { Shape, Status } from "../../components/Status";
 import { Age, Button, None, ProblemNote } from "../../components/ui";
 import { saveDraft } from "../../lib/draft";
 import { count, duration, shortDigest, words } from "../../lib/format";
-import { approveLabel, bootWords, changes, planOrder, planSums, powerWords, REBOOT, rebootOf } from "../../lib/job";
+import { approveLabel, bootWords, changes, idleNote, planOrder, planSums, powerWords, REBOOT, rebootOf } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
 import { pausedSite } from "../../lib/siteConfig";
+import { CloseJob } from "./Actions";
 
 interface Props {
   job: Job;
@@ -43,7 +44,7 @@ export function PlanView({ job, me, site, put }: Props) {
                 Nothing starts before <b>{job.policy.start_after && <time dateTime={job.policy.start_after}>{new Date(job.policy.start_after).toLocaleString()}</time>}</b>
               </Line>
               <Line tone="warn" show={job.state === "planned" && sums.change > 0 && site?.config.hardware_paused === true}>
-                Hardware operations are paused in {site && pausedSite(site, Date.now())}: nothing starts until they are resumed
+                Hardware operations are paused in {site && pausedSite(site)}: nothing starts until they are resumed
               </Line>
               <Line tone="warn" show={sums.hostReboots > 0}>
                 <b>{count(sums.hostReboots, "host")}</b> {sums.hostReboots === 1 ? "is" : "are"} restarted
@@ -263,12 +264,11 @@ function Approve({ job, me, site, put }: Props) {
       void navigate({ to: "/jobs/$id", params: { id: job.id }, search: {} });
     },
   });
-  const sums = planSums(job.plan);
   let blocked = missingRole(me, "operator", job.site_id, job.site);
   if (blocked === undefined && site?.config.second_person && job.created_by === me.id) {
     blocked = `${job.site} requires a second person: someone else with the role operator must approve this.`;
   }
-  if (blocked === undefined && sums.change + sums.nothing === 0) blocked = "Every server is blocked; there is nothing to approve.";
+  const idle = idleNote(job.plan);
   // Where not even a step was found, a fresh inventory may be what is missing.
   const out = job.plan.targets.filter((target) => target.blockers.length > 0 && target.steps.length === 0).map((target) => target.server_id);
   const replan = (): void => {
@@ -293,12 +293,17 @@ function Approve({ job, me, site, put }: Props) {
         />
       )}
       <div className="flex flex-wrap items-center gap-3">
-        <Button look="primary" blocked={blocked} explain busy={approve.isPending} onClick={() => approve.mutate()}>
-          {approve.isPending ? "Approving…" : approveLabel(job)}
-        </Button>
-        {(problemCode(approve.error) === "plan-stale" || sums.change === 0) && job.kind === "firmware_update" && <Button onClick={replan}>Change and plan again</Button>}
+        {idle === undefined ? (
+          <Button look="primary" blocked={blocked} explain busy={approve.isPending} onClick={() => approve.mutate()}>
+            {approve.isPending ? "Approving…" : approveLabel(job)}
+          </Button>
+        ) : (
+          <CloseJob job={job} me={me} put={put} />
+        )}
+        {(problemCode(approve.error) === "plan-stale" || idle !== undefined) && job.kind === "firmware_update" && <Button onClick={replan}>Change and plan again</Button>}
         {job.kind === "firmware_update" && out.length > 0 && <InventoryButton siteId={job.site_id} targets={out} blocked={missingRole(me, "operator", job.site_id, job.site)} label={`Read inventory of ${count(out.length, "server")}`} />}
-        {blocked === undefined && <span className="text-soft">Bound to exactly this plan: if a server has changed meanwhile, it is not touched and has to be planned again.</span>}
+        {idle !== undefined && <span className="text-soft">{idle}</span>}
+        {idle === undefined && blocked === undefined && <span className="text-soft">Bound to exactly this plan: if a server has changed meanwhile, it is not touched and has to be planned again.</span>}
       </div>
     </div>
   );

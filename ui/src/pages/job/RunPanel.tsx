@@ -8,13 +8,13 @@ import { executorsQuery, isRunOver, meQuery, runQuery, sitesQuery } from "../../
 import type { PhaseRecord, Run, RunDetail } from "../../api/types";
 import { ReasonField } from "../../components/fields";
 import { FormDialog } from "../../components/FormDialog";
-import { RunStatus, Shape, Status } from "../../components/Status";
+import { RunStatus, Shape } from "../../components/Status";
 import { PHASE } from "../../components/tones";
 import { ProblemNote, useNow } from "../../components/ui";
 import { nameOf, withoutName, words } from "../../lib/format";
 import { REASON } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
-import { canClose, closeNote, heldBy, shownState } from "../../lib/run";
+import { canClose, closeNote, effectText, heldBy, shownState } from "../../lib/run";
 import { laneText, spent } from "./Lanes";
 import { LogView } from "./LogView";
 
@@ -112,7 +112,7 @@ function Phase({ phase, now }: { phase: PhaseRecord; now: number }) {
       <Shape tone={look.tone} />
       <span className="min-w-28 font-medium">{words(phase.phase)}</span>
       <span className="text-soft">{look.word}</span>
-      <span className="mono text-soft">{spent(phase, now)}</span>
+      <span className="mono text-soft whitespace-nowrap">{spent(phase, now)}</span>
     </>
   );
   const empty = evidence === null || evidence === undefined || (typeof evidence === "object" && Object.keys(evidence).length === 0);
@@ -140,39 +140,17 @@ const EFFECT: Record<string, "ok" | "busy" | "wait" | "off" | "odd"> = {
   conflict: "odd",
 };
 
-/** How a change that is undone at the end stands. */
-const EFFECT_WORD: Record<string, string> = {
-  intended: "announced",
-  applied: "made",
-  not_applied: "not made",
-  settling: "being undone",
-  settled: "undone",
-  conflict: "changed by someone else",
-};
-
-/** "none", "on", "JID_1": what a property was or is to be; of a device job its id, and whether that is assumed. */
-function value(of: unknown): string {
-  if (of === null || of === undefined) return "none";
-  if (typeof of !== "object") return String(of);
-  if ("job" in of) return `${String(of.job ?? "none")}${"guessed" in of && of.guessed === true ? " (assumed)" : ""}`;
-  const entries = Object.entries(of);
-  return entries.every(([, part]) => part === null || typeof part !== "object") ? entries.map(([name, part]) => `${words(name)} ${part ?? "none"}`).join(", ") : JSON.stringify(of);
-}
-
 function Effects({ detail }: { detail: RunDetail }) {
   return (
     <div className="border-line shrink-0 border-b px-3 py-1.5">
-      <h3 className="eyebrow pb-1">Changes on the way</h3>
+      <h3 className="eyebrow pb-1">Temporary changes</h3>
       <ul>
         {detail.effects.map((effect) => (
-          <li key={effect.id} className="flex flex-wrap items-center gap-x-2">
-            <Status tone={EFFECT[effect.state] ?? "odd"} word={EFFECT_WORD[effect.state] ?? words(effect.state)} />
-            <span>
-              {words(effect.object)} {words(effect.property)}
+          <li key={effect.id} className="flex items-start gap-x-2">
+            <span className="pt-[3px]">
+              <Shape tone={EFFECT[effect.state] ?? "odd"} />
             </span>
-            <span className="mono text-soft">
-              {value(effect.prior)} → {value(effect.wanted)}
-            </span>
+            {effectText(effect)}
           </li>
         ))}
       </ul>

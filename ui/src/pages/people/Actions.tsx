@@ -191,7 +191,7 @@ export function GrantRole({ person, sites, site, blocked }: ActionProps & { site
 
 const FLEET = "fleet";
 
-export function RemoveRole({ person, grant, sites, blocked }: ActionProps & { grant: Grant; sites: Site[] }) {
+export function RemoveRole({ person, self, grant, sites, blocked }: ActionProps & { self: boolean; grant: Grant; sites: Site[] }) {
   const reread = useReread();
   const place = placeOf(grant.site_id, sites);
   return (
@@ -204,8 +204,8 @@ export function RemoveRole({ person, grant, sites, blocked }: ActionProps & { gr
         look="sign"
         danger
         blocked={blocked}
-        title={`Remove the role ${grant.role} of ${place} from ${person.name}`}
-        note={removalNote(person.name, grant, place, person.grants.length === 1)}
+        title={self ? `Remove your own role ${grant.role} of ${place}` : `Remove the role ${grant.role} of ${place} from ${person.name}`}
+        note={removalNote(person.name, grant, place, person.grants.length === 1, self)}
         send="Remove the role"
         failed="The role was not removed"
         act={() => body(api.DELETE("/v1/users/{id}/grants/{grant_id}", { params: { path: { id: person.id, grant_id: grant.id } } }))}
