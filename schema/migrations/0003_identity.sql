@@ -147,8 +147,9 @@ begin
 end
 $$;
 
--- Ends the session of a family of refresh tokens, if it is known and lives.
-create function rackhand.session_close(family text, why text) returns void
+-- Ends the session of a family of refresh tokens, if it is known and lives. Whoever showed such a token did it: its
+-- user, or `closer`.
+create function rackhand.session_close(family text, why text, closer uuid default null) returns void
 language plpgsql as $$
 declare
     ended rackhand.user_session;
@@ -156,7 +157,9 @@ begin
     update rackhand.user_session s set ended_at = now()
         where s.family = decode(session_close.family, 'hex') and s.ended_at is null returning s.* into ended;
     if found then
-        perform rackhand.append_event('session.ended', 'info', why, jsonb_build_object('user', ended.user_id),
+        perform rackhand.append_event('session.ended', 'info', why,
+            jsonb_build_object('user', ended.user_id, 'actor', jsonb_build_object('kind', 'user',
+                'id', coalesce(closer, ended.user_id), 'session', case when closer is null then ended.id end)),
             jsonb_build_object('session', ended.id));
     end if;
 end
@@ -204,7 +207,7 @@ begin
     end if;
     -- The former session may be another person's.
     perform from rackhand.stream s where s.id in (former.user_id, who.id) order by s.id, s.tree for update;
-    perform rackhand.session_close(args ->> 'former', 'Signed in anew in the same browser');
+    perform rackhand.session_close(args ->> 'former', 'Signed in anew in the same browser', who.id);
     insert into rackhand.user_session (user_id, family, user_agent, network, expires_at)
         values (who.id, decode(args ->> 'family', 'hex'), left(coalesce(args ->> 'user_agent', ''), 300), here,
             now() + make_interval(secs => (args ->> 'ttl_s')::int))
@@ -303,7 +306,9 @@ begin
         where s.id = (args ->> 'session')::uuid and s.ended_at is null returning * into ended;
     if found then
         perform rackhand.append_event('session.ended', 'info', 'Signed out',
-            jsonb_build_object('user', ended.user_id), jsonb_build_object('session', ended.id));
+            jsonb_build_object('user', ended.user_id,
+                'actor', jsonb_build_object('kind', 'user', 'id', ended.user_id, 'session', ended.id)),
+            jsonb_build_object('session', ended.id));
     end if;
     return '{}';
 end

@@ -240,8 +240,10 @@ begin
         returning *
     loop
         perform rackhand.append_event('request.refused', 'warn',
-            format('%s refused with %s', case item.count when 1 then 'A request' else item.count || ' requests' end,
-                item.code),
+            format('%s refused with %s between %s and %s UTC',
+                case item.count when 1 then 'A request' else item.count || ' requests' end, item.code,
+                to_char(item.minute at time zone 'UTC', 'HH24:MI'),
+                to_char(item.minute at time zone 'UTC' + interval '1 minute', 'HH24:MI')),
             jsonb_build_object('actor', jsonb_build_object('kind', item.actor_kind, 'id', item.actor_id,
                 'session', item.actor_session)),
             jsonb_build_object('code', item.code, 'count', item.count, 'minute', rackhand.ts(item.minute),

@@ -206,7 +206,7 @@ async fn a_sign_in_names_the_account_and_is_its_own_doing() {
 
 #[tokio::test]
 async fn signing_out_needs_no_living_access_token() {
-    let (_site, server) = start().await;
+    let (site, server) = start().await;
     let signed_in = login(&server, EMAIL, PASSWORD).await;
     let refresh = &signed_in.body["refresh_token"];
     let out = json!({"refresh_token": refresh});
@@ -221,6 +221,12 @@ async fn signing_out_needs_no_living_access_token() {
     for body in [json!({}), json!({"refresh_token": "x".repeat(43)})] {
         assert_eq!(server.call("POST", "/v1/auth/logout", Some("expired"), Some(&body)).await.status, 204);
     }
+    // The token was the proof: its user did it.
+    let events = "select jsonb_agg(jsonb_build_array(e.message, e.actor_kind, u.name, e.user_id = u.id,
+            e.actor_session::text = e.data ->> 'session') order by e.id)
+        from rackhand.event e left join rackhand.users u on u.id = e.actor_id where e.kind = 'session.ended'";
+    let out = json!(["Signed out", "user", "Ada", true, true]);
+    assert_eq!(site.database.value(events).await, json!([out, out]));
 }
 
 /// As our page sends it; its cookies.
@@ -256,6 +262,9 @@ async fn a_browser_is_signed_out_by_what_it_has_left_and_has_one_session() {
     let (_, first) = browser(&server, "/v1/auth/login", "", &credentials).await;
     let (_, second) = browser(&server, "/v1/auth/login", &jar(&first), &credentials).await;
     assert_eq!(site.database.value(living).await, 1, "the browser's former session has ended");
+    let by = "select u.name from rackhand.event e join rackhand.users u on u.id = e.actor_id
+        where e.kind = 'session.ended' and e.actor_kind = 'user'";
+    assert_eq!(site.database.value(by).await, "Ada");
 
     // The access cookie has expired: the browser does not send it any more.
     let refresh = jar(&second).split("; ").find(|cookie| cookie.contains("refresh")).unwrap().to_owned();

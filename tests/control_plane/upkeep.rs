@@ -6,6 +6,7 @@ use std::time::Duration;
 use rackhand_tests::{
     TestServer, TestSite,
     server::TICK_TOKEN,
+    server::client,
     site::{granted, person},
 };
 use serde_json::{Value, json};
@@ -161,6 +162,18 @@ async fn what_was_refused_is_in_the_audit_with_who_and_how_often() {
     for _ in 0..5 {
         assert_eq!(server.call("GET", "/v1/users", Some(&token), None).await.status, 403);
     }
+    // Who shows nothing does not try to get in: our own page asks so first.
+    let nothing = [("GET", "/v1/sites", None), ("POST", "/v1/auth/refresh", Some(&json!({})))];
+    for (method, path, body) in nothing {
+        assert_eq!(server.call(method, path, None, body).await.code(), "not-signed-in");
+    }
+    // What is shown and wrong counts, wherever it stands.
+    let shown = [("authorization", "Basic cm9vdDpyb290"), ("cookie", "__Host-rackhand_access=x.y.z")];
+    for header in shown {
+        let url = format!("{}/v1/auth/me", server.running.url);
+        let refused = client().get(url).header(header.0, header.1).send().await.unwrap();
+        assert_eq!(refused.status(), 401);
+    }
     assert_eq!(server.call("POST", "/v1/tick", Some("a wrong token"), None).await.status, 401);
     let enrolment = json!({"token": "no such token", "name": "x", "signing_key": "00".repeat(32),
         "sealing_key": "00".repeat(32)});
@@ -187,7 +200,14 @@ async fn what_was_refused_is_in_the_audit_with_who_and_how_often() {
         json!([5, "user", viewer["user"], viewer["session"], "127.0.0.1"]),
         "{told}"
     );
+    assert_eq!(told["not-signed-in /v1/auth/me"], json!([2, "anonymous", null, null, "127.0.0.1"]), "{told}");
     assert_eq!(told["not-signed-in /v1/tick"], json!([1, "anonymous", null, null, "127.0.0.1"]), "{told}");
+    assert_eq!(told.as_object().unwrap().keys().filter(|key| key.starts_with("not-")).count(), 2, "{told}");
+    let minutes = "select bool_and(e.message like format('%% between %s and %s UTC',
+            to_char(m.minute, 'HH24:MI'), to_char(m.minute + interval '1 minute', 'HH24:MI')))
+        from rackhand.event e, lateral (select (e.data ->> 'minute')::timestamptz at time zone 'UTC' as minute) m
+        where e.kind = 'request.refused'";
+    assert_eq!(site.database.value(minutes).await, true, "they are written later, and say when they came");
     site.database.shown().await;
     let seen = async |who: &Value| {
         let page = site.database.run(who, "events_after", json!({"limit": 1000})).await.unwrap();

@@ -227,6 +227,13 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
+/// A request shows nothing by which it might be let in. Our own page asks so first, to learn whether anyone is signed
+/// in: that is no attempt to get in. An `Authorization` that cannot be used is one.
+pub fn not_signed_in(headers: &HeaderMap, detail: &str) -> Refusal {
+    let routine = !headers.contains_key(header::AUTHORIZATION);
+    Refusal { routine, ..Refusal::new(ErrorCode::NotSignedIn, detail) }
+}
+
 /// Who sends a request, for a host that has to read the body before the Router sees it.
 pub fn sender(headers: &HeaderMap, keys: &SigningKeys, now_unix: u64, address: Option<IpAddr>) -> Holder {
     let token = bearer(headers).or_else(|| browser::cookie(headers, browser::ACCESS_COOKIE));
@@ -264,9 +271,7 @@ fn signed_in(parts: &Parts, need: Role) -> Answer<Call> {
             }
             host.keys.verify_user(token, host.now_unix())?
         }
-        (None, None) => {
-            return Err(Refusal::new(ErrorCode::NotSignedIn, "This needs a signed-in user."));
-        }
+        (None, None) => return Err(not_signed_in(&parts.headers, "This needs a signed-in user.")),
     };
     let Claims { sub: user, sid: session, .. } = claims;
     Ok(Call { host, scope: Scope::User { user, session, need, trace }, site_of_token: None })
@@ -326,7 +331,7 @@ fn anyone(parts: &Parts) -> Answer<Call> {
 fn executor(parts: &Parts) -> Answer<Call> {
     let (host, trace) = host(parts)?;
     let token = bearer(&parts.headers)
-        .ok_or_else(|| Refusal::new(ErrorCode::NotSignedIn, "This needs an executor's token."))?;
+        .ok_or_else(|| not_signed_in(&parts.headers, "This needs an executor's token."))?;
     let claims = host.keys.verify_executor(token, host.now_unix())?;
     let scope = Scope::Executor { executor: claims.sub, session: claims.sid, trace };
     Ok(Call { host, scope, site_of_token: Some(claims.site) })

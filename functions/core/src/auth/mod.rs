@@ -24,7 +24,7 @@ use crate::{
     auth::token::ACCESS_TTL,
     host::{Host, Statement},
     problem::{Answer, Refusal},
-    request::{Anyone, Body, Call, Json, OptionalBody, RawBody, Viewer, bearer, parse},
+    request::{Anyone, Body, Call, Json, OptionalBody, RawBody, Viewer, bearer, not_signed_in, parse},
     routing::{OpenApiRouter, routes},
 };
 
@@ -162,8 +162,8 @@ async fn refresh(
         Some(token) => (token, asked_by_browser(&call, &uri, &headers)?),
         None => {
             let cookie = browser::cookie(&headers, browser::REFRESH_COOKIE).map(str::to_owned);
-            let token = cookie
-                .ok_or_else(|| Refusal::new(ErrorCode::NotSignedIn, "There is no refresh token to renew."))?;
+            let token =
+                cookie.ok_or_else(|| not_signed_in(&headers, "There is no refresh token to renew."))?;
             browser::check_origin(&headers, &uri, call.host.settings.public_url.as_deref())?;
             (token, true)
         }

@@ -19,7 +19,7 @@ use crate::{
     audit::{refusals, seal},
     host::{Host, Scope},
     problem::{Answer, Refusal},
-    request::{Anyone, Call, Json, bearer},
+    request::{Anyone, Call, Json, bearer, not_signed_in},
     routing::{OpenApiRouter, routes},
     statement,
 };
@@ -77,7 +77,7 @@ async fn tick(Anyone(call): Anyone, headers: HeaderMap) -> Answer<Json> {
         _ => false,
     };
     if !fits {
-        return Err(Refusal::new(ErrorCode::NotSignedIn, "This needs the tick token."));
+        return Err(not_signed_in(&headers, "This needs the tick token."));
     }
     Json::of(&work(&call).await?)
 }
