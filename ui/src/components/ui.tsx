@@ -140,6 +140,7 @@ export function ProblemNote({ error, retry, what, headed = false, leave }: Probl
         </ul>
       )}
       <p className="text-soft mt-1.5 flex flex-wrap items-center gap-x-4 gap-y-1 text-xs">
+        {leave}
         {problem?.needs_role && !problem.detail.includes(problem.needs_role) && <span>Requires the role {problem.needs_role}</span>}
         {problem?.code && (
           <a className="link" href={`/errors/${encodeURIComponent(problem.code)}`} target="_blank" rel="noreferrer">
@@ -156,7 +157,6 @@ export function ProblemNote({ error, retry, what, headed = false, leave }: Probl
             Try again
           </button>
         )}
-        {leave}
       </p>
     </div>
   );

@@ -130,6 +130,12 @@ export function idleNote(plan: Plan): string | undefined {
   return sums.blocked === 0 ? "Nothing is to be changed: every server is as requested already." : "Nothing is to be changed: every server that is not blocked is as requested already.";
 }
 
+/** Why a job has no runs. */
+export function noRunsNote(job: Pick<Job, "state" | "plan">): string {
+  if (job.state === "planned") return "They come with the approval.";
+  return planSums(job.plan).blocked === job.plan.targets.length ? "The plan blocked every server." : "The job ended before its plan was approved.";
+}
+
 const UNDER_WAY = ["running", "leased", "waiting", "settling"];
 
 /** How many runs are under way, wait to start, or did not succeed. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Job, JobSpec, Me, Plan } from "../api/types";
-import { approveLabel, cancelNote, idleNote, jobTitle, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
+import { approveLabel, cancelNote, idleNote, jobTitle, noRunsNote, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
@@ -81,6 +81,12 @@ describe("plans", () => {
   it("the button says what it does", () => {
     const job = { kind: "firmware_update", plan } as Job;
     expect(approveLabel(job)).toBe("Approve: update 2 servers, restart 1 host");
+  });
+
+  it("of a job without runs says why there are none", () => {
+    expect(noRunsNote({ state: "planned", plan })).toBe("They come with the approval.");
+    expect(noRunsNote({ state: "cancelled", plan })).toBe("The job ended before its plan was approved.");
+    expect(noRunsNote({ state: "succeeded", plan: { ...plan, targets: plan.targets.slice(2, 3) } })).toBe("The plan blocked every server.");
   });
 
   it("one that changes nothing is not approved", () => {

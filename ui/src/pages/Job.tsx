@@ -7,7 +7,7 @@ import type { Job } from "../api/types";
 import { Counters } from "../components/Counters";
 import { JobStatus } from "../components/Status";
 import { Age, Empty, For, Loading, PageHead, ProblemNote, Unread } from "../components/ui";
-import { jobTitle, shownJobState } from "../lib/job";
+import { jobTitle, noRunsNote, shownJobState } from "../lib/job";
 import { shownState } from "../lib/run";
 import { JobActions } from "./job/Actions";
 import { Lanes } from "./job/Lanes";
@@ -112,7 +112,7 @@ function Runs({ job }: { job: Job }) {
       {isPending && <Loading what="the runs" />}
       {runs && runs.length === 0 && (
         <div className="panel">
-          <Empty title="No runs">{job.state === "planned" ? "They come with the approval." : "The plan blocked every server."}</Empty>
+          <Empty title="No runs">{noRunsNote(job)}</Empty>
         </div>
       )}
       {runs && runs.length > 0 && (

@@ -110,7 +110,7 @@ function Phase({ phase, now }: { phase: PhaseRecord; now: number }) {
   const line = (
     <>
       <Shape tone={look.tone} />
-      <span className="min-w-28 font-medium">{words(phase.phase)}</span>
+      <span className="min-w-28 font-medium max-sm:min-w-20">{words(phase.phase)}</span>
       <span className="text-soft">{look.word}</span>
       <span className="mono text-soft whitespace-nowrap">{spent(phase, now)}</span>
     </>
