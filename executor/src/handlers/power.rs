@@ -23,7 +23,11 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{inventory::cancelled, restart::Mark, work::at_work};
+use super::{
+    inventory::cancelled,
+    restart::Mark,
+    work::{Busy, at_work},
+};
 use crate::{
     bmc::{BmcError, BmcErrorKind, PowerTrace, Via},
     broker::Pick,
@@ -148,10 +152,11 @@ impl Change {
         let server = context.server().to_owned();
         match at_work(context, power).await {
             Ok(None) => Ok(()),
-            Ok(Some(work)) => Err(fault(
+            Ok(Some(Busy { words, boot: true })) => Err(booting(words).into()),
+            Ok(Some(Busy { words, .. })) => Err(fault(
                 ErrorCode::ForeignDeviceJob,
                 format!(
-                    "{server}: {work}. Its power was not touched: without power a component that is being written is \
+                    "{server}: {words}. Its power was not touched: without power a component that is being written is \
                      destroyed. Wait until the job has ended, or delete one that does not begin, then retry."
                 ),
                 Value::Null,
@@ -267,6 +272,10 @@ impl Activity for Change {
                 json!({ "power": power }),
             )));
         }
+        // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
+        if let Ok(Some(Busy { words, boot: true })) = at_work(context, power).await {
+            return Ok(Probe::NotReady { reason: "host_booting", detail: words });
+        }
         Ok(match power {
             PowerState::On | PowerState::Off | PowerState::Unknown => Probe::NotStarted,
             PowerState::PoweringOn | PowerState::PoweringOff => Probe::NotReady {
@@ -307,7 +316,8 @@ impl Activity for Change {
         }
         match at_work(context, power).await {
             Ok(None) => {}
-            Ok(Some(work)) => return Err(BmcError::new(BmcErrorKind::ForeignJob, work)),
+            Ok(Some(Busy { words, boot: true })) => return Err(booting(words)),
+            Ok(Some(Busy { words, .. })) => return Err(BmcError::new(BmcErrorKind::ForeignJob, words)),
             Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
             Err(error) => return Err(error),
         }
@@ -316,6 +326,10 @@ impl Activity for Change {
         self.state.via = Some(self.chosen);
         Ok(json!({ "accepted": self.action, "via": self.chosen }))
     }
+}
+
+fn booting(words: String) -> BmcError {
+    BmcError::new(BmcErrorKind::NotReady { retry_after: None }, words)
 }
 
 fn in_flight(context: &Context, power: PowerState) -> Probe {

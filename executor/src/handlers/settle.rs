@@ -417,7 +417,7 @@ impl Activity for PowerOn {
             _ => return wait(format!("{server} restarts")),
         }
         if let Some(busy) = at_work(context, PowerState::Off).await? {
-            return Ok(Probe::NotReady { reason: "device_job", detail: busy });
+            return Ok(Probe::NotReady { reason: "device_job", detail: busy.words });
         }
         let asked = context.waits_begun(ASKED);
         if context.waited(if asked > 0 { ASKED } else { OFF }) < context.timing().power_change {
@@ -442,7 +442,7 @@ impl Activity for PowerOn {
             return Err(busy("the host's power has changed meanwhile"));
         }
         if let Some(job) = at_work(context, PowerState::Off).await? {
-            return Err(busy(&job));
+            return Err(busy(&job.words));
         }
         let result = context.line.reset(permit, Via::Redfish, PowerAction::On).await;
         self.refused = is_refusal(&result);
@@ -520,7 +520,7 @@ impl Activity for PowerOff {
             return Ok(Probe::NotStarted);
         }
         if let Some(busy) = at_work(context, power).await? {
-            return Ok(Probe::NotReady { reason: "device_job", detail: busy });
+            return Ok(Probe::NotReady { reason: "device_job", detail: busy.words });
         }
         let wait = |detail: String| Probe::InFlight { reason: "host_powering_off", detail, percent: None };
         let server = context.server();
@@ -541,7 +541,7 @@ impl Activity for PowerOff {
             return Err(Self::stays_on(context, PowerState::On).into());
         }
         if let Some(job) = at_work(context, PowerState::On).await? {
-            return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, job).into());
+            return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, job.words).into());
         }
         // The host was off: nobody works on it. Politely first all the same, it has an operating system.
         let first = context.waits_begun(ASKED) == 0 && !self.force;
@@ -563,7 +563,7 @@ impl Activity for PowerOff {
             return Err(busy("the host's power has changed meanwhile"));
         }
         if let Some(job) = at_work(context, PowerState::On).await? {
-            return Err(busy(&job));
+            return Err(busy(&job.words));
         }
         let result = context.line.reset(permit, Via::Redfish, self.next).await;
         self.refused = is_refusal(&result);

@@ -4,7 +4,7 @@
 use rackhand_schema::server::PowerState;
 
 use crate::{
-    bmc::{BmcError, BmcErrorKind, DeviceJob, HostWork},
+    bmc::{BmcError, BmcErrorKind, DeviceJob},
     engine::Context,
 };
 
@@ -14,51 +14,45 @@ pub fn under_way<'a>(jobs: impl IntoIterator<Item = &'a DeviceJob>) -> Option<St
     Some(format!("device job {} ({}) is under way", job.id, job.name))
 }
 
-/// What a change of power would hit now or in the next moment, in words, for a host whose power is `power`. A job
-/// that waits is no reason, unless the host is in the boot that carries it out. None also where the device declares
-/// no job queue.
+/// Why power is not changed now.
+pub struct Busy {
+    pub words: String,
+    /// The host is in a boot: that ends without anybody.
+    pub boot: bool,
+}
+
+/// Name of the wait for the end of a boot.
+const BOOT: &str = "boot";
+
+/// What a change of power would hit now or in the next moment, for a host whose power is `power`. A job that waits, or
+/// an ended one that has left the rest to a boot, is no reason, unless the host is in a boot that may carry it out. That
+/// may hang, at a prompt or with broken memory: it is a reason for as long as a boot takes, counted from the first look.
+/// None also where the device declares no job queue.
 ///
 /// # Errors
 /// When a queue that is declared cannot be read, or is not found, or, beside a job that waits, what the host is at.
-pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<String>, BmcError> {
+pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
     let may_boot =
         |jobs: &[DeviceJob]| power != PowerState::Off && jobs.iter().any(|job| job.phase.awaits_a_boot());
     let work = match context.line.work(may_boot).await {
         Err(error) if error.kind == BmcErrorKind::NoQueue => return Ok(None),
         other => other?,
     };
-    if let Some(job) = under_way(&work.jobs) {
-        return Ok(Some(job));
+    if let Some(words) = under_way(&work.jobs) {
+        return Ok(Some(Busy { words, boot: false }));
     }
-    match work.host {
+    let host = match work.host {
         // It never tells.
-        Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::Refused) => Ok(None),
-        host => Ok(waited_for(&work.jobs, host?)),
+        Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::Refused) => None,
+        host => host?,
+    };
+    let Some(host) = host else {
+        context.end_wait(BOOT);
+        return Ok(None);
+    };
+    if !host.tasks && context.waited(BOOT) >= context.timing().host_boot {
+        return Ok(None);
     }
-}
-
-/// The boot that device jobs wait for, in words. What an ended job has left to a boot, its record may say for ever:
-/// that counts while the host carries out tasks alone.
-fn waited_for(jobs: &[DeviceJob], host: Option<HostWork>) -> Option<String> {
-    let host = host.filter(|host| host.tasks || jobs.iter().any(|job| job.phase.waits()))?;
-    Some(format!("{}, and device jobs wait for this boot", host.words))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bmc::JobPhase;
-
-    /// A host hangs in its boot, at a prompt: it can be switched off, unless a job waits for that very boot.
-    #[test]
-    fn what_an_ended_job_left_to_a_boot_holds_nobody_up_but_in_tasks() {
-        let said = |phase, tasks| {
-            let (id, name) = ("JID_1".to_owned(), "Firmware Update: BIOS".to_owned());
-            let job = DeviceJob { id, other_id: None, name, phase, firmware: None, targets: vec![] };
-            waited_for(&[job], Some(HostWork { words: "the host is at work".to_owned(), tasks })).is_some()
-        };
-        assert_eq!([false, true].map(|tasks| said(JobPhase::RebootPending, tasks)), [false, true]);
-        assert_eq!([false, true].map(|tasks| said(JobPhase::Scheduled, tasks)), [true, true]);
-        assert_eq!(waited_for(&[], None), None);
-    }
+    let words = format!("{}, and device jobs wait for this boot", host.words);
+    Ok(Some(Busy { words, boot: !host.tasks }))
 }
