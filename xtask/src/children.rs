@@ -26,6 +26,9 @@ use crate::{
 /// How long a process may take to end when asked.
 const GRACE: Duration = Duration::from_secs(8);
 
+/// The name of the database, and of its log.
+pub const POSTGRES: &str = "postgres";
+
 /// The background processes, stopped in reverse order, and the database, stopped after everything that uses it.
 pub struct Children {
     logs: PathBuf,
@@ -100,8 +103,12 @@ impl Children {
         Ok(())
     }
 
-    /// Names one that has ended by itself; each is named once.
+    /// Names one that has ended by itself, the database first; each is named once.
     pub fn ended(&mut self) -> Option<(String, ExitStatus)> {
+        if let Some(status) = self.database.as_mut().and_then(Postgres::ended) {
+            self.database = None;
+            return Some((POSTGRES.to_owned(), status));
+        }
         let (index, status) = self.running.iter_mut().enumerate().find_map(|(index, running)| {
             running.child.try_wait().ok().flatten().map(|status| (index, status))
         })?;
@@ -155,5 +162,23 @@ fn send(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
         // It may have ended already.
         let _ = kill_process(pid, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_ends_is_named_once() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut children = Children::new(logs.path().to_owned());
+        let log = children.log(POSTGRES);
+        children.keep(Postgres::create(&logs.path().join("cluster"), &log).unwrap());
+        assert!(children.ended().is_none());
+        children.database.as_mut().unwrap().stop();
+        let (name, status) = children.ended().unwrap();
+        assert!(status.success() && children.log(&name).exists(), "its log is named: {name}");
+        assert!(children.ended().is_none());
     }
 }

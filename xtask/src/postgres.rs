@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -146,6 +146,11 @@ impl Postgres {
             let _ = self.server.kill();
             let _ = self.server.wait();
         }
+    }
+
+    /// How the server has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.server.try_wait().ok().flatten()
     }
 
     /// Starts it again after [`Self::stop`], with its data and on its port. The same thread as before must call.

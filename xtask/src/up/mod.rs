@@ -247,6 +247,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::children::POSTGRES;
 
     #[tokio::test]
     async fn an_executor_that_ends_does_not_end_the_rest() {
@@ -263,5 +264,6 @@ mod tests {
             assert_eq!(ended, name, "each is named once");
             assert_eq!(without(&ended, "gone".to_owned()).is_ok(), name == "executor-1");
         }
+        assert!(without(POSTGRES, "gone".to_owned()).is_err());
     }
 }

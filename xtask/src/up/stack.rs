@@ -17,7 +17,7 @@ use super::{
     lab::{Lab, text},
 };
 use crate::{
-    children::{Children, first_line, guarded, ignore},
+    children::{Children, POSTGRES, first_line, guarded, ignore},
     edge::{self, Host},
     error::{Failure, Result},
     login::Login,
@@ -280,7 +280,7 @@ fn database(elsewhere: Option<&str>, folder: &Path, children: &mut Children) -> 
         return Login::parse(url);
     }
     say("starting Postgres");
-    let postgres = Postgres::create(&paths::state().join("postgres"), &children.log("postgres"))?;
+    let postgres = Postgres::create(&paths::state().join("postgres"), &children.log(POSTGRES))?;
     postgres.login("postgres").run(folder, &format!("create database {DATABASE};\n"))?;
     let login = postgres.login(DATABASE);
     say(format!("Postgres on 127.0.0.1:{}", postgres.port()));
