@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use rackhand_schema::{ErrorCode, audit::Tree, id::TraceId};
+use rackhand_schema::{audit::Tree, id::TraceId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
