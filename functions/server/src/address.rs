@@ -4,14 +4,17 @@
 //! Beyond this machine TLS is required and the certificate verified, whatever `sslmode` says short of `disable`:
 //! "prefer" would fall back to plain text when somebody in between refuses TLS.
 
-use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fs, iter, net::IpAddr, path::PathBuf, time::Duration};
 
 use tokio_postgres::{
     Client, Config, Connection, Socket,
     config::{Host, SslMode},
 };
 
-use crate::pg_tls::{PgStream, PgTls, PgTlsError};
+use crate::{
+    chain,
+    pg_tls::{PgStream, PgTls, PgTlsError},
+};
 
 /// How long a server may take to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +29,11 @@ pub enum AddressError {
     #[error("TLS to the database")]
     Tls(#[from] PgTlsError),
 }
+
+/// There is no connection: where, as whom, why, and what can be done. Never the password.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoConnection(String);
 
 /// Where a database is and how to speak to it. There is no `Debug`: it may hold a password.
 #[derive(Clone)]
@@ -83,11 +91,46 @@ impl Address {
     ///
     /// # Errors
     /// Nobody answers, or they refuse.
-    pub async fn connect(
-        &self,
-    ) -> Result<(Client, Connection<Socket, PgStream<Socket>>), tokio_postgres::Error> {
-        self.config.connect(self.tls.clone()).await
+    pub async fn connect(&self) -> Result<(Client, Connection<Socket, PgStream<Socket>>), NoConnection> {
+        self.config.connect(self.tls.clone()).await.map_err(|error| self.unconnected(&error))
     }
+
+    /// Says where there is no connection and why.
+    pub fn unconnected(&self, error: &(dyn std::error::Error + 'static)) -> NoConnection {
+        let user = self.config.get_user().map(|user| format!(" as {user}")).unwrap_or_default();
+        let what = format!("no connection to the database at {}{user}: {}", self.place(), chain(error));
+        NoConnection(match advice(error) {
+            Some(advice) => format!("{what}. {advice}"),
+            None => what,
+        })
+    }
+}
+
+/// What tokio-postgres says of a server that answers with `N` to a request for TLS. It has no other mark.
+const NO_TLS: &str = "server does not support TLS";
+
+/// What a person can do about it, where the error itself does not say that.
+fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut causes = iter::successors(Some(error), |error| error.source().or_else(|| inside(*error)));
+    causes.find_map(|cause| {
+        let distrusts = matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)));
+        match cause.to_string() {
+            _ if distrusts => Some(
+                "The certificate of the database must be one that this machine trusts, for the host in the URL; \
+                 `?sslrootcert=FILE` in the URL names the authority of a private one",
+            ),
+            words if words == NO_TLS => {
+                Some("TLS is required beyond this machine; `?sslmode=disable` in the URL turns it off")
+            }
+            _ => None,
+        }
+    })
+}
+
+/// The error that an I/O error carries: its `source` is that one's source.
+fn inside<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
+    let inside = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    Some(inside)
 }
 
 fn host_name(host: &Host) -> String {
@@ -127,8 +170,12 @@ fn take_libpq_parameters(url: &str) -> (String, Option<PathBuf>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
-    use crate::chain;
 
     fn mode(url: &str) -> SslMode {
         Address::parse(url).map_err(|error| chain(&error)).unwrap().config.get_ssl_mode()
@@ -172,5 +219,61 @@ mod tests {
     fn a_refused_url_is_not_repeated() {
         let refused = Address::parse("postgres://user:hunter2@[").err().unwrap();
         assert!(!chain(&refused).contains("hunter2"), "{}", chain(&refused));
+    }
+
+    /// What is said of a server that answers `reply` to the request for TLS, and its port.
+    async fn refusal(query: &str, reply: &'static [u8]) -> (String, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 8];
+            stream.read_exact(&mut request).await.unwrap();
+            stream.write_all(reply).await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await
+        });
+        let url = format!("postgres://ada:hunter2@127.0.0.1:{port}/fleet?{query}");
+        let address = Address::parse(&url).map_err(|error| chain(&error)).unwrap();
+        let said = chain(&address.connect().await.err().unwrap());
+        server.abort();
+        (said, port)
+    }
+
+    #[tokio::test]
+    async fn a_database_without_tls_is_named_with_the_way_out() {
+        let (said, port) = refusal("sslmode=require", b"N").await;
+        let expected = format!(
+            "no connection to the database at 127.0.0.1:{port} as ada: error performing TLS handshake: server does \
+             not support TLS. TLS is required beyond this machine; `?sslmode=disable` in the URL turns it off"
+        );
+        assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_named() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let address = Address::parse(&format!("postgres://ada:hunter2@127.0.0.1:{port}/fleet"));
+        let said = chain(&address.map_err(|error| chain(&error)).unwrap().connect().await.err().unwrap());
+        let expected =
+            format!("no connection to the database at 127.0.0.1:{port} as ada: error connecting to server");
+        assert!(said.starts_with(&expected) && !said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_names_sslrootcert() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("error performing TLS handshake")]
+        struct Handshake(#[source] std::io::Error);
+        let address =
+            Address::parse("postgres://ada:hunter2@db.example/fleet").map_err(|error| chain(&error)).unwrap();
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let cause = Handshake(std::io::Error::new(std::io::ErrorKind::InvalidData, unknown));
+        let said = address.unconnected(&cause).to_string();
+        assert_eq!(
+            said,
+            "no connection to the database at db.example:5432 as ada: error performing TLS handshake: invalid peer \
+             certificate: UnknownIssuer. The certificate of the database must be one that this machine trusts, for the \
+             host in the URL; `?sslrootcert=FILE` in the URL names the authority of a private one"
+        );
     }
 }

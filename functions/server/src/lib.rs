@@ -123,7 +123,7 @@ pub enum StartError {
     Database(#[from] address::AddressError),
     #[error("the pool of connections to the database")]
     Pool(#[from] deadpool_postgres::BuildError),
-    #[error("the database refuses this server: {0}")]
+    #[error("{0}")]
     Refused(String),
     #[error("TLS")]
     Tls(#[from] serve::TlsSetupError),
@@ -178,7 +178,7 @@ impl Server {
         let database = Address::parse(&config.database_url)?;
         let direct = config.listen_url.as_deref().map_or_else(|| Ok(database.clone()), Address::parse)?;
         let pools = Pooled::new(&database, config.database_connections)?;
-        match postgres::first_look(&pools.people).await {
+        match postgres::first_look(&pools.people, &database).await {
             FirstLook::Ready => {}
             FirstLook::Refused(cause) => return Err(StartError::Refused(cause)),
             FirstLook::NotYet(cause) => {

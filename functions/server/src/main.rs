@@ -11,8 +11,8 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rackhand_functions::{auth::token::SigningKeys, forwarded::Network};
 use rackhand_server::{
-    BODY_LIMIT, Config, Most, Quiet, Server, TlsFiles, chain,
-    setup::{self, Existing},
+    BODY_LIMIT, Config, Most, Quiet, Server, StartError, TlsFiles, chain,
+    setup::{self, Existing, SetupError},
 };
 use tracing_subscriber::{EnvFilter, fmt};
 use zeroize::Zeroizing;
@@ -181,10 +181,10 @@ fn close_memory() {
 async fn migrate(owner: &Owner, roles_only: bool) -> Result<(), Failure> {
     let url = read_secret("--owner-url-file", &owner.owner_url_file)?;
     if roles_only {
-        setup::make_roles(&url).await?;
+        setup::make_roles(&url).await.map_err(|error| of_owner(owner, error))?;
         tracing::info!("the roles are there");
     } else {
-        setup::migrate(&url).await?;
+        setup::migrate(&url).await.map_err(|error| of_owner(owner, error))?;
         tracing::info!("the database is up to date");
     }
     Ok(())
@@ -212,9 +212,21 @@ async fn create_admin(new: &NewAdmin) -> Result<(), Failure> {
     let password = input.lines().next().unwrap_or_default();
     let existing = if new.reset_password { Existing::Reset } else { Existing::Refuse };
     let owner = read_secret("--owner-url-file", &new.owner.owner_url_file)?;
-    setup::create_admin(&owner, &new.email, &new.name, password, existing).await?;
+    setup::create_admin(&owner, &new.email, &new.name, password, existing)
+        .await
+        .map_err(|error| of_owner(&new.owner, error))?;
     tracing::info!(email = new.email, "fleet admin ready");
     Ok(())
+}
+
+/// Names the file, where it says what cannot be reached.
+fn of_owner(Owner { owner_url_file }: &Owner, error: SetupError) -> Failure {
+    match error {
+        SetupError::Address(_) | SetupError::Connect(_) => {
+            format!("--owner-url-file {}: {}", owner_url_file.display(), chain(&error)).into()
+        }
+        other => other.into(),
+    }
 }
 
 async fn serve(options: Serve) -> Result<(), Failure> {
@@ -250,7 +262,13 @@ async fn serve(options: Serve) -> Result<(), Failure> {
         max_wait: Duration::from_millis(options.max_wait_ms),
         tick_token: tick_token.map(|token| token.to_string()),
     })
-    .await?;
+    .await
+    .map_err(|error| match error {
+        StartError::Refused(why) => {
+            format!("--database-url-file {}: {why}", options.database_url_file.display()).into()
+        }
+        other => Failure::from(other),
+    })?;
     tracing::info!(url = running.url, metrics = running.metrics_url, "ready");
     let ready = serde_json::json!({"ready": true, "url": running.url, "metrics_url": running.metrics_url});
     let mut out = std::io::stdout();

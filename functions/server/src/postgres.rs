@@ -153,15 +153,16 @@ pub enum FirstLook {
 }
 
 /// Logs in once and looks whether the schema is there.
-pub async fn first_look(pool: &Pool) -> FirstLook {
+pub async fn first_look(pool: &Pool, address: &Address) -> FirstLook {
     let look = async {
         let client = pool.get().await.map_err(|error| {
-            let text = chain(&error);
-            match error {
-                deadpool_postgres::PoolError::Backend(error) if is_lasting(&error) => {
-                    FirstLook::Refused(text)
+            let said = |error: &(dyn std::error::Error + 'static)| address.unconnected(error).to_string();
+            match &error {
+                deadpool_postgres::PoolError::Backend(refused) if is_lasting(refused) => {
+                    FirstLook::Refused(said(refused))
                 }
-                _ => FirstLook::NotYet(text),
+                deadpool_postgres::PoolError::Backend(error) => FirstLook::NotYet(said(error)),
+                other => FirstLook::NotYet(said(other)),
             }
         })?;
         let sql = "select to_regprocedure('rackhand.run(jsonb, text, jsonb)') is not null";
@@ -171,9 +172,10 @@ pub async fn first_look(pool: &Pool) -> FirstLook {
         });
         match found {
             Ok(true) => Ok(()),
-            Ok(false) => Err(FirstLook::Refused(
-                "Rackhand's schema is not in it: run `rackhand-server migrate` first".to_owned(),
-            )),
+            Ok(false) => Err(FirstLook::Refused(format!(
+                "Rackhand's schema is not in the database at {}: run `rackhand-server migrate` first",
+                address.place()
+            ))),
             Err(error) => Err(FirstLook::NotYet(chain(&error))),
         }
     };

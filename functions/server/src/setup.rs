@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Transaction, error::SqlState, types::Type};
 
-use crate::address::{Address, AddressError};
+use crate::address::{Address, AddressError, NoConnection};
 
 /// Migrations and role bootstrap travel inside the binary: version, name, SQL.
 const MIGRATIONS: &[(i32, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
@@ -34,8 +34,8 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 pub enum SetupError {
     #[error("the settings of the owner's connection")]
     Address(#[from] AddressError),
-    #[error("no connection to the database as its owner")]
-    Connect(#[source] tokio_postgres::Error),
+    #[error(transparent)]
+    Connect(#[from] NoConnection),
     #[error("the database refused")]
     Database(#[from] tokio_postgres::Error),
     #[error("{0} failed and was undone; what was applied before stays")]
@@ -94,7 +94,7 @@ struct Owner {
 impl Owner {
     /// With the same rules for TLS as every other connection.
     async fn connect(url: &str) -> Result<Self, SetupError> {
-        let (client, connection) = Address::parse(url)?.connect().await.map_err(SetupError::Connect)?;
+        let (client, connection) = Address::parse(url)?.connect().await?;
         let driver = tokio::spawn(async move {
             // Whoever asked gets the error as the answer.
             let _ = connection.await;
