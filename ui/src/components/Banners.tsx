@@ -77,9 +77,9 @@ export function Banners() {
       )}
       {paused.length > 0 && (
         <Banner tone="wait">
-          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => pausedSite(site)).join(", ")}.</strong> No new change starts; work already in a BMC is followed until it finishes. An admin resumes them on{" "}
+          <strong className="font-semibold">Hardware operations are paused in {paused.map((site) => pausedSite(site)).join(", ")}.</strong> No new change starts; work already in a BMC is followed until it finishes. An admin resumes them{" "}
           <Link to="/sites" search={paused.length === 1 ? { site: paused[0]?.id } : {}} className="link">
-            Sites
+            on the page Sites
           </Link>
           .
         </Banner>
