@@ -447,7 +447,8 @@ async function closing(name) {
     // The focus stays inside, and Escape gives it back.
     for (let press = 0; press < 8; press += 1) {
       await page.keyboard.press("Tab");
-      ok(await dialog.evaluate((popup) => popup.contains(document.activeElement)), "the focus left the dialog");
+      // At its end the dialog takes the focus back with the next frame.
+      await eventually(() => dialog.evaluate((popup) => popup.contains(document.activeElement)), "the focus left the dialog");
     }
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "detached" });
