@@ -113,8 +113,8 @@ pub struct Filter {
     /// Only servers whose BMC is an `idrac8`, `idrac9`, `idrac10`, …
     #[arg(long)]
     generation: Option<String>,
-    /// Only servers of this model, or whose model contains it, in any case: `r750` finds `PowerEdge R750` and `PowerEdge
-    /// R750xs`. A job is for one model: name it in full where this is part of several.
+    /// Only servers of this model, in any case. A list also takes a part, where no model is called that: `r750` finds
+    /// `PowerEdge R750` and `PowerEdge R750xs`; a job is for a whole model.
     #[arg(long)]
     model: Option<String>,
     /// Only servers with this tag.
@@ -155,22 +155,23 @@ impl Filter {
         client.all(&["v1", "servers"], &query, limit).await
     }
 
-    /// The servers that a job is for: of one model, where a model is named. `R750` is also a part of `R750xs`, which
-    /// needs other firmware.
+    /// The servers that a job is for. A model is the whole one here: `R750` is also a part of `R750xs`, which needs other
+    /// firmware.
     ///
     /// # Errors
-    /// Also when `--model` is a part of several models and the whole of none.
+    /// Also when `--model` is the whole of no model that was found.
     pub async fn targets(&self, client: &Client) -> Result<Vec<ServerSummary>> {
-        let found = self.list(client, None).await?;
-        let models: BTreeSet<&str> =
-            found.iter().map(|server| server.model.as_deref().unwrap_or_default()).collect();
-        if self.model.is_some() && models.len() > 1 {
+        let mut found = self.list(client, None).await?;
+        let Some(named) = self.model.as_ref().map(|model| model.to_lowercase()) else { return Ok(found) };
+        let models: BTreeSet<String> = found.iter().filter_map(|server| server.model.clone()).collect();
+        let is_named = |model: &str| model.to_lowercase() == named;
+        if !found.is_empty() && !models.iter().any(|model| is_named(model)) {
             let models = models.into_iter().collect::<Vec<_>>().join(", ");
-            let text = format!(
-                "--model is part of several models: {models}. Name one of them in full. Nothing was planned"
-            );
+            let text =
+                format!("a job is for a whole model; --model is a part of: {models}. Nothing was planned");
             return Err(Failure::Usage(text));
         }
+        found.retain(|server| server.model.as_deref().is_some_and(is_named));
         Ok(found)
     }
 }

@@ -167,28 +167,9 @@ impl Look {
         LOOK.try_with(Self::clone).ok()
     }
 
-    /// Whether a request that changes something may leave: not if so much was read before it that the look has become
-    /// too old. Once one has left, what belongs to it follows.
-    pub(super) fn fence(&self) -> Fence {
-        let (look, counted) = (self.clone(), AtomicBool::new(false));
-        Arc::new(move || {
-            if counted.load(Ordering::Relaxed) {
-                return true;
-            }
-            let may = look.left.load(Ordering::Relaxed) > 0 || !look.is_too_old();
-            if may {
-                counted.store(true, Ordering::Relaxed);
-                look.left.fetch_add(1, Ordering::Relaxed);
-            } else {
-                look.refused.store(true, Ordering::Relaxed);
-            }
-            may
-        })
-    }
-
-    /// A request that had left was not taken, as its session had ended: it is as if it had not left.
-    pub(super) fn returned(&self) {
-        self.left.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(1));
+    /// For one request that changes something.
+    pub(super) fn leaving(&self) -> Leaving {
+        Leaving { look: self.clone(), counted: Arc::default() }
     }
 
     fn age(&self) -> Duration {
@@ -216,6 +197,42 @@ impl Look {
     pub(super) async fn before<T>(self, mutation: impl Future<Output = T> + Send) -> Result<T, BmcError> {
         let answer = LOOK.scope(self.clone(), mutation).await;
         if self.refused.load(Ordering::Relaxed) { Err(self.too_old()) } else { Ok(answer) }
+    }
+}
+
+/// One request of a mutation.
+pub(super) struct Leaving {
+    look: Look,
+    /// Among those that have left.
+    counted: Arc<AtomicBool>,
+}
+
+impl Leaving {
+    /// Whether the request may leave: not if so much was read before it that the look has become too old. Once one has
+    /// left, what belongs to it follows.
+    pub(super) fn fence(&self) -> Fence {
+        let (look, counted) = (self.look.clone(), Arc::clone(&self.counted));
+        Arc::new(move || {
+            if counted.load(Ordering::Relaxed) {
+                return true;
+            }
+            let may = look.left.load(Ordering::Relaxed) > 0 || !look.is_too_old();
+            if may {
+                counted.store(true, Ordering::Relaxed);
+                look.left.fetch_add(1, Ordering::Relaxed);
+            } else {
+                look.refused.store(true, Ordering::Relaxed);
+            }
+            may
+        })
+    }
+
+    /// It was not taken, as its session had ended or what it asks for is elsewhere, or has not left after all: whatever
+    /// is sent instead is asked anew.
+    pub(super) fn returned(&self) {
+        if self.counted.swap(false, Ordering::Relaxed) {
+            self.look.left.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -262,10 +279,10 @@ mod tests {
         for (now, wall, leaves) in [(20, 20, true), (21, 21, false), (5, 21, false)] {
             let (clock, look) = look();
             clock.pass(now, wall);
-            let fence = look.fence();
+            let fence = look.leaving().fence();
             assert_eq!((fence(), fence()), (leaves, leaves), "{now} {wall}");
             clock.pass(600, 600);
-            assert_eq!((fence(), look.fence()()), (leaves, leaves));
+            assert_eq!((fence(), look.leaving().fence()()), (leaves, leaves));
             let outcome = look.before(std::future::ready(())).await;
             assert_eq!(outcome.is_ok(), leaves);
         }
@@ -275,9 +292,14 @@ mod tests {
     #[test]
     fn a_request_that_was_not_taken_is_looked_at_again() {
         let (clock, look) = look();
-        assert!(look.fence()());
-        look.returned();
+        let first = look.leaving();
+        assert!(first.fence()());
+        let second = look.leaving();
+        second.returned();
         clock.pass(21, 21);
-        assert!(!look.fence()());
+        assert!(look.leaving().fence()(), "one has left, and the other one never had");
+        first.returned();
+        look.left.store(0, Ordering::Relaxed);
+        assert!(!look.leaving().fence()());
     }
 }

@@ -29,8 +29,7 @@ use crate::{cause, identity::Identity, journal::JournalError, sessions::Sessions
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Of each of the two requests of a sign-in, for which other calls wait.
 const SIGN_IN: Duration = Duration::from_secs(5);
-/// Of a sign-in beside a token that is still good, and between two of them.
-const RENEWAL: Duration = Duration::from_secs(3);
+/// Between two tries at a token beside one that is still good.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(15);
 /// An idle connection is probed after so long, and again after the same time.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -182,7 +181,9 @@ impl Http {
 }
 
 /// The control plane for one start of the process.
-pub struct HttpCloud {
+pub struct HttpCloud(Arc<SignedIn>);
+
+struct SignedIn {
     http: Http,
     identity: Arc<Identity>,
     sessions: Sessions,
@@ -195,20 +196,20 @@ struct Held {
     renew_at: Instant,
 }
 
-impl HttpCloud {
-    pub fn new(http: Http, identity: Arc<Identity>, sessions: Sessions) -> Self {
-        Self { http, identity, sessions, token: Mutex::new(None) }
-    }
-
-    /// A token is renewed before it ends: where sign-ins are held up, there are minutes of tries left.
-    async fn token(&self) -> Result<Zeroizing<String>, CloudError> {
+impl SignedIn {
+    /// A token is renewed before it ends, while it is used on: where sign-ins are held up, there are minutes of tries
+    /// left, and no call waits for them.
+    async fn token(self: &Arc<Self>) -> Result<Zeroizing<String>, CloudError> {
         let mut held = self.token.lock().await;
         if let Some(held) = &mut *held {
             if Instant::now() >= held.renew_at {
                 held.renew_at = Instant::now() + RENEWAL_PAUSE;
-                if let Ok(Ok(new)) = tokio::time::timeout(RENEWAL, self.sign_in()).await {
-                    *held = new;
-                }
+                let own = Arc::clone(self);
+                tokio::spawn(async move {
+                    if let Ok(new) = own.sign_in().await {
+                        *own.token.lock().await = Some(new);
+                    }
+                });
             }
             return Ok(held.token.clone());
         }
@@ -237,6 +238,12 @@ impl HttpCloud {
         let lasts = Duration::from_secs(token.expires_in.into());
         Ok(Held { token: Zeroizing::new(token.token), renew_at: Instant::now() + lasts * 2 / 3 })
     }
+}
+
+impl HttpCloud {
+    pub fn new(http: Http, identity: Arc<Identity>, sessions: Sessions) -> Self {
+        Self(Arc::new(SignedIn { http, identity, sessions, token: Mutex::new(None) }))
+    }
 
     /// A call with its sign-in, within `limit`.
     async fn signed_in<T: DeserializeOwned>(
@@ -246,7 +253,7 @@ impl HttpCloud {
         limit: Duration,
     ) -> Result<T, CloudError> {
         tokio::time::timeout(limit, self.sign_in_and_call(path, body, limit)).await.unwrap_or_else(|_| {
-            self.http.reconnect();
+            self.0.http.reconnect();
             Err(CloudError::Unreachable(format!("no answer within {} s", limit.as_secs_f32())))
         })
     }
@@ -257,15 +264,15 @@ impl HttpCloud {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<T, CloudError> {
-        let token = self.token().await?;
-        match self.http.call(path, body, Some(&token), timeout).await {
+        let token = self.0.token().await?;
+        match self.0.http.call(path, body, Some(&token), timeout).await {
             Err(CloudError::Refused { code, .. })
                 if code == "session-ended" || code == "not-signed-in" || code == "status-401" =>
             {
                 // The token has ended.
-                *self.token.lock().await = None;
-                let token = self.token().await?;
-                self.http.call(path, body, Some(&token), timeout).await
+                *self.0.token.lock().await = None;
+                let token = self.0.token().await?;
+                self.0.http.call(path, body, Some(&token), timeout).await
             }
             other => other,
         }
@@ -396,13 +403,24 @@ mod tests {
         let signs_in = Arc::new(AtomicUsize::new(2));
         let cloud = cloud(&plane(none(), none(), Arc::clone(&signs_in)).await).await;
         let report = Report { items: vec![] };
-        let is_due = async || cloud.token.lock().await.as_mut().unwrap().renew_at = Instant::now();
-        for left in [1, 0, 0] {
-            cloud.report(&report).await.unwrap();
-            assert_eq!(signs_in.load(Ordering::SeqCst), left);
-            is_due().await;
-        }
+        let is_due = async || cloud.0.token.lock().await.as_mut().unwrap().renew_at = Instant::now();
         cloud.report(&report).await.unwrap();
-        assert!(cloud.token.lock().await.as_ref().unwrap().renew_at > Instant::now() + RENEWAL_PAUSE / 2);
+        assert_eq!(signs_in.load(Ordering::SeqCst), 1);
+        is_due().await;
+        cloud.report(&report).await.unwrap();
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if cloud.0.token.lock().await.as_ref().unwrap().renew_at > Instant::now() + 2 * RENEWAL_PAUSE {
+                break;
+            }
+        }
+        assert_eq!(signs_in.load(Ordering::SeqCst), 0, "renewed, and no call has waited for it");
+        is_due().await;
+        for _ in 0..3 {
+            cloud.report(&report).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let renew_at = cloud.0.token.lock().await.as_ref().unwrap().renew_at;
+        assert!(renew_at < Instant::now() + RENEWAL_PAUSE, "refused, and not asked again at once");
     }
 }

@@ -63,6 +63,7 @@ impl Client {
     /// `Unsupported` when a value is not among the declared ones: nothing was sent. `Ambiguous` when the answer was
     /// lost.
     pub async fn set_boot(&self, change: &BootChange, deadline: Instant) -> Result<(), Error> {
+        let began = Instant::now();
         let (path, declared) =
             self.before(deadline, async { Ok((self.system_path().await?, self.boot().await?)) }).await?;
         let unknown =
@@ -80,7 +81,7 @@ impl Client {
             boot.insert("BootSourceOverrideMode".to_owned(), json!(mode));
         }
         let body = json!({ "Boot": Value::Object(boot) });
-        let call = Call { method: Method::PATCH, ..Call::post(&path, &body, deadline) };
+        let call = Call { method: Method::PATCH, began, ..Call::post(&path, &body, deadline) };
         self.exchange(call).await.map(drop)
     }
 }

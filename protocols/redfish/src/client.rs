@@ -16,13 +16,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
-    auth::{AuthGate, Credentials, Exchange, Observer, SessionHandle},
+    auth::{AuthGate, Credentials, Exchange, Observer},
     classify::Class,
     discovery::{Links, ROOT},
     document::{self, Document, Evidence},
     endpoint::Endpoint,
     error::{Error, Problem},
-    session::{Auth, Presented},
+    session::{Auth, Left, Presented},
     transport::{Body, Mutates, NotSent, Repeated, Transport, TransportError},
 };
 
@@ -72,7 +72,7 @@ pub struct Client {
     /// Held across a login, so that concurrent requests wait for one session instead of opening their own.
     pub(crate) auth: tokio::sync::Mutex<Auth>,
     /// Sessions that were given up and whose end is not certain, the oldest first.
-    pub(crate) left: Mutex<Vec<SessionHandle>>,
+    pub(crate) left: Mutex<Vec<Left>>,
     pub(crate) links: Mutex<Links>,
     transport: Arc<dyn Transport>,
     observer: Arc<dyn Observer>,
@@ -85,6 +85,8 @@ pub(crate) struct Call<'a> {
     pub body: Body,
     pub content_type: Option<HeaderValue>,
     pub deadline: Instant,
+    /// When the time began that ends with the deadline: what is read before a mutation takes of it.
+    pub began: Instant,
     /// Whether the service may change something because of it.
     pub mutates: bool,
 }
@@ -323,7 +325,7 @@ impl Client {
             }
             Ok(mut request) => {
                 if call.mutates {
-                    request.extensions_mut().insert(Mutates);
+                    request.extensions_mut().insert(Mutates { began: call.began });
                 } else if attempt > 1 {
                     request.extensions_mut().insert(Repeated);
                 }
@@ -397,18 +399,19 @@ impl Client {
 impl<'a> Call<'a> {
     pub fn get(path: &'a str, deadline: Instant) -> Self {
         let (method, body) = (Method::GET, Body::empty());
-        Self { method, path, body, content_type: None, deadline, mutates: false }
+        Self { method, path, body, content_type: None, deadline, began: Instant::now(), mutates: false }
     }
 
     pub fn post(path: &'a str, body: &Value, deadline: Instant) -> Self {
         let body = Body::from(Bytes::from(body.to_string()));
         let content_type = Some(HeaderValue::from_static("application/json"));
-        Self { method: Method::POST, path, body, content_type, deadline, mutates: true }
+        let began = Instant::now();
+        Self { method: Method::POST, path, body, content_type, deadline, began, mutates: true }
     }
 
     pub fn delete(path: &'a str, deadline: Instant) -> Self {
         let (method, body) = (Method::DELETE, Body::empty());
-        Self { method, path, body, content_type: None, deadline, mutates: true }
+        Self { method, path, body, content_type: None, deadline, began: Instant::now(), mutates: true }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     client::{Call, Client},
     document::{self, Document, Evidence, at, field, link, link_at, str_at, without_query},
     error::{Error, Problem},
-    model::Unreadable,
+    model::{ResetKind, Unreadable},
     session::{FORBIDDEN, Presented},
     transport::TransportError,
 };
@@ -48,6 +48,8 @@ pub(crate) struct Links {
     system: Option<String>,
     manager: Option<Arc<ManagerLinks>>,
     pub log_entries: Option<String>,
+    /// Where the system is reset, and the kinds of resets.
+    pub reset: Option<(String, Vec<ResetKind>)>,
     /// The service declares `$expand` and does not do it.
     no_expand: bool,
     /// Paths that were answered 401 in a session that was new, and until when that counts.

@@ -51,9 +51,9 @@ use crate::{
 const MAX_IDLE: usize = 2;
 /// A read takes a connection that was idle for up to this long; it may be repeated if the BMC has hung up.
 const READ_IDLE: Duration = Duration::from_secs(20);
-/// A mutation that has less time left once it is connected, and less than half of what it had, is not sent: its answer
-/// would come too late, and nobody would know its outcome.
-const LEAST: Duration = Duration::from_secs(3);
+/// A mutation that has less time left once it is connected, and less than half of its time, is not sent: its answer would
+/// come too late, and nobody would know its outcome.
+const LEAST: Duration = Duration::from_secs(5);
 /// A package is handed to the connection in pieces of this size, so that a deadline strikes between two.
 const PIECE: usize = 64 * 1024;
 
@@ -136,11 +136,12 @@ impl HttpsTransport {
                 Err(Failed::For(error)) => return Err(error),
             }
         }
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let least = LEAST.min(left() / 2);
         let mut connection = self.connect(&uri, &authority, deadline).await?;
-        if request.extensions().get::<Mutates>().is_some() && left() < least {
-            return Err(not_sent(NotSent::ConnectTimeout));
+        if let Some(Mutates { began }) = request.extensions().get() {
+            let least = LEAST.min(deadline.saturating_duration_since(*began) / 2);
+            if deadline.saturating_duration_since(Instant::now()) < least {
+                return Err(not_sent(NotSent::ConnectTimeout));
+            }
         }
         match self.run(&mut connection, request, deadline).await {
             Ok(response) => Ok(self.keep(connection, response)),

@@ -40,6 +40,11 @@ use crate::{
 
 /// How long to wait for the deletion of a session.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A session that was given up, and since when.
+pub(crate) type Left = (SessionHandle, Instant);
+
+/// A token that is unknown for so long after it was refused first is: its session has ended.
+const WRONG: Duration = Duration::from_secs(60);
 /// So many sessions are remembered whose end is not certain: more than that have no place in the table of a BMC.
 const LEFT: usize = 8;
 /// So long a path that was answered 401 in a new session, too, costs no other login, and the session is kept.
@@ -150,10 +155,10 @@ impl Client {
     /// [`Client::session_handle`], and the given-up sessions before it whose end is not certain.
     pub async fn session_handles(&self) -> Vec<SessionHandle> {
         let current = self.session_handle().await;
-        self.left().iter().cloned().chain(current).collect()
+        self.left().iter().map(|(session, _)| session.clone()).chain(current).collect()
     }
 
-    fn left(&self) -> std::sync::MutexGuard<'_, Vec<SessionHandle>> {
+    fn left(&self) -> std::sync::MutexGuard<'_, Vec<Left>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -195,11 +200,12 @@ impl Client {
     /// that.
     async fn delete_left(&self, deadline: Instant) {
         let sessions = self.left().clone();
-        for session in sessions {
+        for (session, since) in sessions {
             match self.delete_by_its_token(&session, deadline).await {
-                // It was refused before, and not in one go with this.
-                Ok(Deletion::Done | Deletion::UnknownToken) => self.strike(&session),
-                Ok(Deletion::Forbidden) => {}
+                Ok(Deletion::Done) => self.strike(&session),
+                // A wrong answer does not last that long.
+                Ok(Deletion::UnknownToken) if since.elapsed() > WRONG => self.strike(&session),
+                Ok(Deletion::UnknownToken | Deletion::Forbidden) => {}
                 Err(_) => return,
             }
         }
@@ -207,7 +213,7 @@ impl Client {
 
     /// A session whose end is certain is remembered no more.
     fn strike(&self, session: &SessionHandle) {
-        self.left().retain(|other| !other.is(session));
+        self.left().retain(|(other, _)| !other.is(session));
     }
 
     /// Deletes the session, if there is one. Call it on every way out. The client may be used again afterwards.
@@ -221,7 +227,8 @@ impl Client {
     /// Like [`Client::close`], and says how it went.
     ///
     /// # Errors
-    /// The deletion failed; the client still has the session.
+    /// The deletion got no answer; the client still has the session. One that the service does not let end is given up:
+    /// it ends after a while without use.
     pub async fn end_session(&self) -> Result<(), Error> {
         let mut auth = self.auth.lock().await;
         let deadline = Instant::now() + CLOSE_TIMEOUT;
@@ -233,7 +240,7 @@ impl Client {
             *auth = Auth::None;
         }
         let sessions = self.left().clone();
-        for session in sessions {
+        for (session, _) in sessions {
             self.delete_by_its_token(&session, deadline).await?;
             self.strike(&session);
         }
@@ -246,7 +253,7 @@ impl Client {
         if left.len() == LEFT {
             left.remove(0);
         }
-        left.push(session.clone());
+        left.push((session.clone(), Instant::now()));
     }
 
     /// What the next request presents. Logs in when needed. While HTTP Basic is not proven, the guard is
@@ -392,6 +399,7 @@ impl Client {
             body: Body::from(Bytes::from_owner(Secret(body))),
             content_type: Some(HeaderValue::from_static("application/json")),
             deadline,
+            began: Instant::now(),
             mutates: false,
         };
         let outcome = self.send(&call, &Presented::Nothing, 1).await;

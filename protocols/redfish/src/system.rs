@@ -252,7 +252,13 @@ impl Client {
 
     pub(crate) async fn system_document(&self) -> Result<Document, Error> {
         let path = self.system_path().await?;
-        self.get(&path).await
+        let document = self.get(&path).await?;
+        if let (Some(target), kinds) = (reset_link(&document.value), inline_reset_kinds(&document.value))
+            && !kinds.is_empty()
+        {
+            self.with_links(|links| links.reset = Some((target, kinds)));
+        }
+        Ok(document)
     }
 
     /// `JobService.Jobs`; `None` when the root declares no job service.
@@ -322,6 +328,10 @@ fn identifier_at(value: &Value, name: &str) -> Option<String> {
     let one_character = bare.len() >= 4 && bare.chars().all(|c| bare.starts_with(c));
     let is_placeholder = PLACEHOLDERS.contains(&bare) || in_a_row || one_character;
     (!is_placeholder).then_some(text)
+}
+
+fn reset_link(system: &Value) -> Option<String> {
+    link_in(action(system, "ComputerSystem.Reset")?, "target").map(str::to_owned)
 }
 
 fn inline_reset_kinds(system: &Value) -> Vec<ResetKind> {
@@ -408,11 +418,14 @@ impl Client {
         Ok(found)
     }
 
+    /// Where the system is reset, as it was last seen: whoever resets has looked at the system right before.
     pub(crate) async fn reset_target(&self) -> Result<(String, Vec<ResetKind>), Error> {
+        if let Some(known) = self.with_links(|links| links.reset.clone()) {
+            return Ok(known);
+        }
         let system = self.system_document().await?;
         let target =
-            action(&system.value, "ComputerSystem.Reset").and_then(|action| link_in(action, "target"));
-        let target = target.ok_or_else(|| self.not_declared(ROOT, "ComputerSystem.Reset"))?.to_owned();
+            reset_link(&system.value).ok_or_else(|| self.not_declared(ROOT, "ComputerSystem.Reset"))?;
         let inline = inline_reset_kinds(&system.value);
         let kinds =
             if inline.is_empty() { self.reset_kinds_by_action_info(&system.value).await } else { inline };

@@ -28,7 +28,10 @@ pub struct Repeated;
 /// Marks, as an extension of a request, one that changes something. The client's own sessions are no change, and not
 /// everything that is posted is one.
 #[derive(Clone, Copy, Debug)]
-pub struct Mutates;
+pub struct Mutates {
+    /// When its time began, which ends with the deadline.
+    pub began: Instant,
+}
 
 /// Sends one request and returns its whole answer.
 ///

@@ -65,6 +65,7 @@ impl Client {
     /// `Unsupported` when action, protocol or apply time are not declared: nothing was sent. `Ambiguous` when the
     /// answer was lost. That the package is installed already is no error: [`Accepted::up_to_date`].
     pub async fn simple_update(&self, update: &SimpleUpdate, deadline: Instant) -> Result<Accepted, Error> {
+        let began = Instant::now();
         let declared = self.before(deadline, self.update_capabilities()).await?.simple_update;
         let declared = declared.ok_or_else(|| self.not_declared(ROOT, "SimpleUpdate"))?;
         let scheme = update.image_uri.split_once("://").map(|(scheme, _)| scheme).unwrap_or_default();
@@ -81,7 +82,7 @@ impl Client {
             body.insert("Targets".to_owned(), json!(update.targets));
         }
         self.insert_apply_time(&mut body, update.apply_time, &declared.apply_times, &declared.target)?;
-        self.mutate(Call::post(&declared.target, &Value::Object(body), deadline)).await
+        self.mutate(Call { began, ..Call::post(&declared.target, &Value::Object(body), deadline) }).await
     }
 
     /// Sends a package to the service's `MultipartHttpPushUri` (DSP0266, parts `UpdateParameters` and
@@ -94,6 +95,7 @@ impl Client {
         update: &MultipartUpdate,
         deadline: Instant,
     ) -> Result<Accepted, Error> {
+        let began = Instant::now();
         let declared = self.before(deadline, self.update_capabilities()).await?;
         let path = declared.multipart_push.as_deref();
         let path = path.ok_or_else(|| self.not_declared(ROOT, "MultipartHttpPushUri"))?;
@@ -114,7 +116,7 @@ impl Client {
         let (content_type, body) =
             framed.ok_or_else(|| self.bad_request(path, "no randomness for a boundary"))?;
         let content_type = Some(content_type);
-        let call = Call { method: Method::POST, path, body, content_type, deadline, mutates: true };
+        let call = Call { method: Method::POST, path, body, content_type, deadline, began, mutates: true };
         self.mutate(call).await
     }
 
@@ -124,11 +126,18 @@ impl Client {
     /// `Unsupported` when the kind is not among the declared ones: nothing was sent. `Ambiguous` when the answer was
     /// lost.
     pub async fn reset(&self, kind: ResetKind, deadline: Instant) -> Result<Accepted, Error> {
+        let began = Instant::now();
         let (target, declared) = self.before(deadline, self.reset_target()).await?;
         if !declared.is_empty() && !declared.contains(&kind) {
             return Err(self.not_declared(&target, &format!("the reset type {}", kind.as_str())));
         }
-        self.mutate(Call::post(&target, &json!({ "ResetType": kind.as_str() }), deadline)).await
+        let call = Call { began, ..Call::post(&target, &json!({ "ResetType": kind.as_str() }), deadline) };
+        let outcome = self.mutate(call).await;
+        if outcome.is_err() {
+            // The service may have another target by now.
+            self.with_links(|links| links.reset = None);
+        }
+        outcome
     }
 
     /// Deletes one job from the queue, never the queue: by Dell's `DeleteJobQueue` with this very id where it is
@@ -139,11 +148,15 @@ impl Client {
     /// `Busy` for a running job; `Ambiguous` when the answer was lost.
     pub async fn delete_job(&self, id: &str, deadline: Instant) -> Result<(), Error> {
         self.check_job_id(id)?;
+        let began = Instant::now();
         let outcome = match self.before(deadline, self.deletion(id)).await? {
             Some(Deletion::ByAction(target)) => {
-                self.exchange(Call::post(&target, &json!({ "JobID": id }), deadline)).await
+                let call = Call { began, ..Call::post(&target, &json!({ "JobID": id }), deadline) };
+                self.exchange(call).await
             }
-            Some(Deletion::OfMember(path)) => self.exchange(Call::delete(&path, deadline)).await,
+            Some(Deletion::OfMember(path)) => {
+                self.exchange(Call { began, ..Call::delete(&path, deadline) }).await
+            }
             None => return Ok(()),
         };
         match outcome {

@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 use super::{
     Endpoint, Pace, Service,
     budget::{Budget, Gate},
-    look::Look,
+    look::{Leaving, Look},
 };
 use crate::{
     bmc::{
@@ -136,19 +136,22 @@ impl Transport for Paced {
             if tokio::time::timeout_at(deadline, self.pace.turn()).await.is_err() {
                 return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
             }
-            let look = request.extensions().get::<Mutates>().and_then(|_| Look::of_this_mutation());
+            let mutates = request.extensions().get::<Mutates>().is_some();
+            let leaving = Look::of_this_mutation().filter(|_| mutates).map(|look| look.leaving());
             // Asked by whoever writes the request, once it is connected.
             let fences: Vec<Fence> =
-                lease::fence().into_iter().chain(look.as_ref().map(Look::fence)).collect();
+                lease::fence().into_iter().chain(leaving.as_ref().map(Leaving::fence)).collect();
             let request = match fences.is_empty() {
                 true => request,
                 false => request.map(|body| body.fenced(Arc::new(move || fences.iter().all(|may| may())))),
             };
             let answer = self.inner.send(request, deadline).await;
-            if let (Some(look), Ok(answer)) = (look, &answer)
-                && answer.status() == http::StatusCode::UNAUTHORIZED
-            {
-                look.returned();
+            let returned = match &answer {
+                Ok(answer) => matches!(answer.status().as_u16(), 401 | 307 | 308),
+                Err(failure) => failure.is_not_sent(),
+            };
+            if let Some(leaving) = leaving.filter(|_| returned) {
+                leaving.returned();
             }
             answer
         })

@@ -286,7 +286,8 @@ impl Feed {
         }
         let after = state.seen.as_ref().map(|seen| seen.cursor.clone()).or(self.selection.after.clone());
         let began_ms = self.now();
-        let found = match self.ask(&LOOK, after).await {
+        let statement = if self.seat.looks_for_others() { &LOOK } else { &AFTER };
+        let found = match self.ask(statement, after).await {
             Ok(found) => found,
             Err(stop) => {
                 // A refusal is of this session alone.

@@ -66,7 +66,8 @@ struct Session {
 #[derive(Debug)]
 struct Shared {
     share: Arc<Share>,
-    seats: u64,
+    /// How many each person has.
+    seats: BTreeMap<UserId, u64>,
 }
 
 /// For metrics.
@@ -149,9 +150,9 @@ impl Seat {
         let mut open = process.streams.lock();
         self.part(&mut open);
         open.sharing += 1;
-        let shared =
-            open.shares.entry(question.clone()).or_insert_with(|| Shared { share: Arc::default(), seats: 0 });
-        shared.seats += 1;
+        let none = || Shared { share: Arc::default(), seats: BTreeMap::new() };
+        let shared = open.shares.entry(question.clone()).or_insert_with(none);
+        *shared.seats.entry(self.owner.0).or_default() += 1;
         self.question = Some(question);
     }
 
@@ -161,6 +162,13 @@ impl Seat {
         let open = self.process.streams.lock();
         let share = Arc::clone(&open.shares.get(&question)?.share);
         Some((question, share))
+    }
+
+    /// Whether others wait for a look of its share than its own person.
+    pub fn looks_for_others(&self) -> bool {
+        let open = self.process.streams.lock();
+        let shared = self.question.as_ref().and_then(|question| open.shares.get(question));
+        shared.is_some_and(|shared| shared.seats.len() > 1)
     }
 
     /// Whether the session's own look was answered lately.
@@ -190,8 +198,13 @@ impl Seat {
         let Some(question) = self.question.take() else { return };
         open.sharing -= 1;
         if let Some(shared) = open.shares.get_mut(&question) {
-            shared.seats -= 1;
-            if shared.seats == 0 {
+            if let Some(seats) = shared.seats.get_mut(&self.owner.0) {
+                *seats -= 1;
+                if *seats == 0 {
+                    shared.seats.remove(&self.owner.0);
+                }
+            }
+            if shared.seats.is_empty() {
                 open.shares.remove(&question);
             }
         }

@@ -471,7 +471,7 @@ async fn a_mutation_that_is_connected_too_late_is_not_sent() {
         let before = server.requests.load(Ordering::SeqCst);
         let mut request = server.request("https", Method::POST, Body::from(Bytes::from_static(b"{}")));
         if mutates {
-            request.extensions_mut().insert(Mutates);
+            request.extensions_mut().insert(Mutates { began: Instant::now() });
         }
         let answer = first_use().send(request, Instant::now() + Duration::from_millis(limit)).await;
         let not_sent = matches!(answer, Err(TransportError::NotSent { why: NotSent::ConnectTimeout }));
