@@ -374,4 +374,18 @@ mod tests {
             assert!(SigningKeys::from_text(&format!("{}\n{broken}", "22".repeat(32))).is_err(), "{broken}");
         }
     }
+
+    #[test]
+    fn the_key_file_in_the_guide_is_one() {
+        let guide = include_str!("../../../../docs/deploy/database.md");
+        let (_, chapter) = guide.split_once("## Signing keys\n").unwrap();
+        let file = chapter.split("```\n").nth(1).unwrap();
+        assert_eq!(file.lines().count(), 4, "{file}");
+        let keys = SigningKeys::from_text(file).unwrap();
+        let point = |byte: u8| SigningKey::from_bytes(&[byte; 32]).verifying_key();
+        let verifying: Vec<_> = keys.verifying.iter().map(|key| key.point).collect();
+        assert_eq!(verifying, [point(0x11), point(0x33)]);
+        assert_eq!(keys.checkpoints().verifying_key(), point(0x44));
+        assert!(keys.checkpoint_keys().any(|key| *key == point(0x22)), "the former one");
+    }
 }
