@@ -1,11 +1,6 @@
 //! Everything that needs a real Postgres, in one binary: one cluster serves all of it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a failed step ends the test"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step ends the test")]
 
 mod audit;
 mod authorization;

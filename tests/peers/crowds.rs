@@ -351,6 +351,36 @@ async fn an_answer_that_is_never_taken_ends_whatever_else_is_asked() {
     assert!(asks.await, "after five times as long, stream 1 and its answer are still held");
 }
 
+/// The connection is a trusted proxy's: the stream is reset, and the next one is answered over the same connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_a_proxys_client_does_not_take_ends_alone() {
+    let database = TestDatabase::new().await;
+    let mut config = Config::local(database.api_url(), SigningKeys::from_seed(&[7; 32]));
+    config.quiet = Quiet { first: Duration::from_secs(2), between: Duration::from_secs(2) };
+    config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let server = Server::start(config).await.unwrap();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = |id: u32, path: &str| frame(1, 5, id, &head(0x82, path));
+    stream.write_all(&[preface(0), frame(4, 1, 0, &[]), request(1, "/openapi.json")].concat()).await.unwrap();
+    let (mut reset, mut answered) = (false, false);
+    let talk = async {
+        while !answered {
+            let mut start = [0; 9];
+            stream.read_exact(&mut start).await.expect("the connection stays");
+            let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            stream.read_exact(&mut payload).await.unwrap();
+            let id = u32::from_be_bytes([start[5], start[6], start[7], start[8]]);
+            if (start[3], id) == (3, 1) {
+                reset = true;
+                stream.write_all(&request(3, "/v1/version")).await.unwrap();
+            }
+            answered = reset && (start[3], id) == (1, 3);
+        }
+    };
+    timeout(Duration::from_secs(20), talk).await.expect("stream 1 is reset, stream 3 is answered");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_of_one_viewer_slows_nobody_else() {
     let site = TestSite::new().await;

@@ -3,8 +3,8 @@
 //! hyper has no timer while it tells HTTP/1 from HTTP/2, none for a connection of HTTP/2 without requests, and none for
 //! an answer over HTTP/2 that the client opens no window for (RFC 9113, section 5.2). A client that only connects, or
 //! takes nothing, would keep its place for ever, and a few addresses all places. Each answer has to move, whatever else
-//! is asked. Over a connection of a trusted proxy any sign of life will do: it may carry the requests of many clients,
-//! and one that takes nothing must not cut the others off.
+//! is asked. A connection of a trusted proxy may carry the requests of many clients: there the answer that does not move
+//! ends alone, and the others go on.
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +16,7 @@ use std::{
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::shares::Untaken;
 
@@ -47,22 +48,39 @@ struct State {
     any: bool,
     /// The last sign of life; none yet.
     since: Option<Instant>,
-    /// When something of each answer was last taken.
-    answers: BTreeMap<u64, Instant>,
+    /// Those that are not taken whole yet.
+    answers: BTreeMap<u64, Taking>,
     /// The last answer's number.
     numbered: u64,
 }
 
+struct Taking {
+    /// When something of it was last taken.
+    moved: Instant,
+    /// Ends it alone, where it is one of several of its connection.
+    stop: Option<CancellationToken>,
+}
+
 impl State {
-    /// When the connection is to end if nothing happens; `None`: while it is being worked for.
+    /// When the connection, or an answer, is to end if nothing happens; `None`: while it is being worked for.
     fn end(&self, began: Instant, quiet: Quiet) -> Option<Instant> {
         let limit = if self.any { quiet.between } else { quiet.first };
-        let quiet_since = match self.answers.values().min() {
-            Some(moved) if !self.shared => *moved,
-            _ if self.asked > 0 => return None,
-            _ => self.answers.values().copied().chain(self.since).max().unwrap_or(began),
-        };
-        Some(quiet_since + limit)
+        match self.answers.values().map(|answer| answer.moved).min() {
+            Some(moved) => Some(moved + limit),
+            None if self.asked > 0 => None,
+            None => Some(self.since.unwrap_or(began) + limit),
+        }
+    }
+
+    /// Ends what has not moved for too long, where that can end alone. Whether there was any.
+    fn end_stalled(&mut self, quiet: Quiet) -> bool {
+        let before = self.answers.len();
+        let shared = self.shared;
+        self.answers.retain(|_, answer| {
+            let stop = answer.stop.as_ref().filter(|_| shared && answer.moved.elapsed() >= quiet.between);
+            stop.inspect(|stop| stop.cancel()).is_none()
+        });
+        self.answers.len() < before
     }
 }
 
@@ -103,6 +121,7 @@ impl Requests {
             };
             if tokio::time::timeout_at(end, changed).await.is_err()
                 && self.0.borrow().end(began, quiet).is_some_and(|end| end <= Instant::now())
+                && !self.0.send_if_modified(|state| state.end_stalled(quiet))
             {
                 return;
             }
@@ -114,13 +133,13 @@ impl Requests {
 pub struct UnderWay(Requests);
 
 impl UnderWay {
-    /// The body of its answer, which the client is to take.
-    pub fn answered(self, body: Body, untaken: Option<Untaken>) -> Body {
+    /// The body of its answer, which the client is to take. `stop` ends it and nothing else.
+    pub fn answered(self, body: Body, untaken: Option<Untaken>, stop: Option<CancellationToken>) -> Body {
         let mut number = 0;
         self.0.0.send_modify(|state| {
             state.numbered += 1;
             number = state.numbered;
-            state.answers.insert(number, Instant::now());
+            state.answers.insert(number, Taking { moved: Instant::now(), stop });
         });
         let requests = self.0.clone();
         Body::new(Answer { body, rest: Bytes::new(), begun: false, requests, number, untaken })
@@ -166,7 +185,9 @@ impl HttpBody for Answer {
         // Asked for when what came before has been taken.
         let number = self.number;
         self.requests.quietly(|state| {
-            state.answers.insert(number, Instant::now());
+            if let Some(answer) = state.answers.get_mut(&number) {
+                answer.moved = Instant::now();
+            }
         });
         if self.rest.is_empty() {
             if let Some(untaken) = &mut self.untaken {
@@ -230,7 +251,7 @@ mod tests {
         let asked = requests.begin();
         assert!(tokio::time::timeout(Duration::from_secs(3600), requests.end_of(QUIET)).await.is_err());
         let stream = futures::stream::repeat("event").map(Ok::<_, std::io::Error>);
-        let mut answer = asked.answered(Body::from_stream(stream), None);
+        let mut answer = asked.answered(Body::from_stream(stream), None, None);
         let taken = async {
             for _ in 0..100 {
                 tokio::time::sleep(Duration::from_secs(9)).await;
@@ -246,11 +267,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_does_not_move_ends_its_connection_whatever_else_is_asked() {
         let requests = Requests::new(false);
-        let _never_taken = requests.begin().answered(Body::from("text"), None);
+        let _never_taken = requests.begin().answered(Body::from("text"), None, None);
         let asks = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                let answer = requests.begin().answered(Body::from("more"), None);
+                let answer = requests.begin().answered(Body::from("more"), None, None);
                 answer.collect().await.unwrap();
             }
         };
@@ -262,13 +283,16 @@ mod tests {
 
     /// Clients of a proxy: what one of them does not take costs the others nothing.
     #[tokio::test(start_paused = true)]
-    async fn a_shared_connection_ends_only_when_nothing_moves() {
+    async fn an_answer_of_a_shared_connection_ends_alone() {
         let requests = Requests::new(true);
-        let _never_taken = requests.begin().answered(Body::from("text"), None);
+        let stop = CancellationToken::new();
+        let stalled = requests.begin().answered(Body::from("text"), None, Some(stop.clone()));
         let asks = async {
-            for _ in 0..60 {
+            for second in 0..60 {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                let answer = requests.begin().answered(Body::from("more"), None);
+                assert_eq!(stop.is_cancelled(), second >= 10, "{second}");
+                let answer =
+                    requests.begin().answered(Body::from("more"), None, Some(CancellationToken::new()));
                 answer.collect().await.unwrap();
             }
         };
@@ -276,22 +300,20 @@ mod tests {
             took = ends_after(&requests) => panic!("after {took} s"),
             () = asks => {}
         }
-        let asked = requests.begin();
-        assert!(tokio::time::timeout(Duration::from_secs(3600), requests.end_of(QUIET)).await.is_err());
-        drop(asked);
+        drop(stalled);
         assert_eq!(ends_after(&requests).await, 10);
     }
 
     #[tokio::test]
     async fn an_answer_comes_in_pieces_and_ends_after_the_last_one() {
         let text = vec![b'x'; 2 * PIECE + 1];
-        let mut answer = Requests::new(false).begin().answered(Body::from(text.clone()), None);
+        let mut answer = Requests::new(false).begin().answered(Body::from(text.clone()), None, None);
         assert_eq!(answer.size_hint().exact(), Some(text.len() as u64));
         for length in [PIECE, PIECE, 1] {
             assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap().len(), length);
             assert!(!answer.is_end_stream());
         }
         assert!(answer.frame().await.is_none());
-        assert!(Requests::new(false).begin().answered(Body::empty(), None).is_end_stream());
+        assert!(Requests::new(false).begin().answered(Body::empty(), None, None).is_end_stream());
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use rustls::ServerConfig;
@@ -116,6 +116,28 @@ async fn connection(
     }
 }
 
+tokio::task_local! {
+    /// Ends the stream of HTTP/2 in whose task this is.
+    static STOP: CancellationToken;
+}
+
+/// Runs each stream of HTTP/2 in a task of its own, which can be ended alone: dropped, hyper resets the stream.
+#[derive(Clone, Copy)]
+struct Streams;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let stop = CancellationToken::new();
+        let stream = STOP.scope(stop.clone(), stream);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stream => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
 async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: SocketAddr,
@@ -130,10 +152,11 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         async move {
             let request = request.map(axum::body::Body::new);
             let (answer, untaken) = app.answer(request, peer.ip()).await;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.answered(body, untaken)))
+            let stop = STOP.try_with(Clone::clone).ok();
+            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.answered(body, untaken, stop)))
         }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(Streams);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
