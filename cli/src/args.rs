@@ -40,8 +40,10 @@ pub struct Global {
     /// PEM file of the CAs to trust for the control plane, instead of the system's.
     #[arg(long, help_heading = GLOBAL, global = true, value_name = "FILE", env = "RACKHAND_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Form of the data on stdout.
-    #[arg(short, long, help_heading = GLOBAL, global = true, value_enum, value_name = "FORM", default_value_t)]
+    /// Form of the data on stdout: table, wide (all columns), csv (absent values are empty), json (as of the API) or
+    /// name (one per line).
+    #[arg(short, long, help_heading = GLOBAL, global = true, value_enum, value_name = "FORM", default_value_t,
+        hide_possible_values = true)]
     output: Format,
     /// The same as `-o json`.
     #[arg(long, help_heading = GLOBAL, global = true, conflicts_with = "output")]
@@ -91,7 +93,7 @@ pub enum Command {
     /// Planned and running work.
     #[command(subcommand, after_help = EXIT_CODES)]
     Jobs(jobs::Verb),
-    /// One target's part of a job.
+    /// One server's part of a job.
     #[command(subcommand, after_help = EXIT_CODES)]
     Runs(runs::Verb),
     /// People, their roles and their sessions.

@@ -55,7 +55,7 @@ pub async fn login(args: Login, global: &Global, out: Output) -> Result<()> {
 
 pub async fn logout(client: &Client) -> Result<()> {
     if !client.signed_in() {
-        say("not signed in");
+        say(format!("not signed in to {}", client.server()));
         return Ok(());
     }
     // The tokens are forgotten here even if the server cannot be told.

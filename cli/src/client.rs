@@ -75,8 +75,7 @@ impl Away {
 
 /// Normalises the address of a control plane: scheme and host, nothing after.
 pub fn parse_server(text: &str) -> Result<Url> {
-    let url = Url::parse(text)
-        .map_err(|_| Failure::Usage(format!("`{text}` is not an address like https://rackhand.example")))?;
+    let url = Url::parse(text).map_err(|_| no_scheme(text))?;
     let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     match url.scheme() {
         "https" => {}
@@ -86,12 +85,22 @@ pub fn parse_server(text: &str) -> Result<Url> {
                 "{text}: plain HTTP would show the password to everyone on the way; use https://"
             )));
         }
-        _ => return Err(Failure::Usage(format!("`{text}` is not an https:// address"))),
+        _ => return Err(no_scheme(text)),
     }
     if url.path() != "/" || url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(Failure::Usage(format!("{text}: give scheme and host only")));
     }
     Ok(url)
+}
+
+/// What to write instead of an address without its beginning.
+fn no_scheme(text: &str) -> Failure {
+    let host = text.split([':', '/']).next().unwrap_or_default();
+    Failure::Usage(match Url::parse(&format!("https://{text}")) {
+        Ok(_) if matches!(host, "localhost" | "127.0.0.1") => format!("{text}: write http://{text}"),
+        Ok(_) if !text.contains("://") => format!("{text}: write https://{text}"),
+        _ => format!("`{text}` is not an address like https://rackhand.example"),
+    })
 }
 
 /// The address as it is stored and shown.
@@ -138,6 +147,13 @@ impl Client {
 
     pub fn signed_in(&self) -> bool {
         self.token().is_some()
+    }
+
+    /// Whether this is the e-mail address of whoever is signed in.
+    pub fn is_me(&self, email: &str) -> bool {
+        self.with_session(|session| {
+            session.as_ref().is_some_and(|session| session.email.eq_ignore_ascii_case(email))
+        })
     }
 
     pub fn get<'a>(&'a self, segments: &[&str]) -> Call<'a> {
@@ -244,12 +260,8 @@ impl Client {
                 sessions.sessions.insert(server.clone(), session.clone());
                 sessions.current = Some(server);
             }
-            None => {
-                sessions.sessions.remove(&server);
-                if sessions.current.as_ref() == Some(&server) {
-                    sessions.current = sessions.sessions.keys().next().cloned();
-                }
-            }
+            // It stays the current one: the next command says where to sign in again.
+            None => drop(sessions.sessions.remove(&server)),
         }
         self.config.save_sessions(&sessions)?;
         self.with_session(|held| *held = session);
@@ -470,7 +482,7 @@ async fn decode<T: DeserializeOwned>(response: reqwest::Response) -> Result<T> {
 
 async fn problem(response: reqwest::Response) -> Failure {
     let status = response.status();
-    let url = response.url().to_string();
+    let (url, page) = (response.url().to_string(), response.url().join("/errors/").ok());
     let retry = response
         .headers()
         .get(header::RETRY_AFTER)
@@ -479,6 +491,10 @@ async fn problem(response: reqwest::Response) -> Failure {
     match response.json::<Problem>().await {
         Ok(mut problem) => {
             problem.detail.push_str(&retry.unwrap_or_default());
+            // The page of the code, by its whole address.
+            if let Some(page) = page.and_then(|page| page.join(&problem.code).ok()) {
+                problem.kind = page.into();
+            }
             Failure::Problem(Box::new(problem))
         }
         Err(_) => Failure::Foreign { url, detail: format!("status {status} without a problem body") },
@@ -497,6 +513,16 @@ mod tests {
             ["http://rackhand.example", "rackhand.example", "https://u:p@x", "https://x/path", "ftp://x"]
         {
             assert_eq!(parse_server(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+        for (bad, cure) in [
+            ("rackhand.example", "write https://rackhand.example"),
+            ("rackhand.example:8420", "write https://rackhand.example:8420"),
+            ("127.0.0.1:8420", "write http://127.0.0.1:8420"),
+            ("localhost:8420", "write http://localhost:8420"),
+            ("ftp://x", "an address like https://rackhand.example"),
+        ] {
+            let said = parse_server(bad).unwrap_err().to_string();
+            assert!(said.ends_with(cure), "{said}");
         }
     }
 }

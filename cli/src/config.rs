@@ -108,7 +108,10 @@ impl Config {
     pub fn loose_permissions(&self) -> Option<String> {
         let path = self.folder.join("sessions.json");
         let mode = fs::metadata(&path).ok()?.permissions().mode() & 0o777;
-        (mode & 0o077 != 0).then(|| format!("{} has mode {mode:o}, should be 600", path.display()))
+        (mode & 0o077 != 0).then(|| {
+            let path = crate::doctor::quoted(&path.to_string_lossy());
+            format!("{path} has mode {mode:o}, so others may read them: run `chmod 600 {path}`")
+        })
     }
 
     fn make_folder(&self) -> Result<()> {

@@ -68,7 +68,7 @@ pub struct Set {
     #[arg(long = "target", value_name = "URL[=HEX]")]
     targets: Vec<String>,
     /// BMCs it may be used for: a JSON list of objects with `bmc_url` (or `url`), `spki_sha256` and `ipmi`. The file
-    /// for `servers import` fits.
+    /// of `servers import` can be used.
     #[arg(long, value_name = "FILE")]
     targets_file: Option<PathBuf>,
     /// The site's public key as its first executor printed it; refuses to seal to another.
@@ -120,7 +120,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let query: Vec<(&str, String)> =
                 site.map(|site| ("site", site.to_string())).into_iter().collect();
             let credentials = list(client, &query).await?;
-            let names = resolve::site_names(client, credentials.iter().map(|one| one.site_id)).await;
+            let names = resolve::site_names(client, credentials.iter().map(|one| one.site_id), out).await;
             let row = |credential: Credential| Listed { site: names.of(credential.site_id), credential };
             let rows: Vec<_> = credentials.into_iter().map(row).collect();
             out.list_or(&none(named.as_deref()), &rows, &COLUMNS, |row| row.credential.name.clone())

@@ -46,6 +46,7 @@ pub async fn run(client: Result<Client>, out: Output) -> Result<()> {
     let mut report = Report::default();
     match client {
         Ok(client) => examine(&client, &mut report).await,
+        Err(failure @ Failure::NotSignedIn(_)) => report.add("session", Verdict::Failed, failure.to_string()),
         Err(failure) => report.add("configuration", Verdict::Failed, failure.to_string()),
     }
     out.list(&report.0, &COLUMNS, |check| check.check.clone())?;
@@ -105,7 +106,7 @@ async fn examine(client: &Client, report: &mut Report) {
 
 /// A name as a shell takes it in one piece.
 pub fn quoted(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
     match !name.is_empty() && name.bytes().all(plain) {
         true => name.to_owned(),
         false => format!("'{}'", name.replace('\'', r"'\''")),

@@ -146,6 +146,14 @@ impl Failure {
         }
     }
 
+    /// The page about the code of a refusal; with it the control plane that refused.
+    pub fn page(&self) -> Option<&str> {
+        match self {
+            Self::Problem(problem) => server_of(problem).map(|_| problem.kind.as_str()),
+            _ => None,
+        }
+    }
+
     /// What could be done next, when the text itself does not say.
     pub fn hint(&self) -> Option<String> {
         let problem = match self {
@@ -168,7 +176,7 @@ impl Failure {
         };
         match ErrorCode::parse(&problem.code) {
             Some(ErrorCode::NotSignedIn | ErrorCode::SessionEnded | ErrorCode::RefreshReused) => {
-                Some("run `rackhand login URL` again".to_owned())
+                Some(format!("run `rackhand login {}` again", server_of(problem).unwrap_or("URL")))
             }
             Some(ErrorCode::SiteInUse) => {
                 Some("`rackhand sites set SITE --hardware-paused true` pauses them".to_owned())
@@ -185,8 +193,13 @@ impl Failure {
     }
 }
 
+/// The control plane whose answer this is.
+fn server_of(problem: &Problem) -> Option<&str> {
+    problem.kind.strip_suffix(&problem.code)?.strip_suffix("/errors/").filter(|server| !server.is_empty())
+}
+
 /// Fields of the API, and what of the command line fills them.
-const OPTIONS: [(&str, &str); 17] = [
+const OPTIONS: [(&str, &str); 20] = [
     ("policy.max_parallel", "--max-parallel"),
     ("policy.pause_after_failures", "--pause-after-failures"),
     ("policy.start_after", "--start-after"),
@@ -204,6 +217,9 @@ const OPTIONS: [(&str, &str); 17] = [
     ("present", "the present password"),
     ("new", "the new password"),
     ("token", "the token of the link"),
+    ("password", "the password"),
+    ("name", "the name"),
+    ("cursor", "the cursor"),
 ];
 
 /// A field as the person who typed the command knows it. What stands deeper in it follows in brackets.
@@ -223,7 +239,10 @@ fn problem_text(problem: &Problem) -> String {
     // Where the detail names the role, the title says nothing more.
     let told = problem.needs_role.as_ref().is_some_and(|role| problem.detail.contains(role.as_str()));
     let mut text = match told {
-        true => format!("{} [{}]", problem.detail.trim_end_matches('.'), problem.code),
+        true => match problem.detail.split_once(". ") {
+            Some((first, rest)) => format!("{first} [{}]. {rest}", problem.code),
+            None => format!("{} [{}]", problem.detail.trim_end_matches('.'), problem.code),
+        },
         false => format!("{} [{}]", problem.title, problem.code),
     };
     // A detail is a sentence, a title has no full stop.
@@ -283,9 +302,10 @@ mod tests {
         This needs another role [forbidden-role]: Approving needs more than viewer. (needs the role operator)
           trace 0af7651916cd43dd8448eb211c80319c
         ");
-        problem.detail = "This needs the role operator for site lab.".to_owned();
+        problem.detail =
+            "This needs the role operator in site lab; Ben is viewer there. Ask an admin of lab.".to_owned();
         insta::assert_snapshot!(Failure::Problem(Box::new(problem)).to_string(), @r"
-        This needs the role operator for site lab [forbidden-role]
+        This needs the role operator in site lab; Ben is viewer there [forbidden-role]. Ask an admin of lab.
           trace 0af7651916cd43dd8448eb211c80319c
         ");
     }

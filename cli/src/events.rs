@@ -4,7 +4,10 @@
 //! nothing in between, also over an outage of the control plane.
 
 use clap::{Args, Subcommand};
-use rackhand_schema::event::{Event, EventPage};
+use rackhand_schema::{
+    ErrorCode,
+    event::{Event, EventPage},
+};
 
 use crate::{
     client::{Away, Client},
@@ -64,7 +67,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     let Verb::Tail(args) = verb;
     let query = args.query(client).await?;
     let (events, mut cursor) = match &args.after {
-        Some(after) => all_after(client, &query, after).await?,
+        Some(after) => all_after(client, &query, after).await.map_err(|failure| of_cursor(failure, after))?,
         None => latest(client, &query, args.limit).await?,
     };
     if !args.follow {
@@ -81,6 +84,19 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             }
             Err(failure) => away.wait(failure).await?,
         }
+    }
+}
+
+/// With a cursor that someone typed, what is not valid is the cursor.
+fn of_cursor(failure: Failure, after: &str) -> Failure {
+    match failure {
+        Failure::Problem(problem) if problem.code == ErrorCode::InvalidRequest.as_str() => {
+            Failure::Usage(format!(
+                "--after: `{}` is not a cursor; each event has one in `rackhand events tail --json`",
+                after.escape_debug()
+            ))
+        }
+        other => other,
     }
 }
 

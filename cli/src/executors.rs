@@ -72,7 +72,8 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
     match verb {
         Verb::List { site } => {
             let executors = list(client, site.as_deref()).await?;
-            let names = resolve::site_names(client, executors.iter().map(|executor| executor.site_id)).await;
+            let sites = executors.iter().map(|executor| executor.site_id);
+            let names = resolve::site_names(client, sites, out).await;
             let row = |executor: Executor| Listed { site: names.of(executor.site_id), executor };
             let rows: Vec<_> = executors.into_iter().map(row).collect();
             out.list_or(&none(site.as_deref()), &rows, &COLUMNS, |row| row.executor.name.clone())

@@ -63,6 +63,9 @@ fn main() -> ExitCode {
             if let Some(hint) = failure.hint() {
                 say(format!("hint: {hint}"));
             }
+            if let Some(page) = failure.page() {
+                say(format!("more: {page}"));
+            }
             ExitCode::from(failure.exit_code())
         }
     }

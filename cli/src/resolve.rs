@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::{
     client::Client,
     error::{Failure, Result},
+    output::{Format, Output},
 };
 
 /// Fewer digits are too easily meant otherwise.
@@ -40,10 +41,10 @@ impl SiteNames {
     }
 }
 
-/// The names of these sites. A list of one site does not show it, so nothing is read for it.
-pub async fn site_names(client: &Client, ids: impl Iterator<Item = SiteId>) -> SiteNames {
-    let several = ids.collect::<BTreeSet<_>>().len() > 1;
-    let sites = if several { client.all(&["v1", "sites"], &[], None).await } else { Ok(Vec::new()) };
+/// The names of these sites. A short list of one site does not show it, so nothing is read for it.
+pub async fn site_names(client: &Client, ids: impl Iterator<Item = SiteId>, out: Output) -> SiteNames {
+    let shown = matches!(out.format, Format::Wide | Format::Csv) || ids.collect::<BTreeSet<_>>().len() > 1;
+    let sites = if shown { client.all(&["v1", "sites"], &[], None).await } else { Ok(Vec::new()) };
     SiteNames(sites.unwrap_or_default())
 }
 
@@ -222,9 +223,13 @@ fn id_of<T: FromStr>(ids: impl Iterator<Item = String>, typed: &str, what: &'sta
         [one] => one.parse().map_err(|_| missing()),
         [] => Err(missing()),
         several => Err(Failure::Usage(format!(
-            "`{typed}` begins the ids of {} {what}s; give more of it:\n  {}",
+            "`{typed}` begins the ids of {} {what}s; give more of it:\n  {}{}",
             found.len(),
-            several.join("\n  ")
+            several.join("\n  "),
+            match found.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!("\n  … and {more} more"),
+            }
         ))),
     }
 }
@@ -242,6 +247,9 @@ mod tests {
         let error = of("01a2").unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(ids[0]) && error.to_string().contains(ids[1]), "{error}");
+        let many = (0..7).map(|last| format!("01a2225e-dba1-7000-8000-00000000000{last}"));
+        let error = id_of::<JobId>(many, "01a2", "job").unwrap_err().to_string();
+        assert!(error.ends_with("000000000004\n  … and 2 more"), "{error}");
         assert_eq!(of("02b3").unwrap_err().exit_code(), 3);
         assert_eq!(of("01a").unwrap_err().exit_code(), 3, "three digits are too few");
         let error = beginning("x\r", "run").unwrap_err().to_string();

@@ -9,7 +9,10 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use rackhand_schema::{
     id::{CredentialId, SiteId},
-    server::{BmcEndpoint, BulkUpsert, BulkUpsertResult, Credential, LastFailure, Server, ServerSummary},
+    server::{
+        BmcEndpoint, BulkUpsert, BulkUpsertResult, Credential, LastFailure, RefusedItem, Server,
+        ServerSummary,
+    },
 };
 use serde_json::{Value, json};
 
@@ -333,7 +336,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let site = resolve::site(client, add.site.as_deref()).await?.id;
             let credential = credential_id(client, site, add.credential.as_deref()).await?;
             let row = add.row(credential)?;
-            let stored = upsert(client, site, vec![row], add.replace, out).await?;
+            let stored = upsert(client, site, vec![row], add.replace, Some(&add.name), out).await?;
             if let Some(id) = stored.ids.get(&add.name) {
                 let server: Server = client.get(&["v1", "servers", &id.to_string()]).send().await?;
                 incomplete(&add.name, &server.bmc).into_iter().for_each(say);
@@ -346,7 +349,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let mut rows = rows_of(&file, &text)?;
             let site = resolve::site(client, site.as_deref()).await?.id;
             name_credentials(client, site, &mut rows, credential.as_deref()).await?;
-            upsert(client, site, rows, replace, out).await.map(drop)
+            upsert(client, site, rows, replace, None, out).await.map(drop)
         }
         Verb::TryAgain { server, site } => {
             let site = resolve::site_id(client, site.as_deref()).await?;
@@ -455,12 +458,14 @@ fn entry(rows: &[Value], index: usize) -> String {
     }
 }
 
-/// Stores rows in portions; one bad row does not keep the others out.
+/// Stores rows in portions; one bad row does not keep the others out. `single`: the name of the one server, which
+/// needs no words of a list.
 async fn upsert(
     client: &Client,
     site_id: SiteId,
     rows: Vec<Value>,
     replace: bool,
+    single: Option<&str>,
     out: Output,
 ) -> Result<BulkUpsertResult> {
     const PORTION: usize = 500;
@@ -490,18 +495,29 @@ async fn upsert(
     for (name, change) in &sum.changes {
         say(format!("changed: {name}: {change}"));
     }
+    let why = |refused: &RefusedItem| {
+        refused.detail.replace("`replace` (`--replace` on the command line)", "`--replace`")
+    };
+    if let (Some(name), Some(refused)) = (single, sum.refused.first()) {
+        return Err(Failure::Other(format!("{name} was not registered: {}", why(refused))));
+    }
     for refused in &sum.refused {
-        say(format!("refused: {}: {}", entry(&rows, refused.index), refused.detail));
+        say(format!("refused: {}: {}", entry(&rows, refused.index), why(refused)));
     }
     let names: Vec<&str> = sum.ids.keys().map(String::as_str).collect();
-    out.one(&sum, &names.join("\n"), || {
-        format!(
+    out.one(&sum, &names.join("\n"), || match single {
+        Some(name) => match (sum.created, sum.changed) {
+            (0, 0) => format!("{name} was registered like this already\n"),
+            (0, _) => format!("{name} changed\n"),
+            _ => format!("{name} registered\n"),
+        },
+        None => format!(
             "{} created, {} changed, {} unchanged, {} refused\n",
             sum.created,
             sum.changed,
             sum.unchanged,
             sum.refused.len()
-        )
+        ),
     })?;
     match sum.refused.len() {
         0 => Ok(sum),

@@ -32,7 +32,7 @@ pub enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Remove a site in which nothing ever was.
+    /// Remove a site in which nothing was ever registered.
     #[command(after_help = help!("sites remove my-closet"))]
     Remove {
         /// Name or id of the site.

@@ -20,7 +20,7 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Everybody who has an account.
+    /// Everyone who has an account.
     #[command(after_help = help!("users list"))]
     List,
     /// Make an account, without a role yet, and print a one-time link with which the person chooses a password.
@@ -182,7 +182,10 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::SignOut { email } => {
             let user = find(client, &email).await?;
             client.delete(&["v1", "users", &user.id.to_string(), "sessions"]).done().await?;
-            say(format!("sessions of {email} have ended"));
+            say(match client.is_me(&user.email) {
+                true => "your other sessions have ended; this one continues".to_owned(),
+                false => format!("sessions of {email} have ended"),
+            });
             Ok(())
         }
         Verb::ResetPassword { email } => {

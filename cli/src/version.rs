@@ -33,13 +33,25 @@ pub async fn run(client: Result<Client>, out: Output) -> Result<()> {
     let versions = Versions { client: CLIENT, server, skew };
     out.one(&versions, CLIENT, || {
         let server = versions.server.as_deref().unwrap_or("none known; sign in first");
-        format!("this command   {CLIENT}\ncontrol plane  {server}\nskew           {}\n", versions.skew)
+        format!(
+            "this command   {CLIENT}\ncontrol plane  {server}\ncompatible     {}\n",
+            compatible(versions.skew)
+        )
     })
 }
 
 pub async fn fetch(client: &Client) -> Result<String> {
     let answer: ServerVersion = client.get(&["v1", "version"]).anonymous().await?;
     Ok(answer.version)
+}
+
+/// What a skew means for whoever types commands.
+fn compatible(skew: &str) -> String {
+    match skew {
+        "none" | "patch" => "yes".to_owned(),
+        "unknown" => "not known".to_owned(),
+        skew => format!("perhaps not: another {skew} version"),
+    }
 }
 
 /// How far apart two versions are: `none`, `patch`, `minor` or `major`.

@@ -264,6 +264,7 @@ fn a_refused_password_ends_4() {
     --- stdout
     --- stderr
     error: E-mail or password is wrong [invalid-credentials]
+    more: SERVER/errors/invalid-credentials
     ");
 }
 
@@ -292,6 +293,104 @@ fn a_bmc_that_refuses_the_login_hears_the_password_once() {
         .filter(|line| line.contains("wrong") || line.contains("[authorization"))
         .collect();
     assert_eq!(sent.len(), 1, "{sent:?}");
+}
+
+/// The address of the control plane outlives the session: what to type next is a whole command.
+#[test]
+fn an_ended_session_says_where_to_sign_in_again() {
+    let ended = problem("session-ended", 401, "This session is not known. Sign in again.");
+    let canned = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/auth/me", 200, me()),
+        ("GET /v1/auth/me", 401, ended.clone()),
+        ("POST /v1/auth/refresh", 401, ended),
+        ("GET /v1/health", 200, json!({})),
+        ("GET /v1/version", 200, json!({"version": env!("CARGO_PKG_VERSION")})),
+        ("POST /v1/auth/logout", 204, json!(null)),
+    ]);
+    let home = Home::new();
+    home.login(&canned);
+    let run = |arguments: &[&str]| {
+        let output = home.run(arguments, "");
+        assert_ne!(output.status.code(), Some(0));
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    assert_eq!(home.run(&["whoami"], "").status.code(), Some(0));
+    let said = run(&["whoami"]);
+    assert!(said.contains(&format!("hint: run `rackhand login {}` again", canned.url)), "{said}");
+    let again = format!("not signed in to {0}; run `rackhand login {0}`", canned.url);
+    assert!(run(&["whoami"]).contains(&again));
+    let said = run(&["doctor"]);
+    assert!(said.contains(&again) && said.contains("session") && !said.contains("configuration"), "{said}");
+    home.login(&canned);
+    assert_eq!(home.run(&["logout"], "").status.code(), Some(0));
+    assert!(run(&["servers", "list"]).contains(&again));
+}
+
+#[test]
+fn servers_that_are_missing_or_named_twice_plan_nothing() {
+    let listed = json!({"items": [server(1, "bmc-01", LAB, "lab"), server(2, "bmc-02", LAB, "lab")]});
+    let canned = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+        ("GET /v1/servers", 200, listed),
+    ]);
+    let home = Home::new();
+    home.login(&canned);
+    for (servers, code, said) in [
+        ("bmc-01,bmc-01", 2, "error: --servers names bmc-01 twice; nothing was planned"),
+        (
+            "bmc-01,01930000-0000-7000-8000-000000000001",
+            2,
+            "are the same server, bmc-01; nothing was planned",
+        ),
+        (
+            "bmc-01,bmc-99",
+            3,
+            "error: there is no server `bmc-99`; nothing was planned. `rackhand servers list`",
+        ),
+    ] {
+        let output =
+            home.run(&["jobs", "plan", "inventory", "--servers", servers, "--reason", "a first look"], "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    assert!(!canned.seen().iter().any(|line| line.starts_with("POST /v1/jobs")));
+}
+
+#[test]
+fn a_value_that_is_not_valid_is_said_once_and_as_it_was_typed() {
+    let mut wrong = problem("invalid-request", 422, "Nothing was done.");
+    wrong["fields"] = json!([{"field": "email", "detail": "is not an e-mail address"}]);
+    let mut ada = me();
+    ada["disabled"] = json!(false);
+    ada["created_at"] = json!("2026-01-01T00:00:00Z");
+    let sessions = format!("DELETE /v1/users/{}/sessions", ada["id"].as_str().unwrap());
+    let canned = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/auth/me", 200, me()),
+        ("POST /v1/users", 422, wrong),
+        ("GET /v1/users", 200, json!({"items": [ada]})),
+        (&sessions, 204, json!(null)),
+        ("GET /v1/events", 422, problem("invalid-request", 422, "The cursor is not one of ours.")),
+    ]);
+    let home = Home::new();
+    home.login(&canned);
+    insta::assert_snapshot!(story(&home.run(&["users", "add", "ben", "--name", "Ben"], ""), Some(&canned)), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: The request is not valid [invalid-request]: Nothing was done.
+      the e-mail address: is not an e-mail address
+    more: SERVER/errors/invalid-request
+    ");
+    let output = home.run(&["events", "tail", "--after", "abc"], "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("--after: `abc` is not a cursor"), "{said}");
+    let output = home.run(&["users", "sign-out", "Ada@rackhand.example"], "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("your other sessions have ended; this one continues"), "{said}");
 }
 
 #[test]
@@ -1114,7 +1213,11 @@ fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
         let output = home.run(command, "");
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1));
-        assert!(said.contains(&format!("refused: entry 1 (bmc-01): {detail}")), "{said}");
+        let expected = match command[1] {
+            "add" => format!("error: bmc-01 was not registered: {detail}"),
+            _ => format!("refused: entry 1 (bmc-01): {detail}"),
+        };
+        assert!(said.contains(&expected), "{said}");
         let sent = canned.seen().pop().unwrap();
         assert!(!sent.contains("replace"), "not to a control plane that knows no such field either: {sent}");
     }

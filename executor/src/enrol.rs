@@ -30,6 +30,10 @@ pub enum EnrolError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Cloud(#[from] CloudError),
+    #[error(
+        "{server} refused it [{code}]: {detail} Nothing was enrolled; the keys in {directory} are used at the next try"
+    )]
+    Refused { server: String, code: String, detail: String, directory: String },
     #[error("the control plane shows the fingerprint {theirs}, but these keys have {ours}")]
     Fingerprint { theirs: String, ours: String },
     #[error("a fingerprint is 64 hex digits, with or without blanks")]
@@ -85,7 +89,16 @@ pub async fn enrol(
             signing_key: encode_key(&keys.signing_public()),
             sealing_key: encode_key(&keys.sealing_public()),
         })
-        .await?;
+        .await
+        .map_err(|error| match error {
+            CloudError::Refused { code, detail } => EnrolError::Refused {
+                server: server.to_owned(),
+                code,
+                detail,
+                directory: directory.display().to_string(),
+            },
+            other => other.into(),
+        })?;
     let ours = identity::fingerprint(&keys.signing_public(), &keys.sealing_public());
     if plain_fingerprint(&enrolled.fingerprint) != plain_fingerprint(&ours) {
         return Err(EnrolError::Fingerprint { theirs: enrolled.fingerprint, ours });
@@ -151,6 +164,38 @@ mod tests {
         let long = "x".repeat(SHORTEST_TOKEN);
         let error = enrol(&http, "http://127.0.0.1:1", &data, "one", &long).await.err().unwrap().to_string();
         assert!(error.contains("does not answer: http://127.0.0.1:1: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_names_who_refused_it_and_what_stays() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+            let mut sink = [0; 4096];
+            while stream.read(&mut sink).is_ok_and(|count| count > 0) {}
+            let code = rackhand_schema::ErrorCode::EnrolmentRefused;
+            let body =
+                serde_json::to_string(&rackhand_schema::Problem::new(code, "It is used. Make one.")).unwrap();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 401 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let http = Http::new(&server, crate::cloud::http::tls().unwrap()).unwrap();
+        let token = "x".repeat(SHORTEST_TOKEN);
+        let said = enrol(&http, &server, directory.path(), "one", &token).await.err().unwrap().to_string();
+        let expected = format!(
+            "{server} refused it [enrolment-refused]: It is used. Make one. Nothing was enrolled; the keys in {} are used \
+             at the next try",
+            directory.path().display()
+        );
+        assert_eq!(said, expected);
+        assert!(directory.path().join("signing.key").exists());
     }
 
     /// Two that enrol before either runs are told the same, and both can be true.

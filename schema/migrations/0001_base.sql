@@ -228,6 +228,19 @@ begin
 end
 $$;
 
+-- What a person has who has a smaller role than is needed: names only sites in which they have one.
+create function rackhand.smaller_role(who text, has rackhand.user_grant[]) returns text
+language sql stable as $$
+    select case
+        when count(*) = 0 then format('%s has no role yet. Ask an admin.', who)
+        when bool_or(g.site_id is null) then format('%s is %s of the whole fleet. Ask an admin.', who, max(g.role))
+        when count(*) = 1 then format('%s is %s in site %s. Ask an admin of %3$s.', who, max(g.role), max(s.name))
+        else format('%s has at most the role %s, in %s sites. Ask an admin of the site.', who, max(g.role),
+            count(distinct g.site_id))
+    end
+    from unnest(has) g left join rackhand.site s on s.id = g.site_id
+$$;
+
 create function rackhand.enter(scope jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -263,8 +276,9 @@ begin
             from rackhand.user_grant g where g.user_id = (scope ->> 'user')::uuid;
         if needed > 'viewer' and not may_act then
             perform rackhand.fail('forbidden-role',
-                format('This needs the role %s; %s has it neither for a site nor for the whole fleet.', needed,
-                    user_name), needed::text);
+                format('This needs the role %s; %s', needed, rackhand.smaller_role(user_name,
+                    (select array_agg(g) from rackhand.user_grant g where g.user_id = (scope ->> 'user')::uuid))),
+                needed::text);
         end if;
         if fleet then
             select coalesce(array_agg(id), '{}') into sites from rackhand.site;
@@ -326,8 +340,11 @@ begin
             and (g.site_id is null or g.site_id = site))
     then
         perform rackhand.fail('forbidden-role',
-            format('This needs the role %s for site %s.', needed,
-                (select s.name from rackhand.site s where s.id = require.site)), needed::text);
+            (select format('This needs the role %s in site %s; %s is %s there. Ask an admin of %2$s.', needed, s.name,
+                    current_setting('rackhand.actor'),
+                    (select max(g.role) from rackhand.user_grant g where g.user_id = rackhand.scope_uuid('user')
+                        and (g.site_id is null or g.site_id = s.id)))
+                from rackhand.site s where s.id = require.site), needed::text);
     end if;
 end
 $$;
@@ -349,7 +366,11 @@ begin
         where g.user_id = rackhand.scope_uuid('user') and g.role >= needed and g.site_id is null)
     then
         perform rackhand.fail('forbidden-role',
-            format('This needs the role %s for the whole fleet.', needed), needed::text);
+            (select format('This needs the role %s for the whole fleet; %s has %s there. Ask an admin of the whole '
+                    'fleet.', needed, current_setting('rackhand.actor'),
+                    coalesce('the role ' || max(g.role), 'no role'))
+                from rackhand.user_grant g
+                where g.user_id = rackhand.scope_uuid('user') and g.site_id is null), needed::text);
     end if;
 end
 $$;

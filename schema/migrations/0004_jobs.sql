@@ -327,7 +327,8 @@ begin
         returning s.* into home;
     if home.id is null then
         perform rackhand.fail('enrolment-refused',
-            'The token is unknown, used, expired or withdrawn. Make a new one.');
+            'The token is unknown, used, expired or withdrawn. `rackhand executors enrol-token --site SITE` makes a '
+                'new one.');
     end if;
     insert into rackhand.executor (site_id, name, signing_key, sealing_key, fingerprint)
         values (home.id, args ->> 'name', args ->> 'signing_key', args ->> 'sealing_key',
@@ -721,7 +722,7 @@ begin
                     and u.reserved_at > moment - interval '2 minutes')
             then
                 return jsonb_build_object('allowed', false, 'retry_after_ms', 200, 'detail',
-                    format('Credential %s version %s is being tried on another BMC.', cred.name, cred.version));
+                    format('Credential %s version %s is tried on one BMC first.', cred.name, cred.version));
             end if;
             usage.reserved_at := moment;
             usage.reserved_by := me.id;
@@ -1267,7 +1268,7 @@ begin
         'operator', 'job');
     select * into this from rackhand.job where id = (args ->> 'id')::uuid for update;
     if this.state <> 'planned' then
-        perform rackhand.fail('job-state', format('The job is %s, not waiting for approval. Nothing was changed.', this.state));
+        perform rackhand.fail('job-state', format('The job does not wait for approval: its state is %s. Nothing was changed.', this.state));
     elsif this.plan_digest <> args ->> 'digest' then
         perform rackhand.fail('plan-stale', format('The plan has the digest %s.', this.plan_digest));
     elsif this.created_by = me
@@ -1321,13 +1322,13 @@ begin
     case args ->> 'action'
     when 'pause' then
         if this.state <> 'running' then
-            perform rackhand.fail('job-state', format('The job is %s, not running. Nothing was changed.', this.state));
+            perform rackhand.fail('job-state', format('The job is not running: its state is %s. Nothing was changed.', this.state));
         end if;
         update rackhand.job set state = 'paused', since = now(), state_reason = args ->> 'reason'
             where id = this.id;
     when 'resume' then
         if this.state <> 'paused' then
-            perform rackhand.fail('job-state', format('The job is %s, not paused. Nothing was changed.', this.state));
+            perform rackhand.fail('job-state', format('The job is not paused: its state is %s. Nothing was changed.', this.state));
         end if;
         -- The failures so far were seen by whoever resumes; the policy is what was approved, and stays.
         update rackhand.job set state = 'running', since = now(), state_reason = '', bad_runs_seen = bad_runs

@@ -148,7 +148,9 @@ pub(crate) fn site_name(text: &str, context: &()) -> garde::Result {
 }
 
 /// Characters of a password, at most.
-pub(crate) const LONGEST_PASSWORD: usize = 1024;
+const LONGEST_PASSWORD: usize = 1024;
+/// Fewest characters of a password.
+const SHORTEST_PASSWORD: usize = 12;
 
 /// What the passwords that everybody tries first are made of; digits and signs around them change nothing.
 const COMMON: &[&str] = &[
@@ -224,9 +226,11 @@ const COMMON: &[&str] = &[
 /// A password that is not among the first that are tried: made of a common word with digits and signs around it, of
 /// such words one after the other, of one short piece repeated, or of a row of neighbours.
 pub(crate) fn password(text: &str, _: &()) -> garde::Result {
-    // garde calls every rule of a field, also when another one has failed.
     if text.chars().nth(LONGEST_PASSWORD).is_some() {
-        return Err(Error::new("is too long"));
+        return Err(Error::new(format!("has more than {LONGEST_PASSWORD} characters")));
+    }
+    if text.chars().count() < SHORTEST_PASSWORD {
+        return Err(Error::new(format!("has fewer than {SHORTEST_PASSWORD} characters")));
     }
     let lower = text.to_lowercase();
     let plain: String = lower
@@ -247,7 +251,7 @@ pub(crate) fn password(text: &str, _: &()) -> garde::Result {
     let common = words.iter().any(|word| !word.is_empty() && made_of_common(word))
         || (letters(&lower).is_empty() && lower.chars().count() < 20);
     if common || repeats(&lower) || is_row(&lower) {
-        return Err(Error::new("is one of the passwords that are tried first; choose another one"));
+        return Err(Error::new("is too common; choose another one"));
     }
     Ok(())
 }
@@ -446,6 +450,9 @@ mod tests {
         ] {
             assert!(password(common, &()).is_err(), "{common}");
         }
+        let said = |text: &str| password(text, &()).unwrap_err().to_string();
+        assert_eq!(said(""), "has fewer than 12 characters");
+        assert_eq!(said("password1234"), "is too common; choose another one");
         for good in [
             "correct horse battery",
             "a password of Ada's own",

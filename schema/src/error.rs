@@ -148,7 +148,7 @@ pub struct Problem {
     /// With `forbidden-role`: the role that would allow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs_role: Option<String>,
-    /// With `invalid-request`: field → what is wrong.
+    /// With `invalid-request`: field → what is wrong. `detail` does not repeat it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldProblem>,
 }

@@ -41,7 +41,7 @@ pub struct Logout {
 pub struct PasswordChange {
     #[garde(length(bytes, min = 1, max = 1024))]
     pub present: String,
-    #[garde(length(chars, min = 12, max = crate::check::LONGEST_PASSWORD), custom(crate::check::password))]
+    #[garde(custom(crate::check::password))]
     pub new: String,
 }
 
@@ -61,7 +61,7 @@ pub struct PasswordLink {
 pub struct PasswordChoice {
     #[garde(length(bytes, min = 16, max = 200))]
     pub token: String,
-    #[garde(length(chars, min = 12, max = crate::check::LONGEST_PASSWORD), custom(crate::check::password))]
+    #[garde(custom(crate::check::password))]
     pub password: String,
 }
 
@@ -138,7 +138,7 @@ pub struct NewUser {
     /// Absent: the person chooses one with a link ([`PasswordLink`]) and cannot sign in before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
-    #[garde(inner(length(chars, min = 12, max = crate::check::LONGEST_PASSWORD), custom(crate::check::password)))]
+    #[garde(inner(custom(crate::check::password)))]
     pub password: Option<String>,
 }
 

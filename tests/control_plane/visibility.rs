@@ -95,9 +95,26 @@ async fn roles_are_asked_of_the_database_at_each_request() {
     let args = json!({"site_id": site.id, "servers": []});
     let refused = site.database.run(&viewer, "servers_upsert", args.clone()).await.unwrap_err();
     assert_eq!((refused.code.as_str(), refused.needs_role.as_str()), ("forbidden-role", "operator"));
+    let name = site
+        .database
+        .value(&format!("select to_jsonb(name) from rackhand.site where id = '{}'", site.id))
+        .await;
+    let name = name.as_str().unwrap();
+    let there = format!(
+        "This needs the role operator in site {name}; Vera Viewer is viewer there. Ask an admin of {name}."
+    );
+    assert_eq!(refused.detail, there);
+    let refused = site.database.run(&viewer, "site_create", json!({"name": "x"})).await.unwrap_err();
+    let fleet = "This needs the role admin for the whole fleet; Vera Viewer has no role there. Ask an admin of the whole \
+                 fleet.";
+    assert_eq!(refused.detail, fleet);
     viewer["need"] = json!("operator");
     let refused = site.database.run(&viewer, "servers_upsert", args.clone()).await.unwrap_err();
     assert_eq!((refused.code.as_str(), refused.needs_role.as_str()), ("forbidden-role", "operator"));
+    let anywhere = format!(
+        "This needs the role operator; Vera Viewer is viewer in site {name}. Ask an admin of {name}."
+    );
+    assert_eq!(refused.detail, anywhere);
     site.database
         .owner
         .batch_execute("update rackhand.user_grant set role = 'operator' where role = 'viewer'")

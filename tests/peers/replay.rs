@@ -124,6 +124,12 @@ async fn a_recorded_r750_is_registered_read_and_shown() {
     assert!(!refused.status.success(), "a wrong password is an error");
     let another_key = "00".repeat(32);
     let wrong_key = [asked.as_slice(), &["--pin", &another_key]].concat();
-    assert!(!direct.run(&wrong_key, BMC_PASSWORD).await.status.success(), "another key is an error");
+    let mistaken = direct.run(&wrong_key, BMC_PASSWORD).await;
+    let said = String::from_utf8_lossy(&mistaken.stderr);
+    assert!(!mistaken.status.success(), "another key is an error");
+    assert!(
+        said.contains("shows another TLS key: ") && said.contains("The password was not sent to it."),
+        "{said}"
+    );
     replay.shutdown().await;
 }

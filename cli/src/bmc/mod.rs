@@ -26,7 +26,7 @@ use clap::{Args, Subcommand};
 use rackhand_ipmi::session::{Privilege, SuitePolicy};
 use rackhand_redfish::{
     Class, Client, Credentials, Endpoint, Error, Fingerprint, FirstRejectionCloses, HttpsTransport, Options,
-    Shown, TlsTrust, TransportError, Unobserved, probe,
+    Problem, Shown, TlsTrust, TransportError, Unobserved, probe,
 };
 use tokio::time::{Instant, timeout};
 
@@ -43,7 +43,7 @@ pub enum Verb {
     #[command(after_help = help!("bmc inspect https://10.0.0.1 --user root", "bmc inspect ipmi://10.0.0.1 --user root"))]
     Inspect(Inspect),
     /// The power of a host over IPMI, read or changed.
-    #[command(after_help = help!("bmc power ipmi://10.0.0.1 --user root", "bmc power ipmi://10.0.0.1 cycle --user root --yes"))]
+    #[command(after_help = help!("bmc power ipmi://10.0.0.1 --user root", "bmc power ipmi://10.0.0.1 cycle --user root"))]
     Power(power::Power),
     /// Every sensor, read once over IPMI.
     #[command(after_help = help!("bmc sensors ipmi://10.0.0.1 --user root -o wide"))]
@@ -271,7 +271,16 @@ fn refused(endpoint: &Endpoint, error: &Error) -> Failure {
             "{text}; check user and password. They were sent once: some BMCs lock an account after a few attempts"
         )),
         Class::Forbidden | Class::AuthWithheld { .. } => Failure::Refused(text),
-        Class::Untrusted => Failure::Conflict(text),
+        Class::Untrusted => Failure::Conflict(format!(
+            "{}. The password was not sent to it. If no one has replaced the certificate of this BMC, someone may be \
+             intercepting the connection; else run this again without --pin to see and compare the new key",
+            match error.problem() {
+                Problem::Transport(TransportError::PinMismatch(keys)) => {
+                    format!("{endpoint} shows another TLS key: {keys}")
+                }
+                _ => text,
+            }
+        )),
         _ => Failure::Other(text),
     }
 }

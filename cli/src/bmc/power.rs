@@ -34,11 +34,13 @@ pub struct Power {
 enum Action {
     /// Read it.
     Status,
+    /// Switch it on.
     On,
     /// At once, without asking the operating system.
     Off,
     /// Off and on again.
     Cycle,
+    /// Restart at once, without asking the operating system; the power stays on.
     Reset,
     /// Ask the operating system to shut down.
     Soft,

@@ -264,7 +264,13 @@ async fn targets(common: &Common, client: &Client) -> Result<(SiteId, Vec<Server
             return Err(Failure::Usage("give either --servers or filters".to_owned()));
         }
         let site = resolve::site_id(client, site).await?;
-        let servers = resolve::servers(client, &common.servers, site).await?;
+        let servers = resolve::servers(client, &common.servers, site).await.map_err(|failure| match failure {
+            Failure::NotFound { what, name } => Failure::NothingChosen(format!(
+                "there is no {what} `{name}`; nothing was planned. `rackhand {what}s list` shows the ones you may see"
+            )),
+            other => other,
+        })?;
+        named_once(&common.servers, &servers)?;
         return one_site(&servers);
     }
     if !common.all && !common.filter.is_narrow() {
@@ -288,6 +294,26 @@ fn no_target(site: &str, filtered: bool) -> String {
         ),
         false => servers::none_in(site),
     }
+}
+
+/// `found` is what each of `typed` means.
+fn named_once(typed: &[String], found: &[ServerSummary]) -> Result<()> {
+    let mut known = BTreeMap::new();
+    for (name, server) in typed.iter().zip(found) {
+        match known.insert(server.id, name) {
+            Some(earlier) if earlier == name => {
+                return Err(Failure::Usage(format!("--servers names {name} twice; nothing was planned")));
+            }
+            Some(earlier) => {
+                return Err(Failure::Usage(format!(
+                    "--servers: {earlier} and {name} are the same server, {}; nothing was planned",
+                    server.name
+                )));
+            }
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// The site that all of these are in, and their ids.

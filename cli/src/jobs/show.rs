@@ -79,15 +79,32 @@ pub fn plan(job: &Job, out: Output) -> String {
     }
     text.push('\n');
     text.push_str(&out.table(&["SERVER", "STEP", "FROM", "TO", "REBOOT", "MINUTES"], &rows));
-    for target in &job.plan.targets {
-        for blocker in &target.blockers {
-            text.push_str(&printable_lines(&format!("blocked: {}: {blocker}\n", target.server)));
-        }
-        for warning in &target.warnings {
-            text.push_str(&printable_lines(&format!("warning: {}: {warning}\n", target.server)));
-        }
+    let (all_blocked, blockers) = told(&job.plan.targets, "blocked", |target| &target.blockers);
+    let (all_warned, warnings) = told(&job.plan.targets, "warning", |target| &target.warnings);
+    let alone =
+        blockers.into_iter().zip(warnings).flat_map(|(blockers, warnings)| [blockers, warnings]).flatten();
+    for line in all_blocked.into_iter().chain(all_warned).chain(alone) {
+        text.push_str(&printable_lines(&format!("{line}\n")));
     }
     text
+}
+
+/// What is said of every server, once, and what is said of each alone.
+fn told(
+    targets: &[PlanTarget],
+    what: &str,
+    texts: impl Fn(&PlanTarget) -> &Vec<String>,
+) -> (Vec<String>, Vec<Vec<String>>) {
+    let of_all =
+        |text: &&String| targets.len() > 1 && targets.iter().all(|target| texts(target).contains(text));
+    let first = targets.first().into_iter().flat_map(&texts);
+    let shared: Vec<&String> = first.filter(of_all).collect();
+    let alone = targets.iter().map(|target| {
+        let own = texts(target).iter().filter(|text| !shared.contains(text));
+        own.map(|text| format!("{what}: {}: {text}", target.server)).collect()
+    });
+    let alone = alone.collect();
+    (shared.iter().map(|text| format!("{what}: all {} servers: {text}", targets.len())).collect(), alone)
 }
 
 /// What is left to do of a plan.
@@ -150,7 +167,9 @@ pub fn blocked(job: &Job) -> impl Iterator<Item = String> {
 /// A job with its plan and the state of each run.
 pub fn job(job: &Job, runs: &[Run], out: Output) -> String {
     let mut text = plan(job, out);
-    text.push_str(&format!("\nruns     {}\n", counts_of(runs)));
+    if !runs.is_empty() {
+        text.push_str(&format!("\nruns     {}\n", counts_of(runs)));
+    }
     if !job.state_reason.is_empty() {
         text.push_str(&printable_lines(&format!("because  {}\n", job.state_reason)));
     }
@@ -228,7 +247,10 @@ fn step_cells(step: &PlanStep, target: &PlanTarget) -> (String, String, String, 
         PlanStep::Power { action } => {
             let reboot = if action.restarts() { "host" } else { "no" };
             let from = target.power.map_or_else(|| "not known".to_owned(), |power| word(&power));
-            (format!("power {}", word(action)), from, word(&action.leads_to()), reboot)
+            let action_word = word(action);
+            let name =
+                if action_word.starts_with("power ") { action_word } else { format!("power {action_word}") };
+            (name, from, word(&action.leads_to()), reboot)
         }
         PlanStep::BootOverride { target, times, mode } => {
             let mode = mode.map(|mode| format!(", {}", word(&mode))).unwrap_or_default();
@@ -309,6 +331,20 @@ pub mod tests {
     }
 
     #[test]
+    fn what_is_said_of_every_server_is_said_once() {
+        let mut job = sample();
+        for target in &mut job.plan.targets {
+            target.warnings.push("paused by Ada".to_owned());
+        }
+        let text = plan(&job, Output::plain(Format::Table));
+        assert_eq!(text.matches("paused by Ada").count(), 1, "{text}");
+        assert!(text.contains("\nwarning: all 4 servers: paused by Ada\nwarning: bmc-05: the BMC"), "{text}");
+        job.plan.targets.truncate(1);
+        let text = plan(&job, Output::plain(Format::Table));
+        assert!(text.contains("warning: bmc-04: paused by Ada"), "{text}");
+    }
+
+    #[test]
     fn a_plan_is_offered_only_where_something_can_be_done() {
         let mut job = sample();
         assert!(next_step(&job).starts_with("to carry it out: rackhand jobs apply"));
@@ -348,7 +384,7 @@ pub mod tests {
                 "power force off | on | off | no",
                 "power on | off | on | no",
                 "power graceful restart | powering on | on | host",
-                "power power cycle | not known | on | host",
+                "power cycle | not known | on | host",
             ]
         );
     }

@@ -167,7 +167,12 @@ impl Http {
         let problem: Option<Problem> = serde_json::from_slice(&bytes).ok();
         let (code, detail) = problem.map_or_else(
             || (format!("status-{}", status.as_u16()), String::new()),
-            |problem| (problem.code, problem.detail),
+            |problem| {
+                let fields =
+                    problem.fields.iter().map(|field| format!(" {}: {}.", field.field, field.detail));
+                let fields: String = fields.collect();
+                (problem.code, problem.detail + &fields)
+            },
         );
         Err(match code.as_str() {
             "session-superseded" => CloudError::Superseded,

@@ -47,11 +47,12 @@ impl Refusal {
     }
 
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Self {
-            fields: vec![FieldProblem { field: field.to_owned(), detail: detail.clone() }],
-            ..Self::new(ErrorCode::InvalidRequest, format!("{field}: {detail}"))
-        }
+        Self::of_fields(vec![FieldProblem { field: field.to_owned(), detail: detail.into() }])
+    }
+
+    /// What is wrong stands in the fields alone: whoever shows them shows it once.
+    pub fn of_fields(fields: Vec<FieldProblem>) -> Self {
+        Self { fields, ..Self::new(ErrorCode::InvalidRequest, "Nothing was done.") }
     }
 
     /// Our fault; `cause` goes to the log, not to the caller.

@@ -546,12 +546,10 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
 /// Applies the rules of the type; each broken one becomes a field of the problem.
 pub fn validate<T: Validate<Context = ()>>(value: &T) -> Answer<()> {
     value.validate().map_err(|report| {
-        let fields: Vec<_> = report
-            .iter()
-            .map(|(path, error)| FieldProblem { field: path.to_string(), detail: error.message().to_owned() })
-            .collect();
-        let names = fields.iter().map(|field| format!("{}: {}", field.field, field.detail));
-        let detail = names.collect::<Vec<_>>().join("; ");
-        Refusal { fields, ..Refusal::new(ErrorCode::InvalidRequest, detail) }
+        let field = |(path, error): &(garde::Path, garde::Error)| FieldProblem {
+            field: path.to_string(),
+            detail: error.message().to_owned(),
+        };
+        Refusal::of_fields(report.iter().map(field).collect())
     })
 }

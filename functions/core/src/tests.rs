@@ -562,3 +562,13 @@ async fn newest_first_is_never_held_open() {
     }
     assert_eq!(service.asked().len(), 2);
 }
+
+#[test]
+fn what_is_wrong_with_a_field_is_said_once() {
+    let body = serde_json::json!({"present": "x", "new": ""});
+    let change: rackhand_schema::identity::PasswordChange = serde_json::from_value(body).unwrap();
+    let refused = crate::request::validate(&change).unwrap_err();
+    assert_eq!(refused.detail, "Nothing was done.");
+    let said: Vec<_> = refused.fields.iter().map(|field| (&*field.field, &*field.detail)).collect();
+    assert_eq!(said, [("new", "has fewer than 12 characters")]);
+}

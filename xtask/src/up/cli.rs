@@ -50,6 +50,14 @@ impl Cli {
         Ok(status.code().unwrap_or(1))
     }
 
+    /// The same without its data: only what it says of its progress is shown.
+    pub async fn follow(&self, arguments: &[&str]) -> Result<i32> {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let status = command.status().await.map_err(|source| Failure::io("cannot run rackhand", source))?;
+        Ok(status.code().unwrap_or(1))
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = guarded(&paths::binaries().join("rackhand"), "TERM");
         command.args(arguments).env("XDG_CONFIG_HOME", &self.config).env_remove("RACKHAND_API");

@@ -39,7 +39,7 @@ pub async fn inventory(stack: &Stack) -> Result<()> {
         "-o",
         "name",
     ];
-    expect(stack.cli.show(&inventory).await?, "the inventory")
+    expect(stack.cli.follow(&inventory).await?, "the inventory")
 }
 
 pub async fn run(args: &Args, stack: &Stack, children: &mut Children) -> Result<()> {
@@ -50,7 +50,7 @@ pub async fn run(args: &Args, stack: &Stack, children: &mut Children) -> Result<
     let started = Instant::now();
     let victim = if args.no_kill { None } else { Some(kill_one(stack, &job, children).await?) };
     let watch = ["jobs", "watch", &job, "--timeout", LIMIT, "-o", "name"];
-    let ended_well = stack.cli.show(&watch).await? == 0;
+    let ended_well = stack.cli.follow(&watch).await? == 0;
     let seconds = started.elapsed().as_secs();
     if let Some(victim) = &victim {
         stack.start_executor(victim, children).await?;

@@ -76,7 +76,7 @@ pub enum PlanError {
     #[error("the site has no server {0}")]
     Missing(ServerId),
     #[error("{0} is named twice")]
-    Twice(ServerId),
+    Twice(String),
     #[error("digest of the plan")]
     Digest(#[source] serde_json::Error),
 }
@@ -91,7 +91,8 @@ pub fn plan(job: &NewJob, context: &Context) -> Result<Plan, PlanError> {
     }
     let mut seen = BTreeSet::new();
     if let Some(twice) = job.targets.iter().find(|target| !seen.insert(**target)) {
-        return Err(PlanError::Twice(*twice));
+        let known = context.servers.iter().find(|server| server.id == *twice);
+        return Err(PlanError::Twice(known.map_or_else(|| twice.to_string(), |server| server.name.clone())));
     }
     let credentials: BTreeMap<_, _> = context
         .credentials
@@ -293,10 +294,12 @@ fn offers(server: &TargetContext, action: PowerAction, over_ipmi: bool) -> bool 
 
 fn power_warning(action: PowerAction, power: PowerState) -> Option<&'static str> {
     match (action, power) {
-        (PowerAction::On, PowerState::On) => Some("The host was on when last read."),
+        (PowerAction::On, PowerState::On) => {
+            Some("The host was on when last read: nothing is done if it still is.")
+        }
         (PowerAction::On, _) => None,
         (PowerAction::ForceOff | PowerAction::GracefulShutdown, PowerState::Off) => {
-            Some("The host was off when last read.")
+            Some("The host was off when last read: nothing is done if it still is.")
         }
         (_, PowerState::Off) => Some("The host was off when last read: there is nothing to restart."),
         (PowerAction::ForceOff | PowerAction::ForceRestart | PowerAction::PowerCycle, _) => {

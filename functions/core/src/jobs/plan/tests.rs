@@ -290,7 +290,8 @@ fn missing_and_repeated_targets_refuse_the_job() {
     let lost = Context { missing: vec![id(9)], ..context(&[]) };
     assert!(matches!(plan(&job(spec.clone(), &[]), &lost), Err(PlanError::Missing(_))));
     let twice = [server(1), server(1)];
-    assert!(matches!(plan(&job(spec, &twice), &context(&twice)), Err(PlanError::Twice(_))));
+    let refused = plan(&job(spec, &twice), &context(&twice)).unwrap_err();
+    assert_eq!(refused.to_string(), format!("{} is named twice", twice[0].name));
 }
 
 #[test]
