@@ -1851,7 +1851,7 @@ export interface components {
             code: string;
             /** @description What happened here, and what to do. */
             detail: string;
-            /** @description With `invalid-request`: field → what is wrong. */
+            /** @description With `invalid-request`: field → what is wrong. `detail` does not repeat it. */
             fields?: components["schemas"]["FieldProblem"][];
             /** @description With `forbidden-role`: the role that would allow it. */
             needs_role?: string | null;
