@@ -290,7 +290,8 @@ mod tests {
         let asks = async {
             for second in 0..60 {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                assert_eq!(stop.is_cancelled(), second >= 10, "{second}");
+                // At ten seconds either may come first.
+                assert!(second == 9 || stop.is_cancelled() == (second > 9), "{second}");
                 let answer =
                     requests.begin().answered(Body::from("more"), None, Some(CancellationToken::new()));
                 answer.collect().await.unwrap();

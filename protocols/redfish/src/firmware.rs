@@ -171,7 +171,8 @@ fn part_of_system(path: &str, id: String, raw: Value) -> FirmwareComponent {
 fn component(raw: Value) -> Option<FirmwareComponent> {
     let path = own_path(&raw);
     let last = path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty());
-    let id = text_at(&raw, "Id").or_else(|| last.map(str::to_owned))?;
+    // A mere number may stand in many of them, where the address tells them apart.
+    let id = str_at(&raw, "Id").or(last).map(str::to_owned).or_else(|| text_at(&raw, "Id"))?;
     let dell = at(&raw, &["Oem", "Dell", "DellSoftwareInventory"]).unwrap_or(&Value::Null);
     let (mut row, fqdd) = row_and_fqdd(&id, str_at(dell, "Status"));
     let state = at(&raw, &["Status"]).and_then(|status| str_at(status, "State"));
