@@ -239,8 +239,8 @@ fn problem_text(problem: &Problem) -> String {
     // Where the detail names the role, the title says nothing more.
     let told = problem.needs_role.as_ref().is_some_and(|role| problem.detail.contains(role.as_str()));
     let mut text = match told {
-        true => match problem.detail.split_once(". ") {
-            Some((first, rest)) => format!("{first} [{}]. {rest}", problem.code),
+        true => match problem.detail.rfind(". Ask an admin") {
+            Some(end) => format!("{} [{}]{}", &problem.detail[..end], problem.code, &problem.detail[end..]),
             None => format!("{} [{}]", problem.detail.trim_end_matches('.'), problem.code),
         },
         false => format!("{} [{}]", problem.title, problem.code),

@@ -498,7 +498,11 @@ async fn upsert(
     let why = |refused: &RefusedItem| {
         refused.detail.replace("`replace` (`--replace` on the command line)", "`--replace`")
     };
-    if let (Some(name), Some(refused)) = (single, sum.refused.first()) {
+    let alone = single.zip(sum.refused.first());
+    if let Some((name, refused)) = alone {
+        if !out.is_for_people() {
+            out.one(&sum, "", String::new)?;
+        }
         return Err(Failure::Other(format!("{name} was not registered: {}", why(refused))));
     }
     for refused in &sum.refused {

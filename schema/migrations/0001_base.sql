@@ -233,8 +233,11 @@ create function rackhand.smaller_role(who text, has rackhand.user_grant[]) retur
 language sql stable as $$
     select case
         when count(*) = 0 then format('%s has no role yet. Ask an admin.', who)
-        when bool_or(g.site_id is null) then format('%s is %s of the whole fleet. Ask an admin.', who, max(g.role))
-        when count(*) = 1 then format('%s is %s in site %s. Ask an admin of %3$s.', who, max(g.role), max(s.name))
+        when count(distinct g.site_id) = 0 then
+            format('%s is %s of the whole fleet. Ask an admin.', who, max(g.role))
+        when bool_or(g.site_id is null) then format('%s has at most the role %s. Ask an admin.', who, max(g.role))
+        when count(distinct g.site_id) = 1 then
+            format('%s is %s in site %s. Ask an admin of %3$s.', who, max(g.role), max(s.name))
         else format('%s has at most the role %s, in %s sites. Ask an admin of the site.', who, max(g.role),
             count(distinct g.site_id))
     end

@@ -160,7 +160,7 @@ begin
         perform rackhand.append_event('session.ended', 'info', why,
             jsonb_build_object('user', ended.user_id, 'actor', jsonb_build_object('kind', 'user',
                 'id', coalesce(closer, ended.user_id), 'session', case when closer is null then ended.id end)),
-            jsonb_build_object('session', ended.id));
+            jsonb_build_object('session', ended.id, 'address', rackhand.scope_text('address')));
     end if;
 end
 $$;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use rackhand_functions::{auth::token::SigningKeys, request::MAX_LEASE_BYTES};
-use rackhand_server::{Config, Quiet, Server};
+use rackhand_server::{Config, Quiet, Running, Server};
 use rackhand_tests::{
     TestDatabase, TestSite,
     server::{TestServer, client},
@@ -359,9 +359,21 @@ async fn an_answer_that_a_proxys_client_does_not_take_ends_alone() {
     config.quiet = Quiet { first: Duration::from_secs(2), between: Duration::from_secs(2) };
     config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
     let server = Server::start(config).await.unwrap();
+    // Also where some bytes may leave, and of an answer that hyper has handed on whole.
+    for (window, path) in
+        [(0, "/openapi.json"), (1, "/openapi.json"), (20_000, "/openapi.json"), (1, "/v1/version")]
+    {
+        is_reset_alone(&server, window).await;
+    }
+}
+
+async fn is_reset_alone(server: &Running, window: u32) {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = |id: u32, path: &str| frame(1, 5, id, &head(0x82, path));
-    stream.write_all(&[preface(0), frame(4, 1, 0, &[]), request(1, "/openapi.json")].concat()).await.unwrap();
+    stream
+        .write_all(&[preface(window), frame(4, 1, 0, &[]), request(1, "/openapi.json")].concat())
+        .await
+        .unwrap();
     let (mut reset, mut answered) = (false, false);
     let talk = async {
         while !answered {

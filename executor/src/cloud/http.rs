@@ -274,8 +274,8 @@ impl HttpCloud {
             Err(CloudError::Refused { code, .. })
                 if code == "session-ended" || code == "not-signed-in" || code == "status-401" =>
             {
-                // The token has ended.
-                *self.0.token.lock().await = None;
+                // The token has ended, unless another call has got a new one meanwhile.
+                self.0.token.lock().await.take_if(|held| held.token == token);
                 let token = self.0.token().await?;
                 self.0.http.call(path, body, Some(&token), timeout).await
             }

@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 
 use super::decide::millis;
 
+/// Begins the names of waits for what only this process has seen without a break: they are not handed on.
+pub const PASSING: char = '~';
+
 /// Its name in the checkpoint.
 const NAME: &str = "patience";
 
@@ -62,7 +65,12 @@ impl Patience {
             held,
             held_ms: millis(held_for),
             blind_minutes: whole_minutes(blind),
-            waits: waits.lock().iter().map(|(name, wait)| (name.clone(), kept(wait))).collect(),
+            waits: waits
+                .lock()
+                .iter()
+                .filter(|(name, _)| !name.starts_with(PASSING))
+                .map(|(name, wait)| (name.clone(), kept(wait)))
+                .collect(),
         }
     }
 

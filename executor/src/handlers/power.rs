@@ -60,6 +60,8 @@ struct Change {
     state: State,
     /// Chosen for the next intent.
     chosen: Via,
+    /// A boot was waited for.
+    booted: bool,
 }
 
 /// The state that ends `action`.
@@ -273,8 +275,16 @@ impl Activity for Change {
             )));
         }
         // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
-        if let Ok(Some(Busy { words, boot: true })) = at_work(context, power).await {
-            return Ok(Probe::NotReady { reason: "host_booting", detail: words });
+        // What the boot has begun is waited for as well.
+        match at_work(context, power).await {
+            Ok(Some(Busy { words, boot: true })) => {
+                self.booted = true;
+                return Ok(Probe::NotReady { reason: "host_booting", detail: words });
+            }
+            Ok(Some(Busy { words, .. })) if self.booted => {
+                return Ok(Probe::NotReady { reason: "device_job", detail: words });
+            }
+            _ => {}
         }
         Ok(match power {
             PowerState::On | PowerState::Off | PowerState::Unknown => Probe::NotStarted,
@@ -344,7 +354,7 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change = Change { action, state, chosen };
+    let mut change = Change { action, state, chosen, booted: false };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

@@ -21,8 +21,8 @@ pub struct Busy {
     pub boot: bool,
 }
 
-/// Name of the wait for the end of a boot.
-const BOOT: &str = "boot";
+/// Name of the wait for the end of one boot, from look to look ([`PASSING`](crate::engine::PASSING)).
+const BOOT: &str = "~boot";
 
 /// What a change of power would hit now or in the next moment, for a host whose power is `power`. A job that waits, or
 /// an ended one that has left the rest to a boot, is no reason, unless the host is in a boot that may carry it out. That
@@ -35,10 +35,14 @@ pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Busy
     let may_boot =
         |jobs: &[DeviceJob]| power != PowerState::Off && jobs.iter().any(|job| job.phase.awaits_a_boot());
     let work = match context.line.work(may_boot).await {
-        Err(error) if error.kind == BmcErrorKind::NoQueue => return Ok(None),
+        Err(error) if error.kind == BmcErrorKind::NoQueue => {
+            context.end_wait(BOOT);
+            return Ok(None);
+        }
         other => other?,
     };
     if let Some(words) = under_way(&work.jobs) {
+        context.end_wait(BOOT);
         return Ok(Some(Busy { words, boot: false }));
     }
     let host = match work.host {
@@ -50,7 +54,9 @@ pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Busy
         context.end_wait(BOOT);
         return Ok(None);
     };
-    if !host.tasks && context.waited(BOOT) >= context.timing().host_boot {
+    if host.tasks {
+        context.end_wait(BOOT);
+    } else if context.waited(BOOT) >= context.timing().host_boot {
         return Ok(None);
     }
     let words = format!("{}, and device jobs wait for this boot", host.words);

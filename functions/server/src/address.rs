@@ -24,6 +24,8 @@ pub enum AddressError {
     /// Never repeats the URL: it may hold a password.
     #[error("the database URL is not valid")]
     Url(#[source] tokio_postgres::Error),
+    #[error("the database URL is not valid: a `@` in the user or the password must be written as %40")]
+    Unencoded,
     #[error("the database URL names sslrootcert={0}, which cannot be read")]
     RootCertificate(PathBuf, #[source] std::io::Error),
     #[error("TLS to the database")]
@@ -53,6 +55,10 @@ impl Address {
     pub fn parse(url: &str) -> Result<Self, AddressError> {
         let (url, root) = take_libpq_parameters(url.trim());
         let mut config: Config = url.parse().map_err(AddressError::Url)?;
+        // tokio-postgres takes the first `@` for the end of the password: the rest of it would be said to be the host.
+        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err(AddressError::Unencoded);
+        }
         if config.get_ssl_mode() == SslMode::Prefer {
             config.ssl_mode(if is_local(&config) { SslMode::Disable } else { SslMode::Require });
         }
@@ -219,6 +225,11 @@ mod tests {
     fn a_refused_url_is_not_repeated() {
         let refused = Address::parse("postgres://user:hunter2@[").err().unwrap();
         assert!(!chain(&refused).contains("hunter2"), "{}", chain(&refused));
+        let unencoded = Address::parse("postgres://user:pa@hunter2@db.example/fleet").err().unwrap();
+        assert_eq!(
+            chain(&unencoded),
+            "the database URL is not valid: a `@` in the user or the password must be written as %40"
+        );
     }
 
     /// What is said of a server that answers `reply` to the request for TLS, and its port.

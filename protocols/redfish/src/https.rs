@@ -53,7 +53,7 @@ const MAX_IDLE: usize = 2;
 const READ_IDLE: Duration = Duration::from_secs(20);
 /// A mutation that has less time left once it is connected, and less than half of its time, is not sent: its answer would
 /// come too late, and nobody would know its outcome.
-const LEAST: Duration = Duration::from_secs(5);
+const LEAST: Duration = Duration::from_secs(4);
 /// A package is handed to the connection in pieces of this size, so that a deadline strikes between two.
 const PIECE: usize = 64 * 1024;
 

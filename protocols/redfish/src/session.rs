@@ -227,8 +227,8 @@ impl Client {
     /// Like [`Client::close`], and says how it went.
     ///
     /// # Errors
-    /// The deletion got no answer; the client still has the session. One that the service does not let end is given up:
-    /// it ends after a while without use.
+    /// The deletion got no answer; the client still has the session. One whose end is not certain is still among the
+    /// [`Client::session_handles`]; one that the service does not let end is given up: it ends after a while without use.
     pub async fn end_session(&self) -> Result<(), Error> {
         let mut auth = self.auth.lock().await;
         let deadline = Instant::now() + CLOSE_TIMEOUT;
@@ -240,9 +240,11 @@ impl Client {
             *auth = Auth::None;
         }
         let sessions = self.left().clone();
-        for (session, _) in sessions {
-            self.delete_by_its_token(&session, deadline).await?;
-            self.strike(&session);
+        for (session, since) in sessions {
+            match self.delete_by_its_token(&session, deadline).await? {
+                Deletion::UnknownToken if since.elapsed() <= WRONG => {}
+                _ => self.strike(&session),
+            }
         }
         Ok(())
     }

@@ -253,11 +253,9 @@ impl Client {
     pub(crate) async fn system_document(&self) -> Result<Document, Error> {
         let path = self.system_path().await?;
         let document = self.get(&path).await?;
-        if let (Some(target), kinds) = (reset_link(&document.value), inline_reset_kinds(&document.value))
-            && !kinds.is_empty()
-        {
-            self.with_links(|links| links.reset = Some((target, kinds)));
-        }
+        let kinds = inline_reset_kinds(&document.value);
+        let reset = reset_link(&document.value).filter(|_| !kinds.is_empty()).map(|target| (target, kinds));
+        self.with_links(|links| links.reset = reset);
         Ok(document)
     }
 

@@ -129,6 +129,7 @@ impl Client {
         let began = Instant::now();
         let (target, declared) = self.before(deadline, self.reset_target()).await?;
         if !declared.is_empty() && !declared.contains(&kind) {
+            self.with_links(|links| links.reset = None);
             return Err(self.not_declared(&target, &format!("the reset type {}", kind.as_str())));
         }
         let call = Call { began, ..Call::post(&target, &json!({ "ResetType": kind.as_str() }), deadline) };
