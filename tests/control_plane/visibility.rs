@@ -126,6 +126,37 @@ async fn roles_are_asked_of_the_database_at_each_request() {
     assert_eq!(refused.code, "session-ended");
 }
 
+/// A refusal tells where somebody has which role, however many grants that takes.
+#[tokio::test]
+async fn a_refusal_names_the_roles_that_somebody_has() {
+    let site = TestSite::new().await;
+    let mut viewer = person(&site.database, "Vera Viewer", "viewer", Some(&site.id)).await;
+    viewer["need"] = json!("admin");
+    let refusal = async || {
+        let args = json!({"site_id": site.id, "servers": []});
+        site.database.run(&viewer, "servers_upsert", args).await.unwrap_err().detail
+    };
+    let grant = async |role: &str, at: &str| {
+        let sql = format!(
+            "insert into rackhand.user_grant (user_id, role, site_id) values ('{}', '{role}', {at})",
+            viewer["user"].as_str().unwrap()
+        );
+        site.database.owner.batch_execute(&sql).await.unwrap();
+    };
+    let name = site
+        .database
+        .value(&format!("select to_jsonb(name) from rackhand.site where id = '{}'", site.id))
+        .await;
+    let name = name.as_str().unwrap();
+    grant("operator", &format!("'{}'", site.id)).await;
+    let both =
+        format!("This needs the role admin; Vera Viewer is operator in site {name}. Ask an admin of {name}.");
+    assert_eq!(refusal().await, both);
+    grant("viewer", "null").await;
+    let mixed = "This needs the role admin; Vera Viewer has at most the role operator. Ask an admin.";
+    assert_eq!(refusal().await, mixed);
+}
+
 /// Any login may make functions in `public` of a database from before Postgres 15. One that fits a call
 /// better than the function of Postgres would be run in its place, with the rights of whoever called.
 #[tokio::test]

@@ -359,10 +359,8 @@ async fn an_answer_that_a_proxys_client_does_not_take_ends_alone() {
     config.quiet = Quiet { first: Duration::from_secs(2), between: Duration::from_secs(2) };
     config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
     let server = Server::start(config).await.unwrap();
-    // Also where some bytes may leave, and of an answer that hyper has handed on whole.
-    for (window, path) in
-        [(0, "/openapi.json"), (1, "/openapi.json"), (20_000, "/openapi.json"), (1, "/v1/version")]
-    {
+    // Also where some of it may leave.
+    for window in [0, 1, 20_000] {
         is_reset_alone(&server, window).await;
     }
 }

@@ -1177,6 +1177,20 @@ async fn power_is_switched_beside_a_job_that_waits() {
     }
 }
 
+/// A boot is waited for, and so is the job that begins in it.
+#[tokio::test(start_paused = true)]
+async fn power_waits_for_what_a_boot_begins() {
+    let world = World::new(vec![r750()]);
+    let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    tokio::time::sleep(seconds(120)).await;
+    let _executor = world.start(0, None).await;
+    world.other_console_resets(0, "ForceRestart").await;
+    let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+    assert_eq!(world.lab.total().bricked, 0, "{}", row.story());
+}
+
 /// A host is not powered on either while something is written: some boards are flashed with their host off.
 #[tokio::test(start_paused = true)]
 async fn a_host_is_not_powered_on_beside_a_job_that_is_under_way() {
