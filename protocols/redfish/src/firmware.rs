@@ -47,8 +47,9 @@ impl Client {
             names_all: collection.names_all,
             bmc_version: None,
         };
+        let shared = shared_ids(&collection.members);
         for member in collection.members {
-            match component(member) {
+            match component(member, &shared) {
                 Some(component) => found.components.push(component),
                 None => {
                     let error = self.not_declared(&inventory, "an Id of an inventory row");
@@ -168,11 +169,25 @@ fn part_of_system(path: &str, id: String, raw: Value) -> FirmwareComponent {
     }
 }
 
-fn component(raw: Value) -> Option<FirmwareComponent> {
+/// Ids that stand in several rows.
+fn shared_ids(rows: &[Value]) -> Vec<String> {
+    let mut ids: Vec<_> = rows.iter().filter_map(|row| text_at(row, "Id")).collect();
+    ids.sort_unstable();
+    let mut shared: Vec<_> =
+        ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone()).collect();
+    shared.dedup();
+    shared
+}
+
+/// `shared`: ids that are no row's own; there the addresses tell the rows apart.
+fn component(raw: Value, shared: &[String]) -> Option<FirmwareComponent> {
     let path = own_path(&raw);
-    let last = path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty());
-    // A mere number may stand in many of them, where the address tells them apart.
-    let id = str_at(&raw, "Id").or(last).map(str::to_owned).or_else(|| text_at(&raw, "Id"))?;
+    let last =
+        path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty()).map(str::to_owned);
+    let id = match text_at(&raw, "Id") {
+        Some(id) if shared.contains(&id) => last.unwrap_or(id),
+        own => own.or(last)?,
+    };
     let dell = at(&raw, &["Oem", "Dell", "DellSoftwareInventory"]).unwrap_or(&Value::Null);
     let (mut row, fqdd) = row_and_fqdd(&id, str_at(dell, "Status"));
     let state = at(&raw, &["Status"]).and_then(|status| str_at(status, "State"));
@@ -257,9 +272,18 @@ mod tests {
             ("Installed-1-2__BIOS.Setup.1-1", Some("Updating"), FirmwareRow::Installed, Some("Updating")),
         ] {
             let raw = json!({ "@odata.id": "/redfish/v1/row", "Id": id, "Status": { "State": state } });
-            let found = component(raw).unwrap();
+            let found = component(raw, &[]).unwrap();
             assert_eq!((found.row, found.inactive), (row, inactive), "{id} {state:?}");
         }
+    }
+
+    #[test]
+    fn rows_that_share_an_id_are_told_apart_by_their_addresses() {
+        let row = |path: &str, id: u32| json!({ "@odata.id": path, "Id": id });
+        let rows = [row("/fw/NIC1", 7), row("/fw/NIC2", 7), row("/fw/BMC", 1)];
+        let shared = shared_ids(&rows);
+        let ids: Vec<_> = rows.into_iter().map(|row| component(row, &shared).unwrap().id).collect();
+        assert_eq!(ids, ["NIC1", "NIC2", "1"]);
     }
 
     #[test]
@@ -267,7 +291,7 @@ mod tests {
         let image = |id: &str, version: &str, state: &str| {
             let related = json!([{ "@odata.id": "/redfish/v1/Managers/bmc" }]);
             let status = json!({ "State": state });
-            component(json!({ "Id": id, "Version": version, "Status": status, "RelatedItem": related }))
+            component(json!({ "Id": id, "Version": version, "Status": status, "RelatedItem": related }), &[])
                 .unwrap()
         };
         let images = [image("a", "1.0", "Enabled"), image("b", "2.0", "Updating")];
@@ -279,7 +303,7 @@ mod tests {
         const MANAGER: &str = "/redfish/v1/Managers/bmc";
         let row = |(id, name, version): (&str, &str, &str)| {
             let related = json!([{ "@odata.id": MANAGER }]);
-            component(json!({ "@odata.id": id, "Id": id, "Name": name, "Version": version, "RelatedItem": related }))
+            component(json!({ "@odata.id": id, "Id": id, "Name": name, "Version": version, "RelatedItem": related }), &[])
                 .unwrap()
         };
         let images = [("/1", "image", "1.0"), ("/2", "image", "2.0"), ("/3", "CPLD", "0.7")];
