@@ -9,6 +9,8 @@
 //! and as `Disabled` when that failed or waits to be activated (bmcweb, `getRedfishSwState`; openbmc-test-automation,
 //! `redfish/update_service/test_redfish_bmc_code_update.robot`).
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -170,17 +172,13 @@ fn part_of_system(path: &str, id: String, raw: Value) -> FirmwareComponent {
 }
 
 /// Ids that stand in several rows.
-fn shared_ids(rows: &[Value]) -> Vec<String> {
-    let mut ids: Vec<_> = rows.iter().filter_map(|row| text_at(row, "Id")).collect();
-    ids.sort_unstable();
-    let mut shared: Vec<_> =
-        ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone()).collect();
-    shared.dedup();
-    shared
+fn shared_ids(rows: &[Value]) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    rows.iter().filter_map(|row| text_at(row, "Id")).filter(|id| !known.insert(id.clone())).collect()
 }
 
 /// `shared`: ids that are no row's own; there the addresses tell the rows apart.
-fn component(raw: Value, shared: &[String]) -> Option<FirmwareComponent> {
+fn component(raw: Value, shared: &BTreeSet<String>) -> Option<FirmwareComponent> {
     let path = own_path(&raw);
     let last =
         path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty()).map(str::to_owned);
@@ -272,7 +270,7 @@ mod tests {
             ("Installed-1-2__BIOS.Setup.1-1", Some("Updating"), FirmwareRow::Installed, Some("Updating")),
         ] {
             let raw = json!({ "@odata.id": "/redfish/v1/row", "Id": id, "Status": { "State": state } });
-            let found = component(raw, &[]).unwrap();
+            let found = component(raw, &BTreeSet::new()).unwrap();
             assert_eq!((found.row, found.inactive), (row, inactive), "{id} {state:?}");
         }
     }
@@ -291,8 +289,11 @@ mod tests {
         let image = |id: &str, version: &str, state: &str| {
             let related = json!([{ "@odata.id": "/redfish/v1/Managers/bmc" }]);
             let status = json!({ "State": state });
-            component(json!({ "Id": id, "Version": version, "Status": status, "RelatedItem": related }), &[])
-                .unwrap()
+            component(
+                json!({ "Id": id, "Version": version, "Status": status, "RelatedItem": related }),
+                &BTreeSet::new(),
+            )
+            .unwrap()
         };
         let images = [image("a", "1.0", "Enabled"), image("b", "2.0", "Updating")];
         assert_eq!(bmc_version(&images, Some("/redfish/v1/Managers/bmc")).as_deref(), Some("1.0"));
@@ -303,7 +304,7 @@ mod tests {
         const MANAGER: &str = "/redfish/v1/Managers/bmc";
         let row = |(id, name, version): (&str, &str, &str)| {
             let related = json!([{ "@odata.id": MANAGER }]);
-            component(json!({ "@odata.id": id, "Id": id, "Name": name, "Version": version, "RelatedItem": related }), &[])
+            component(json!({ "@odata.id": id, "Id": id, "Name": name, "Version": version, "RelatedItem": related }), &BTreeSet::new())
                 .unwrap()
         };
         let images = [("/1", "image", "1.0"), ("/2", "image", "2.0"), ("/3", "CPLD", "0.7")];
