@@ -775,11 +775,11 @@ async function check(name, themes = ["light", "dark"]) {
   }
 }
 
-/** Nothing of this page's tables is cut or waits for sideways scrolling, at 1280 px and at 400 px; nor is the page
- *  itself wider than the screen. */
+/** Nothing of this page's tables is cut or waits for sideways scrolling, at 1280 px, 1000 px and 400 px, and no cell's
+ *  text leaves it; nor is the page itself wider than the screen. */
 async function uncut(name) {
   const former = page.viewportSize();
-  for (const width of [1280, 400]) {
+  for (const width of [1280, 1000, 400]) {
     await page.setViewportSize({ width, height: former.height });
     await drawn();
     const cut = await page
@@ -788,7 +788,7 @@ async function uncut(name) {
       .evaluateAll((regions) =>
         regions
           .flatMap((region) => [region, ...region.querySelectorAll("td, [data-row], [data-row] *")])
-          .filter((box) => box.checkVisibility() && getComputedStyle(box).overflowX !== "visible" && box.clientWidth > 1 && box.scrollWidth > box.clientWidth + 1)
+          .filter((box) => box.checkVisibility() && (box.tagName === "TD" || getComputedStyle(box).overflowX !== "visible") && (box.tagName === "TD" || box.clientWidth > 1) && box.scrollWidth > box.clientWidth + 1)
           .map((box) => `${box.tagName.toLowerCase()} “${box.innerText.slice(0, 80)}”`),
       );
     ok(cut.length === 0, `${name} cuts at ${width} px: ${cut.join(" | ")}`);

@@ -247,7 +247,8 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
 }
 
 const AT_MOST: [Layout, string][] = [
-  ["narrow", "(max-width: 767px)"],
+  // Below it, the columns of the folded table leave too little for the names.
+  ["narrow", "(max-width: 1199px)"],
   ["folded", "(max-width: 1399px)"],
 ];
 
