@@ -133,16 +133,16 @@ impl Requests {
 pub struct UnderWay(Requests);
 
 impl UnderWay {
-    /// The body of its answer, which the client is to take. `stop` ends it and nothing else.
+    /// The body of its answer, which the client is to take. `stop`, over HTTP/2, ends it and nothing else.
     pub fn answered(self, body: Body, untaken: Option<Untaken>, stop: Option<CancellationToken>) -> Body {
-        let mut number = 0;
+        let (mut number, last_apart) = (0, stop.is_some());
         self.0.0.send_modify(|state| {
             state.numbered += 1;
             number = state.numbered;
             state.answers.insert(number, Taking { moved: Instant::now(), stop });
         });
         let requests = self.0.clone();
-        Body::new(Answer { body, rest: Bytes::new(), begun: false, requests, number, untaken })
+        Body::new(Answer { body, rest: Bytes::new(), last_apart, begun: false, requests, number, untaken })
     }
 }
 
@@ -159,6 +159,10 @@ struct Answer {
     body: Body,
     /// What is left of its last frame.
     rest: Bytes,
+    /// The last byte of each frame is a piece of its own. Over HTTP/2, hyper asks for a piece before anything of it may
+    /// leave, counts it as taken once one byte may, and goes on to the end of the body: after a last byte of its own,
+    /// all before it has left.
+    last_apart: bool,
     begun: bool,
     requests: Requests,
     number: u64,
@@ -209,7 +213,10 @@ impl HttpBody for Answer {
             }
         }
         self.begun = true;
-        let length = self.rest.len().min(PIECE);
+        let mut length = self.rest.len().min(PIECE);
+        if self.last_apart && length > 1 && length == self.rest.len() {
+            length -= 1;
+        }
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
@@ -313,6 +320,13 @@ mod tests {
         for length in [PIECE, PIECE, 1] {
             assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap().len(), length);
             assert!(!answer.is_end_stream());
+        }
+        assert!(answer.frame().await.is_none());
+        let frames = futures::stream::iter(["first", "x", "end"].map(Ok::<_, std::io::Error>));
+        let stop = Some(CancellationToken::new());
+        let mut answer = Requests::new(true).begin().answered(Body::from_stream(frames), None, stop);
+        for piece in ["firs", "t", "x", "en", "d"] {
+            assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), piece);
         }
         assert!(answer.frame().await.is_none());
         assert!(Requests::new(false).begin().answered(Body::empty(), None, None).is_end_stream());
