@@ -775,11 +775,11 @@ async function check(name, themes = ["light", "dark"]) {
   }
 }
 
-/** Nothing of this page's tables is cut or waits for sideways scrolling, at 1280 px, 1000 px and 400 px, and no cell's
- *  text leaves it; nor is the page itself wider than the screen. */
+/** Nothing of this page's tables is cut, squeezed to a word a line, or waits for sideways scrolling, on screens from
+ *  1280 px down to 400 px, and no cell's text leaves it; nor is the page itself wider than the screen. */
 async function uncut(name) {
   const former = page.viewportSize();
-  for (const width of [1280, 1000, 400]) {
+  for (const width of [1280, 1060, 820, 400]) {
     await page.setViewportSize({ width, height: former.height });
     await drawn();
     const cut = await page
@@ -792,6 +792,17 @@ async function uncut(name) {
           .map((box) => `${box.tagName.toLowerCase()} “${box.innerText.slice(0, 80)}”`),
       );
     ok(cut.length === 0, `${name} cuts at ${width} px: ${cut.join(" | ")}`);
+    const squeezed = await page.locator("td a, td button").locator("visible=true").evaluateAll((links) =>
+      links
+        .filter((link) => {
+          const words = document.createRange();
+          words.selectNodeContents(link);
+          const lines = new Set([...words.getClientRects()].map((line) => Math.round(line.top))).size;
+          return lines > 2 && link.innerText.length < lines * 10;
+        })
+        .map((link) => `“${link.innerText}”`),
+    );
+    ok(squeezed.length === 0, `${name} squeezes at ${width} px: ${squeezed.join(" | ")}`);
     const wide = await page.evaluate(() => [document.documentElement, document.querySelector("main")].filter((box) => box && box.scrollWidth > box.clientWidth).map((box) => `${box.tagName.toLowerCase()} ${box.scrollWidth} > ${box.clientWidth}`));
     ok(wide.length === 0, `${name} scrolls sideways at ${width} px: ${wide.join(", ")}`);
     await page.screenshot({ path: join(out, `${name}-${width}.png`) });

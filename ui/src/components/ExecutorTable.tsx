@@ -52,22 +52,22 @@ export function ExecutorTable({ executors, caption, me, sites, mixed = false }: 
                 </td>
                 {mixed && <td role="cell">{nameOf(sites, executor.site_id)}</td>}
                 <td role="cell">
-                  <span className="text-soft md:hidden">runs held </span>
+                  <span className="text-soft rows:hidden">runs held </span>
                   <span className="mono">{executor.runs_held}</span>
                 </td>
                 <td role="cell">
-                  <span className="text-soft md:hidden">version </span>
+                  <span className="text-soft rows:hidden">version </span>
                   <span className="mono">{executor.version}</span>
                 </td>
                 <td role="cell">
-                  <span className="text-soft md:hidden">last seen </span>
+                  <span className="text-soft rows:hidden">last seen </span>
                   <Age at={executor.seen_at} />
                 </td>
                 <td role="cell">
-                  <span className="text-soft md:hidden">enrolled </span>
+                  <span className="text-soft rows:hidden">enrolled </span>
                   <Age at={executor.enrolled_at} />
                 </td>
-                <td role="cell" className="md:text-right">
+                <td role="cell" className="rows:text-right">
                   {executor.state !== "revoked" && <Revoke executor={executor} all={executors} me={me} site={nameOf(sites, executor.site_id)} />}
                 </td>
               </tr>

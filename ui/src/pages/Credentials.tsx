@@ -90,18 +90,18 @@ function Row({ credential, me, sites }: { credential: Credential; me: Me; sites:
           {nameOf(sites, credential.site_id)}
         </td>
         <td role="cell" className="mono">
-          <span className="font-sans md:hidden">version </span>
+          <span className="font-sans rows:hidden">version </span>
           {credential.version}
         </td>
         <td role="cell">
-          <span className="text-soft md:hidden">sealed </span>
+          <span className="text-soft rows:hidden">sealed </span>
           <Age at={credential.created_at} />
         </td>
         <td role="cell">
-          <span className="text-soft md:hidden">last refused </span>
+          <span className="text-soft rows:hidden">last refused </span>
           <Age at={credential.refused_at} />
         </td>
-        <td role="cell" className="md:text-right">
+        <td role="cell" className="rows:text-right">
           <SealDialog me={me} sites={sites} site={credential.site_id} name={credential.name} />
         </td>
       </tr>

@@ -115,10 +115,10 @@ function Row({ job }: { job: Job }) {
       <td role="cell" className="w-36">
         <Counters runs={job.runs} total={job.targets} compact />
       </td>
-      <td role="cell" className="whitespace-normal! wrap-anywhere md:min-w-20">
+      <td role="cell" className="whitespace-normal! wrap-anywhere rows:min-w-20">
         {job.site}
       </td>
-      <td role="cell" className="text-soft py-1! whitespace-normal! wrap-anywhere md:max-w-96 md:min-w-48">
+      <td role="cell" className="text-soft py-1! whitespace-normal! wrap-anywhere rows:max-w-96 rows:min-w-48">
         {job.reason}
       </td>
       <td role="cell" className="whitespace-normal!">

@@ -78,7 +78,7 @@ interface RowProps {
 function Row({ person, self, sites, site, blocked, show }: RowProps) {
   return (
     <tr role="row" data-row>
-      <td role="cell" className="py-1.5! whitespace-normal! md:min-w-52">
+      <td role="cell" className="py-1.5! whitespace-normal! rows:min-w-52">
         <div className="font-medium">
           {person.name}
           {self && <span className="text-faint"> (you)</span>}
@@ -99,7 +99,7 @@ function Row({ person, self, sites, site, blocked, show }: RowProps) {
       <td role="cell">
         {person.created_at ? (
           <>
-            <span className="text-soft md:hidden">added </span>
+            <span className="text-soft rows:hidden">added </span>
             <Age at={person.created_at} />
           </>
         ) : (
@@ -107,7 +107,7 @@ function Row({ person, self, sites, site, blocked, show }: RowProps) {
         )}
       </td>
       <td role="cell" className="whitespace-normal!">
-        <div className="flex flex-wrap gap-1.5 py-1.5 md:w-60">
+        <div className="flex flex-wrap gap-1.5 py-1.5 rows:w-60">
           <GrantRole person={person} sites={sites} site={site} blocked={blocked} />
           {self ? <ChangePassword look="small" /> : <NewPasswordLink person={person} blocked={blocked} done={show} />}
           <EndSessions person={person} self={self} blocked={self ? undefined : blocked} />

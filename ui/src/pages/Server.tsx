@@ -241,14 +241,14 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
                     {component.inactive && <span className="text-soft"> ({component.inactive})</span>}
                   </td>
                   <td role="cell" className="mono">
-                    <span className="text-soft font-sans md:hidden">software id </span>
+                    <span className="text-soft font-sans rows:hidden">software id </span>
                     {component.software_id ?? <None />}
                   </td>
                   <td role="cell" className="mono text-soft py-1.5! break-all whitespace-normal!">
                     {component.key}
                   </td>
                   <td role="cell">
-                    <span className="text-soft md:hidden">updateable: </span>
+                    <span className="text-soft rows:hidden">updateable: </span>
                     {component.updateable ? "yes" : <span className="text-faint">no</span>}
                   </td>
                 </tr>

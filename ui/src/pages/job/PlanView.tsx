@@ -156,29 +156,29 @@ function Row({ target }: { target: PlanTarget }) {
   const blocked = target.blockers.length > 0;
   return (
     <tr role="row" data-row className="align-top">
-      <td role="cell" className="font-medium md:py-2!">
+      <td role="cell" className="font-medium rows:py-2!">
         {target.server}
       </td>
-      <td role="cell" className="whitespace-normal! md:py-2!">
+      <td role="cell" className="whitespace-normal! rows:py-2!">
         {target.steps.length === 0 && <None />}
         {target.steps.map((step, index) => (
           <Step key={index} step={step} target={target} off={blocked} />
         ))}
       </td>
-      <td role="cell" className="text-soft whitespace-normal! md:py-2!">
+      <td role="cell" className="text-soft whitespace-normal! rows:py-2!">
         {!blocked && target.steps.map((step, index) => (changes(step) ? <div key={index}>{REBOOT[rebootOf(step)]}</div> : null))}
       </td>
-      <td role="cell" className="mono md:py-2!">
+      <td role="cell" className="mono rows:py-2!">
         {blocked || !target.steps.some(changes) ? (
           <None />
         ) : (
           <>
             {target.estimated_minutes}
-            <span className="text-soft font-sans md:hidden"> minutes</span>
+            <span className="text-soft font-sans rows:hidden"> minutes</span>
           </>
         )}
       </td>
-      <td role="cell" className="whitespace-normal! md:py-2!">
+      <td role="cell" className="whitespace-normal! rows:py-2!">
         {target.blockers.map((text) => (
           <div key={text} className="flex items-start gap-1.5">
             <Status tone="bad" word="Blocked:" />
