@@ -88,7 +88,13 @@ pub fn parse_server(text: &str) -> Result<Url> {
         _ => return Err(no_scheme(text)),
     }
     if url.path() != "/" || url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Err(Failure::Usage(format!("{text}: give scheme and host only")));
+        return Err(match text.contains('@') {
+            true => no_scheme(text),
+            false => Failure::Usage(format!(
+                "{text}: write scheme and host only, like {}",
+                url.origin().ascii_serialization()
+            )),
+        });
     }
     Ok(url)
 }
@@ -97,6 +103,14 @@ pub fn parse_server(text: &str) -> Result<Url> {
 fn no_scheme(text: &str) -> Failure {
     let host = text.split([':', '/']).next().unwrap_or_default();
     Failure::Usage(match Url::parse(&format!("https://{text}")) {
+        // What stands before it may be a password.
+        _ if text.contains('@') => {
+            "the address of a control plane has no `@`: write scheme and host only, like https://rackhand.example"
+                .to_owned()
+        }
+        Ok(url) if url.path() != "/" && !text.contains("://") => {
+            format!("{text}: write scheme and host only, like https://{host}")
+        }
         Ok(_) if matches!(host, "localhost" | "127.0.0.1") => format!("{text}: write http://{text}"),
         Ok(_) if !text.contains("://") => format!("{text}: write https://{text}"),
         _ => format!("`{text}` is not an address like https://rackhand.example"),
@@ -520,9 +534,16 @@ mod tests {
             ("127.0.0.1:8420", "write http://127.0.0.1:8420"),
             ("localhost:8420", "write http://localhost:8420"),
             ("ftp://x", "an address like https://rackhand.example"),
+            ("rackhand.example/x", "write scheme and host only, like https://rackhand.example"),
+            ("https://rackhand.example/x?y", "write scheme and host only, like https://rackhand.example"),
+            ("ada:hunter2@rackhand.example", "write scheme and host only, like https://rackhand.example"),
+            (
+                "https://ada:hunter2@rackhand.example",
+                "write scheme and host only, like https://rackhand.example",
+            ),
         ] {
             let said = parse_server(bad).unwrap_err().to_string();
-            assert!(said.ends_with(cure), "{said}");
+            assert!(said.ends_with(cure) && !said.contains("hunter2"), "{said}");
         }
     }
 }

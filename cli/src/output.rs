@@ -150,8 +150,24 @@ impl Output {
         write_stdout(&match self.format {
             Format::Json => json(item)?,
             Format::Name => format!("{}\n", printable_lines(name)),
-            Format::Table | Format::Wide | Format::Csv => text(),
+            Format::Table | Format::Wide | Format::Csv => self.shown(&text()),
         })
+    }
+
+    /// Nothing that moves the cursor, whoever wrote it; of escapes, our own colours alone.
+    fn shown(self, text: &str) -> String {
+        let mut shown = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('\x1b') {
+            shown.push_str(&printable_lines(before));
+            let colour = COLOURS.iter().find(|colour| self.colour && after.starts_with(**colour));
+            let (escape, length) = colour.map_or((" ", 0), |colour| ("\x1b", colour.len()));
+            let (kept, others) = after.split_at(length);
+            shown.push_str(escape);
+            shown.push_str(kept);
+            rest = others;
+        }
+        shown + &printable_lines(rest)
     }
 
     pub fn render_list<T: Serialize>(
@@ -324,6 +340,9 @@ fn csv_cell(cell: &str) -> String {
     if cell.contains([',', '"']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }
 
+/// What follows the escape of a colour of [`Output::paint`].
+const COLOURS: [&str; 5] = ["[31m", "[32m", "[33m", "[36m", "[0m"];
+
 /// What is absent, in a table.
 const ABSENT: &str = "-";
 
@@ -406,6 +425,11 @@ mod tests {
             let text = out.render_list(&[&row], &[], |row| row.name.to_owned()).unwrap();
             assert!(!text.chars().any(|letter| is_control(letter) && letter != '\n'), "{format:?}: {text:?}");
         }
+        let painted = "\u{1b}[32mon\u{1b}[0m";
+        let text = format!("{painted} \u{1b}]0;t\u{7}\u{1b}[2J\u{202e}\u{1b}");
+        let coloured = Output { colour: true, ..Output::plain(Format::Table) };
+        assert_eq!(coloured.shown(&text), format!("{painted}  ]0;t  [2J  "));
+        assert_eq!(Output::plain(Format::Table).shown(painted), " [32mon [0m");
         let back: serde_json::Value = serde_json::from_str(&json(&row).unwrap()).unwrap();
         assert_eq!(
             (&back["name"], &back["note"]),

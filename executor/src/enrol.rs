@@ -31,7 +31,7 @@ pub enum EnrolError {
     #[error(transparent)]
     Cloud(#[from] CloudError),
     #[error(
-        "{server} refused it [{code}]: {detail} Nothing was enrolled; the keys in {directory} are used at the next try"
+        "{server} refused it [{code}]: {detail} This try enrolled nothing; the keys in {directory} are used at the next one"
     )]
     Refused { server: String, code: String, detail: String, directory: String },
     #[error("the control plane shows the fingerprint {theirs}, but these keys have {ours}")]
@@ -190,8 +190,8 @@ mod tests {
         let token = "x".repeat(SHORTEST_TOKEN);
         let said = enrol(&http, &server, directory.path(), "one", &token).await.err().unwrap().to_string();
         let expected = format!(
-            "{server} refused it [enrolment-refused]: It is used. Make one. Nothing was enrolled; the keys in {} are used \
-             at the next try",
+            "{server} refused it [enrolment-refused]: It is used. Make one. This try enrolled nothing; the keys in {} \
+             are used at the next one",
             directory.path().display()
         );
         assert_eq!(said, expected);

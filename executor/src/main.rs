@@ -28,6 +28,7 @@ use rackhand_executor::{
     service::{Ended, Executor, Parts, Settings},
     sessions::Sessions,
     site_key::{ConfirmedFile, PINNED, site_fingerprint},
+    text,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -158,7 +159,8 @@ async fn main() -> ExitCode {
                 text = format!("{text}: {next}");
                 source = next.source();
             }
-            let _ = writeln!(std::io::stderr(), "rackhand-executor: {text}");
+            let lines: Vec<String> = text.lines().map(text::clean).collect();
+            let _ = writeln!(std::io::stderr(), "rackhand-executor: {}", lines.join("\n"));
             ExitCode::FAILURE
         }
     }
@@ -173,8 +175,9 @@ fn close_memory() {
     }
 }
 
-fn say(text: &str) -> Result<(), Failure> {
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+/// A line; what came from the control plane must not steer the terminal.
+fn say(line: &str) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "{}", text::clean(line))?)
 }
 
 /// The configuration, with what the command line says instead.

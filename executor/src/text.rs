@@ -1,5 +1,5 @@
-//! Text from devices, made safe where it enters: NUL and control characters are shown as `\u{…}`, lengths are
-//! bounded. Postgres refuses NUL in text and JSON, and a terminal must not be steered by a BMC.
+//! Text from devices, made safe where it enters: NUL, control characters and what turns around the order of text (the
+//! bidirectional controls of Unicode, UAX #9) are shown as `\u{…}`, lengths are bounded. Postgres refuses NUL in text and JSON, and a terminal must not be steered by a BMC.
 
 use serde_json::Value;
 
@@ -18,11 +18,16 @@ pub fn clean(text: &str) -> String {
         }
         match character {
             '\n' | '\t' => out.push(' '),
-            character if character.is_control() => out.extend(character.escape_unicode()),
+            character if steers(character) => out.extend(character.escape_unicode()),
             character => out.push(character),
         }
     }
     out
+}
+
+fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The same for every string inside `value`; too large a value is replaced by a note of its size.
@@ -51,7 +56,7 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped_and_lengths_bounded() {
-        assert_eq!(clean("a\0b\u{1b}[31m\n"), "a\\u{0}b\\u{1b}[31m ");
+        assert_eq!(clean("a\0b\u{1b}[31m\n\u{202e}"), "a\\u{0}b\\u{1b}[31m \\u{202e}");
         assert_eq!(clean(&"x".repeat(5_000)).chars().count(), MAX_CHARS + 1);
         let value = clean_value(&serde_json::json!({ "k\0": ["\u{7}"] }));
         assert_eq!(value, serde_json::json!({ "k\\u{0}": ["\\u{7}"] }));

@@ -313,19 +313,32 @@ end
 $$;
 
 -- {token_hash: hex, name, signing_key, sealing_key, fingerprint} → Enrolled. Anonymous: the token is the
--- proof, for as long as whoever made it is an admin of the site.
+-- proof, for as long as whoever made it is an admin of the site. Whose answer was lost asks again, with the same name and
+-- keys, and is told the same.
 create function rackhand.executor_enrol(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    shown rackhand.enrolment_token;
     home rackhand.site;
     made uuid;
+    answer jsonb;
 begin
-    update rackhand.enrolment_token t set used_at = now()
-        from rackhand.site s
-        where t.hash = decode(args ->> 'token_hash', 'hex') and t.used_at is null and t.expires_at > now()
-            and s.id = t.site_id and rackhand.is_admin(t.created_by, s.id)
-        returning s.* into home;
-    if home.id is null then
+    select t.* into shown from rackhand.enrolment_token t
+        where t.hash = decode(args ->> 'token_hash', 'hex') and t.expires_at > now()
+            and rackhand.is_admin(t.created_by, t.site_id)
+        for update;
+    select s.* into home from rackhand.site s where s.id = shown.site_id;
+    answer := jsonb_build_object('site_id', home.id, 'site', home.name, 'fingerprint', args ->> 'fingerprint',
+        'site_public_key', home.public_key);
+    select e.id into made from rackhand.executor e
+        where e.site_id = home.id and e.name = args ->> 'name' and e.signing_key = args ->> 'signing_key'
+            and e.sealing_key = args ->> 'sealing_key' and e.state <> 'revoked';
+    if made is not null then
+        update rackhand.enrolment_token t set used_at = now() where t.hash = shown.hash and t.used_at is null;
+        return answer || jsonb_build_object('executor_id', made);
+    end if;
+    update rackhand.enrolment_token t set used_at = now() where t.hash = shown.hash and t.used_at is null;
+    if not found then
         perform rackhand.fail('enrolment-refused',
             'The token is unknown, used, expired or withdrawn. `rackhand executors enrol-token --site SITE` makes a '
                 'new one.');
@@ -342,8 +355,7 @@ begin
         format('Executor %s enrolled, fingerprint %s', args ->> 'name', args ->> 'fingerprint'),
         jsonb_build_object('site', home.id));
     perform rackhand.wake(home.id::text);
-    return jsonb_build_object('executor_id', made, 'site_id', home.id, 'site', home.name,
-        'fingerprint', args ->> 'fingerprint', 'site_public_key', home.public_key);
+    return answer || jsonb_build_object('executor_id', made);
 end
 $$;
 

@@ -634,6 +634,9 @@ async function people() {
     await page.getByRole("button", { name: "Hide the link" }).click();
     await none(page.getByText(link), "the link is still shown");
     const other = await context.newPage();
+    await other.goto(link.slice(0, -1));
+    await other.getByText(/^This link is not whole/).waitFor();
+    // In the same tab only what stands after the # changes.
     await other.goto(link);
     await other.getByLabel("New password").fill(chosen);
     await other.getByLabel("The same once more").fill(chosen);

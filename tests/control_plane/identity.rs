@@ -460,6 +460,41 @@ async fn what_a_former_admin_has_handed_out_lets_nobody_in() {
     }
 }
 
+/// The answer to an enrolment may be lost: the same keys under the same name are the same executor, with the same token
+/// or another one, and nobody else gets in with a token that is used.
+#[tokio::test]
+async fn an_enrolment_that_is_repeated_enrols_once() {
+    let site = TestSite::new().await;
+    let anonymous = json!({"kind": "anonymous"});
+    for token in ["aa00", "aa01", "aa02"] {
+        let made = json!({"site_id": site.id, "token_hash": token, "ttl_s": 3600});
+        site.admin("enrolment_token_create", made).await;
+    }
+    let enrol = async |token: &str, name: &str, signing: &str| {
+        let executor = json!({"token_hash": token, "name": name, "signing_key": signing, "sealing_key": "s",
+            "fingerprint": "f"});
+        site.database.run(&anonymous, "executor_enrol", executor).await.map_err(|refused| refused.code)
+    };
+    let first = enrol("aa00", "one", "k").await.unwrap();
+    assert!(first["executor_id"].is_string() && first["site"].is_string(), "{first}");
+    for token in ["aa00", "aa01", "aa01"] {
+        assert_eq!(enrol(token, "one", "k").await, Ok(first.clone()), "{token}");
+    }
+    for (token, name, signing, code) in [
+        ("aa00", "one", "other", "enrolment-refused"),
+        ("aa00", "two", "k", "enrolment-refused"),
+        ("aa01", "two", "k", "enrolment-refused"),
+        ("aa02", "one", "other", "name-taken"),
+        ("aa03", "one", "k", "enrolment-refused"),
+    ] {
+        assert_eq!(enrol(token, name, signing).await, Err(code.to_owned()), "{token} {name} {signing}");
+    }
+    let enrolled = "select count(*)::int from rackhand.event where kind = 'executor.enrolled'";
+    assert_eq!(site.database.value(enrolled).await, 1);
+    site.admin("executor_revoke", json!({"id": first["executor_id"]})).await;
+    assert_eq!(enrol("aa01", "one", "k").await, Err("enrolment-refused".to_owned()));
+}
+
 /// A session may be renewed as often as its person likes, and an old token is known for one without a row of
 /// its own.
 #[tokio::test]

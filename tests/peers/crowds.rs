@@ -370,10 +370,7 @@ async fn an_answer_that_a_proxys_client_does_not_take_ends_alone() {
 async fn is_reset_alone(server: &Running, path: &str, window: u32) {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = |id: u32, path: &str| frame(1, 5, id, &head(0x82, path));
-    stream
-        .write_all(&[preface(window), frame(4, 1, 0, &[]), request(1, path)].concat())
-        .await
-        .unwrap();
+    stream.write_all(&[preface(window), frame(4, 1, 0, &[]), request(1, path)].concat()).await.unwrap();
     let (mut reset, mut answered) = (false, false);
     let talk = async {
         while !answered {

@@ -29,7 +29,12 @@ async fn join(site: &TestSite, server: &TestServer, name: &str, seed: u8) -> Joi
     let enrolled = server.call("POST", "/v1/executor/enrol", None, Some(&enrol)).await;
     assert_eq!(enrolled.status, 201, "{enrolled:?}");
     let again = server.call("POST", "/v1/executor/enrol", None, Some(&enrol)).await;
-    assert_eq!((again.status.as_u16(), again.code()), (401, "enrolment-refused"), "a token is good once");
+    assert_eq!(again.body, enrolled.body, "whose answer was lost asks again");
+    let mut another = enrol;
+    another["signing_key"] =
+        STANDARD.encode(SigningKey::from_bytes(&[99; 32]).verifying_key().as_bytes()).into();
+    let another = server.call("POST", "/v1/executor/enrol", None, Some(&another)).await;
+    assert_eq!((another.status.as_u16(), another.code()), (401, "enrolment-refused"), "a token is good once");
     Joined { id: enrolled.body["executor_id"].as_str().unwrap().to_owned(), key }
 }
 

@@ -163,6 +163,9 @@ impl Context {
     /// What the last look was: answered by a device that is ready, or not.
     pub fn looked(&mut self, answered: bool) {
         self.answers_since = answered.then(|| self.answers_since.unwrap_or_else(|| self.now()));
+        if !answered {
+            self.waits.end_passing();
+        }
     }
 
     /// How long the device has answered all looks without a break, as far as this executor has seen it: what was away

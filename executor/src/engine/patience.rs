@@ -166,4 +166,33 @@ impl Waits {
     pub fn end(&self, name: &str) {
         self.lock().remove(name);
     }
+
+    /// A look has failed: what was to be seen without a break was not.
+    pub fn end_passing(&self) {
+        self.lock().retain(|name, _| !name.starts_with(PASSING));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_to_be_seen_without_a_break_is_not_handed_on() {
+        let waits = Waits::default();
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        waits.begin("taken", minutes(1));
+        waits.begin("~boot", minutes(1));
+        let none = (0, Duration::ZERO);
+        let kept = Patience::new("reset_host", none, none, Duration::ZERO, &waits, minutes(6));
+        assert_eq!(
+            Patience::of(&kept.beside(json!({})), "reset_host").unwrap().waits.keys().collect::<Vec<_>>(),
+            ["taken"]
+        );
+        waits.end_passing();
+        assert_eq!(
+            [waits.since("taken", minutes(6)), waits.since("~boot", minutes(6))],
+            [Some(minutes(5)), None]
+        );
+    }
 }

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::{
     inventory::cancelled,
     restart::Mark,
-    work::{Busy, at_work},
+    work::{self, Busy},
 };
 use crate::{
     bmc::{BmcError, BmcErrorKind, PowerTrace, Via},
@@ -53,6 +53,19 @@ struct State {
     /// For restarts: the host was seen not to be on.
     #[serde(default)]
     seen_off: bool,
+    /// What the device was at when that was last seen.
+    #[serde(default)]
+    work: Work,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Work {
+    #[default]
+    None,
+    Job,
+    /// A boot, or what one has begun.
+    Boot,
 }
 
 struct Change {
@@ -60,8 +73,6 @@ struct Change {
     state: State,
     /// Chosen for the next intent.
     chosen: Via,
-    /// A boot was waited for.
-    booted: bool,
 }
 
 /// The state that ends `action`.
@@ -149,12 +160,40 @@ impl Change {
         Probe::Impossible(fault(ErrorCode::PowerNotReached, text, json!({ "wanted": wanted(self.action) })))
     }
 
+    /// Is the device at work? Once work was seen, also by a predecessor, nothing but a look that shows none ends that:
+    /// a queue that cannot be read any more does not, nor one that is gone, over whatever transport power is changed.
+    async fn look(&mut self, context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
+        let seen = self.state.work;
+        let work = match work::look(context, power).await {
+            Err(error) if error.kind == BmcErrorKind::NoQueue && seen == Work::None => return Ok(None),
+            Err(BmcError {
+                kind: BmcErrorKind::Unreachable | BmcErrorKind::NotFound | BmcErrorKind::NoQueue,
+                detail,
+                ..
+            }) if seen != Work::None => {
+                let detail = format!("the device was at work, and its jobs cannot be read now: {detail}");
+                return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, detail));
+            }
+            other => other?,
+        };
+        self.state.work = match (&work, seen) {
+            (None, _) => Work::None,
+            (Some(Busy { boot: true, .. }), _) | (Some(_), Work::Boot) => Work::Boot,
+            (Some(_), _) => Work::Job,
+        };
+        Ok(work)
+    }
+
     /// Over IPMI it goes on when the job queue cannot be read, and says so: the one who asks may have no other way.
-    async fn refuse_beside_work(&self, context: &mut Context, power: PowerState) -> Result<(), Unprepared> {
+    async fn refuse_beside_work(
+        &mut self,
+        context: &mut Context,
+        power: PowerState,
+    ) -> Result<(), Unprepared> {
         let server = context.server().to_owned();
-        match at_work(context, power).await {
+        match self.look(context, power).await {
             Ok(None) => Ok(()),
-            Ok(Some(Busy { words, boot: true })) => Err(booting(words).into()),
+            Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => Err(booting(words).into()),
             Ok(Some(Busy { words, .. })) => Err(fault(
                 ErrorCode::ForeignDeviceJob,
                 format!(
@@ -275,16 +314,20 @@ impl Activity for Change {
             )));
         }
         // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
-        // What the boot has begun is waited for as well.
-        match at_work(context, power).await {
-            Ok(Some(Busy { words, boot: true })) => {
-                self.booted = true;
-                return Ok(Probe::NotReady { reason: "host_booting", detail: words });
+        // What the boot has begun is waited for as well. While nothing may begin, nobody needs to know.
+        if context.hold(context.short_limit()).is_some() {
+            work::nothing_seen(context);
+        } else {
+            match self.look(context, power).await {
+                Ok(Some(Busy { words, boot: true })) => {
+                    return Ok(Probe::NotReady { reason: "host_booting", detail: words });
+                }
+                Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => {
+                    return Ok(Probe::NotReady { reason: "device_job", detail: words });
+                }
+                Err(error) if self.state.work != Work::None => return Err(error),
+                _ => {}
             }
-            Ok(Some(Busy { words, .. })) if self.booted => {
-                return Ok(Probe::NotReady { reason: "device_job", detail: words });
-            }
-            _ => {}
         }
         Ok(match power {
             PowerState::On | PowerState::Off | PowerState::Unknown => Probe::NotStarted,
@@ -324,9 +367,9 @@ impl Activity for Change {
             let changed = "the host's power has changed meanwhile";
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, changed));
         }
-        match at_work(context, power).await {
+        match self.look(context, power).await {
             Ok(None) => {}
-            Ok(Some(Busy { words, boot: true })) => return Err(booting(words)),
+            Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => return Err(booting(words)),
             Ok(Some(Busy { words, .. })) => return Err(BmcError::new(BmcErrorKind::ForeignJob, words)),
             Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
             Err(error) => return Err(error),
@@ -354,7 +397,7 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change = Change { action, state, chosen, booted: false };
+    let mut change = Change { action, state, chosen };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

@@ -26,23 +26,42 @@ const BOOT: &str = "~boot";
 
 /// What a change of power would hit now or in the next moment, for a host whose power is `power`. A job that waits, or
 /// an ended one that has left the rest to a boot, is no reason, unless the host is in a boot that may carry it out. That
-/// may hang, at a prompt or with broken memory: it is a reason for as long as a boot takes, counted from the first look.
-/// None also where the device declares no job queue.
+/// may hang, at a prompt or with broken memory: it is a reason for as long as a boot takes, counted from the first look
+/// and without a break. None also where the device declares no job queue.
 ///
 /// # Errors
 /// When a queue that is declared cannot be read, or is not found, or, beside a job that waits, what the host is at.
 pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
+    match look(context, power).await {
+        Err(error) if error.kind == BmcErrorKind::NoQueue => Ok(None),
+        other => other,
+    }
+}
+
+/// As [`at_work`].
+///
+/// # Errors
+/// Also [`BmcErrorKind::NoQueue`].
+pub async fn look(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
+    let seen = seen(context, power).await;
+    let boots = matches!(&seen, Ok(Some(Busy { boot: true, .. })));
+    if !boots {
+        nothing_seen(context);
+        return seen;
+    }
+    Ok(if context.waited(BOOT) < context.timing().host_boot { seen? } else { None })
+}
+
+/// The host was not looked at, or is in no boot: the next one has its whole time.
+pub fn nothing_seen(context: &Context) {
+    context.end_wait(BOOT);
+}
+
+async fn seen(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
     let may_boot =
         |jobs: &[DeviceJob]| power != PowerState::Off && jobs.iter().any(|job| job.phase.awaits_a_boot());
-    let work = match context.line.work(may_boot).await {
-        Err(error) if error.kind == BmcErrorKind::NoQueue => {
-            context.end_wait(BOOT);
-            return Ok(None);
-        }
-        other => other?,
-    };
+    let work = context.line.work(may_boot).await?;
     if let Some(words) = under_way(&work.jobs) {
-        context.end_wait(BOOT);
         return Ok(Some(Busy { words, boot: false }));
     }
     let host = match work.host {
@@ -50,15 +69,8 @@ pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Busy
         Err(error) if matches!(error.kind, BmcErrorKind::Unsupported | BmcErrorKind::Refused) => None,
         host => host?,
     };
-    let Some(host) = host else {
-        context.end_wait(BOOT);
-        return Ok(None);
-    };
-    if host.tasks {
-        context.end_wait(BOOT);
-    } else if context.waited(BOOT) >= context.timing().host_boot {
-        return Ok(None);
-    }
-    let words = format!("{}, and device jobs wait for this boot", host.words);
-    Ok(Some(Busy { words, boot: !host.tasks }))
+    Ok(host.map(|host| {
+        let words = format!("{}, and device jobs wait for this boot", host.words);
+        Busy { words, boot: !host.tasks }
+    }))
 }

@@ -1191,6 +1191,89 @@ async fn power_waits_for_what_a_boot_begins() {
     assert_eq!(world.lab.total().bricked, 0, "{}", row.story());
 }
 
+/// The run has seen the boot, and what is flashed in it. Then the web server of the BMC goes away, and IPMI answers, for
+/// this executor or for its successor.
+#[tokio::test(start_paused = true)]
+async fn a_flash_that_was_seen_is_not_cut_over_ipmi() {
+    for (after, away, crashes) in
+        [(0, 120, false), (20, 120, true), (60, 6, false), (75, 120, true), (90, 6, false), (180, 6, true)]
+    {
+        let world = World::new(vec![r750()]).reached(Reach::Both);
+        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        tokio::time::sleep(seconds(120)).await;
+        let first = world.start(0, None).await;
+        world.other_console_resets(0, "ForceRestart").await;
+        let run = world.power(0, PowerAction::ForceOff);
+        while !world.plane.run(run).story().contains("host is at work") {
+            assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        tokio::time::sleep(seconds(after)).await;
+        world.wire.redfish_down.store(true, Ordering::Relaxed);
+        let _now = if crashes {
+            drop(first);
+            world.start(1, None).await
+        } else {
+            first
+        };
+        tokio::time::sleep(seconds(away)).await;
+        world.wire.redfish_down.store(false, Ordering::Relaxed);
+        let (row, finish) = end(&world, run).await;
+        let story = row.story();
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{after} {crashes} {story}");
+        assert!(world.lab.total().bricked == 0 && !story.contains("IPMI"), "{after} {crashes} {story}");
+    }
+}
+
+/// A boot is waited for as long as one takes. What was not seen in between may have been its end, and a job that began is
+/// one: the next boot has its whole time.
+#[tokio::test(start_paused = true)]
+async fn the_next_boot_has_its_whole_time() {
+    let in_boot: fn(&mut serde_json::Value) = |document| hangs(document, "Scheduled", None, "JCP001");
+    let in_job: fn(&mut serde_json::Value) = |document| hangs(document, "Running", None, "RED025");
+    for goes_away in [true, false] {
+        let world = World::new(vec![r750()]);
+        *world.wire.retold.lock().unwrap() = Some(in_boot);
+        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        tokio::time::sleep(seconds(3600)).await;
+        let _executor = world.start(0, None).await;
+        let run = world.power(0, PowerAction::ForceOff);
+        tokio::time::sleep(seconds(5 * 60)).await;
+        if goes_away {
+            world.wire.redfish_down.store(true, Ordering::Relaxed);
+        } else {
+            *world.wire.retold.lock().unwrap() = Some(in_job);
+        }
+        tokio::time::sleep(seconds(90)).await;
+        world.wire.redfish_down.store(false, Ordering::Relaxed);
+        *world.wire.retold.lock().unwrap() = Some(in_boot);
+        let began = tokio::time::Instant::now();
+        let (row, finish) = end(&world, run).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{goes_away} {}", row.story());
+        let took = began.elapsed();
+        assert!(took > seconds(19 * 60) && took < seconds(30 * 60), "{goes_away}: {took:?}");
+    }
+}
+
+/// A paused site: nobody needs to know yet what the device is at.
+#[tokio::test(start_paused = true)]
+async fn a_power_run_that_is_held_asks_its_bmc_for_little() {
+    let world = World::new(vec![r750()]);
+    world.plane.pause(true);
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::ForceOff);
+    tokio::time::sleep(seconds(60)).await;
+    let before = world.wire.redfish_requests.load(Ordering::Relaxed);
+    tokio::time::sleep(seconds(600)).await;
+    let asked = world.wire.redfish_requests.load(Ordering::Relaxed) - before;
+    assert!((60..150).contains(&asked), "{asked} in ten minutes");
+    world.plane.pause(false);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+}
+
 /// A host is not powered on either while something is written: some boards are flashed with their host off.
 #[tokio::test(start_paused = true)]
 async fn a_host_is_not_powered_on_beside_a_job_that_is_under_way() {

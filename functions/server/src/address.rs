@@ -21,11 +21,15 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// Never repeats the URL: it may hold a password.
-    #[error("the database URL is not valid")]
-    Url(#[source] tokio_postgres::Error),
+    /// None of these repeats the URL, which may hold a password; nor does what tokio-postgres says of it pass.
+    #[error("the database URL is not valid: it must be like postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    Url,
+    #[error("the database URL is not valid: it must begin with postgres:// or postgresql://")]
+    Scheme,
     #[error("the database URL is not valid: a `@` in the user or the password must be written as %40")]
     Unencoded,
+    #[error("the database URL is not valid: its parameter `{0}` is not supported, or the value of it is not")]
+    Parameter(String),
     #[error("the database URL names sslrootcert={0}, which cannot be read")]
     RootCertificate(PathBuf, #[source] std::io::Error),
     #[error("TLS to the database")]
@@ -53,12 +57,16 @@ impl Address {
     /// # Errors
     /// The URL is not one, or its file of authorities does not work.
     pub fn parse(url: &str) -> Result<Self, AddressError> {
-        let (url, root) = take_libpq_parameters(url.trim());
-        let mut config: Config = url.parse().map_err(AddressError::Url)?;
-        // tokio-postgres takes the first `@` for the end of the password: the rest of it would be said to be the host.
-        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+        let url = url.trim();
+        // tokio-postgres would read anything else as `key=value`.
+        let after_scheme =
+            ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        // It takes the first `@` for the end of the password: the rest of it would be said to be the host.
+        if after_scheme.ok_or(AddressError::Scheme)?.matches('@').count() > 1 {
             return Err(AddressError::Unencoded);
         }
+        let (url, root) = take_libpq_parameters(url);
+        let mut config: Config = url.parse().map_err(|_| refusal(&url))?;
         if config.get_ssl_mode() == SslMode::Prefer {
             config.ssl_mode(if is_local(&config) { SslMode::Disable } else { SslMode::Require });
         }
@@ -126,7 +134,11 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
                  `?sslrootcert=FILE` in the URL names the authority of a private one",
             ),
             words if words == NO_TLS => {
-                Some("TLS is required beyond this machine; `?sslmode=disable` in the URL turns it off")
+                Some(
+                    "The database has no TLS, or somebody in between refuses it. It is required beyond this machine; \
+                     `?sslmode=disable` in the URL goes without: only in a network that you trust, the data and perhaps \
+                     the password can be read there",
+                )
             }
             _ => None,
         }
@@ -143,6 +155,18 @@ fn host_name(host: &Host) -> String {
     match host {
         Host::Tcp(name) => name.clone(),
         Host::Unix(path) => path.display().to_string(),
+    }
+}
+
+/// What is wrong with a URL that tokio-postgres refuses. Names a parameter alone, and only behind a host.
+fn refusal(url: &str) -> AddressError {
+    let query = url.split_once('@').and_then(|(_, place)| place.split_once('?')).map(|(_, query)| query);
+    let refused = query.and_then(|query| {
+        query.split('&').find(|pair| format!("postgres://host?{pair}").parse::<Config>().is_err())
+    });
+    match refused.and_then(|pair| pair.split('=').next()) {
+        Some(name) => AddressError::Parameter(name.to_owned()),
+        None => AddressError::Url,
     }
 }
 
@@ -223,13 +247,49 @@ mod tests {
 
     #[test]
     fn a_refused_url_is_not_repeated() {
-        let refused = Address::parse("postgres://user:hunter2@[").err().unwrap();
-        assert!(!chain(&refused).contains("hunter2"), "{}", chain(&refused));
-        let unencoded = Address::parse("postgres://user:pa@hunter2@db.example/fleet").err().unwrap();
-        assert_eq!(
-            chain(&unencoded),
-            "the database URL is not valid: a `@` in the user or the password must be written as %40"
-        );
+        let place = "ada:hunter2@db.example/fleet?sslmode=require";
+        for (url, why) in [
+            (
+                "postgres://user:hunter2@[".to_owned(),
+                "it must be like postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+            ),
+            (
+                "postgres://ada:hunter2".to_owned(),
+                "it must be like postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+            ),
+            (format!("postgresql+psycopg://{place}"), "it must begin with postgres:// or postgresql://"),
+            (format!("postgre://{place}"), "it must begin with postgres:// or postgresql://"),
+            (format!("\"postgres://{place}\""), "it must begin with postgres:// or postgresql://"),
+            (format!("\u{feff}postgres://{place}"), "it must begin with postgres:// or postgresql://"),
+            (place.to_owned(), "it must begin with postgres:// or postgresql://"),
+            (
+                "host=db.example password=hunter2 =".to_owned(),
+                "it must begin with postgres:// or postgresql://",
+            ),
+            (
+                format!("postgres://ada:pa@{place}"),
+                "a `@` in the user or the password must be written as %40",
+            ),
+            (
+                format!("postgres://ada:pa@%2Fhunter2@{place}"),
+                "a `@` in the user or the password must be written as %40",
+            ),
+            (
+                "postgres://ada:pa@hunter2?secret=x@db.example/fleet".to_owned(),
+                "a `@` in the user or the password must be written as %40",
+            ),
+            (
+                format!("postgres://{place}&pgbouncer=hunter2"),
+                "its parameter `pgbouncer` is not supported, or the value of it is not",
+            ),
+            (
+                "postgres://ada@db.example?sslmode=hunter2".to_owned(),
+                "its parameter `sslmode` is not supported, or the value of it is not",
+            ),
+        ] {
+            let refused = chain(&Address::parse(&url).err().unwrap());
+            assert_eq!(refused, format!("the database URL is not valid: {why}"), "{url}");
+        }
     }
 
     /// What is said of a server that answers `reply` to the request for TLS, and its port.
@@ -255,7 +315,9 @@ mod tests {
         let (said, port) = refusal("sslmode=require", b"N").await;
         let expected = format!(
             "no connection to the database at 127.0.0.1:{port} as ada: error performing TLS handshake: server does \
-             not support TLS. TLS is required beyond this machine; `?sslmode=disable` in the URL turns it off"
+             not support TLS. The database has no TLS, or somebody in between refuses it. It is required beyond this \
+             machine; `?sslmode=disable` in the URL goes without: only in a network that you trust, the data and \
+             perhaps the password can be read there"
         );
         assert_eq!(said, expected);
     }

@@ -60,11 +60,17 @@ export function fieldTexts(problem: Problem): string[] {
   return [...new Set(texts)];
 }
 
+/** Others answer with a `code` and a `title`, too. */
+function isProblem(body: unknown): body is Problem {
+  if (typeof body !== "object" || body === null) return false;
+  const { code, title, detail, fields = [] } = body as Record<string, unknown>;
+  const texts = [code, title, detail].every((text) => typeof text === "string");
+  return texts && Array.isArray(fields) && fields.every((field) => typeof field?.field === "string" && typeof field.detail === "string");
+}
+
 /** Makes a problem of an error body, also when something in between answered instead of Rackhand. */
 export function toProblem(status: number, body: unknown): Problem {
-  if (typeof body === "object" && body !== null && "code" in body && "title" in body) {
-    return body as Problem;
-  }
+  if (isProblem(body)) return body;
   return {
     type: "",
     title: `HTTP ${status}`,

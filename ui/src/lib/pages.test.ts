@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 
 import { describe, expect, it } from "vitest";
 
-import { beyondTitle, fieldTexts } from "../api/problem";
+import { beyondTitle, fieldTexts, toProblem } from "../api/problem";
 import type { Me, Problem, Run } from "../api/types";
 import { isAbout } from "../live/log";
 import { eventView, parseSearch, stringifySearch } from "./search";
@@ -192,6 +192,10 @@ describe("a problem", () => {
     const fields = ["new", "new", "targets[3]", "params.packages[PowerEdge R7.50].sha256", "file_size"].map((field) => ({ field, detail: "is not valid" }));
     expect(fieldTexts({ ...problem, fields })).toEqual(["New password: is not valid", "Servers: is not valid", "SHA-256: is not valid", "File size: is not valid"]);
     expect(fieldTexts(problem)).toEqual([]);
+    expect(toProblem(409, problem)).toBe(problem);
+    expect(toProblem(409, { ...problem, fields })).toEqual({ ...problem, fields });
+    for (const foreign of [{ ...problem, fields: { a: "b" } }, { ...problem, fields: [null] }, { ...problem, detail: undefined }, { ...problem, code: 7 }, null, "text"])
+      expect(toProblem(502, foreign)).toMatchObject({ title: "HTTP 502", code: "" });
   });
 
   it("does not say its title twice", () => {

@@ -3,7 +3,7 @@ export const SHORTEST_PASSWORD = 12;
 
 /** The token of a one-time link, which stands after its `#`; undefined where it is absent or cut. */
 export function linkToken(hash: string): string | undefined {
-  return /^#([A-Za-z0-9_-]{43})$/.exec(hash)?.[1];
+  return /^#?([A-Za-z0-9_-]{43})$/.exec(hash)?.[1];
 }
 
 /** Why a new password, typed twice, cannot be sent, or undefined. */

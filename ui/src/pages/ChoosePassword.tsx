@@ -1,5 +1,5 @@
 import { useMutation } from "@tanstack/react-query";
-import { useRouter } from "@tanstack/react-router";
+import { useLocation, useRouter } from "@tanstack/react-router";
 import { useState } from "react";
 
 import { api, body } from "../api/client";
@@ -10,12 +10,13 @@ import { linkToken } from "../lib/password";
 /** Where a one-time link leads. The token stands after the `#`: it is never sent with the address. */
 export function ChoosePassword() {
   useTitle("Choose a password");
-  const [token] = useState(() => linkToken(location.hash));
+  // Another link opened in the same tab changes the address without a new page.
+  const token = linkToken(useLocation({ select: ({ hash }) => hash }));
   return (
     <main className="bg-sunk flex min-h-full items-start justify-center px-5 pt-[16vh] pb-10">
       <div className="panel flex w-full max-w-[340px] flex-col gap-3.5 p-5">
         <h1 className="text-lg leading-tight font-semibold tracking-tight">Choose a password</h1>
-        {token === undefined ? <p role="alert">This link is not whole. Open all of the link that you were given, or ask an admin for a new link.</p> : <Choice token={token} />}
+        {token === undefined ? <p role="alert">This link is not whole. Open all of the link that you were given, or ask an admin for a new link.</p> : <Choice key={token} token={token} />}
       </div>
     </main>
   );

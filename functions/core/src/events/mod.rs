@@ -286,16 +286,23 @@ impl Feed {
         }
         let after = state.seen.as_ref().map(|seen| seen.cursor.clone()).or(self.selection.after.clone());
         let began_ms = self.now();
-        let statement = if self.seat.looks_for_others() { &LOOK } else { &AFTER };
-        let found = match self.ask(statement, after).await {
-            Ok(found) => found,
-            Err(stop) => {
-                // A refusal is of this session alone.
-                if matches!(stop, Stop::Unavailable(_)) {
-                    (state.began_ms, state.failed) = (began_ms, true);
-                }
-                return Err(stop);
+        let found = if self.seat.looks_for_others() {
+            let found = self.ask(&LOOK, after).await;
+            // A refusal is of this session alone.
+            if matches!(found, Err(Stop::Unavailable(_))) {
+                (state.began_ms, state.failed) = (began_ms, true);
             }
+            found?
+        } else {
+            // In its person's own line, which may be long: who joins meanwhile does not wait for that.
+            drop(state);
+            let found = self.ask(&AFTER, after.clone()).await?;
+            state = share.0.lock().await;
+            if state.seen.as_ref().is_some_and(|seen| after.as_ref() != Some(&seen.cursor)) {
+                self.watch.look_again();
+                return Ok(Bytes::new());
+            }
+            found
         };
         let seen = state.seen.get_or_insert_with(|| Seen::at(place, ""));
         if self.question(&found)? != question || !seen.append(&found.page.cursor, &found.page.items) {
