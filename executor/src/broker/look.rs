@@ -237,17 +237,17 @@ impl Leaving {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Mutex;
 
     use super::*;
 
     /// A machine whose hypervisor may hold it: then the time of day alone goes on.
     #[derive(Default)]
-    struct Held(Mutex<Moment>);
+    pub struct Held(Mutex<Moment>);
 
     impl Held {
-        fn pass(&self, now: u64, wall: u64) {
+        pub fn pass(&self, now: u64, wall: u64) {
             let mut moment = self.0.lock().unwrap();
             moment.now += Duration::from_secs(now);
             moment.wall += Duration::from_secs(wall);
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    fn look() -> (Arc<Held>, Look) {
+    pub fn look() -> (Arc<Held>, Look) {
         let clock = Arc::new(Held::default());
         let began = clock.moment();
         (Arc::clone(&clock), Look { clock, began, left: Arc::default(), refused: Arc::default() })

@@ -311,7 +311,7 @@ impl Cloud for HttpCloud {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     use rackhand_schema::id::{ExecutorId, SiteId};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -323,46 +323,85 @@ mod tests {
         journal::memory::MemoryJournal,
     };
 
-    /// Answers what an executor asks; of the connections that are there when it goes `dark` nothing is heard any more.
-    async fn plane(dark: Arc<AtomicUsize>, count: Arc<AtomicUsize>, signs_in: Arc<AtomicUsize>) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            while let Ok((mut tcp, _)) = listener.accept().await {
-                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-                let (dark, signs_in) = (Arc::clone(&dark), Arc::clone(&signs_in));
-                tokio::spawn(async move {
-                    let mut request = vec![0; 64 * 1024];
-                    while let Ok(read @ 1..) = tcp.read(&mut request).await {
-                        if dark.load(Ordering::SeqCst) >= number {
-                            std::future::pending::<()>().await;
-                        }
-                        let text = String::from_utf8_lossy(&request[..read]).into_owned();
-                        // Long enough for two calls to need two connections.
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        let one_less = |left: usize| left.checked_sub(1);
-                        let refused = text.contains("/v1/executor/token")
-                            && signs_in.try_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err();
-                        let body = match text.split(' ').nth(1).unwrap_or_default() {
-                            "/v1/executor/nonce" => "{\"nonce\": \"n\"}",
-                            "/v1/executor/token" => "{\"token\": \"t\", \"expires_in\": 600}",
-                            "/v1/executor/report" => "{\"results\": []}",
-                            _ => {
-                                "{\"ttl_ms\": 30000, \"server_time\": \"\", \"grants\": [], \"lost\": [], \
-                                 \"cancel\": [], \"hardware_paused\": false, \"joining\": [], \"site_key\": null, \
-                                 \"site_public_key\": null}"
+    /// Answers what an executor asks.
+    #[derive(Default)]
+    struct Plane {
+        /// So many connections, the first ones, are not heard of any more.
+        dark: AtomicUsize,
+        connections: AtomicUsize,
+        /// So many times it signs in. The token says how many are left.
+        signs_in: AtomicUsize,
+        /// How long that takes, beside the time of each answer.
+        sign_in_ms: AtomicU64,
+        /// This token has ended.
+        ended: AtomicUsize,
+    }
+
+    impl Plane {
+        async fn start(signs_in: usize) -> (Arc<Self>, String) {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = format!("http://{}", listener.local_addr().unwrap());
+            let plane = Arc::new(Self {
+                signs_in: AtomicUsize::new(signs_in),
+                ended: AtomicUsize::new(usize::MAX),
+                ..Self::default()
+            });
+            let own = Arc::clone(&plane);
+            tokio::spawn(async move {
+                while let Ok((mut tcp, _)) = listener.accept().await {
+                    let number = own.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                    let own = Arc::clone(&own);
+                    tokio::spawn(async move {
+                        let mut request = vec![0; 64 * 1024];
+                        while let Ok(read @ 1..) = tcp.read(&mut request).await {
+                            if own.dark.load(Ordering::SeqCst) >= number {
+                                std::future::pending::<()>().await;
                             }
-                        };
-                        let status = if refused { "429 Too Many Requests" } else { "200 OK" };
-                        let head =
-                            format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length:");
-                        let answer = format!("{head} {}\r\n\r\n{body}", body.len());
-                        tcp.write_all(answer.as_bytes()).await.unwrap();
+                            let text = String::from_utf8_lossy(&request[..read]).into_owned();
+                            tcp.write_all(own.answer(&text).await.as_bytes()).await.unwrap();
+                        }
+                    });
+                }
+            });
+            (plane, address)
+        }
+
+        async fn answer(&self, request: &str) -> String {
+            // Long enough for two calls to need two connections.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let ended = request.contains(&format!("Bearer t{}\r", self.ended.load(Ordering::SeqCst)));
+            let (mut status, mut body) = ("200 OK", String::new());
+            match path {
+                "/v1/executor/nonce" => body.push_str("{\"nonce\": \"n\"}"),
+                "/v1/executor/token" => {
+                    tokio::time::sleep(Duration::from_millis(self.sign_in_ms.load(Ordering::SeqCst))).await;
+                    let one_less = |left: usize| left.checked_sub(1);
+                    match self.signs_in.try_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+                        Ok(left) => body = format!("{{\"token\": \"t{left}\", \"expires_in\": 600}}"),
+                        Err(_) => status = "429 Too Many Requests",
                     }
-                });
+                }
+                _ if ended => {
+                    // A lease is refused once others have signed in again.
+                    let late = if path.ends_with("lease") { 600 } else { 0 };
+                    tokio::time::sleep(Duration::from_millis(late)).await;
+                    status = "401 Unauthorized";
+                }
+                "/v1/executor/report" => body.push_str("{\"results\": []}"),
+                _ => body.push_str(
+                    "{\"ttl_ms\": 30000, \"server_time\": \"\", \"grants\": [], \"lost\": [], \"cancel\": [], \
+                     \"hardware_paused\": false, \"joining\": [], \"site_key\": null, \"site_public_key\": null}",
+                ),
             }
-        });
-        address
+            let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length:");
+            format!("{head} {}\r\n\r\n{body}", body.len())
+        }
+    }
+
+    fn nothing_to_lease() -> LeaseRequest {
+        let (held, kinds, version) = (vec![], vec![], String::new());
+        LeaseRequest { held, capacity: 0, kinds, changes: None, wait_ms: 0, version, leaving: false }
     }
 
     async fn cloud(address: &str) -> HttpCloud {
@@ -383,43 +422,58 @@ mod tests {
     /// A network device forgets every connection at once, idle ones too: the second try takes a new one.
     #[tokio::test]
     async fn after_a_swallowed_request_no_old_connection_is_used() {
-        let (dark, count) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let address = plane(Arc::clone(&dark), Arc::clone(&count), Arc::new(AtomicUsize::new(9))).await;
-        let cloud = cloud(&address).await;
-        let (held, kinds, version) = (vec![], vec![], String::new());
-        let request =
-            LeaseRequest { held, capacity: 0, kinds, changes: None, wait_ms: 0, version, leaving: false };
+        let (plane, address) = Plane::start(9).await;
+        let (cloud, request) = (cloud(&address).await, nothing_to_lease());
         let report = Report { items: vec![] };
         let limit = Duration::from_secs(20);
         cloud.report(&report).await.unwrap();
         let (lease, report) = tokio::join!(cloud.lease(&request, limit), cloud.report(&report));
         assert!(lease.is_ok() && report.is_ok());
-        let before = count.load(Ordering::SeqCst);
+        let before = plane.connections.load(Ordering::SeqCst);
         assert!(before >= 2, "{before} connections, of which one will be idle");
-        dark.store(before, Ordering::SeqCst);
+        plane.dark.store(before, Ordering::SeqCst);
         let swallowed = cloud.lease(&request, Duration::from_millis(500)).await;
         assert!(matches!(swallowed, Err(CloudError::Unreachable(_))), "{swallowed:?}");
         cloud.lease(&request, limit).await.unwrap();
     }
+
+    /// Two calls with a token that has ended: the later refusal is not that of the token that the first one has got.
+    #[tokio::test]
+    async fn a_late_refusal_of_an_old_token_costs_no_new_one() {
+        let (plane, address) = Plane::start(9).await;
+        let (cloud, request) = (cloud(&address).await, nothing_to_lease());
+        let report = Report { items: vec![] };
+        cloud.report(&report).await.unwrap();
+        plane.ended.store(9, Ordering::SeqCst);
+        let (lease, report) = tokio::join!(cloud.lease(&request, TIMEOUT), cloud.report(&report));
+        assert!(lease.is_ok() && report.is_ok());
+        assert_eq!(plane.signs_in.load(Ordering::SeqCst), 9 - 2);
+    }
+
     /// Others keep the control plane from taking its sign-ins. The token that it has is good for a while.
     #[tokio::test]
     async fn a_token_is_renewed_before_it_ends_and_used_on_while_that_is_refused() {
-        let none = || Arc::new(AtomicUsize::new(0));
-        let signs_in = Arc::new(AtomicUsize::new(2));
-        let cloud = cloud(&plane(none(), none(), Arc::clone(&signs_in)).await).await;
+        let (plane, address) = Plane::start(2).await;
+        let cloud = cloud(&address).await;
         let report = Report { items: vec![] };
         let is_due = async || cloud.0.token.lock().await.as_mut().unwrap().renew_at = Instant::now();
         cloud.report(&report).await.unwrap();
-        assert_eq!(signs_in.load(Ordering::SeqCst), 1);
+        assert_eq!(plane.signs_in.load(Ordering::SeqCst), 1);
         is_due().await;
-        cloud.report(&report).await.unwrap();
+        plane.sign_in_ms.store(2000, Ordering::SeqCst);
+        let began = Instant::now();
+        for _ in 0..3 {
+            cloud.report(&report).await.unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "no call waits for it");
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(50)).await;
             if cloud.0.token.lock().await.as_ref().unwrap().renew_at > Instant::now() + 2 * RENEWAL_PAUSE {
                 break;
             }
         }
-        assert_eq!(signs_in.load(Ordering::SeqCst), 0, "renewed, and no call has waited for it");
+        assert_eq!(plane.signs_in.load(Ordering::SeqCst), 0, "renewed");
+        plane.sign_in_ms.store(0, Ordering::SeqCst);
         is_due().await;
         for _ in 0..3 {
             cloud.report(&report).await.unwrap();

@@ -515,6 +515,10 @@ async fn a_stream_goes_on_from_its_cursor_survives_the_database_and_ends_with_th
     assert!(NOW.get() - START_MS >= 600_000, "until the token ends");
     let after: Vec<_> = service.asked().iter().take(5).map(|(_, args)| args["after"].clone()).collect();
     assert_eq!(after, ["9.0", "9.1", "9.3", "9.3", "9.4"]);
+    assert!(
+        service.asked().iter().all(|(look, _)| look == "events/after"),
+        "nobody waits for a look of hers"
+    );
 }
 
 #[tokio::test]

@@ -753,3 +753,62 @@ impl Firmware for RedfishBmc {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{broker::look, clock::Clock, timing::Timing};
+
+    /// Lets each request leave if it may, and answers from a script.
+    struct Scripted {
+        answers: Mutex<Vec<Result<u16, NotSent>>>,
+        left: Mutex<Vec<bool>>,
+    }
+
+    impl Transport for Scripted {
+        fn send<'a>(
+            &'a self,
+            request: http::Request<Body>,
+            _: Instant,
+        ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
+            self.left.lock().unwrap().push(request.body().fence().unwrap()());
+            let answer = self.answers.lock().unwrap().remove(0);
+            Box::pin(async move {
+                let status = answer.map_err(|why| TransportError::NotSent { why })?;
+                Ok(http::Response::builder().status(status).body(Bytes::new()).unwrap())
+            })
+        }
+    }
+
+    /// What was not taken has not left: whatever is sent instead is asked anew.
+    #[tokio::test]
+    async fn a_request_that_was_sent_elsewhere_or_not_at_all_has_not_left() {
+        for (answer, follows) in [
+            (Ok(401), false),
+            (Ok(307), false),
+            (Ok(308), false),
+            (Err(NotSent::ConnectTimeout), false),
+            (Ok(202), true),
+            (Ok(303), true),
+            (Ok(503), true),
+        ] {
+            let (clock, look) = look::tests::look();
+            let script =
+                Arc::new(Scripted { answers: vec![answer.clone(), Ok(202)].into(), left: Mutex::default() });
+            let timed: Arc<dyn Clock> = clock.clone();
+            let paced = Paced { inner: script.clone(), pace: Pace::new(&timed, &Timing::default()) };
+            let mutation = async {
+                for _ in 0..2 {
+                    let mut request = http::Request::post("https://bmc/reset").body(Body::empty()).unwrap();
+                    request.extensions_mut().insert(Mutates { began: Instant::now() });
+                    drop(paced.send(request, Instant::now() + Duration::from_secs(60)).await);
+                    clock.pass(21, 21);
+                }
+            };
+            drop(look.before(mutation).await);
+            assert_eq!(*script.left.lock().unwrap(), [true, follows], "{answer:?}");
+        }
+    }
+}

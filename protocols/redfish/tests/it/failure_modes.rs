@@ -4,8 +4,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use rackhand_redfish::{
-    Accepted, ApplyTime, AuthOutcome, Class, GateDenied, Generation, MultipartUpdate, NotSent, Options,
-    Problem, ResetKind, SessionHandle, SimpleUpdate, TaskRef, TaskSource, TaskState, TransportError,
+    Accepted, ApplyTime, AuthOutcome, BootChange, Class, GateDenied, Generation, MultipartUpdate, NotSent,
+    Options, Problem, ResetKind, SessionHandle, SimpleUpdate, TaskRef, TaskSource, TaskState, TransportError,
     compare_firmware,
 };
 use serde_json::{Value, json};
@@ -245,6 +245,60 @@ async fn d04_a_session_is_not_forgotten_while_wrong_answers_go_on() {
     assert_eq!((bench.bmc.open_sessions(), bench.client.session_handles().await.len()), (2, 2));
     bench.client.end_session().await.unwrap();
     assert_eq!(bench.bmc.open_sessions(), 0);
+}
+
+/// What is read before a mutation takes of its time: whoever connects late counts from the beginning.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_mutation_begins_before_what_it_reads() {
+    let bench = bench(Bmc::small());
+    bench.bmc.latency(Duration::from_secs(2));
+    let job = format!("{OEM_JOBS}/JID_1");
+    bench.bmc.put(&job, json!({ "Id": "JID_1", "JobState": "Scheduled" }));
+    let system = "/redfish/v1/Systems/System.Embedded.1";
+    let boot = BootChange { target: "Pxe".to_owned(), enabled: "Once".to_owned(), mode: None };
+    bench.bmc.put(
+        system,
+        json!({ "Id": "System.Embedded.1", "PowerState": "On",
+        "Boot": { "BootSourceOverrideTarget": "None", "BootSourceOverrideEnabled": "Disabled" },
+        "Actions": { "#ComputerSystem.Reset": { "target": format!("{system}/Actions/Reset") } } }),
+    );
+    for (number, mutation) in ["reset", "update", "delete", "boot"].into_iter().enumerate() {
+        bench.client.forget_links();
+        let began = Instant::now();
+        match mutation {
+            "reset" => drop(bench.client.reset(ResetKind::On, soon()).await),
+            "update" => drop(bench.client.simple_update(&bios(), soon()).await),
+            "delete" => drop(bench.client.delete_job("JID_1", soon()).await),
+            _ => bench.client.set_boot(&boot, soon()).await.unwrap(),
+        }
+        let told: Vec<_> = bench.bmc.seen().iter().filter_map(|seen| seen.began).collect();
+        assert_eq!((told.len(), told.last()), (number + 1, Some(&began)), "{mutation}");
+    }
+}
+
+/// Where a reset goes is remembered from the look before it. A service that has moved it, or takes other kinds now, is
+/// asked anew after the first refusal.
+#[tokio::test(start_paused = true)]
+async fn a_remembered_reset_target_is_forgotten_with_the_first_refusal() {
+    let bench = bench(Bmc::small());
+    let system = "/redfish/v1/Systems/System.Embedded.1";
+    let tells = |target: &str, kinds: &[&str]| {
+        let action = json!({ "target": target, "ResetType@Redfish.AllowableValues": kinds });
+        let actions = json!({ "#ComputerSystem.Reset": action });
+        bench.bmc.put(system, json!({ "Id": "System.Embedded.1", "PowerState": "On", "Actions": actions }));
+    };
+    let (former, now) = (format!("{system}/Actions/Former"), format!("{system}/Actions/Now"));
+    tells(&former, &["On"]);
+    bench.client.system().await.unwrap();
+    tells(&now, &["On"]);
+    bench.bmc.next("POST", &former, Act::Answer(404, error("Base.1.12.ResourceMissingAtURI", "gone")));
+    assert!(bench.client.reset(ResetKind::On, soon()).await.is_err());
+    bench.client.reset(ResetKind::On, soon()).await.unwrap();
+    assert_eq!([&former, &now].map(|target| bench.bmc.count("POST", target)), [1, 1]);
+    bench.client.system().await.unwrap();
+    tells(&now, &["On", "ForceOff"]);
+    assert!(bench.client.reset(ResetKind::ForceOff, soon()).await.is_err());
+    bench.client.reset(ResetKind::ForceOff, soon()).await.unwrap();
 }
 
 /// Where sessions cannot be ended, the last ones are remembered, and those alone: to be sealed and kept.

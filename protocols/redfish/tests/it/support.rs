@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use rackhand_redfish::{
-    AuthAttempt, AuthGate, AuthOutcome, Body, Client, Credentials, Endpoint, Exchange, GateDenied, Observer,
-    Options, Transport, TransportError,
+    AuthAttempt, AuthGate, AuthOutcome, Body, Client, Credentials, Endpoint, Exchange, GateDenied, Mutates,
+    Observer, Options, Transport, TransportError,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -43,6 +43,8 @@ pub struct Seen {
     pub path: String,
     pub proof: &'static str,
     pub body: Bytes,
+    /// Of a mutation: when its time began.
+    pub began: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -207,7 +209,14 @@ impl Bmc {
             "nothing"
         };
         let method = request.method().to_string();
-        state.seen.push(Seen { method: method.clone(), path: path.clone(), proof, body: body.clone() });
+        let began = request.extensions().get::<Mutates>().map(|mutates| mutates.began);
+        state.seen.push(Seen {
+            method: method.clone(),
+            path: path.clone(),
+            proof,
+            body: body.clone(),
+            began,
+        });
         let latency = state.latency;
         let scripted = state.script.get_mut(&(method.clone(), path.clone())).and_then(VecDeque::pop_front);
         let usual = |state: &mut State| {
