@@ -515,10 +515,6 @@ async fn a_stream_goes_on_from_its_cursor_survives_the_database_and_ends_with_th
     assert!(NOW.get() - START_MS >= 600_000, "until the token ends");
     let after: Vec<_> = service.asked().iter().take(5).map(|(_, args)| args["after"].clone()).collect();
     assert_eq!(after, ["9.0", "9.1", "9.3", "9.3", "9.4"]);
-    assert!(
-        service.asked().iter().all(|(look, _)| look == "events/after"),
-        "nobody waits for a look of hers"
-    );
 }
 
 #[tokio::test]
@@ -535,6 +531,22 @@ async fn a_stream_ends_when_the_session_does() {
     let refused = Service::new([]);
     let (status, body) = refused.call("GET", path, Some(&token), b"").await;
     assert_eq!((status.as_u16(), &body["code"]), (500, &json!("internal")), "the first look is a request");
+}
+
+/// A look for others waits in nobody's line: whoever opens many streams would fill it with looks of their own.
+#[tokio::test]
+async fn a_stream_that_nobody_shares_looks_in_its_own_persons_line() {
+    let ended = DatabaseError::Rejected {
+        code: rackhand_schema::ErrorCode::SessionEnded,
+        detail: String::new(),
+        needs_role: None,
+    };
+    let mut service = Service::new((0..20).map(|_| page("1.1.1", &[])).chain([Err(ended)]));
+    service.process = Arc::new(Process::of_all_requests());
+    let (token, path) = (service.user(), "/v1/events/stream?after=1.1.1");
+    let (status, _) = service.call("GET", path, Some(&token), b"").await;
+    assert_eq!((status, service.asked().len()), (StatusCode::OK, 21));
+    assert!(service.asked().iter().all(|(look, _)| look == "events/after"), "{:?}", service.asked());
 }
 
 #[tokio::test]
