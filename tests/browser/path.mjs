@@ -764,6 +764,7 @@ async function check(name, themes = ["light", "dark"]) {
     await page.emulateMedia({ colorScheme: theme });
     await eventually(async () => (await shownTheme()) === theme, `${name} does not show the ${theme} theme`);
     await drawn();
+    await held(name);
     await reasons(name);
     await page.screenshot({ path: join(out, `${name}-${theme}.png`) });
     shots += 1;
@@ -808,11 +809,18 @@ async function uncut(name) {
     ok(squeezed.length === 0, `${name} squeezes at ${width} px: ${squeezed.join(" | ")}`);
     const wide = await page.evaluate(() => [document.documentElement, document.querySelector("main")].filter((box) => box && box.scrollWidth > box.clientWidth).map((box) => `${box.tagName.toLowerCase()} ${box.scrollWidth} > ${box.clientWidth}`));
     ok(wide.length === 0, `${name} scrolls sideways at ${width} px: ${wide.join(", ")}`);
+    await held(name);
     await page.screenshot({ path: join(out, `${name}-${width}.png`) });
     shots += 1;
   }
   await page.setViewportSize(former);
   await drawn();
+}
+
+/** The document never scrolls: beyond the app there is nothing. */
+async function held(name) {
+  const { long, high, width } = await page.evaluate(() => ({ long: document.documentElement.scrollHeight, high: innerHeight, width: innerWidth }));
+  ok(long <= high, `${name} scrolls beyond the app at ${width} px: ${long} > ${high}`);
 }
 
 /** Whatever is disabled says why. */
