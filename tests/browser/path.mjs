@@ -302,7 +302,26 @@ async function run() {
   await roles();
   await people();
   await themes();
+  await outage();
   await narrow();
+}
+
+async function outage() {
+  await step("a page that cannot be loaded while the control plane does not answer leaves the others", async () => {
+    expected = /ERR_FAILED|The control plane does not answer/;
+    await page.route((url) => url.pathname.startsWith("/assets/Jobs-") || url.pathname === "/v1/health", (route) => route.abort());
+    await page.reload();
+    await page.getByLabel("Theme").waitFor();
+    await page.evaluate(() => (window.same = true));
+    await page.getByRole("link", { name: "Jobs", exact: true }).click();
+    await page.getByRole("heading", { name: "This page cannot be loaded now" }).waitFor();
+    await page.getByRole("alert").getByText("The control plane does not answer.").waitFor();
+    await check("page-not-loaded");
+    ok(await page.evaluate(() => window.same), "the document was loaded again");
+    await page.unrouteAll({ behavior: "ignoreErrors" });
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.getByRole("table", { name: "Jobs" }).waitFor();
+  });
 }
 
 async function narrow() {

@@ -11,7 +11,7 @@ import { meQuery, sitesQuery } from "./api/queries";
 import { Shell } from "./components/Shell";
 import { CannotStart, NotFound, PageError } from "./components/errors";
 import { Loading } from "./components/ui";
-import { PAGES } from "./lib/pages";
+import { PAGES, reachable } from "./lib/pages";
 import { eventView, fleetFilter, jobFilter, jobView, parseSearch, signInTarget, siteOnly, stringifySearch } from "./lib/search";
 
 const root = createRootRouteWithContext<{ queries: QueryClient }>()({ component: Outlet, notFoundComponent: NotFound });
@@ -20,13 +20,13 @@ const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
   validateSearch: signInTarget,
-  component: lazyRouteComponent(PAGES.signIn, "SignIn"),
+  component: lazyRouteComponent(reachable(PAGES.signIn), "SignIn"),
 });
 
 const choosePassword = createRoute({
   getParentRoute: () => root,
   path: "/choose-password",
-  component: lazyRouteComponent(PAGES.choosePassword, "ChoosePassword"),
+  component: lazyRouteComponent(reachable(PAGES.choosePassword), "ChoosePassword"),
 });
 
 const signedIn = createRoute({
@@ -59,76 +59,76 @@ const servers = createRoute({
   getParentRoute: () => signedIn,
   path: "/servers",
   validateSearch: fleetFilter,
-  component: lazyRouteComponent(PAGES.fleet, "Fleet"),
+  component: lazyRouteComponent(reachable(PAGES.fleet), "Fleet"),
 });
 
 const addServers = createRoute({
   getParentRoute: () => signedIn,
   path: "/servers/add",
   validateSearch: siteOnly,
-  component: lazyRouteComponent(PAGES.addServers, "AddServers"),
+  component: lazyRouteComponent(reachable(PAGES.addServers), "AddServers"),
 });
 
 const server = createRoute({
   getParentRoute: () => signedIn,
   path: "/servers/$id",
-  component: lazyRouteComponent(PAGES.server, "ServerPage"),
+  component: lazyRouteComponent(reachable(PAGES.server), "ServerPage"),
 });
 
 const jobs = createRoute({
   getParentRoute: () => signedIn,
   path: "/jobs",
   validateSearch: jobFilter,
-  component: lazyRouteComponent(PAGES.jobs, "Jobs"),
+  component: lazyRouteComponent(reachable(PAGES.jobs), "Jobs"),
 });
 
 const newJob = createRoute({
   getParentRoute: () => signedIn,
   path: "/jobs/new",
   validateSearch: (raw: Record<string, unknown>): { draft?: string } => (typeof raw.draft === "string" ? { draft: raw.draft } : {}),
-  component: lazyRouteComponent(PAGES.newFirmwareJob, "NewFirmwareJob"),
+  component: lazyRouteComponent(reachable(PAGES.newFirmwareJob), "NewFirmwareJob"),
 });
 
 const job = createRoute({
   getParentRoute: () => signedIn,
   path: "/jobs/$id",
   validateSearch: jobView,
-  component: lazyRouteComponent(PAGES.job, "JobPage"),
+  component: lazyRouteComponent(reachable(PAGES.job), "JobPage"),
 });
 
 const executors = createRoute({
   getParentRoute: () => signedIn,
   path: "/executors",
   validateSearch: siteOnly,
-  component: lazyRouteComponent(PAGES.executors, "Executors"),
+  component: lazyRouteComponent(reachable(PAGES.executors), "Executors"),
 });
 
 const events = createRoute({
   getParentRoute: () => signedIn,
   path: "/events",
   validateSearch: eventView,
-  component: lazyRouteComponent(PAGES.events, "Events"),
+  component: lazyRouteComponent(reachable(PAGES.events), "Events"),
 });
 
 const sites = createRoute({
   getParentRoute: () => signedIn,
   path: "/sites",
   validateSearch: siteOnly,
-  component: lazyRouteComponent(PAGES.sites, "Sites"),
+  component: lazyRouteComponent(reachable(PAGES.sites), "Sites"),
 });
 
 const credentials = createRoute({
   getParentRoute: () => signedIn,
   path: "/credentials",
   validateSearch: siteOnly,
-  component: lazyRouteComponent(PAGES.credentials, "Credentials"),
+  component: lazyRouteComponent(reachable(PAGES.credentials), "Credentials"),
 });
 
 const people = createRoute({
   getParentRoute: () => signedIn,
   path: "/people",
   validateSearch: siteOnly,
-  component: lazyRouteComponent(PAGES.people, "People"),
+  component: lazyRouteComponent(reachable(PAGES.people), "People"),
 });
 
 const pages = [home, servers, addServers, server, jobs, newJob, job, events, sites, executors, credentials, people];

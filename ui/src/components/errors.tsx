@@ -34,7 +34,7 @@ export function PageError({ error }: ErrorComponentProps) {
   const router = useRouter();
   return (
     <div className="mx-auto max-w-xl pt-16">
-      <h1 className="mb-3 text-xl font-medium">This page cannot be shown</h1>
+      <h1 className="mb-3 text-xl font-medium">{isPassing(error) ? "This page cannot be loaded now" : "This page cannot be shown"}</h1>
       <ProblemNote error={error} retry={() => void router.invalidate()} />
     </div>
   );

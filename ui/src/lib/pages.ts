@@ -2,6 +2,8 @@
  * The pages, each a file of its own. What is not needed first is fetched once the first page stands, so that moving
  * on needs no download, also while the control plane is away.
  */
+import { api, body } from "../api/client";
+
 export const PAGES = {
   signIn: () => import("../pages/SignIn"),
   choosePassword: () => import("../pages/ChoosePassword"),
@@ -17,6 +19,18 @@ export const PAGES = {
   executors: () => import("../pages/Executors"),
   people: () => import("../pages/People"),
 };
+
+/**
+ * A page whose file does not come because the control plane does not answer fails with that, and the app stays. For any
+ * other failure, such as files that a newer version has replaced, the router reloads the document once.
+ */
+export function reachable<T>(load: () => Promise<T>): () => Promise<T> {
+  return () =>
+    load().catch(async (failure: unknown) => {
+      await body(api.GET("/v1/health"));
+      throw failure;
+    });
+}
 
 const AFTER_MS = 1500;
 
