@@ -283,6 +283,20 @@ async function run() {
     await none(page.getByRole("button", { name: "Let it be tried again…" }), "it is offered where nothing failed");
   });
 
+  await step("the list of servers shows whose latest run failed, and leads there", async () => {
+    await page.getByRole("link", { name: "Servers", exact: true }).click();
+    const list = await page.evaluate(async () => (await fetch("/v1/servers", { headers: { "X-Rackhand-Client": "browser" } })).json());
+    const [server] = list.items;
+    const last_failure = { run_id: server.id, job_id: server.id, at: new Date(Date.now() - 60_000).toISOString(), code: "bmc-auth-failed", detail: `${server.name}: the BMC refuses user or password` };
+    await answering("/v1/servers", { ...list, items: [{ ...server, last_failure }, ...list.items.slice(1)] }, async () => {
+      const failure = page.getByRole("link", { name: /^Last failure: bmc-auth-failed 1 min/ });
+      await failure.waitFor();
+      ok(new RegExp(`/jobs/${server.id}\\?.*run=`).test((await failure.getAttribute("href")) ?? ""), "the failure does not lead to its run");
+      await uncut("fleet-failed");
+      await check("fleet-failed");
+    });
+  });
+
   await step("the lists show it too", async () => {
     await page.getByRole("link", { name: "Jobs", exact: true }).click();
     await page.getByRole("table", { name: "Jobs" }).getByRole("row").filter({ hasText: "Browser test: the whole path" }).filter({ hasText: "succeeded" }).first().waitFor();

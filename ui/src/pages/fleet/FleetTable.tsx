@@ -4,7 +4,7 @@ import { createColumnHelper, tableFeatures, useTable } from "@tanstack/react-tab
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { type CSSProperties, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
 
-import type { ServerSummary } from "../../api/types";
+import type { LastFailure, ServerSummary } from "../../api/types";
 import { HealthStatus, PowerStatus, Shape } from "../../components/Status";
 import { Age, None } from "../../components/ui";
 import { generation, number, STALE_MS } from "../../lib/format";
@@ -21,15 +21,15 @@ type Layout = "wide" | "folded" | "narrow";
 const COLUMNS: Record<Layout, Record<string, string>> = {
   wide: {
     name: "auto",
-    power: "116px",
-    health: "108px",
+    power: "92px",
+    health: "100px",
     seen_at: "136px",
     model: "148px",
-    generation: "92px",
+    generation: "84px",
     service_tag: "112px",
     bios_version: "92px",
     bmc_version: "112px",
-    tags: "128px",
+    tags: "120px",
   },
   folded: { name: "auto", power: "92px", health: "108px", seen_at: "136px", generation: "92px", bios_version: "92px", bmc_version: "112px", tags: "128px" },
   narrow: { name: "auto", power: "112px" },
@@ -86,6 +86,7 @@ export function FleetTable({ rows, total, selected, dim, change, select, more }:
                   </Link>
                 )}
               </span>
+              {original.last_failure && <Failure last={original.last_failure} />}
               {layout !== "wide" && <Below server={original} layout={layout} change={change} />}
             </>
           ),
@@ -266,6 +267,30 @@ function useLayout(): Layout {
 }
 
 type Change = Props["change"];
+
+/** Why the latest run on the server did not end well; its page says more. */
+function Failure({ last }: { last: LastFailure }) {
+  return (
+    <Link
+      to="/jobs/$id"
+      params={{ id: last.job_id }}
+      search={{ run: last.run_id }}
+      title={last.detail}
+      className="text-bad flex items-start gap-x-1.5 text-xs font-normal hover:underline"
+    >
+      <span className="pt-[3px]">
+        <Shape tone="bad" size={11} />
+      </span>
+      <span>
+        <span className="sr-only">Last failure: </span>
+        {last.code}{" "}
+        <span className="whitespace-nowrap">
+          <Age at={last.at} />
+        </span>
+      </span>
+    </Link>
+  );
+}
 
 /** What has no column of its own. */
 function Below({ server, layout, change }: { server: ServerSummary; layout: Layout; change: Change }) {
