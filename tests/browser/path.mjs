@@ -247,6 +247,30 @@ async function run() {
     await page.getByRole("log").getByRole("link").first().waitFor();
   });
 
+  await step("beside an open run a narrow screen still has rows of the list, and the whole name", async () => {
+    for (const width of [820, 390]) {
+      await page.setViewportSize({ width, height: 844 });
+      await drawn();
+      const list = await page.getByRole("region", { name: "Runs, scrollable" }).evaluate((box) => ({ high: box.clientHeight, all: box.scrollHeight }));
+      ok(list.high >= Math.min(list.all, 108), `at ${width} px the list of runs is ${list.high} px high`);
+      const name = page.getByRole("region", { name: /^Run on / }).getByRole("heading").getByRole("link");
+      ok(await name.evaluate((link) => link.scrollWidth <= link.clientWidth + 1), `at ${width} px the name of the run's server is cut`);
+      await check(`run-${width}`, ["light"]);
+    }
+    await page.setViewportSize({ width: 1440, height: 900 });
+  });
+
+  await step("a job that paused says why, and what can be done", async () => {
+    const id = new URL(page.url()).pathname.split("/").at(-1);
+    const job = await page.evaluate(async (which) => (await fetch(`/v1/jobs/${which}`, { headers: { "X-Rackhand-Client": "browser" } })).json(), id);
+    await answering(`/v1/jobs/${id}`, { ...job, state: "paused", state_reason: "Paused automatically after 3 failures", runs: { failed: 3, queued: 2 } }, async () => {
+      await page.getByRole("status").getByText("Paused automatically after 3 failures. 2 queued runs wait until someone resumes or cancels the job.").waitFor();
+      await page.getByRole("button", { name: "Resume" }).waitFor();
+      await page.getByRole("button", { name: "Cancel job" }).waitFor();
+      await check("job-paused");
+    });
+  });
+
   await step("the server page shows the new version", async () => {
     const plan = page.getByRole("navigation", { name: "Views of the job" }).getByRole("link", { name: "Plan" });
     await plan.click();

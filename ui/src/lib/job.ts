@@ -1,16 +1,26 @@
 /** What a job and its plan say, in words and sums. All pure. */
-import type { BootOverride, Job, JobSpec, Plan, PlanStep, PlanTarget, Reboot } from "../api/types";
+import type { BootOverride, FirmwarePackage, Job, JobSpec, Plan, PlanStep, PlanTarget, Reboot } from "../api/types";
 import { count, jobKind, words } from "./format";
 
-/** "Firmware: BIOS 2.19.1", "Firmware: 4 packages (BIOS 2.19.1, …)", "Power: force off", "Inventory". */
-export function jobTitle(spec: JobSpec): string {
+/** "Firmware: BIOS 2.19.1", "Firmware: 4 packages (BIOS 2.19.1, …)" where the plan says how many it uses, "Power: force off", "Inventory". */
+export function jobTitle(spec: JobSpec & { plan?: Plan }): string {
   if (spec.kind === "power") return `Power: ${words(spec.params.action)}`;
   if (spec.kind === "boot_override") return `Boot override: ${bootWords(spec.params)}`;
   if (spec.kind !== "firmware_update") return jobKind(spec.kind);
-  const packages = Object.values(spec.params.packages);
-  const [first] = packages;
+  const given = Object.values(spec.params.packages);
+  const used = usedPackages(spec.params.packages, spec.plan).map(([, item]) => item);
+  const [first] = used.length > 0 ? used : given;
   if (first === undefined) return "Firmware update";
-  return packages.length === 1 ? `Firmware: ${first.name}` : `Firmware: ${packages.length} packages (${first.name}, …)`;
+  if (used.length > 1) return `Firmware: ${used.length} packages (${first.name}, …)`;
+  return used.length === 1 || given.length === 1 ? `Firmware: ${first.name}` : `Firmware: ${first.name}, …`;
+}
+
+/** The packages that servers of the plan get or have; none where its steps are not known, as in a list of jobs. */
+export function usedPackages(packages: Record<string, FirmwarePackage>, plan: Plan | undefined): [string, FirmwarePackage][] {
+  const steps = plan?.targets.flatMap((target) => target.steps) ?? [];
+  return Object.entries(packages).filter(([, { sha256, version }]) =>
+    steps.some((step) => (step.step === "firmware" && step.sha256 === sha256) || (step.step === "already_installed" && step.version === version)),
+  );
 }
 
 /** As people read it: one that was cancelled may have runs that are still followed to their end. */
@@ -151,6 +161,14 @@ export function pauseNote(job: Pick<Job, "runs">): string {
   if (working > 0) parts.push(`${count(working, "run")} under way ${working === 1 ? "continues" : "continue"} to a safe end.`);
   if (queued > 0) parts.push(`${count(queued, "run")} ${queued === 1 ? "waits" : "wait"}.`);
   return parts.join(" ");
+}
+
+/** Why a job is paused, and what waits. */
+export function pausedNote({ state_reason, ...job }: Pick<Job, "runs" | "state_reason">): string {
+  const { queued } = runSums(job);
+  const why = /^Paused /.test(state_reason) ? state_reason : `Paused: ${state_reason}`;
+  const waits = queued > 0 ? `${count(queued, "queued run")} ${queued === 1 ? "waits" : "wait"} until someone resumes or cancels the job.` : "No run is queued; resume or cancel the job.";
+  return `${why.replace(/\.$/, "")}. ${waits}`;
 }
 
 /** What resuming does: the limits of the approved plan hold, and failures are counted anew. */

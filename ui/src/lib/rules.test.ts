@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 
-import type { Job, JobSpec, Me, Plan } from "../api/types";
-import { approveLabel, cancelNote, idleNote, jobTitle, noRunsNote, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
+import type { Job, JobSpec, Me, Plan, PlanStep, Run } from "../api/types";
+import { approveLabel, cancelNote, idleNote, jobTitle, noRunsNote, pausedNote, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
+import { laneText } from "../pages/job/Lanes";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole } from "./roles";
 import { axis } from "./timeline";
@@ -40,11 +41,39 @@ const target = (server: string, rest: Partial<Plan["targets"][number]>) => ({
 });
 
 describe("the title of a firmware job", () => {
-  it("counts what is listed on its page", () => {
+  it("counts nothing where the plan is not known, as in a list", () => {
     const spec = (...names: string[]): JobSpec =>
       ({ kind: "firmware_update", params: { allow_downgrade: false, packages: Object.fromEntries(names.map((name, index) => [`idrac${index}`, { name }])) } }) as unknown as JobSpec;
     expect(jobTitle(spec("BIOS 1.15.2"))).toBe("Firmware: BIOS 1.15.2");
-    expect(jobTitle(spec("BIOS 1.15.2", "BIOS 1.15.2", "BIOS 2.19.1", "BIOS 2.8"))).toBe("Firmware: 4 packages (BIOS 1.15.2, …)");
+    expect(jobTitle(spec("BIOS 1.15.2", "BIOS 1.15.2", "BIOS 2.19.1", "BIOS 2.8"))).toBe("Firmware: BIOS 1.15.2, …");
+  });
+
+  it("counts no package that no server gets or has", () => {
+    const packages = Object.fromEntries(["a", "b", "c"].map((key) => [key, { name: `BIOS ${key}`, sha256: key.repeat(64), version: `1.${key}` }]));
+    const spec = { kind: "firmware_update", params: { allow_downgrade: false, packages } } as unknown as JobSpec;
+    const plan = (steps: PlanStep[]): Plan => ({ digest: "", estimated_minutes: 0, targets: [target("s", { steps })] });
+    const installed: PlanStep = { step: "already_installed", component: "BIOS", version: "1.c" };
+    const update: PlanStep = { ...step("host"), sha256: "b".repeat(64) };
+    expect(jobTitle({ ...spec, plan: plan([update]) })).toBe("Firmware: BIOS b");
+    expect(jobTitle({ ...spec, plan: plan([update, installed]) })).toBe("Firmware: 2 packages (BIOS b, …)");
+    expect(jobTitle({ ...spec, plan: plan([]) })).toBe("Firmware: BIOS a, …");
+  });
+});
+
+describe("a paused job", () => {
+  const run = { state: "queued", phase: "", reason: "", detail: "", server: "s", since: new Date(0).toISOString() } as unknown as Run;
+
+  it("says why it is paused and what waits", () => {
+    const automatic = pausedNote({ state_reason: "Paused automatically after 2 failures", runs: { failed: 2, queued: 3 } });
+    expect(automatic).toBe("Paused automatically after 2 failures. 3 queued runs wait until someone resumes or cancels the job.");
+    expect(pausedNote({ state_reason: "look at rack 7.", runs: { queued: 1 } })).toBe("Paused: look at rack 7. 1 queued run waits until someone resumes or cancels the job.");
+    expect(pausedNote({ state_reason: "look", runs: { failed: 2 } })).toBe("Paused: look. No run is queued; resume or cancel the job.");
+  });
+
+  it("is why its queued runs wait", () => {
+    expect(laneText(run, 5000, { paused: true })).toBe("the job is paused · queued for 5 s");
+    expect(laneText(run, 5000, {})).toBe("queued for 5 s");
+    expect(laneText({ ...run, state: "running" }, 5000, { paused: true })).not.toContain("paused");
   });
 });
 

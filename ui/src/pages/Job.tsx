@@ -7,7 +7,7 @@ import type { Job } from "../api/types";
 import { Counters } from "../components/Counters";
 import { JobStatus } from "../components/Status";
 import { Age, Empty, For, Loading, PageHead, ProblemNote, Unread } from "../components/ui";
-import { jobTitle, noRunsNote, shownJobState } from "../lib/job";
+import { jobTitle, noRunsNote, pausedNote, shownJobState } from "../lib/job";
 import { shownState } from "../lib/run";
 import { JobActions } from "./job/Actions";
 import { Lanes } from "./job/Lanes";
@@ -28,6 +28,7 @@ function Loaded({ job, error }: { job: Job; error: unknown }) {
   const search = useSearch({ from: "/signed-in/jobs/$id" });
   const queries = useQueryClient();
   const site = sites?.items.find((item) => item.id === job.site_id);
+  const paused = shownJobState(job) === "paused";
   const view = search.view ?? (job.state === "planned" ? "plan" : "runs");
   const put = (next: Job): void => {
     queries.setQueryData(["job", job.id], next);
@@ -60,9 +61,9 @@ function Loaded({ job, error }: { job: Job; error: unknown }) {
           trace <code className="font-mono select-all">{job.trace_id.replaceAll("-", "")}</code>
         </p>
       </div>
-      {job.state_reason !== "" && (
-        <p role="status" className="border-line bg-raised mb-3 rounded-md border px-3 py-2">
-          {job.state_reason}
+      {(job.state_reason !== "" || paused) && (
+        <p role="status" className={`mb-3 rounded-md border px-3 py-2 ${paused ? "border-warn/40 bg-warn-wash" : "border-line bg-raised"}`}>
+          {paused ? pausedNote(job) : job.state_reason}
         </p>
       )}
       {error !== null && (
@@ -95,6 +96,7 @@ function Runs({ job }: { job: Job }) {
   const search = useSearch({ from: "/signed-in/jobs/$id" });
   const navigate = useNavigate({ from: "/jobs/$id" });
   const over = isOver(job.state);
+  const paused = shownJobState(job) === "paused";
   const { data: runs, error, isPending, refetch } = useQuery(jobRunsQuery(job.id, over));
   const tally: Record<string, number> = {};
   for (const state of (runs ?? []).map(shownState)) tally[state] = (tally[state] ?? 0) + 1;
@@ -116,9 +118,10 @@ function Runs({ job }: { job: Job }) {
         </div>
       )}
       {runs && runs.length > 0 && (
-        <div className={`grid min-h-0 flex-1 gap-4 ${chosen ? "xl:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]" : ""}`}>
-          <Lanes runs={shown} chosen={search.run} narrow={chosen !== undefined} />
-          {chosen && <RunPanel key={chosen.id} run={chosen} line={search.line} />}
+        // Below each other both keep their height, and the page scrolls.
+        <div className={`grid flex-1 gap-4 ${chosen ? "xl:min-h-0 xl:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]" : "min-h-0"}`}>
+          <Lanes runs={shown} chosen={search.run} narrow={chosen !== undefined} paused={paused} />
+          {chosen && <RunPanel key={chosen.id} run={chosen} paused={paused} line={search.line} />}
         </div>
       )}
     </div>

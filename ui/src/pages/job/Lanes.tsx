@@ -14,14 +14,18 @@ import { shownState } from "../../lib/run";
 import { type Axis, axis } from "../../lib/timeline";
 
 const ROW = 54;
+/** The head of the list with the list's frame. */
+const HEAD = 32;
 
 interface Props {
   runs: Run[];
   chosen: string | undefined;
   narrow: boolean;
+  /** Whether the job is: nothing queued starts. */
+  paused: boolean;
 }
 
-export function Lanes({ runs, chosen, narrow }: Props) {
+export function Lanes({ runs, chosen, narrow, paused }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
   const virtual = useVirtualizer({ count: runs.length, getScrollElement: () => scroller.current, estimateSize: () => ROW, overscan: 6 });
   const items = virtual.getVirtualItems();
@@ -55,11 +59,11 @@ export function Lanes({ runs, chosen, narrow }: Props) {
   return (
     <section
       // Not higher than its rows: room below them would look like a row that was not read.
-      className="panel flex max-h-full min-h-[min(10rem,var(--rows))] flex-col self-start"
-      style={{ "--rows": `${virtual.getTotalSize()}px` } as CSSProperties}
+      className={`panel flex min-h-[min(12rem,var(--rows))] flex-col self-start ${narrow ? "max-h-56 xl:max-h-full" : "max-h-full"}`}
+      style={{ "--rows": `${HEAD + virtual.getTotalSize()}px` } as CSSProperties}
       aria-label="Runs"
     >
-      <div className={`border-line bg-raised grid min-h-[30px] ${columns(narrow)} items-center border-b px-3`}>
+      <div className={`border-line bg-raised grid min-h-[30px] shrink-0 ${columns(narrow)} items-center border-b px-3`}>
         <span className="eyebrow">Server</span>
         <span className="eyebrow flex justify-between pl-3">
           <Legend states={states} />
@@ -80,7 +84,7 @@ export function Lanes({ runs, chosen, narrow }: Props) {
                 className="absolute inset-x-0 top-0"
                 style={{ height: ROW, transform: `translateY(${item.start}px)` }}
               >
-                <Lane run={run} detail={details.get(run.id)} scale={scale} now={now} chosen={run.id === chosen} narrow={narrow} percents={percents} />
+                <Lane run={run} detail={details.get(run.id)} scale={scale} now={now} chosen={run.id === chosen} narrow={narrow} paused={paused} percents={percents} />
               </li>
             );
           })}
@@ -121,6 +125,7 @@ interface LaneProps {
   now: number;
   chosen: boolean;
   narrow: boolean;
+  paused: boolean;
   /** Whether any lane has a percentage: then each leaves room for one, so that all share the time axis. */
   percents: boolean;
 }
@@ -129,7 +134,8 @@ function hasPercent(run: Run): boolean {
   return typeof run.percent === "number" && !isRunOver(run.state);
 }
 
-function Lane({ run, detail, scale, now, chosen, narrow, percents }: LaneProps) {
+function Lane({ run, detail, scale, now, chosen, narrow, paused, percents }: LaneProps) {
+  const text = laneText(run, now, { narrow, paused });
   return (
     <Link
       from="/jobs/$id"
@@ -147,8 +153,8 @@ function Lane({ run, detail, scale, now, chosen, narrow, percents }: LaneProps) 
           <span className="truncate font-medium">{run.server}</span>
           <RunStatus state={shownState(run)} />
         </div>
-        <p className="text-soft truncate text-xs" title={laneText(run, now, narrow)}>
-          {laneText(run, now, narrow)}
+        <p className="text-soft truncate text-xs" title={text}>
+          {text}
         </p>
       </div>
       <div className="flex min-w-0 items-center gap-3 pl-3">
@@ -160,7 +166,7 @@ function Lane({ run, detail, scale, now, chosen, narrow, percents }: LaneProps) 
 }
 
 /** The line under the name: phase and since when, what is awaited, or how it ended. */
-export function laneText(run: Run, now: number, narrow = false): string {
+export function laneText(run: Run, now: number, { narrow = false, paused = false }): string {
   const parts: string[] = [];
   const over = isRunOver(run.state);
   const phase = words(run.phase);
@@ -173,6 +179,7 @@ export function laneText(run: Run, now: number, narrow = false): string {
   }
   const why = withoutPercent(withoutName(run.detail, run.server), over ? undefined : run.percent) || words(run.reason);
   if (why) parts.push(why.replace(/\.$/, ""));
+  if (paused && run.state === "queued") parts.unshift("the job is paused");
   if (run.cancel_requested && !over) parts.push("cancel requested");
   if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);
   return parts.join(" · ");

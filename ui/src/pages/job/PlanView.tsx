@@ -11,7 +11,7 @@ import { Shape, Status } from "../../components/Status";
 import { Age, Button, None, ProblemNote } from "../../components/ui";
 import { saveDraft } from "../../lib/draft";
 import { count, duration, shortDigest, words } from "../../lib/format";
-import { approveLabel, bootWords, changes, idleNote, planOrder, planSums, powerWords, REBOOT, rebootOf } from "../../lib/job";
+import { approveLabel, bootWords, changes, idleNote, planOrder, planSums, powerWords, REBOOT, rebootOf, usedPackages } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
 import { pausedSite } from "../../lib/siteConfig";
 import { CloseJob } from "./Actions";
@@ -38,7 +38,7 @@ export function PlanView({ job, me, site, put }: Props) {
             <ul className="flex flex-col gap-1">
               <Line tone="go" show={sums.change > 0}>
                 <b>{count(sums.change, "server")}</b> {sums.change === 1 ? "is" : "are"} changed, at most {job.policy.max_parallel} at once
-                {job.policy.pause_after_failures > 0 && <>; the job pauses itself after {count(job.policy.pause_after_failures, "failure")}</>}
+                {job.policy.pause_after_failures > 0 && <>; the job pauses automatically after {count(job.policy.pause_after_failures, "failure")}</>}
               </Line>
               <Line tone="wait" show={Boolean(job.policy.start_after)}>
                 Nothing starts before <b>{job.policy.start_after && <time dateTime={job.policy.start_after}>{new Date(job.policy.start_after).toLocaleString()}</time>}</b>
@@ -231,14 +231,18 @@ function Step({ step, target, off }: { step: PlanStep; target: PlanTarget; off: 
 
 function Packages({ job }: { job: Job }) {
   if (job.kind !== "firmware_update") return null;
+  const all = Object.entries(job.params.packages);
+  const used = usedPackages(job.params.packages, job.plan);
+  const listed = used.length > 0 ? used : all;
+  const unused = all.map(([name]) => name).filter((name) => listed.every(([other]) => other !== name));
   return (
     <details className="panel">
       <summary className="bg-raised px-3 py-2">
-        <span className="eyebrow">Packages ({Object.keys(job.params.packages).length})</span>
+        <span className="eyebrow">Packages ({listed.length})</span>
         {job.params.allow_downgrade && <span className="text-warn pl-3">older versions are installed too</span>}
       </summary>
       <ul>
-        {Object.entries(job.params.packages).map(([generation, item]) => (
+        {listed.map(([generation, item]) => (
           <li key={generation} className="border-line grid gap-x-4 border-t px-3 py-2 sm:grid-cols-[90px_minmax(0,1fr)]">
             <span className="mono">{generation}</span>
             <span className="min-w-0 break-words">
@@ -250,6 +254,7 @@ function Packages({ job }: { job: Job }) {
             </span>
           </li>
         ))}
+        {unused.length > 0 && <li className="border-line text-soft border-t px-3 py-2">Given, but not used in this plan: {unused.join(", ")}.</li>}
       </ul>
     </details>
   );

@@ -18,7 +18,7 @@ import { canClose, closeNote, effectText, heldBy, shownState } from "../../lib/r
 import { laneText, spent } from "./Lanes";
 import { LogView } from "./LogView";
 
-export function RunPanel({ run, line }: { run: Run; line: string | undefined }) {
+export function RunPanel({ run, paused, line }: { run: Run; paused: boolean; line: string | undefined }) {
   const over = isRunOver(run.state);
   const { data: detail, error } = useQuery(runQuery(run.id, over));
   const now = useNow();
@@ -27,14 +27,14 @@ export function RunPanel({ run, line }: { run: Run; line: string | undefined }) 
     <section className="panel flex min-h-[460px] flex-col xl:h-full" aria-label={`Run on ${run.server}`}>
       <div className="border-line bg-raised flex items-start justify-between gap-3 border-b px-3 py-2">
         <div className="min-w-0">
-          <h2 className="flex items-center gap-3 text-sm font-medium">
-            <Link to="/servers/$id" params={{ id: run.server_id }} className="link truncate">
+          <h2 className="flex flex-wrap items-center gap-x-3 text-sm font-medium">
+            <Link to="/servers/$id" params={{ id: run.server_id }} className="link wrap-anywhere">
               {run.server}
             </Link>
             <RunStatus state={shownState(run)} />
-            {typeof run.percent === "number" && !over && <span className="mono">{run.percent} %</span>}
+            {typeof run.percent === "number" && !over && <span className="mono whitespace-nowrap">{run.percent} %</span>}
           </h2>
-          <p className="text-soft mt-0.5">{laneText(explained ? { ...run, detail: "", reason: "" } : run, now)}</p>
+          <p className="text-soft mt-0.5">{laneText(explained ? { ...run, detail: "", reason: "" } : run, now, { paused })}</p>
         </div>
         <div className="flex shrink-0 items-center gap-1">
           {canClose(run) && <CloseRun run={run} />}
