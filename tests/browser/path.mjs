@@ -247,14 +247,12 @@ async function run() {
     await page.getByRole("log").getByRole("link").first().waitFor();
   });
 
-  await step("beside an open run a narrow screen still has rows of the list, and the whole name", async () => {
+  await step("above an open run a narrow screen still has rows of the list", async () => {
     for (const width of [820, 390]) {
       await page.setViewportSize({ width, height: 844 });
       await drawn();
       const list = await page.getByRole("region", { name: "Runs, scrollable" }).evaluate((box) => ({ high: box.clientHeight, all: box.scrollHeight }));
-      ok(list.high >= Math.min(list.all, 108), `at ${width} px the list of runs is ${list.high} px high`);
-      const name = page.getByRole("region", { name: /^Run on / }).getByRole("heading").getByRole("link");
-      ok(await name.evaluate((link) => link.scrollWidth <= link.clientWidth + 1), `at ${width} px the name of the run's server is cut`);
+      ok(list.high >= Math.min(list.all, 3 * 54), `at ${width} px the list of runs is ${list.high} px high`);
       await check(`run-${width}`, ["light"]);
     }
     await page.setViewportSize({ width: 1440, height: 900 });
@@ -271,6 +269,26 @@ async function run() {
     });
   });
 
+  await step("a run that an executor works on says why it cannot be closed", async () => {
+    const id = new URL(page.url()).pathname.split("/").at(-1);
+    const open = new URL(page.url()).searchParams.get("run");
+    const [runs, executors] = await page.evaluate(
+      async (paths) => Promise.all(paths.map(async (path) => (await fetch(path, { headers: { "X-Rackhand-Client": "browser" } })).json())),
+      [`/v1/jobs/${id}/runs`, "/v1/executors"],
+    );
+    const executor = executors.items.find((item) => item.online);
+    const held = runs.items.map((run) => (run.id === open ? { ...run, state: "running", percent: 26, executor: executor.id, executor_name: executor.name } : run));
+    await answering(`/v1/jobs/${id}/runs`, { ...runs, items: held }, async () => {
+      const panel = page.getByRole("region", { name: /^Run on / });
+      await panel.getByText(`Executor ${executor.name} works on this run.`).waitFor();
+      await page.setViewportSize({ width: 390, height: 844 });
+      await drawn();
+      ok(await panel.getByRole("heading").getByRole("link").evaluate((link) => link.scrollWidth <= link.clientWidth + 1), "the name of the run's server is cut");
+      await check("run-held", ["light"]);
+      await page.setViewportSize({ width: 1440, height: 900 });
+    });
+  });
+
   await step("the server page shows the new version", async () => {
     const plan = page.getByRole("navigation", { name: "Views of the job" }).getByRole("link", { name: "Plan" });
     await plan.click();
@@ -282,6 +300,7 @@ async function run() {
     await page.getByRole("link", { name: first.name, exact: true }).click();
     await page.getByRole("heading", { name: first.name, exact: true }).waitFor();
     const table = page.getByRole("table", { name: "Installed firmware" });
+    await table.getByRole("columnheader", { name: "Component id" }).waitFor();
     const cells = table.getByRole("cell").filter({ hasText: new RegExp(`^(${Object.values(versions).map(escape).join("|")})$`) });
     await cells.first().waitFor();
     // People and credentials by their names, never by an id.
@@ -544,6 +563,17 @@ async function credentials() {
     await check("credential-command");
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "detached" });
+    // A site without a key is not what it begins with; nothing is wrong before anything was typed.
+    const sites = await page.evaluate(async () => (await fetch("/v1/sites", { headers: { "X-Rackhand-Client": "browser" } })).json());
+    const keyless = { ...sites.items[0], id: sites.items[0].id.replace(/.$/, (digit) => (digit === "0" ? "1" : "0")), name: "aaa", public_key: null };
+    await answering("/v1/sites", { ...sites, items: [keyless, ...sites.items] }, async () => {
+      await page.getByRole("button", { name: "Set a credential" }).click();
+      ok((await dialog.getByRole("combobox", { name: "Site" }).inputValue()) !== keyless.id, "it begins with a site that has no key");
+      await dialog.getByRole("combobox", { name: "Site" }).selectOption({ label: "aaa" });
+      await dialog.getByText("This site has no key yet").waitFor();
+      ok((await dialog.locator("[aria-invalid=true]").count()) === 0, "something is wrong before anything was typed");
+      await page.keyboard.press("Escape");
+    });
     await answering("/v1/credentials", { items: [], next: null }, async () => {
       await page.getByRole("heading", { name: "No credential yet" }).waitFor();
       await check("credentials-empty", ["light"]);
@@ -645,6 +675,11 @@ async function roles() {
       const add = page.getByRole("button", { name: "Add servers" });
       await add.waitFor();
       ok(/Requires the role operator/.test((await add.getAttribute("title")) ?? ""), "a viewer is offered to add servers");
+      for (const name of ["Read inventory", "Power…", "Boot from…", "Update firmware"]) {
+        ok(/Requires the role operator/.test((await page.getByRole("button", { name }).getAttribute("title")) ?? ""), `${name} does not say what a viewer lacks`);
+      }
+      await page.getByRole("region", { name: "Selection" }).getByText("Requires the role operator").last().waitFor();
+      await check("fleet-viewer");
       await page.getByRole("link", { name: "Sites", exact: true }).click();
     });
     await answering("/v1/sites", { items: [], next: null }, async () => {
@@ -695,6 +730,7 @@ async function people() {
     await other.getByText(/^This link is not whole/).waitFor();
     // In the same tab only what stands after the # changes.
     await other.goto(link);
+    await other.getByText(new URL(base).host).waitFor();
     await other.getByLabel("New password").fill(chosen);
     await other.getByLabel("The same once more").fill(chosen);
     await other.getByRole("button", { name: "Choose" }).click();

@@ -21,6 +21,8 @@ interface Props<T> {
   danger?: boolean;
   /** Why it cannot be opened. */
   blocked?: string | undefined;
+  /** Shows that beside the button. */
+  explain?: boolean;
   title: string;
   note: ReactNode;
   /** On the button that sends: the label if absent, and while it works. */
@@ -39,7 +41,7 @@ interface Props<T> {
   children?: ReactNode;
 }
 
-export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = look === "danger", blocked, title, note, send = label, sending = "Sending…", keep = "Cancel", wrong, failed, wide = false, act, done, children }: Props<T>) {
+export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = look === "danger", blocked, explain = false, title, note, send = label, sending = "Sending…", keep = "Cancel", wrong, failed, wide = false, act, done, children }: Props<T>) {
   const [open, setOpen] = useState(false);
   const action = useMutation({
     mutationFn: act ?? (() => Promise.reject(new Error("There is nothing to send."))),
@@ -56,7 +58,7 @@ export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = 
         if (next) action.reset();
       }}
     >
-      <Dialog.Trigger render={<Button look={look} blocked={blocked} aria-label={labelFor && `${label} ${labelFor}`} />}>{sign ?? label}</Dialog.Trigger>
+      <Dialog.Trigger render={<Button look={look} blocked={blocked} explain={explain} aria-label={labelFor && `${label} ${labelFor}`} />}>{sign ?? label}</Dialog.Trigger>
       <Dialog.Portal>
         <Dialog.Backdrop className={DIALOG.backdrop} />
         <Dialog.Popup className={`${DIALOG.popup} ${wide ? "max-w-2xl" : "max-w-md"}`}>

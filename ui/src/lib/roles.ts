@@ -1,5 +1,5 @@
 /** Which role a person holds where, and the words for what is missing. */
-import type { Me, Role } from "../api/types";
+import type { Me, Role, Site } from "../api/types";
 
 /** From the one that may least. */
 export const ROLES: Role[] = ["viewer", "operator", "admin"];
@@ -20,6 +20,14 @@ export function leadsFleet(me: Me): boolean {
 /** Why `me` may not, or undefined. */
 export function missingRole(me: Me, role: Role, site: string, siteName: string): string | undefined {
   return holds(me, role, site) ? undefined : `Requires the role ${role} in ${siteName}; ask an admin of the site.`;
+}
+
+/** The same where the site is not chosen yet: why `me` may not in any of `sites`, or not in the one that is `chosen`. */
+export function missingRoleAnywhere(me: Me, role: Role, sites: readonly Pick<Site, "id" | "name">[] | undefined, chosen: string | undefined): string | undefined {
+  const places = (sites ?? []).filter((site) => chosen === undefined || site.id === chosen);
+  const [first] = places;
+  if (first === undefined || places.some((site) => holds(me, role, site.id))) return undefined;
+  return missingRole(me, role, first.id, chosen === undefined ? "a site" : first.name);
 }
 
 /** Why `me` may not do what only an admin of the whole fleet may, or undefined. */

@@ -4,7 +4,7 @@ import type { Job, JobSpec, Me, Plan, PlanStep, Run } from "../api/types";
 import { approveLabel, cancelNote, idleNote, jobTitle, noRunsNote, pausedNote, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
 import { laneText } from "../pages/job/Lanes";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
-import { holds, missingRole } from "./roles";
+import { holds, missingRole, missingRoleAnywhere } from "./roles";
 import { axis } from "./timeline";
 
 const me = (grants: Partial<Me["grants"][number]>[]): Me => ({ id: "u", email: "a@b", name: "A", grants: grants as Me["grants"] });
@@ -25,6 +25,18 @@ describe("roles", () => {
     expect(holds(me([{ role: "operator", site_id: "s2" }]), "operator", "s1")).toBe(false);
     expect(missingRole(me([{ role: "viewer", site_id: null }]), "operator", "s1", "lab")).toContain("role operator in lab");
     expect(missingRole(me([]), "viewer", "s1", "lab")).toBeDefined();
+  });
+
+  it("are missing as long as no site is chosen only where no site gives them", () => {
+    const sites = [
+      { id: "s1", name: "lab" },
+      { id: "s2", name: "rack" },
+    ];
+    const operator = me([{ role: "operator", site_id: "s2" }]);
+    expect(missingRoleAnywhere(operator, "operator", sites, undefined)).toBeUndefined();
+    expect(missingRoleAnywhere(operator, "operator", sites, "s1")).toContain("role operator in lab");
+    expect(missingRoleAnywhere(me([{ role: "viewer", site_id: null }]), "operator", sites, undefined)).toContain("role operator in a site");
+    expect(missingRoleAnywhere(me([]), "operator", undefined, undefined)).toBeUndefined();
   });
 });
 

@@ -16,6 +16,9 @@ export function ChoosePassword() {
     <main className="bg-sunk flex min-h-full items-start justify-center px-5 pt-[16vh] pb-10">
       <div className="panel flex w-full max-w-[340px] flex-col gap-3.5 p-5">
         <h1 className="text-lg leading-tight font-semibold tracking-tight">Choose a password</h1>
+        <p className="text-soft wrap-anywhere">
+          For your account on the control plane <b className="text-ink font-medium">{location.host}</b>.
+        </p>
         {token === undefined ? <p role="alert">This link is not whole. Open all of the link that you were given, or ask an admin for a new link.</p> : <Choice key={token} token={token} />}
       </div>
     </main>

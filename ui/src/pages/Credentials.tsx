@@ -145,17 +145,20 @@ function SealDialog({ me, sites, site: given, name: fixed }: SealProps) {
   const [user, setUser] = useState("");
   const [key, setKey] = useState("");
   const [picked, setPicked] = useState<string>();
-  const site = sites.find((item) => item.id === (picked ?? given)) ?? sites[0];
+  const forbidden = (item: Site): string | undefined => missingRole(me, "operator", item.id, item.name);
+  const allowed = sites.filter((item) => forbidden(item) === undefined);
+  // To begin with, one in which something can be sealed.
+  const site = sites.find((item) => item.id === (picked ?? given)) ?? allowed.find((item) => item.public_key) ?? allowed[0] ?? sites[0];
   const print = useFingerprint(site?.public_key);
   const compared = key.trim() === "" || !site?.public_key ? undefined : compareKey(site.public_key, print, key);
-  const blocked = site === undefined ? "There is no site yet. Add one first." : missingRole(me, "operator", site.id, site.name);
+  const blocked = site === undefined ? "There is no site yet. Add one first." : forbidden(site);
   return (
     <FormDialog
       label={fixed === undefined ? "Set a credential" : "Replace…"}
       labelFor={fixed}
       look={fixed === undefined ? "primary" : "small"}
       // With several sites the choice inside may be one in which it is allowed.
-      blocked={fixed !== undefined || sites.length < 2 ? blocked : undefined}
+      blocked={fixed !== undefined || allowed.length === 0 ? blocked : undefined}
       title={fixed === undefined ? "Set a credential" : `Replace the password of ${fixed}`}
       note="Type the password on your own machine, not here: this page comes from the control plane, and the control plane must not be able to read it. The command requests the password and seals it to the key of the site."
       wide
@@ -174,15 +177,17 @@ function SealDialog({ me, sites, site: given, name: fixed }: SealProps) {
         mono
         value={key}
         set={setKey}
-        hint="rackhand-executor site-key --data DIR. Do not copy it from this UI: comparing would prove nothing."
+        hint={
+          site && !site.public_key
+            ? "This site has no key yet: enrol and start its first executor."
+            : "rackhand-executor site-key --data DIR. Do not copy it from this UI: comparing would prove nothing."
+        }
         problem={
           compared === "other"
             ? "This is not the key that the control plane shows. Seal nothing: someone may be in the middle."
             : compared === "no key"
               ? "A key is 44 characters of base64."
-              : site && !site.public_key
-                ? "This site has no key yet: enrol and start its first executor."
-                : undefined
+              : undefined
         }
       />
       <ol className="flex list-decimal flex-col gap-3 pl-5">

@@ -11,7 +11,7 @@ import { PowerDialog } from "../components/PowerDialog";
 import { Button, Empty, Loading, PageHead, ProblemNote } from "../components/ui";
 import { saveDraft } from "../lib/draft";
 import { count, number } from "../lib/format";
-import { holds, missingRole } from "../lib/roles";
+import { missingRole, missingRoleAnywhere } from "../lib/roles";
 import type { FleetFilter } from "../lib/search";
 import { FleetFilters } from "./fleet/Filters";
 import { FleetTable } from "./fleet/FleetTable";
@@ -87,10 +87,8 @@ export function Fleet() {
 function AddLink({ site }: { site: string | undefined }) {
   const { data: me } = useSuspenseQuery(meQuery);
   const { data: sites } = useQuery(sitesQuery);
-  const places = (sites?.items ?? []).filter((item) => site === undefined || item.id === site);
-  if (places.length > 0 && !places.some((item) => holds(me, "operator", item.id))) {
-    return <Button blocked={`Requires the role operator in ${site === undefined ? "a site" : places[0]?.name}; ask an admin of the site.`}>Add servers</Button>;
-  }
+  const blocked = missingRoleAnywhere(me, "operator", sites?.items, site);
+  if (blocked !== undefined) return <Button blocked={blocked}>Add servers</Button>;
   return (
     <Link to="/servers/add" search={site ? { site } : {}} className="btn">
       Add servers
@@ -133,8 +131,10 @@ function SelectionBar({ filter, rows, total, selection, select }: SelectionBarPr
     }
   };
 
+  const powerless = missingRoleAnywhere(me, "operator", sites?.items, filter.site);
   let blocked: string | undefined;
-  if (first === undefined) blocked = "Select servers first.";
+  if (powerless !== undefined) blocked = powerless;
+  else if (first === undefined) blocked = "Select servers first.";
   else if (siteIds.length > 1) blocked = `A job works in one site; these are in ${siteIds.length}. Choose a site first.`;
   else if (picked.length > MAX_TARGETS) blocked = `A job takes at most ${MAX_TARGETS} servers.`;
   else blocked = missingRole(me, "operator", first.site_id, first.site);
@@ -178,7 +178,7 @@ function SelectionBar({ filter, rows, total, selection, select }: SelectionBarPr
         <InventoryButton siteId={first?.site_id ?? ""} targets={picked.map((item) => item.id)} blocked={blocked} />
         <PowerDialog siteId={first?.site_id ?? ""} servers={picked} blocked={blocked} />
         <BootDialog siteId={first?.site_id ?? ""} servers={picked} blocked={blocked} />
-        <Button look="primary" blocked={blocked} explain={picked.length > 0} onClick={update}>
+        <Button look="primary" blocked={blocked} explain={picked.length > 0 || powerless !== undefined} onClick={update}>
           Update firmware{picked.length > 0 ? ` on ${count(picked.length, "server")}` : ""}
         </Button>
       </div>

@@ -226,7 +226,7 @@ function Firmware({ components, seenAt }: { components: FirmwareComponent[]; see
                 <th scope="col">Component</th>
                 <th scope="col">Version</th>
                 <th scope="col">Software id</th>
-                <th scope="col">Address</th>
+                <th scope="col">Component id</th>
                 <th scope="col">Updateable</th>
               </tr>
             </thead>

@@ -82,7 +82,7 @@ export function PastePackages({ use }: { use: (packages: Record<string, PackageF
       of="packages"
       note={
         <>
-          A server model or a BMC generation, and the package for it; <code className="mono">any</code> stands for every other one. The params of an earlier job are taken, too.
+          Each package stands under the server model or the BMC generation that gets it; the one under <code className="mono">&quot;any&quot;</code> is for all other servers. You can also paste an earlier job, as <code className="mono">rackhand jobs show JOB --json</code> prints it: its packages are used.
         </>
       }
       example={PACKAGES_EXAMPLE}

@@ -35,15 +35,17 @@ export function RunPanel({ run, paused, line }: { run: Run; paused: boolean; lin
             {typeof run.percent === "number" && !over && <span className="mono whitespace-nowrap">{run.percent} %</span>}
           </h2>
           <p className="text-soft mt-0.5">{laneText(explained ? { ...run, detail: "", reason: "" } : run, now, { paused })}</p>
+          {canClose(run) && (
+            <div className="flex flex-wrap items-center gap-x-3 gap-y-1 pt-1.5">
+              <CloseRun run={run} />
+            </div>
+          )}
         </div>
-        <div className="flex shrink-0 items-center gap-1">
-          {canClose(run) && <CloseRun run={run} />}
-          <Link from="/jobs/$id" to="." resetScroll={false} search={(old) => ({ ...old, run: undefined, line: undefined })} className="btn btn-quiet h-7! px-2!" aria-label="Hide this panel">
-            <svg width="12" height="12" viewBox="0 0 12 12" stroke="currentColor" strokeWidth="1.5" aria-hidden="true">
-              <path d="m2 2 8 8m0-8-8 8" />
-            </svg>
-          </Link>
-        </div>
+        <Link from="/jobs/$id" to="." resetScroll={false} search={(old) => ({ ...old, run: undefined, line: undefined })} className="btn btn-quiet h-7! shrink-0 px-2!" aria-label="Hide this panel">
+          <svg width="12" height="12" viewBox="0 0 12 12" stroke="currentColor" strokeWidth="1.5" aria-hidden="true">
+            <path d="m2 2 8 8m0-8-8 8" />
+          </svg>
+        </Link>
       </div>
       {explained && run.reason !== "" && (
         <p className={`border-line border-b px-3 py-2 ${run.state === "cancelled" ? "bg-raised" : "bg-bad-wash"}`}>
@@ -73,9 +75,10 @@ function CloseRun({ run }: { run: Run }) {
   return (
     <FormDialog
       label="Close run…"
-      look="quiet"
+      look="small"
       danger
       blocked={blocked}
+      explain
       title={`Close the run on ${run.server}`}
       note={closeNote(run)}
       send="Close run"
