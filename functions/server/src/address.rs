@@ -135,7 +135,7 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
             ),
             words if words == NO_TLS => {
                 Some(
-                    "The database has no TLS, or somebody in between refuses it. It is required beyond this machine; \
+                    "The database has no TLS, or someone in between refuses it. It is required beyond this machine; \
                      `?sslmode=disable` in the URL goes without: only in a network that you trust, the data and perhaps \
                      the password can be read there",
                 )
@@ -315,7 +315,7 @@ mod tests {
         let (said, port) = refusal("sslmode=require", b"N").await;
         let expected = format!(
             "no connection to the database at 127.0.0.1:{port} as ada: error performing TLS handshake: server does \
-             not support TLS. The database has no TLS, or somebody in between refuses it. It is required beyond this \
+             not support TLS. The database has no TLS, or someone in between refuses it. It is required beyond this \
              machine; `?sslmode=disable` in the URL goes without: only in a network that you trust, the data and \
              perhaps the password can be read there"
         );
