@@ -335,6 +335,11 @@ begin
             and e.sealing_key = args ->> 'sealing_key' and e.state <> 'revoked';
     if made is not null then
         update rackhand.enrolment_token t set used_at = now() where t.hash = shown.hash and t.used_at is null;
+        if found then
+            perform rackhand.append_event('executor.enrolled', 'info',
+                format('Executor %s enrolled again with the same keys', args ->> 'name'),
+                jsonb_build_object('site', home.id));
+        end if;
         return answer || jsonb_build_object('executor_id', made);
     end if;
     update rackhand.enrolment_token t set used_at = now() where t.hash = shown.hash and t.used_at is null;

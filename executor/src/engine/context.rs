@@ -174,6 +174,11 @@ impl Context {
         self.answers_since.map_or(Duration::ZERO, |since| self.now().saturating_sub(since))
     }
 
+    /// Whether it has answered for so long that its queue would show all that it was given before.
+    pub fn has_shown_all(&self) -> bool {
+        self.answered_for() >= self.timing().upload_visibility
+    }
+
     /// What the activity at hand has waited so far, for the checkpoint. `tries`: those in vain at its mutation, and
     /// how long they have lasted; `held`: the same of those that were held back.
     pub fn patience(

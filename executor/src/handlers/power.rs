@@ -73,7 +73,12 @@ struct Change {
     state: State,
     /// Chosen for the next intent.
     chosen: Via,
+    /// What a probe last saw of the device's work, and when.
+    looked: Option<(Duration, Option<Busy>)>,
 }
+
+/// While nothing may begin, the device's work is looked at so often.
+const HELD_LOOK: Duration = Duration::from_secs(60);
 
 /// The state that ends `action`.
 fn wanted(action: PowerAction) -> PowerState {
@@ -160,8 +165,9 @@ impl Change {
         Probe::Impossible(fault(ErrorCode::PowerNotReached, text, json!({ "wanted": wanted(self.action) })))
     }
 
-    /// Is the device at work? Once work was seen, also by a predecessor, nothing but a look that shows none ends that:
-    /// a queue that cannot be read any more does not, nor one that is gone, over whatever transport power is changed.
+    /// Is the device at work? Once work was seen, also by a predecessor, nothing ends that but looks that show none, of a
+    /// device that has answered for a while: a queue that cannot be read any more does not, nor one that is gone or
+    /// empty after a restart, over whatever transport power is changed.
     async fn look(&mut self, context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
         let seen = self.state.work;
         let work = match work::look(context, power).await {
@@ -174,6 +180,7 @@ impl Change {
                 let detail = format!("the device was at work, and its jobs cannot be read now: {detail}");
                 return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, detail));
             }
+            Ok(None) if seen != Work::None && !context.has_shown_all() => Some(work::came_back(context)),
             other => other?,
         };
         self.state.work = match (&work, seen) {
@@ -314,20 +321,25 @@ impl Activity for Change {
             )));
         }
         // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
-        // What the boot has begun is waited for as well. While nothing may begin, nobody needs to know.
-        if context.hold(context.short_limit()).is_some() {
-            work::nothing_seen(context);
-        } else {
-            match self.look(context, power).await {
-                Ok(Some(Busy { words, boot: true })) => {
-                    return Ok(Probe::NotReady { reason: "host_booting", detail: words });
-                }
-                Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => {
-                    return Ok(Probe::NotReady { reason: "device_job", detail: words });
-                }
+        // What the boot has begun is waited for as well. While nothing may begin, a look a minute is enough.
+        let held = context.hold(context.short_limit()).is_some();
+        let recent = self.looked.take_if(|(at, _)| held && context.now().saturating_sub(*at) < HELD_LOOK);
+        let (at, busy) = match recent {
+            Some(recent) => recent,
+            None => match self.look(context, power).await {
                 Err(error) if self.state.work != Work::None => return Err(error),
-                _ => {}
+                seen => (context.now(), seen.unwrap_or_default()),
+            },
+        };
+        self.looked = Some((at, busy.clone()));
+        match busy {
+            Some(Busy { words, boot: true }) => {
+                return Ok(Probe::NotReady { reason: "host_booting", detail: words });
             }
+            Some(Busy { words, .. }) if self.state.work == Work::Boot => {
+                return Ok(Probe::NotReady { reason: "device_job", detail: words });
+            }
+            _ => {}
         }
         Ok(match power {
             PowerState::On | PowerState::Off | PowerState::Unknown => Probe::NotStarted,
@@ -397,7 +409,7 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change = Change { action, state, chosen };
+    let mut change = Change { action, state, chosen, looked: None };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

@@ -1226,6 +1226,49 @@ async fn a_flash_that_was_seen_is_not_cut_over_ipmi() {
     }
 }
 
+/// As a BMC that has just restarted shows its queues: empty.
+fn hides_jobs(document: &mut serde_json::Value) {
+    let of_jobs =
+        document["@odata.id"].as_str().is_some_and(|id| id.contains("/Jobs") || id.contains("/Tasks"));
+    if of_jobs && document.get("Members").is_some() {
+        document["Members"] = serde_json::json!([]);
+        document["Members@odata.count"] = 0.into();
+    }
+}
+
+/// The BMC restarts under the flash that the run has seen, and shows its queue a minute after it answers.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_empty_after_a_restart_of_the_bmc_ends_no_work_that_was_seen() {
+    for crashes in [false, true] {
+        let world = World::new(vec![r750()]);
+        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        tokio::time::sleep(seconds(120)).await;
+        let first = world.start(0, None).await;
+        world.other_console_resets(0, "ForceRestart").await;
+        let run = world.power(0, PowerAction::ForceOff);
+        while !world.plane.run(run).story().contains("is under way") {
+            assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        world.wire.redfish_down.store(true, Ordering::Relaxed);
+        *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+        let _now = if crashes {
+            drop(first);
+            world.start(1, None).await
+        } else {
+            first
+        };
+        tokio::time::sleep(seconds(20)).await;
+        world.wire.redfish_down.store(false, Ordering::Relaxed);
+        tokio::time::sleep(seconds(60)).await;
+        *world.wire.retold.lock().unwrap() = None;
+        let (row, finish) = end(&world, run).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{crashes} {}", row.story());
+        assert_eq!(world.lab.total().bricked, 0, "{crashes} {}", row.story());
+    }
+}
+
 /// A boot is waited for as long as one takes. What was not seen in between may have been its end, and a job that began is
 /// one: the next boot has its whole time.
 #[tokio::test(start_paused = true)]

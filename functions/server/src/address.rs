@@ -26,9 +26,12 @@ pub enum AddressError {
     Url,
     #[error("the database URL is not valid: it must begin with postgres:// or postgresql://")]
     Scheme,
-    #[error("the database URL is not valid: a `@` in the user or the password must be written as %40")]
+    #[error(
+        "the database URL is not valid: a `@` in the user, the password or a parameter must be written as %40, a `/` or \
+         `?` in user or password as %2F or %3F"
+    )]
     Unencoded,
-    #[error("the database URL is not valid: its parameter `{0}` is not supported, or the value of it is not")]
+    #[error("the database URL is not valid: {0} is not supported, or the value of it is not")]
     Parameter(String),
     #[error("the database URL names sslrootcert={0}, which cannot be read")]
     RootCertificate(PathBuf, #[source] std::io::Error),
@@ -61,8 +64,12 @@ impl Address {
         // tokio-postgres would read anything else as `key=value`.
         let after_scheme =
             ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-        // It takes the first `@` for the end of the password: the rest of it would be said to be the host.
-        if after_scheme.ok_or(AddressError::Scheme)?.matches('@').count() > 1 {
+        let after_scheme = after_scheme.ok_or(AddressError::Scheme)?;
+        // It takes the first `@`, wherever it stands, for the end of the password: what is behind it would be said to be
+        // the host, and what is before it the user.
+        let (authority, rest) =
+            after_scheme.split_at(after_scheme.find(['/', '?']).unwrap_or(after_scheme.len()));
+        if authority.matches('@').count() > 1 || rest.contains('@') {
             return Err(AddressError::Unencoded);
         }
         let (url, root) = take_libpq_parameters(url);
@@ -158,16 +165,33 @@ fn host_name(host: &Host) -> String {
     }
 }
 
-/// What is wrong with a URL that tokio-postgres refuses. Names a parameter alone, and only behind a host.
+/// Parameters that other clients know, and hosted databases print. What is not among them may be a part of a password.
+const KNOWN: [&str; 12] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "connection_limit",
+    "options",
+    "pgbouncer",
+    "pool_timeout",
+    "schema",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "target_session_attrs",
+];
+
+/// What is wrong with a URL that tokio-postgres refuses.
 fn refusal(url: &str) -> AddressError {
-    let query = url.split_once('@').and_then(|(_, place)| place.split_once('?')).map(|(_, query)| query);
-    let refused = query.and_then(|query| {
-        query.split('&').find(|pair| format!("postgres://host?{pair}").parse::<Config>().is_err())
-    });
-    match refused.and_then(|pair| pair.split('=').next()) {
-        Some(name) => AddressError::Parameter(name.to_owned()),
-        None => AddressError::Url,
-    }
+    let mut pairs = url.split_once('?').map_or("", |(_, query)| query).split('&');
+    let Some(refused) = pairs.find(|pair| format!("postgres://host?{pair}").parse::<Config>().is_err())
+    else {
+        return AddressError::Url;
+    };
+    let name = refused.split('=').next().filter(|name| KNOWN.contains(name));
+    AddressError::Parameter(
+        name.map_or("one of its parameters".to_owned(), |name| format!("its parameter `{name}`")),
+    )
 }
 
 /// Whether all of it stays on this machine.
@@ -247,6 +271,8 @@ mod tests {
 
     #[test]
     fn a_refused_url_is_not_repeated() {
+        const UNENCODED: &str = "a `@` in the user, the password or a parameter must be written as %40, a `/` or `?` in \
+                                 user or password as %2F or %3F";
         let place = "ada:hunter2@db.example/fleet?sslmode=require";
         for (url, why) in [
             (
@@ -266,21 +292,23 @@ mod tests {
                 "host=db.example password=hunter2 =".to_owned(),
                 "it must begin with postgres:// or postgresql://",
             ),
-            (
-                format!("postgres://ada:pa@{place}"),
-                "a `@` in the user or the password must be written as %40",
-            ),
-            (
-                format!("postgres://ada:pa@%2Fhunter2@{place}"),
-                "a `@` in the user or the password must be written as %40",
-            ),
-            (
-                "postgres://ada:pa@hunter2?secret=x@db.example/fleet".to_owned(),
-                "a `@` in the user or the password must be written as %40",
-            ),
+            (format!("postgres://ada:pa@{place}"), UNENCODED),
+            (format!("postgres://ada:pa@%2Fhunter2@{place}"), UNENCODED),
+            ("postgres://ada:pa@hunter2?secret=x@db.example/fleet".to_owned(), UNENCODED),
             (
                 format!("postgres://{place}&pgbouncer=hunter2"),
                 "its parameter `pgbouncer` is not supported, or the value of it is not",
+            ),
+            ("postgres://db.example:5432/fleet?user=ada&password=x@hunter2".to_owned(), UNENCODED),
+            ("postgres://db.example/fleet?user=ada&password=hunter@2".to_owned(), UNENCODED),
+            ("postgres://ada@db.example/fleet?application_name=at@one".to_owned(), UNENCODED),
+            (
+                "postgres://ada@db.example/fleet?password=s3&hunter2".to_owned(),
+                "one of its parameters is not supported, or the value of it is not",
+            ),
+            (
+                "postgres://ada@db.example/fleet?password=s3&hunt=er2".to_owned(),
+                "one of its parameters is not supported, or the value of it is not",
             ),
             (
                 "postgres://ada@db.example?sslmode=hunter2".to_owned(),

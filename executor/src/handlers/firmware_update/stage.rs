@@ -58,11 +58,6 @@ async fn ready(context: &Context) -> Result<(), BmcError> {
     if readiness.ready { Ok(()) } else { Err(not_ready(readiness.detail)) }
 }
 
-/// Whether the device has answered for so long that its queue would show what it was given before.
-fn has_shown_all(context: &Context) -> bool {
-    context.answered_for() >= context.timing().upload_visibility
-}
-
 fn makes_sure(context: &Context) -> Probe {
     let detail = format!("{}: makes sure that no job of the first hand-over shows up", context.server());
     Probe::NotReady { reason: "device_job", detail }
@@ -201,7 +196,7 @@ impl Activity for Stage<'_> {
             let settled = context.intent_age(self.window(context)) == IntentAge::Settled;
             return Ok(match self.look_for_traces(context, &lost, settled).await? {
                 // A BMC that was away meanwhile shows its queue later than it answers.
-                Probe::NotStarted if settled && !has_shown_all(context) => makes_sure(context),
+                Probe::NotStarted if settled && !context.has_shown_all() => makes_sure(context),
                 found => found,
             });
         }
@@ -211,7 +206,7 @@ impl Activity for Stage<'_> {
             if found != Probe::NotStarted {
                 return Ok(found);
             }
-            if !has_shown_all(context) {
+            if !context.has_shown_all() {
                 return Ok(makes_sure(context));
             }
         }

@@ -264,7 +264,9 @@ impl Feed {
         let (Some((question, share)), Some(place)) = (self.seat.share(), place) else {
             return self.look_alone().await;
         };
-        let mut state = share.0.lock().await;
+        let for_others = self.seat.looks_for_others();
+        let _in_line = if for_others { None } else { Some(share.own_line.lock().await) };
+        let mut state = share.state.lock().await;
         let since = self.watch.since_ms;
         if self.seat.is_checked(self.now()) {
             if state.is_away(since) {
@@ -286,7 +288,7 @@ impl Feed {
         }
         let after = state.seen.as_ref().map(|seen| seen.cursor.clone()).or(self.selection.after.clone());
         let began_ms = self.now();
-        let found = if self.seat.looks_for_others() {
+        let found = if for_others {
             let found = self.ask(&LOOK, after).await;
             // A refusal is of this session alone.
             if matches!(found, Err(Stop::Unavailable(_))) {
@@ -294,10 +296,10 @@ impl Feed {
             }
             found?
         } else {
-            // In its person's own line, which may be long: who joins meanwhile does not wait for that.
+            // Who joins meanwhile does not wait for that.
             drop(state);
             let found = self.ask(&AFTER, after.clone()).await?;
-            state = share.0.lock().await;
+            state = share.state.lock().await;
             if state.seen.as_ref().is_some_and(|seen| after.as_ref() != Some(&seen.cursor)) {
                 self.watch.look_again();
                 return Ok(Bytes::new());

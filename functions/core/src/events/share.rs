@@ -42,9 +42,13 @@ impl Place {
     }
 }
 
-/// The lock is held during a look.
 #[derive(Debug, Default)]
-pub struct Share(pub Mutex<State>);
+pub struct Share {
+    /// Held during a look for all.
+    pub state: Mutex<State>,
+    /// Held during a look in a person's own line, which may be long. Nobody but that person's streams waits for it.
+    pub own_line: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 pub struct State {
