@@ -1250,17 +1250,52 @@ fn a_new_site_names_the_way_to_its_first_executor() {
     assert!(said.contains("a site's name has 1 to 80 characters, no space at either end"), "{said}");
 }
 
+const WATCHED: &str = "01920000-0000-7000-8000-000000000009";
+
+/// A job in this state, without targets.
+fn watched(state: &str, because: &str) -> Value {
+    json!({"id": WATCHED, "site_id": LAB, "site": "lab", "kind": "inventory", "params": {},
+        "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "a test", "state": state,
+        "state_reason": because, "since": "2026-01-02T03:04:05Z", "created_at": "2026-01-02T03:04:05Z",
+        "created_by": null, "created_by_name": "Ada", "cancel_requested": false, "trace_id": WATCHED, "targets": 1,
+        "runs": {}, "plan": {"digest": "a".repeat(64), "estimated_minutes": 1, "approved_by_name": null,
+            "approved_at": null, "targets": []}})
+}
+
+/// Each pause is said once, with what to do next.
+#[test]
+fn watching_says_that_a_job_is_paused_and_goes_on_waiting() {
+    let (one, runs) = (format!("GET /v1/jobs/{WATCHED}"), format!("GET /v1/jobs/{WATCHED}/runs"));
+    let failures = "Paused automatically after 3 failures";
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1", "more": false})),
+        (&one, 200, watched("running", "")),
+        (&one, 200, watched("paused", failures)),
+        (&one, 200, watched("paused", failures)),
+        (&one, 200, watched("running", "")),
+        (&one, 200, watched("paused", "a rack is dark.")),
+        (&one, 200, watched("succeeded", "")),
+        (&runs, 200, json!({"items": []})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let said = home.run(&["jobs", "watch", WATCHED], "").stderr;
+    let said = String::from_utf8_lossy(&said);
+    let next = format!(
+        "No further run starts. To continue: rackhand jobs resume {WATCHED} --reason TEXT; to end it: \
+         rackhand jobs cancel {WATCHED} --reason TEXT"
+    );
+    assert!(said.contains(&format!("the job is paused: {failures}. {next}\n")), "{said}");
+    assert!(said.contains(&format!("the job is paused: a rack is dark. {next}\n")), "{said}");
+    assert_eq!(said.matches("is paused").count(), 2, "{said}");
+}
+
 /// Nobody draws bars for runs that do not exist yet; Ctrl-C leaves the job alone and says so.
 #[test]
 fn watching_says_what_is_waited_for_and_what_goes_on() {
-    let id = "01920000-0000-7000-8000-000000000009";
-    let digest = "a".repeat(64);
-    let job = json!({"id": id, "site_id": LAB, "site": "lab", "kind": "inventory", "params": {},
-        "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "a test", "state": "planned",
-        "state_reason": "", "since": "2026-01-02T03:04:05Z", "created_at": "2026-01-02T03:04:05Z",
-        "created_by": null, "created_by_name": "Ada", "cancel_requested": false, "trace_id": id, "targets": 1, "runs": {},
-        "plan": {"digest": digest, "estimated_minutes": 1, "approved_by_name": null, "approved_at": null,
-            "targets": []}});
+    let (id, digest) = (WATCHED, "a".repeat(64));
+    let job = watched("planned", "");
     let (one, runs) = (format!("GET /v1/jobs/{id}"), format!("GET /v1/jobs/{id}/runs"));
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),

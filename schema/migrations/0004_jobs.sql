@@ -115,18 +115,23 @@ language sql stable as $$
     order by r.id desc limit 1
 $$;
 
--- {reason, detail}: why a run was not admitted yet; null where it was, or its job does not run.
+-- {reason, detail}: why a run was not admitted yet; null where it was, or its job has ended.
 create function rackhand.held_up(r rackhand.run) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
     most int;
     other text;
+    pause text;
 begin
-    select (j.policy ->> 'max_parallel')::int into most
+    select (j.policy ->> 'max_parallel')::int, case when j.state = 'paused' then j.state_reason end into most, pause
         from rackhand.waiting w join rackhand.job j on j.id = w.job_id
-        where w.job_id = r.job_id and w.position = r.position and j.state = 'running';
+        where w.job_id = r.job_id and w.position = r.position and j.state in ('running', 'paused');
     if not found then
         return null;
+    end if;
+    if pause is not null then
+        return jsonb_build_object('reason', 'job_paused', 'detail',
+            format('%s. This run begins once the job is resumed.', rtrim(pause, '. ')));
     end if;
     select replace(o.kind, '_', ' ') into other from rackhand.run o
         where o.server_id = r.server_id and o.finished_at is null and o.mutating and r.mutating and o.id <> r.id

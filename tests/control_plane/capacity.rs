@@ -135,6 +135,12 @@ async fn a_job_pauses_itself_after_so_many_failures_and_retries_only_those() {
     site.report(&executor, vec![item(&runs[0], 1, finish("failed"))]).await;
     assert_eq!(site.database.value("select state from rackhand.job").await, "paused");
     assert_eq!(granted(&site.lease(&executor, &runs[1..], 10).await), vec![], "no new run starts");
+    let told = "(select string_agg(distinct concat_ws(': ', rackhand.run_json(r) ->> 'reason', \
+        rackhand.run_json(r) ->> 'detail'), '|') from rackhand.run r where r.state = 'queued')";
+    assert_eq!(
+        site.database.value(told).await,
+        "job_paused: Paused automatically after 1 failure. This run begins once the job is resumed."
+    );
     site.report(&executor, vec![item(&runs[1], 1, finish("succeeded"))]).await;
     let resumed = site.admin("job_control", json!({"id": job, "action": "resume", "reason": "seen"})).await;
     assert_eq!(resumed["policy"]["pause_after_failures"], 1, "the policy is what was approved");

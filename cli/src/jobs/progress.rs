@@ -19,8 +19,8 @@ pub struct Progress {
     bars: Option<Bars>,
     /// What was said last of each run.
     said: BTreeMap<RunId, String>,
-    /// It was said that the job waits for its approval.
-    approval: bool,
+    /// The state in which the job waits for a person, once that was said.
+    waits: Option<JobState>,
 }
 
 struct Bars {
@@ -37,23 +37,20 @@ impl Progress {
             total.set_style(style("{prefix:16} {bar:30} {pos}/{len}  {msg}"));
             Bars { multi, total, runs: BTreeMap::new() }
         });
-        Self { bars, said: BTreeMap::new(), approval: false }
+        Self { bars, said: BTreeMap::new(), waits: None }
     }
 
     pub fn show(&mut self, job: &Job, runs: &[Run]) {
+        let waits = waits(job);
+        if let Some(words) = waits.as_ref().filter(|_| self.waits != Some(job.state)) {
+            match &self.bars {
+                Some(bars) => bars.multi.suspend(|| say(words)),
+                None => say(words),
+            }
+        }
+        self.waits = waits.map(|_| job.state);
         if job.state == JobState::Planned {
             // There is nothing to draw before the runs exist.
-            if !std::mem::replace(&mut self.approval, true) {
-                say(match show::outlook(job) {
-                    show::Outlook::Work => {
-                        format!(
-                            "waits for approval: rackhand jobs apply {} --digest {}",
-                            job.id, job.plan.digest
-                        )
-                    }
-                    _ => show::next_step(job),
-                });
-            }
             return;
         }
         match &mut self.bars {
@@ -76,6 +73,23 @@ impl Progress {
             // A terminal that cannot be cleared keeps the bars; nothing is lost.
             let _ = bars.multi.clear();
         }
+    }
+}
+
+/// What a person must do for the job to go on; nothing while it goes on automatically.
+fn waits(job: &Job) -> Option<String> {
+    let id = job.id;
+    match (job.state, show::outlook(job)) {
+        (JobState::Planned, show::Outlook::Work) => {
+            Some(format!("waits for approval: rackhand jobs apply {id} --digest {}", job.plan.digest))
+        }
+        (JobState::Planned, _) => Some(show::next_step(job)),
+        (JobState::Paused, _) if !job.cancel_requested => Some(printable(&format!(
+            "the job is paused: {}. No further run starts. To continue: rackhand jobs resume {id} --reason TEXT; to end \
+             it: rackhand jobs cancel {id} --reason TEXT",
+            job.state_reason.trim_end_matches(['.', ' ']),
+        ))),
+        _ => None,
     }
 }
 
