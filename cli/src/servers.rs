@@ -11,7 +11,7 @@ use rackhand_schema::{
     id::{CredentialId, SiteId},
     server::{
         BmcEndpoint, BulkUpsert, BulkUpsertResult, Credential, LastFailure, RefusedItem, Server,
-        ServerSummary,
+        ServerSummary, TriedAgain,
     },
 };
 use serde_json::{Value, json};
@@ -354,10 +354,8 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::TryAgain { server, site } => {
             let site = resolve::site_id(client, site.as_deref()).await?;
             let id = resolve::server(client, &server, site).await?;
-            client.post(&["v1", "servers", &id.to_string(), "credential", "try-again"]).done().await?;
-            say(format!(
-                "executors may present the credential to the BMC of {server}; none of its refusals counts any more"
-            ));
+            let call = client.post(&["v1", "servers", &id.to_string(), "credential", "try-again"]);
+            say(tried_again(&server, &call.send().await?));
             Ok(())
         }
         Verb::Remove { server, site, yes } => {
@@ -368,6 +366,21 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             say(format!("removed {server}"));
             Ok(())
         }
+    }
+}
+
+fn tried_again(server: &str, became: &TriedAgain) -> String {
+    match became {
+        TriedAgain { changed: false, .. } => {
+            format!("the BMC of {server} has refused nothing that counts: nothing was changed")
+        }
+        TriedAgain { suspended: Some(suspended), .. } => format!(
+            "no refusal by the BMC of {server} counts any more. {suspended} `rackhand servers try-again` with such a \
+             server lets it be tried again there, too"
+        ),
+        TriedAgain { suspended: None, .. } => format!(
+            "executors may present the credential to the BMC of {server}; none of its refusals counts any more"
+        ),
     }
 }
 

@@ -595,9 +595,41 @@ begin
 end
 $$;
 
--- {server_id} → {}. A person lets executors present the credential of one BMC again: its refused and
--- unanswered attempts are forgotten, and the version is suspended no more if no two other BMCs have refused
--- it. Where there is nothing to forget, nothing changes and nothing is noted.
+-- A moment for people.
+create function rackhand.on_at(moment timestamptz) returns text
+language sql stable as $$
+    select to_char(moment at time zone 'UTC', 'YYYY-MM-DD "at" HH24:MI "UTC"')
+$$;
+
+-- That a credential is suspended, and who refused its version, for people; null where it is not.
+create function rackhand.suspension(which uuid) returns text
+language plpgsql stable as $$
+declare
+    c record;
+    refusers text;
+begin
+    select k.id, k.name, k.version, k.refused_at into c
+        from rackhand.credential k where k.id = which and k.suspended_at is not null;
+    if not found then
+        return null;
+    end if;
+    select case when count(*) > 1 then 'the BMCs of ' else 'the BMC of ' end
+            || string_agg(s.name, ', ' order by s.place) filter (where s.place <= 5)
+            || case when count(*) > 5 then format(' and %s more', count(*) - 5) else '' end into refusers
+        from (
+            select v.name, row_number() over (order by v.name) as place
+            from rackhand.credential_use u
+            join rackhand.bmc b on b.id = u.bmc_id
+            join rackhand.server v on v.id = b.server_id
+            where u.credential_id = c.id and u.version = c.version and u.failures > 0) s;
+    return format('Credential %s version %s is suspended: refused by %s, last on %s. Nothing was sent since.', c.name,
+        c.version, coalesce(refusers, 'BMCs that were removed since'), rackhand.on_at(c.refused_at));
+end
+$$;
+
+-- {server_id} → TriedAgain. A person lets executors present the credential of one BMC again: its refused and
+-- unanswered attempts are forgotten, and the version is suspended no more if no two refusals by other BMCs are
+-- left. Where there is nothing to forget, nothing changes and nothing is noted.
 create function rackhand.credential_try_again(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -605,6 +637,8 @@ declare
         where v.id = (args ->> 'server_id')::uuid and v.removed_at is null);
     endpoint rackhand.bmc;
     cred rackhand.credential;
+    left_over record;
+    counts boolean;
 begin
     perform rackhand.require(home, 'operator', 'server');
     select * into endpoint from rackhand.bmc b where b.server_id = (args ->> 'server_id')::uuid;
@@ -612,29 +646,31 @@ begin
     if not found then
         perform rackhand.fail('invalid-request', 'No credential is set for the BMC of this server.');
     end if;
-    if cred.suspended_at is null and not exists (select from rackhand.credential_use u
-            where u.bmc_id = endpoint.id and u.credential_id = cred.id and (u.failures > 0 or u.unanswered > 0)) then
-        return '{}';
+    counts := exists (select from rackhand.credential_use u where u.bmc_id = endpoint.id
+        and u.credential_id = cred.id and (u.failures > 0 or u.unanswered > 0));
+    select max(u.rejected_at) as at, coalesce(sum(u.failures), 0) as failures into left_over
+        from rackhand.credential_use u
+        where u.credential_id = cred.id and u.version = cred.version and u.bmc_id <> endpoint.id;
+    if not counts and cred.suspended_at is not null and left_over.failures >= 2 then
+        perform rackhand.fail('invalid-request', format('The BMC of %s has refused nothing that counts: nothing was '
+            'changed. %s Let it be tried again on a server that refused it.', (select v.name from rackhand.server v
+                where v.id = endpoint.server_id), rackhand.suspension(cred.id)));
+    elsif not counts and cred.suspended_at is null then
+        return jsonb_build_object('changed', false, 'suspended', null);
     end if;
     delete from rackhand.credential_use u where u.bmc_id = endpoint.id and u.credential_id = cred.id;
     update rackhand.credential c set refused_at = left_over.at,
             suspended_at = case when left_over.failures >= 2 then c.suspended_at end
-        from (select max(u.rejected_at) as at, coalesce(sum(u.failures), 0) as failures
-            from rackhand.credential_use u
-            where u.credential_id = cred.id and u.version = cred.version) left_over
-        where c.id = cred.id;
+        where c.id = cred.id returning * into cred;
     perform rackhand.append_event('credential.try_again', 'warn',
-        format('Credential %s version %s may be presented to %s again', cred.name, cred.version, endpoint.url),
+        case when cred.suspended_at is null
+            then format('Credential %s version %s may be presented to %s again', cred.name, cred.version, endpoint.url)
+            else format('Refusals of credential %s version %s by %s no longer count; it stays suspended', cred.name,
+                cred.version, endpoint.url) end,
         jsonb_build_object('site', home, 'server', endpoint.server_id));
     perform rackhand.wake(home::text);
-    return '{}';
+    return jsonb_build_object('changed', true, 'suspended', rackhand.suspension(cred.id));
 end
-$$;
-
--- A moment for people.
-create function rackhand.on_at(moment timestamptz) returns text
-language sql stable as $$
-    select to_char(moment at time zone 'UTC', 'YYYY-MM-DD "at" HH24:MI "UTC"')
 $$;
 
 -- CredentialAttempt → AttemptAnswer. By the executor that owns the BMC. A BMC locks an address out after a
@@ -705,9 +741,7 @@ begin
             return jsonb_build_object('allowed', false, 'detail',
                 format('Credential %s has moved on to version %s.', cred.name, cred.version));
         elsif cred.suspended_at is not null then
-            return jsonb_build_object('allowed', false, 'detail', format(
-                'Credential %s version %s is suspended: BMCs refused it twice, last on %s. Nothing was sent since.',
-                cred.name, cred.version, rackhand.on_at(cred.refused_at)));
+            return jsonb_build_object('allowed', false, 'detail', rackhand.suspension(cred.id));
         elsif usage.failures >= 2 then
             return jsonb_build_object('allowed', false, 'detail', format(
                 'This BMC refused credential %s version %s twice, last on %s. Nothing was sent since.',
@@ -1074,7 +1108,7 @@ $$;
 
 -- {site_id, targets: [id], idempotency?} → {site_id, servers: [{id, name, generation, model, bmc_version,
 -- power, inventoried, capabilities, credential_id, has_pin, changed_by, refused_at, machine: Machine, components:
--- [FirmwareComponent]}], credentials: {id: {name, sealed_for: [CredentialTarget]?,
+-- [FirmwareComponent]}], credentials: {id: {name, suspended: text?, sealed_for: [CredentialTarget]?,
 -- not_looked_at}}, missing: [id], executors_online, hardware_paused: text?}: what a plan is made from. Or
 -- {replayed: Job}.
 -- The lists are large: those of the first credentials by id are given, up to 50,000 targets in all, and null for the
@@ -1101,7 +1135,7 @@ begin
             'hardware_paused', (select rackhand.paused_words(s) from rackhand.site s where s.id = site),
             'missing', coalesce(jsonb_agg(w.id order by w.place) filter (where v.id is null), '[]'),
             'credentials', (select coalesce(jsonb_object_agg(c.id,
-                    jsonb_build_object('name', c.name, 'sealed_for',
+                    jsonb_build_object('name', c.name, 'suspended', rackhand.suspension(c.id), 'sealed_for',
                         case when c.targets_so_far <= 50000 then c.sealed_for end,
                         'not_looked_at', c.targets_so_far > 50000 and c.sealed_for is not null)), '{}')
                 from (
@@ -1118,10 +1152,9 @@ begin
                 'has_pin', b.spki_sha256 is not null or b.url like 'ipmi://%',
                 'changed_by', (select replace(o.kind, '_', ' ') from rackhand.run o
                     where o.server_id = v.id and o.finished_at is null and o.mutating limit 1),
-                'refused_at', (select rackhand.on_at(case when c.suspended_at is null then u.rejected_at
-                        else c.refused_at end)
+                'refused_at', (select rackhand.on_at(u.rejected_at)
                     from rackhand.credential c
-                    left join rackhand.credential_use u
+                    join rackhand.credential_use u
                         on u.bmc_id = b.id and u.credential_id = c.id and u.version = c.version
                     where c.id = b.credential_id),
                 'components', (

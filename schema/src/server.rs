@@ -278,6 +278,15 @@ pub struct BulkUpsert {
     pub replace: bool,
 }
 
+/// What became of the refusals of one BMC that a person has forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TriedAgain {
+    /// Whether there was anything to forget.
+    pub changed: bool,
+    /// That the credential stays suspended all the same, and which servers refused it.
+    pub suspended: Option<String>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct BulkUpsertResult {
     pub created: u64,

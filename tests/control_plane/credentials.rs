@@ -192,12 +192,53 @@ async fn a_person_lets_one_bmc_be_tried_again_and_is_told_when_it_refused() {
     let context = json!({"site_id": site.id, "targets": servers});
     let context = site.admin("job_context", context).await;
     assert!(context["servers"][0]["refused_at"].as_str().unwrap().ends_with(" UTC"), "{context}");
+    assert_eq!(context["servers"][1]["refused_at"], Value::Null);
+    assert_eq!(context["credentials"][site.credential.as_str()]["suspended"], refused["detail"]);
 
     let first = json!({"server_id": servers[0]});
     site.admin("credential_try_again", first).await;
     assert_eq!(attempt(&site, &one, &bmcs[0], "reserve").await["allowed"], true);
     let credential = site.database.value("select to_jsonb(c) from rackhand.credential c").await;
     assert_eq!((&credential["refused_at"], &credential["suspended_at"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn a_server_that_refused_nothing_ends_no_suspension_and_the_others_are_named() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    let servers = site.servers(8).await;
+    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
+    let bmcs = bmcs.as_array().unwrap();
+    let names = site
+        .database
+        .value(
+            "select array_agg(v.name order by b.url) from rackhand.bmc b join rackhand.server v
+        on v.id = b.server_id",
+        )
+        .await;
+    let names: Vec<&str> = names.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    for bmc in &bmcs[1..] {
+        attempt(&site, &one, bmc, "reserve").await;
+        attempt(&site, &one, bmc, "accepted").await;
+    }
+    for bmc in &bmcs[1..] {
+        attempt(&site, &one, bmc, "rejected").await;
+    }
+    let again = async |server: &Value| {
+        site.database.run(&site.admin, "credential_try_again", json!({"server_id": server})).await
+    };
+    let refused = again(&servers[0]).await.unwrap_err().detail;
+    let told = format!("The BMC of {} has refused nothing that counts: nothing was changed. ", names[0]);
+    assert!(refused.starts_with(&told), "{refused}");
+    let refusers = format!("refused by the BMCs of {} and 2 more, last on ", names[1..6].join(", "));
+    assert!(refused.contains(&refusers), "{refused}");
+    for (server, name) in servers.iter().zip(&names).take(6).skip(1) {
+        let became = again(server).await.unwrap();
+        assert_eq!(became["changed"], true);
+        let suspended = became["suspended"].as_str().unwrap();
+        assert!(suspended.contains("refused by the BMCs of ") && !suspended.contains(name), "{suspended}");
+    }
+    assert_eq!(again(&servers[6]).await.unwrap(), json!({"changed": true, "suspended": null}));
 }
 
 #[tokio::test]

@@ -693,7 +693,7 @@ export interface paths {
         put?: never;
         /**
          * Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
-         *     have barred it. Only this BMC's attempts are forgotten.
+         *     have barred it. Only this BMC's attempts are forgotten. Refused where only other BMCs have refused it.
          */
         post: operations["servers_try_again"];
         delete?: never;
@@ -2211,6 +2211,13 @@ export interface components {
          * @enum {string}
          */
         Tree: "audit" | "lines";
+        /** @description What became of the refusals of one BMC that a person has forgotten. */
+        TriedAgain: {
+            /** @description Whether there was anything to forget. */
+            changed: boolean;
+            /** @description That the credential stays suspended all the same, and which servers refused it. */
+            suspended?: string | null;
+        };
         /** @description What was done, in numbers. */
         Upkeep: {
             /**
@@ -6160,11 +6167,13 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            204: {
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": components["schemas"]["TriedAgain"];
+                };
             };
             /** @description `not-signed-in`, `session-ended` */
             401: {

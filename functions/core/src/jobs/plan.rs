@@ -36,6 +36,8 @@ pub struct Context {
 #[derive(Debug, Clone, Deserialize)]
 pub struct CredentialContext {
     pub name: String,
+    /// That its version is suspended, and who refused it; for people.
+    pub suspended: Option<String>,
     /// Absent: not said, or beyond the targets that a plan looks at; no plan is held up by it.
     pub sealed_for: Option<Vec<CredentialTarget>>,
     /// It was said, and the lists of all credentials of the plan are too long together.
@@ -45,6 +47,7 @@ pub struct CredentialContext {
 /// The same, with what its list allows.
 struct Credential<'a> {
     name: &'a str,
+    suspended: Option<&'a str>,
     coverage: Option<Coverage<'a>>,
 }
 
@@ -63,7 +66,7 @@ pub struct TargetContext {
     pub has_pin: bool,
     /// The kind of a job whose run changes it, or will.
     pub changed_by: Option<String>,
-    /// When its BMC, or the site's BMCs, last refused the credential version that is set; for people.
+    /// When its BMC last refused the credential version that is set; for people.
     pub refused_at: Option<String>,
     pub machine: Machine,
     /// What its BMC was last read to offer.
@@ -98,7 +101,8 @@ pub fn plan(job: &NewJob, context: &Context) -> Result<Plan, PlanError> {
         .credentials
         .iter()
         .map(|(id, known)| {
-            (*id, Credential { name: &known.name, coverage: known.sealed_for.as_deref().map(Coverage::of) })
+            let coverage = known.sealed_for.as_deref().map(Coverage::of);
+            (*id, Credential { name: &known.name, suspended: known.suspended.as_deref(), coverage })
         })
         .collect();
     let credential_of = |server: &TargetContext| credentials.get(server.credential_id.as_ref()?);
@@ -215,7 +219,11 @@ fn plan_target(spec: &JobSpec, server: &TargetContext, credential: Option<&Crede
         ));
     }
     let over_ipmi = credential.is_none_or(|credential| check_coverage(credential, server, &mut target));
-    if let Some(at) = &server.refused_at {
+    if let Some(suspended) = credential.and_then(|credential| credential.suspended) {
+        target.warnings.push(format!(
+            "{suspended} Seal a new version, or let it be tried again on a server that refused it."
+        ));
+    } else if let Some(at) = &server.refused_at {
         target.warnings.push(format!(
             "The credential was refused on {at}; nothing was sent since. Seal a new version, or let the BMC be tried \
              again."

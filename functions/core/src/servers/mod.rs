@@ -6,6 +6,7 @@ use rackhand_schema::{
     id::{ServerId, SiteId},
     server::{
         BulkUpsert, BulkUpsertResult, Health, PowerState, RefusedItem, Server, ServerList, ServerUpsert,
+        TriedAgain,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -97,13 +98,12 @@ async fn remove(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Ans
 }
 
 /// Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
-/// have barred it. Only this BMC's attempts are forgotten.
+/// have barred it. Only this BMC's attempts are forgotten. Refused where only other BMCs have refused it.
 #[utoipa::path(post, path = "/v1/servers/{id}/credential/try-again", tag = "servers",
-    params(("id" = ServerId, Path)), responses((status = 204)),
+    params(("id" = ServerId, Path)), responses((status = 200, body = TriedAgain)),
     extensions(("x-rackhand-role" = json!("operator")), ("x-rackhand-errors" = json!(["invalid-request"]))))]
-async fn try_again(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Answer<StatusCode> {
-    call.text(&TRY_AGAIN, &json!({"server_id": id})).await?;
-    Ok(StatusCode::NO_CONTENT)
+async fn try_again(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Answer<Json> {
+    call.json(&TRY_AGAIN, &json!({"server_id": id})).await
 }
 
 /// Register servers, or change their registration: what is not named stays, null or an empty list removes it. Each

@@ -72,7 +72,8 @@ fn credential_id() -> CredentialId {
 
 /// Nothing is said of what the credential is sealed for.
 fn context(servers: &[TargetContext]) -> Context {
-    let credential = CredentialContext { name: "bmc".into(), sealed_for: None, not_looked_at: false };
+    let credential =
+        CredentialContext { name: "bmc".into(), suspended: None, sealed_for: None, not_looked_at: false };
     Context {
         servers: servers.to_vec(),
         credentials: [(credential_id(), credential)].into(),
@@ -369,6 +370,14 @@ fn a_plan_warns_of_what_would_hold_its_runs_up() {
     assert!(
         warnings[0]
             .starts_with("The credential was refused on 2026-11-28 at 13:50 UTC; nothing was sent since.")
+    );
+    let mut suspended = context(&[server(1)]);
+    let words = "Credential bmc version 1 is suspended: refused by the BMC of r7.";
+    suspended.credentials.get_mut(&credential_id()).unwrap().suspended = Some(words.into());
+    let plan_of = plan(&job(spec.clone(), &suspended.servers), &suspended).unwrap();
+    assert_eq!(
+        plan_of.targets[0].warnings,
+        [format!("{words} Seal a new version, or let it be tried again on a server that refused it.")]
     );
     let context = Context { executors_online: false, ..context(&[server(1)]) };
     let plan = plan(&job(spec, &context.servers), &context).unwrap();
