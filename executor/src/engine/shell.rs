@@ -162,7 +162,7 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
         BmcErrorKind::Auth => (
             ErrorCode::BmcAuthFailed,
             format!(
-                "The BMC of {server} refused the credential during {phase}: {said}. It is not tried again."
+                "The BMC of {server} refused the credential during {phase}: {said}. It is not tried again in this run."
             ),
         ),
         BmcErrorKind::AuthWithheld { .. } => (
@@ -633,6 +633,9 @@ mod tests {
                 refusal(kind, "BMCs refused it twice. Nothing was sent since.", "bmc-01", "check").detail;
             assert!(!said.contains("..") && said.contains("sent since."), "{said}");
         }
+        // A later run may present it.
+        let said = refusal(BmcErrorKind::Auth, "HTTP 401", "bmc-01", "check").detail;
+        assert!(said.ends_with(": HTTP 401. It is not tried again in this run."), "{said}");
     }
 
     #[test]
