@@ -31,6 +31,7 @@ fn sample(method: &str, path: &str, ids: &Ids) -> Option<Sample> {
             "/v1/auth/me" | "/v1/sessions" | "/v1/users" | "/v1/sites" | "/v1/executors" | "/v1/credentials"
             | "/v1/servers" | "/v1/jobs",
         ) => (path.to_owned(), None, false),
+        ("get", "/v1/audit/{tree}/checkpoints") => ("/v1/audit/audit/checkpoints".to_owned(), None, false),
         ("get", "/v1/events") => ("/v1/events?limit=500".to_owned(), None, false),
         ("delete", "/v1/sessions/{id}") => (format!("/v1/sessions/{}", ids.run), None, false),
         ("post", "/v1/users") => {
@@ -194,6 +195,21 @@ async fn every_operation_refuses_who_may_not() {
                 let small = call(Some(&viewer)).await;
                 assert_eq!((small.status.as_u16(), small.code()), (403, "forbidden-role"), "{name}, viewer");
                 assert_eq!(small.body["needs_role"], role, "{name}: the denial names the role");
+            }
+            if role == "fleet admin" {
+                for (token, who) in [(&viewer, "Vera Viewer"), (&site_admin, "Sid Siteadmin")] {
+                    let small = call(Some(token)).await;
+                    assert_eq!(
+                        (small.status.as_u16(), small.code()),
+                        (403, "forbidden-role"),
+                        "{name}, {who}"
+                    );
+                    let detail = format!(
+                        "This needs the role admin for the whole fleet; {who} has no role there. Ask an admin of the \
+                         whole fleet."
+                    );
+                    assert_eq!(small.body["detail"], detail, "{name}");
+                }
             }
             if role != "executor" {
                 let foreign = call(Some(&stranger)).await;

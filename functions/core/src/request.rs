@@ -1,7 +1,7 @@
 //! What every request goes through: trace id, body limits, who calls, and the finished problem answers.
 //!
 //! [`frame`] is the outermost layer. Handlers take a caller ([`Anyone`], [`Viewer`], [`Operator`],
-//! [`Admin`], [`Executor`]), their parameters ([`Segment`], [`Params`]) and at last a [`Body`]. A caller's
+//! [`Admin`], [`FleetAdmin`], [`Executor`]), their parameters ([`Segment`], [`Params`]) and at last a [`Body`]. A caller's
 //! type is the least role the operation needs; the database checks it again, for the site concerned.
 
 use std::{
@@ -317,6 +317,9 @@ callers! {
     Viewer = parts => signed_in(parts, Role::Viewer);
     Operator = parts => signed_in(parts, Role::Operator);
     Admin = parts => signed_in(parts, Role::Admin);
+    /// An admin of the whole fleet. The function that is called checks it, so that a refusal names the fleet whichever
+    /// roles for sites the caller has.
+    FleetAdmin = parts => signed_in(parts, Role::Viewer);
     /// An executor with its session.
     Executor = parts => executor(parts);
 }

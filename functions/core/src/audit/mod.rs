@@ -19,7 +19,7 @@ use utoipa::IntoParams;
 
 use crate::{
     problem::{Answer, Refusal},
-    request::{Admin, Anyone, Json, Params, Segment},
+    request::{Anyone, FleetAdmin, Json, Params, Segment},
     routing::{OpenApiRouter, routes},
     statement,
 };
@@ -81,7 +81,7 @@ struct CheckpointQuery {
     params(("tree" = Tree, Path), CheckpointQuery), responses((status = 200, body = CheckpointPage)),
     extensions(("x-rackhand-role" = json!("fleet admin"))))]
 async fn checkpoints(
-    Admin(call): Admin,
+    FleetAdmin(call): FleetAdmin,
     Segment(tree): Segment<Tree>,
     Params(query): Params<CheckpointQuery>,
 ) -> Answer<Json> {
@@ -108,7 +108,7 @@ struct RecordQuery {
     responses((status = 200, content_type = "application/jsonl", body = String)),
     extensions(("x-rackhand-role" = json!("fleet admin"))))]
 async fn records(
-    Admin(call): Admin,
+    FleetAdmin(call): FleetAdmin,
     Segment(tree): Segment<Tree>,
     Params(query): Params<RecordQuery>,
 ) -> Answer<Response> {

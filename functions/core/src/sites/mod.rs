@@ -17,7 +17,7 @@ use crate::{
     auth::opaque_token,
     page::{DEFAULT_LIMIT, Paging, decode_cursor},
     problem::{Answer, Refusal},
-    request::{Admin, Body, Json, Params, Segment, Viewer},
+    request::{Admin, Body, FleetAdmin, Json, Params, Segment, Viewer},
     routing::{OpenApiRouter, routes},
     statement,
 };
@@ -51,7 +51,7 @@ async fn list(Viewer(call): Viewer, Params(paging): Params<Paging>) -> Answer<Js
 #[utoipa::path(post, path = "/v1/sites", tag = "sites", request_body = NewSite,
     responses((status = 201, body = Site)),
     extensions(("x-rackhand-role" = json!("fleet admin")), ("x-rackhand-errors" = json!(["name-taken"]))))]
-async fn create(Admin(call): Admin, Body(site): Body<NewSite>) -> Answer<(StatusCode, Json)> {
+async fn create(FleetAdmin(call): FleetAdmin, Body(site): Body<NewSite>) -> Answer<(StatusCode, Json)> {
     Ok((StatusCode::CREATED, call.json(&CREATE, &site).await?))
 }
 
@@ -82,7 +82,7 @@ async fn update(
 #[utoipa::path(delete, path = "/v1/sites/{id}", tag = "sites", params(("id" = SiteId, Path)),
     responses((status = 204)),
     extensions(("x-rackhand-role" = json!("fleet admin")), ("x-rackhand-errors" = json!(["site-in-use"]))))]
-async fn remove(Admin(call): Admin, Segment(id): Segment<SiteId>) -> Answer<StatusCode> {
+async fn remove(FleetAdmin(call): FleetAdmin, Segment(id): Segment<SiteId>) -> Answer<StatusCode> {
     call.text(&DELETE, &json!({"id": id})).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,7 @@ use crate::{
     auth::{opaque_token, password},
     page::{DEFAULT_LIMIT, Paging},
     problem::Answer,
-    request::{Admin, Body, Json, Params, Segment, Segments, Viewer},
+    request::{Admin, Body, FleetAdmin, Json, Params, Segment, Segments, Viewer},
     routing::{OpenApiRouter, routes},
     statement,
 };
@@ -41,7 +41,7 @@ pub fn routes() -> OpenApiRouter {
 /// All users, by e-mail.
 #[utoipa::path(get, path = "/v1/users", tag = "users", params(Paging),
     responses((status = 200, body = Page<User>)), extensions(("x-rackhand-role" = json!("fleet admin"))))]
-async fn list(Admin(call): Admin, Params(paging): Params<Paging>) -> Answer<Json> {
+async fn list(FleetAdmin(call): FleetAdmin, Params(paging): Params<Paging>) -> Answer<Json> {
     let args = json!({"cursor": paging.cursor, "limit": paging.limit.unwrap_or(DEFAULT_LIMIT)});
     call.json(&LIST, &args).await
 }
@@ -51,7 +51,7 @@ async fn list(Admin(call): Admin, Params(paging): Params<Paging>) -> Answer<Json
     responses((status = 201, body = User)),
     extensions(("x-rackhand-role" = json!("fleet admin")),
         ("x-rackhand-errors" = json!(["name-taken", "login-busy"]))))]
-async fn create(Admin(call): Admin, Body(user): Body<NewUser>) -> Answer<(StatusCode, Json)> {
+async fn create(FleetAdmin(call): FleetAdmin, Body(user): Body<NewUser>) -> Answer<(StatusCode, Json)> {
     let password_hash = match user.password {
         Some(password) => Some(password::hash(&call.host, password).await?),
         None => None,
@@ -66,7 +66,7 @@ async fn create(Admin(call): Admin, Body(user): Body<NewUser>) -> Answer<(Status
     extensions(("x-rackhand-role" = json!("fleet admin")),
         ("x-rackhand-errors" = json!(["not-found", "invalid-request"]))))]
 async fn change(
-    Admin(call): Admin,
+    FleetAdmin(call): FleetAdmin,
     Segment(id): Segment<UserId>,
     Body(change): Body<UserChange>,
 ) -> Answer<Json> {
@@ -88,7 +88,10 @@ async fn end_sessions(Viewer(call): Viewer, Segment(id): Segment<UserId>) -> Ans
     responses((status = 201, body = PasswordLink)),
     extensions(("x-rackhand-role" = json!("fleet admin")),
         ("x-rackhand-errors" = json!(["not-found", "invalid-request"]))))]
-async fn reset_password(Admin(call): Admin, Segment(id): Segment<UserId>) -> Answer<(StatusCode, Json)> {
+async fn reset_password(
+    FleetAdmin(call): FleetAdmin,
+    Segment(id): Segment<UserId>,
+) -> Answer<(StatusCode, Json)> {
     let (token, token_hash) = opaque_token(&call.host)?;
     call.text(&RESET, &json!({"id": id, "token_hash": token_hash, "ttl_s": LINK_TTL})).await?;
     // After the `#`: what stands there is never sent to a server, nor written into its log.
@@ -102,7 +105,8 @@ async fn reset_password(Admin(call): Admin, Segment(id): Segment<UserId>) -> Ans
     params(("id" = UserId, Path)), responses((status = 201, body = Grant)),
     extensions(("x-rackhand-role" = json!("admin"))))]
 async fn grant(
-    Admin(call): Admin,
+    // An admin of the site or of the fleet: the function that is called names which.
+    Viewer(call): Viewer,
     Segment(user): Segment<UserId>,
     Body(grant): Body<NewGrant>,
 ) -> Answer<(StatusCode, Json)> {
