@@ -20,6 +20,7 @@ use crate::{
     args::at_least_one,
     client::Client,
     credentials,
+    doctor::quoted,
     error::{Failure, Result, help},
     output::{Column, Output, dash, moment, printable, printable_lines, say, word},
     resolve,
@@ -137,7 +138,7 @@ impl Filter {
     fn none(&self) -> String {
         match &self.site {
             Some(site) => none_in(site),
-            None => format!("there are no servers; {REGISTER}"),
+            None => "there are no servers; `rackhand servers import FILE` registers them".to_owned(),
         }
     }
 
@@ -179,11 +180,14 @@ impl Filter {
     }
 }
 
-const REGISTER: &str = "`rackhand servers import FILE` registers them";
-
 /// What to say of a site without servers.
 pub fn none_in(site: &str) -> String {
-    format!("site {site} has no servers; {REGISTER}")
+    format!("site {site} has no servers; `rackhand servers import FILE --site {}` registers them", quoted(site))
+}
+
+/// The option that names the site again, for a command that is shown.
+fn site_option(site: Option<&str>) -> String {
+    site.map_or_else(String::new, |site| format!(" --site {}", quoted(site)))
 }
 
 #[derive(Debug, Args)]
@@ -224,8 +228,10 @@ impl Add {
         let name = self.credential.as_ref().filter(|_| self.replace)?;
         Some(format!(
             "executors present {name} only to addresses that it was sealed for. If {} is not one of them, seal it \
-             again with `rackhand credentials set {name}`",
-            self.bmc
+             again with `rackhand credentials set {}{}`",
+            self.bmc,
+            quoted(name),
+            site_option(self.site.as_deref())
         ))
     }
 
@@ -276,7 +282,7 @@ impl Clear {
 }
 
 /// What a plan will block this server for, and the way out.
-fn incomplete(name: &str, bmc: &BmcEndpoint) -> Option<String> {
+fn incomplete(name: &str, bmc: &BmcEndpoint, site: Option<&str>) -> Option<String> {
     let mut missing = Vec::new();
     let mut first = Vec::new();
     if bmc.spki_sha256.is_none() && !bmc.url.starts_with("ipmi://") {
@@ -285,7 +291,7 @@ fn incomplete(name: &str, bmc: &BmcEndpoint) -> Option<String> {
     }
     if bmc.credential_id.is_none() {
         missing.push(("credential", "--credential NAME"));
-        first.push("`rackhand credentials set NAME` makes a credential".to_owned());
+        first.push(format!("`rackhand credentials set NAME{}` makes a credential", site_option(site)));
     }
     let (what, flags): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
     (!what.is_empty()).then(|| {
@@ -339,7 +345,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let stored = upsert(client, site, vec![row], add.replace, Some(&add.name), out).await?;
             if let Some(id) = stored.ids.get(&add.name) {
                 let server: Server = client.get(&["v1", "servers", &id.to_string()]).send().await?;
-                incomplete(&add.name, &server.bmc).into_iter().for_each(say);
+                incomplete(&add.name, &server.bmc, add.site.as_deref()).into_iter().for_each(say);
             }
             add.moved().into_iter().for_each(say);
             Ok(())

@@ -986,9 +986,9 @@ fn a_plan_for_an_empty_site_says_how_servers_come() {
         String::from_utf8(output.stderr).unwrap()
     };
     let said = plan(&["--all"]);
-    assert!(said.contains("site closet has no servers; `rackhand servers import FILE`"), "{said}");
+    assert!(said.contains("site closet has no servers; `rackhand servers import FILE --site closet` registers"), "{said}");
     let said = plan(&["--power", "off"]);
-    assert!(said.contains("no server of site closet matches the filter"), "{said}");
+    assert!(said.contains("matches the filter; `rackhand servers list --site closet` with the filter"), "{said}");
 }
 
 #[test]
@@ -1006,7 +1006,7 @@ fn an_empty_list_says_so_to_people_only() {
     let none = |arguments: &[&str]| String::from_utf8(home.run(arguments, "").stderr).unwrap();
     assert_eq!(
         none(&["servers", "list", "--site", LAB]),
-        format!("site {LAB} has no servers; `rackhand servers import FILE` registers them\n")
+        format!("site {LAB} has no servers; `rackhand servers import FILE --site {LAB}` registers them\n")
     );
     assert_eq!(
         none(&["servers", "list"]),

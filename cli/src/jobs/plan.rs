@@ -23,6 +23,7 @@ use super::{
 use crate::{
     args::{reason, utc},
     client::Client,
+    doctor::quoted,
     error::{Failure, Result, help},
     output::{Output, say},
     resolve,
@@ -290,7 +291,9 @@ async fn targets(common: &Common, client: &Client) -> Result<(SiteId, Vec<Server
 fn no_target(site: &str, filtered: bool) -> String {
     match filtered {
         true => format!(
-            "no server of site {site} matches the filter; `rackhand servers list` with it shows the same"
+            "no server of site {site} matches the filter; `rackhand servers list --site {}` with the filter shows the \
+             same",
+            quoted(site)
         ),
         false => servers::none_in(site),
     }
