@@ -103,7 +103,7 @@ async fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Jobs(verb) => jobs::run(verb, &client()?, out).await,
         Command::Runs(verb) => runs::run(verb, &client()?, out).await,
         Command::Users(verb) => users::run(verb, &client()?, out).await,
-        Command::Password(args) => users::password(args, &client()?).await,
+        Command::Password(args) => users::password(args, client()).await,
         Command::Events(verb) => events::run(verb, &client()?, out).await,
         Command::Audit(verb) => audit::run(verb, &client()?, out).await,
         Command::Bmc(verb) => bmc::run(verb, out).await,

@@ -232,8 +232,9 @@ async fn link(client: &Client, user: UserId, out: Output) -> Result<()> {
     let made: PasswordLink = client.post(&["v1", "users", &user.to_string(), "password-link"]).send().await?;
     say(format!(
         "valid once, for {} hours; hand it over where only that person reads it. At a terminal: \
-         `rackhand password --with-link`",
-        made.expires_in / 3600
+         `rackhand password --with-link --api {}`",
+        made.expires_in / 3600,
+        client.server()
     ));
     let shown =
         made.link.clone().unwrap_or_else(|| format!("{}/choose-password#{}", client.server(), made.token));
@@ -241,12 +242,19 @@ async fn link(client: &Client, user: UserId, out: Output) -> Result<()> {
 }
 
 /// You are prompted for passwords one after the other; without a terminal they are lines of stdin in the same order.
-pub async fn password(args: Password, client: &Client) -> Result<()> {
+pub async fn password(args: Password, client: Result<Client>) -> Result<()> {
+    let client = match client {
+        Err(Failure::NotSignedIn(None)) if args.with_link => {
+            let text = "which control plane? `rackhand password --with-link --api https://…`";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        client => client?,
+    };
     let ask = |prompt: &str| PasswordSource::line().read(prompt).map(|text| text.to_string());
     if args.with_link {
         let choice = PasswordChoice { token: ask("Token of the link")?, password: chosen(&ask)? };
         client.post(&["v1", "auth", "password-choice"]).body(&choice)?.anonymous_done().await?;
-        say("the password is chosen; sign in with `rackhand login`");
+        say(format!("the password is chosen; sign in with `rackhand login {}`", client.server()));
         return Ok(());
     }
     let change = PasswordChange { present: ask("Present password")?, new: chosen(&ask)? };

@@ -1323,3 +1323,33 @@ fn watching_says_what_is_waited_for_and_what_goes_on() {
     assert_eq!(said.matches("waits for approval").count(), 1, "{said}");
     assert!(said.ends_with(&format!("error: interrupted; job {id} goes on\n")), "{said}");
 }
+
+/// Whoever gets a link has never signed in, so the command that they are given names the control plane.
+#[test]
+fn the_command_for_a_link_works_without_a_sign_in() {
+    let id = "01920000-0000-7000-8000-000000000006";
+    let user = json!({"id": id, "email": "ben@rackhand.example", "name": "Ben", "disabled": false,
+        "created_at": "2026-01-01T00:00:00Z", "grants": []});
+    let link = format!("POST /v1/users/{id}/password-link");
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/users", 200, json!({"items": [user]})),
+        (&link, 201, json!({"token": "t0ken", "expires_in": 7200, "link": null})),
+        ("POST /v1/auth/password-choice", 204, Value::Null),
+    ]);
+    let admin = Home::new();
+    admin.login(&server);
+    let said = admin.run(&["users", "reset-password", "ben@rackhand.example"], "").stderr;
+    let said = String::from_utf8_lossy(&said);
+    let command = format!("rackhand password --with-link --api {}", server.url);
+    assert!(said.contains(&format!("At a terminal: `{command}`")), "{said}");
+    let ben = Home::new();
+    let typed: Vec<&str> = command.split(' ').skip(1).collect();
+    let chosen = ben.run(&typed, "t0ken\nlong enough for this\n");
+    let said = String::from_utf8_lossy(&chosen.stderr);
+    assert!(chosen.status.success(), "{said}");
+    assert!(said.contains(&format!("sign in with `rackhand login {}`", server.url)), "{said}");
+    let said = ben.run(&["password", "--with-link"], "").stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("which control plane? `rackhand password --with-link --api https://…`"), "{said}");
+}
