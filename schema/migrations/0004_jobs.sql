@@ -831,14 +831,22 @@ $$;
 -- approved or are about to approve something for it.
 create function rackhand.keep_machine(known rackhand.server, promised uuid[]) returns void
 language plpgsql as $$
+declare
+    job uuid;
 begin
-    if exists (select from rackhand.run r where r.server_id = known.id
-        and (r.finished_at is null or r.admitted)) then
-        perform rackhand.fail('job-state', format('A job works on server %s. Its addresses and TLS key can be '
-            'changed once that job has ended or its run is closed.', known.name));
+    select r.job_id into job from rackhand.run r
+        where r.server_id = known.id and (r.finished_at is null or r.admitted) limit 1;
+    if found then
+        perform rackhand.fail('job-state', format('Job %s changes or reads server %s. Its addresses and TLS key can be '
+            'changed once that job has ended or its run is closed.', job, known.name));
     elsif known.id = any (promised) then
-        perform rackhand.fail('job-state', format('A plan for server %s waits for approval. Its addresses and TLS '
-            'key can be changed once that job is cancelled or has ended.', known.name));
+        select j.id into job from rackhand.job j, jsonb_array_elements(j.plan_targets) t
+            where j.site_id = known.site_id and j.state = 'planned' and t.value -> 'blockers' = '[]'
+                and t.value ->> 'server_id' = known.id::text
+            order by j.id limit 1;
+        perform rackhand.fail('job-state', format('The plan of job %s for server %s waits for approval. Its addresses '
+            'and TLS key can be changed once that job has ended: `rackhand jobs cancel %1$s --reason …` ends it.', job,
+            known.name));
     end if;
 end
 $$;

@@ -224,7 +224,7 @@ async fn a_server_that_refused_nothing_ends_no_suspension_and_the_others_are_nam
     for bmc in &bmcs[1..] {
         attempt(&site, &one, bmc, "rejected").await;
     }
-    let again = async |server: &Value| {
+    let again = async |server: &String| {
         site.database.run(&site.admin, "credential_try_again", json!({"server_id": server})).await
     };
     let refused = again(&servers[0]).await.unwrap_err().detail;

@@ -27,11 +27,15 @@ fn elsewhere() -> [(&'static str, Value); 4] {
     ]
 }
 
-async fn refused(site: &TestSite) -> bool {
+/// A refusal names the job.
+async fn refused(site: &TestSite, job: &str) -> bool {
     let mut all = vec![];
     for (member, value) in elsewhere() {
         let answer = site.admin("servers_upsert", entry(site, member, value)).await;
-        all.push(answer["changed"] == 0 && answer["refused"][0]["index"] == 0);
+        let refused = &answer["refused"][0];
+        let is_refused = answer["changed"] == 0 && refused["index"] == 0;
+        assert!(!is_refused || refused["detail"].as_str().unwrap().contains(job), "{answer}");
+        all.push(is_refused);
     }
     assert!(all.iter().all(|one| *one == all[0]), "all or none: {all:?}");
     all[0]
@@ -43,18 +47,21 @@ async fn addresses_and_keys_stay_while_a_plan_waits_or_a_run_is_not_over() {
     let executor = site.executor("one").await;
     let servers = site.servers(1).await;
     let job = site.plan("power", &servers, 1).await;
-    assert!(refused(&site).await, "a plan waits");
+    assert!(refused(&site, &job).await, "a plan waits");
+    let answer = site.admin("servers_upsert", entry(&site, "ipmi", json!("10.0.0.9"))).await;
+    let told = answer["refused"][0]["detail"].as_str().unwrap();
+    assert!(told.ends_with(&format!("`rackhand jobs cancel {job} --reason …` ends it.")), "{told}");
     let tags = site.admin("servers_upsert", entry(&site, "tags", json!(["rack-1"]))).await;
     assert_eq!(tags["changed"], 1, "what says nothing about the machine may change");
     site.admin("job_approve", json!({"id": job, "digest": "d"})).await;
-    assert!(refused(&site).await, "a run waits");
+    assert!(refused(&site, &job).await, "a run waits");
     let runs = granted(&site.lease(&executor, &[], 1).await);
-    assert!(refused(&site).await, "a run is leased");
+    assert!(refused(&site, &job).await, "a run is leased");
     let unknown = rackhand_tests::site::item(&runs[0], 1, rackhand_tests::site::finish("unknown"));
     site.report(&executor, vec![unknown]).await;
-    assert!(refused(&site).await, "what happened to the machine is not known");
+    assert!(refused(&site, &job).await, "what happened to the machine is not known");
     site.admin("job_control", json!({"id": job, "action": "cancel", "reason": "looked at it"})).await;
-    assert!(!refused(&site).await, "nobody counts on it any more");
+    assert!(!refused(&site, &job).await, "nobody counts on it any more");
 }
 
 #[tokio::test]
