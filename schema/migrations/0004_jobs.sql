@@ -1236,6 +1236,13 @@ begin
 end
 $$;
 
+-- What became of a job, for people who see only this line.
+create function rackhand.job_became(j rackhand.job, became text) returns text
+language sql stable as $$
+    select format('Job %s %s: %s of %s, “%s”', j.id, became, replace(j.kind, '_', ' '),
+        rackhand.counted(j.target_count, 'server'), rackhand.shortened(j.reason, 120))
+$$;
+
 -- Counts ended runs of a job, and ends or pauses it as it then stands. Called with the runs' locks held,
 -- never before them.
 create function rackhand.job_settle(which uuid, ended int, bad int) returns void
@@ -1262,7 +1269,7 @@ begin
             where id = which;
         perform rackhand.append_event('job.' || outcome,
             case outcome when 'failed' then 'error' else 'info' end,
-            case outcome when 'cancelled' then 'Job ended. ' || this.cancel_reason else format('Job %s', outcome) end,
+            rackhand.job_became(this, outcome) || case when outcome = 'cancelled' then '. ' || this.cancel_reason else '' end,
             jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id));
         return;
     end if;
@@ -1272,7 +1279,7 @@ begin
                 state_reason = format('Paused automatically after %s', rackhand.counted(fresh, 'failure'))
             where id = which;
         perform rackhand.append_event('job.paused', 'warn',
-            format('Job paused automatically after %s', rackhand.counted(fresh, 'failure')),
+            rackhand.job_became(this, 'paused automatically after ' || rackhand.counted(fresh, 'failure')),
             jsonb_build_object('site', this.site_id, 'job', which, 'trace', this.trace_id),
             jsonb_build_object('failures', this.bad_runs, 'seen_at_resume', this.bad_runs_seen));
     end if;

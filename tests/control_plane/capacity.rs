@@ -153,6 +153,10 @@ async fn a_job_pauses_itself_after_so_many_failures_and_retries_only_those() {
     site.admin("job_control", json!({"id": job, "action": "resume", "reason": "seen again"})).await;
     site.report(&executor, vec![item(&runs[1], 1, finish("succeeded"))]).await;
     assert_eq!(site.database.value("select state from rackhand.job").await, "failed");
+    let events = "select jsonb_agg(message order by id) from rackhand.event where kind in ('job.paused', 'job.failed')";
+    let told = |became: &str| format!("Job {job} {became}: power of 4 servers, “a test”");
+    let paused = told("paused automatically after 1 failure");
+    assert_eq!(site.database.value(events).await, json!([paused, paused, told("failed")]));
     let retry = site.admin("job_retry_context", json!({"id": job})).await;
     assert_eq!(retry["targets"].as_array().unwrap().len(), 2);
     assert_eq!(retry["policy"]["pause_after_failures"], 1, "a retry is planned with the approved policy");

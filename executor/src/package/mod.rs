@@ -23,7 +23,7 @@ pub enum PackageError {
     Unreachable(String),
     #[error("differs from the approved one in size or SHA-256: {0}")]
     Mismatch(String),
-    #[error("the executor's policy forbids it: {0}")]
+    #[error("is forbidden by the executor's policy: {0}")]
     Refused(String),
 }
 
