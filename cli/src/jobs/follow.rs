@@ -3,9 +3,10 @@
 //! Events wake it (one long poll at a time); what it shows is always read from the job and its runs, so that a
 //! lost event cannot leave a wrong picture. A control plane that is away for a while is waited for.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use rackhand_schema::{
+    ErrorCode,
     id::JobId,
     job::{Job, JobState},
     run::{Run, RunState},
@@ -17,7 +18,7 @@ use crate::{
     client::{Away, Client},
     error::{Failure, Result},
     events,
-    output::{Output, counted, interrupts, word},
+    output::{Output, counted, interrupts, say, word},
 };
 
 /// Least time between two readings of the job.
@@ -46,7 +47,17 @@ pub async fn to_end(client: &Client, id: JobId, limit: Option<Duration>, out: Ou
     progress.finish();
     let (job, runs) = ended?;
     out.one(&job, &job.id.to_string(), || show::job(&job, &runs, out))?;
+    for code in codes(&runs) {
+        say(format!("more: {}/errors/{code}", client.server()));
+    }
     verdict(&job, &runs)
+}
+
+/// What the runs ended for, each once: those that have a page.
+fn codes(runs: &[Run]) -> Vec<ErrorCode> {
+    let ended = runs.iter().filter(|run| run.state.is_terminal());
+    let codes: BTreeSet<&str> = ended.map(|run| run.reason.as_str()).collect();
+    codes.into_iter().filter_map(ErrorCode::parse).take(NAMED).collect()
 }
 
 async fn watch(client: &Client, id: JobId, progress: &mut Progress) -> Result<(Job, Vec<Run>)> {
@@ -142,6 +153,7 @@ mod tests {
             because(run("bmc-05", "cancelled", ""), "cancelled"),
             run("bmc-06", "no_change", ""),
         ];
+        assert_eq!(codes(&runs), [ErrorCode::CancelledByPerson, ErrorCode::DeviceFailed]);
         let said = verdict(&job, &runs).unwrap_err().to_string();
         assert!(
             said.ends_with(

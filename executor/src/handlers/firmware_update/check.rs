@@ -153,3 +153,23 @@ pub fn unavailable(error: &PackageError, package: &str, server: &str) -> rackhan
     let text = format!("The package {package} for {server} {error}. Nothing was handed to the device.");
     fault(code, text, Value::Null)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_package_away_is_a_sentence() {
+        let said = |error| unavailable(&error, "BIOS 1.15.2", "bmc-03").detail;
+        assert_eq!(
+            said(PackageError::Refused("`package_hosts` does not list repo".into())),
+            "The package BIOS 1.15.2 for bmc-03 is forbidden by the executor's policy: `package_hosts` does not list repo. \
+             Nothing was handed to the device."
+        );
+        let said = said(PackageError::Unreachable("no answer".into()));
+        assert!(
+            said.starts_with("The package BIOS 1.15.2 for bmc-03 cannot be fetched: no answer."),
+            "{said}"
+        );
+    }
+}
