@@ -397,7 +397,14 @@ fn rows_of(file: &Path, text: &str) -> Result<Vec<Value>> {
         Ok(Value::Array(rows)) if rows.is_empty() => {
             Err(Failure::Usage(format!("{file}: the list is empty; nothing was registered")))
         }
-        Ok(Value::Array(rows)) => Ok(rows),
+        Ok(Value::Array(rows)) => match strange_keys(&rows) {
+            strange if strange.is_empty() => Ok(rows),
+            strange => Err(Failure::Usage(format!(
+                "{file}: an entry takes {}; nothing was registered:\n  {}",
+                ENTRY.join(", "),
+                strange.join("\n  ")
+            ))),
+        },
         Ok(_) => Err(Failure::Usage(format!(
             "{file}: a JSON list of servers is required, such as [{{\"name\": \"bmc-01\", \"bmc_url\": \
              \"https://10.0.0.1\"}}]; nothing was registered"
@@ -407,6 +414,22 @@ fn rows_of(file: &Path, text: &str) -> Result<Vec<Value>> {
         }
     }
 }
+
+/// What an entry of a servers file takes. In place of `credential` it may have the API's `credential_id`.
+const ENTRY: [&str; 6] = ["name", "bmc_url", "ipmi", "spki_sha256", "credential", "tags"];
+
+/// The first entries with a key that none has.
+fn strange_keys(rows: &[Value]) -> Vec<String> {
+    let strange = rows.iter().enumerate().filter_map(|(index, row)| {
+        let is_known = |key: &&String| ENTRY.contains(&key.as_str()) || *key == "credential_id";
+        let key = row.as_object()?.keys().find(|key| !is_known(key))?;
+        Some(format!("{}: it has `{key}`", entry(rows, index)))
+    });
+    strange.take(NAMED).collect()
+}
+
+/// Most entries that one message names.
+const NAMED: usize = 8;
 
 async fn credential_id(client: &Client, site: SiteId, name: Option<&str>) -> Result<Option<CredentialId>> {
     let Some(name) = name else { return Ok(None) };

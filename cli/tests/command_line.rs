@@ -1353,3 +1353,24 @@ fn the_command_for_a_link_works_without_a_sign_in() {
     let said = String::from_utf8_lossy(&said);
     assert!(said.contains("which control plane? `rackhand password --with-link --api https://…`"), "{said}");
 }
+
+#[test]
+fn a_servers_file_with_a_strange_key_names_what_an_entry_takes() {
+    let server = Canned::start(&[("POST /v1/auth/login", 200, signed_in(1))]);
+    let home = Home::new();
+    home.login(&server);
+    let file = home.0.path().join("servers.json");
+    let rows = json!([{"name": "bmc-01", "bmc_url": "https://10.0.0.1", "credential_id": null},
+        {"name": "bmc-02", "bmc_url": "https://10.0.0.2", "tag": "rack:7"}]);
+    std::fs::write(&file, rows.to_string()).unwrap();
+    let output = home.run(&["servers", "import", file.to_str().unwrap()], "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.ends_with(
+            ": an entry takes name, bmc_url, ipmi, spki_sha256, credential, tags; nothing was registered:\n  entry 2 \
+             (bmc-02): it has `tag`\n"
+        ),
+        "{said}"
+    );
+}
