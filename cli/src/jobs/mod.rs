@@ -226,10 +226,18 @@ async fn act(client: &Client, because: Because, verb: &str, out: Output) -> Resu
         if job.state == JobState::Planned {
             show::plan(&job, out)
         } else {
-            format!("{} {}\n", job.id, word(&job.state))
+            format!("{} {}\n", job.id, became(&job))
         }
     })?;
     Ok(job)
+}
+
+/// The state of a job after a command; one that is cancelled keeps its state until its last run has ended.
+fn became(job: &Job) -> String {
+    match job.state {
+        JobState::Running | JobState::Paused if job.cancel_requested => "is being cancelled".to_owned(),
+        state => word(&state),
+    }
 }
 
 async fn get(client: &Client, id: JobId) -> Result<Job> {
@@ -243,6 +251,17 @@ async fn runs(client: &Client, id: JobId) -> Result<Vec<Run>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_is_cancelled_says_so_before_it_has_ended() {
+        let mut job = show::tests::sample();
+        job.state = JobState::Paused;
+        assert_eq!(became(&job), "paused");
+        job.cancel_requested = true;
+        assert_eq!(became(&job), "is being cancelled");
+        job.state = JobState::Cancelled;
+        assert_eq!(became(&job), "cancelled");
+    }
 
     #[test]
     fn states_are_the_words_of_the_api() {
