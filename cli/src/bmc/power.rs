@@ -70,7 +70,11 @@ pub async fn run(power: Power, out: Output) -> Result<()> {
     }
     let report = access.session(async |bmc: &Bmc| act(bmc, action).await).await?;
     out.one(&report, report.power, || {
-        let mut text = format!("power {}\n", report.power);
+        let mut text = match action {
+            Action::Status => String::new(),
+            action => format!("`{}` was sent\n", word(&action)),
+        };
+        text.push_str(&format!("power {}\n", report.power));
         for fault in &report.faults {
             text.push_str(&format!("fault {fault}\n"));
         }

@@ -39,14 +39,15 @@ async fn power_is_read_and_changed_and_read_back() {
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("No terminal to ask on; give --yes to do it"), "{said}");
     assert_eq!(bmc.file("power"), "1", "nothing was done");
-    assert_eq!(account.ok("power", &["off", "--yes"]).await, "power off\n");
+    assert_eq!(account.ok("power", &["off", "--yes"]).await, "`off` was sent\npower off\n");
     assert_eq!(bmc.file("chassis.log"), "power 0");
     assert_eq!(account.json("power", &["status"]).await["power"], "off");
     assert_eq!(account.json("power", &["on"]).await["power"], "on");
     assert_eq!(bmc.file("power"), "1");
     let (code, said) = account.fails("power", &["cycle"]).await;
     assert!(code == 2 && said.contains("give --yes to do it"), "{said}");
-    assert_eq!(account.ok("power", &["cycle", "--yes"]).await, "power on\n", "it waits until it is on again");
+    let cycled = account.ok("power", &["cycle", "--yes"]).await;
+    assert_eq!(cycled, "`cycle` was sent\npower on\n", "it waits until it is on again");
     assert_eq!(bmc.file("chassis.log"), "power 0\npower 1\npower 0\npower 1");
 }
 
