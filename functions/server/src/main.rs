@@ -59,9 +59,10 @@ struct Serve {
     /// unless it listens on this machine alone.
     #[arg(long)]
     public_url: Option<String>,
-    /// Proxies in front, as addresses or networks (10.0.0.0/8): only their X-Forwarded-For says whose sign-in
-    /// attempts are counted together.
-    #[arg(long, value_name = "CIDR", env = "RACKHAND_TRUSTED_PROXY", value_delimiter = ',')]
+    /// Address of a proxy in front; several with commas between: only their X-Forwarded-For says whose sign-in attempts
+    /// are counted together. A network (10.0.0.0/28) is for proxies alone: whoever sends requests from it chooses the
+    /// address that they count for.
+    #[arg(long, value_name = "ADDRESS", env = "RACKHAND_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<Network>,
     /// File with the token that lets others trigger scheduled work (`POST /v1/tick`).
     #[arg(long)]
