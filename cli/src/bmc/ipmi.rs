@@ -264,6 +264,8 @@ pub fn failure(name: &str, error: &Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use rackhand_ipmi::error::Rejection;
+
     use super::*;
 
     #[test]
@@ -289,5 +291,7 @@ mod tests {
         insta::assert_snapshot!(lost.to_string(), @"ipmi://bmc:623: no answer to command (6 sent); it may have been carried out: read the state before you repeat it");
         assert_eq!(lost.exit_code(), 8);
         assert_eq!(failure("x", &Error::NoFreeSession).exit_code(), 6);
+        let wrong = failure("ipmi://bmc:623", &Error::Credentials { by: Rejection::Code });
+        insta::assert_snapshot!(wrong.to_string(), @"ipmi://bmc:623: wrong user name or password (the BMC's RAKP message 2 was made with another password; some BMCs compute it in a way of their own); one attempt was made; another one counts towards a lockout");
     }
 }

@@ -96,8 +96,10 @@ impl Error {
 /// How a wrong password showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Rejection {
-    /// The BMC's own proof in RAKP 2 does not fit the password: no proof of ours was sent.
-    #[error("the BMC's key exchange code does not fit; some BMCs compute it in a way of their own")]
+    /// The BMC's own proof in RAKP 2 does not match the password: no proof of ours was sent.
+    #[error(
+        "the BMC's RAKP message 2 was made with another password; some BMCs compute it in a way of their own"
+    )]
     Code,
     /// The BMC said so.
     #[error("{0}")]
