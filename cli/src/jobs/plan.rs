@@ -113,13 +113,16 @@ pub struct Common {
 pub enum Action {
     On,
     ForceOff,
+    #[value(alias = "soft")]
     GracefulShutdown,
     GracefulRestart,
     ForceRestart,
+    #[value(alias = "cycle")]
     PowerCycle,
 }
 
-/// The names of [`Action`]. A word that could mean two of them gets both, the gentle one first.
+/// The names of [`Action`], and those of `bmc power` that mean one of them. A word that could mean two gets both, the
+/// gentle one first.
 #[derive(Clone)]
 struct ActionParser;
 
@@ -135,12 +138,11 @@ impl TypedValueParser for ActionParser {
         let word = value.to_string_lossy().to_ascii_lowercase();
         let meant = match word.as_str() {
             "off" | "poweroff" | "power-off" | "shutdown" => {
-                "graceful-shutdown (the system ends), force-off (power is cut)"
+                "graceful-shutdown (the operating system is asked), force-off (cut without asking)"
             }
             "restart" | "reboot" | "reset" => {
-                "graceful-restart (the system ends), force-restart (it does not)"
+                "graceful-restart (the operating system is asked), force-restart (cut without asking)"
             }
-            "cycle" => "power-cycle",
             _ => return EnumValueParser::<Action>::new().parse_ref(command, argument, value),
         };
         let text = format!("`{word}` is not an action; one of: {meant}\n");
@@ -337,4 +339,23 @@ fn packages(path: &PathBuf) -> Result<BTreeMap<String, FirmwarePackage>> {
     let text = fs::read_to_string(path).map_err(|source| Failure::input("--package", path, source))?;
     package::parse(&text)
         .map_err(|why| Failure::Usage(format!("{}: {why}. Nothing was planned", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_action_is_taken_by_the_word_of_bmc_power_where_it_means_one() {
+        let command = clap::Command::new("rackhand");
+        let parse = |word: &str| ActionParser.parse_ref(&command, None, OsStr::new(word));
+        assert!(matches!(parse("cycle"), Ok(Action::PowerCycle)));
+        assert!(matches!(parse("soft"), Ok(Action::GracefulShutdown)));
+        let said = parse("reboot").unwrap_err().to_string();
+        assert!(
+            said.contains("graceful-restart (the operating system is asked), force-restart (cut without"),
+            "{said}"
+        );
+        assert!(parse("off").unwrap_err().to_string().contains("force-off (cut without asking)"));
+    }
 }
