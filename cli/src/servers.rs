@@ -170,10 +170,11 @@ impl Filter {
         let models: BTreeSet<String> = found.iter().filter_map(|server| server.model.clone()).collect();
         let is_named = |model: &str| model.to_lowercase() == named;
         if !found.is_empty() && !models.iter().any(|model| is_named(model)) {
-            let models = models.into_iter().collect::<Vec<_>>().join(", ");
-            let text =
-                format!("a job is for a whole model; --model is a part of: {models}. Nothing was planned");
-            return Err(Failure::Usage(text));
+            let options = models.iter().map(|model| format!("--model {}", quoted(model))).collect::<Vec<_>>();
+            return Err(Failure::Usage(format!(
+                "a job is for a whole model; give {}. Nothing was planned",
+                options.join(" or ")
+            )));
         }
         found.retain(|server| server.model.as_deref().is_some_and(is_named));
         Ok(found)
@@ -182,7 +183,10 @@ impl Filter {
 
 /// What to say of a site without servers.
 pub fn none_in(site: &str) -> String {
-    format!("site {site} has no servers; `rackhand servers import FILE --site {}` registers them", quoted(site))
+    format!(
+        "site {site} has no servers; `rackhand servers import FILE --site {}` registers them",
+        quoted(site)
+    )
 }
 
 /// The option that names the site again, for a command that is shown.
@@ -670,6 +674,23 @@ mod tests {
     #[test]
     fn a_server_is_shown_with_what_could_not_be_read() {
         insta::assert_snapshot!(render(&sample(), Output::plain(Format::Table)));
+    }
+
+    #[test]
+    fn trying_again_says_whether_it_changed_anything() {
+        let said = |changed, suspended: Option<&str>| {
+            tried_again("bmc-01", &TriedAgain { changed, suspended: suspended.map(str::to_owned) })
+        };
+        assert_eq!(
+            said(false, None),
+            "the BMC of bmc-01 has refused nothing that counts: nothing was changed"
+        );
+        assert!(said(true, None).starts_with("executors may present the credential to the BMC of bmc-01;"));
+        let still = said(true, Some("Credential root version 1 is suspended: refused by the BMC of bmc-04."));
+        assert!(
+            still.contains("counts any more. Credential root version 1 is suspended: refused by"),
+            "{still}"
+        );
     }
 
     #[test]

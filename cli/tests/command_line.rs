@@ -885,7 +885,7 @@ fn a_job_is_for_servers_of_one_model() {
     for listed in [&listed[..], &listed[1..]] {
         let (targets, said) = plan("R750", listed);
         assert!(targets.is_empty() && said.contains("a job is for a whole model"), "{said}");
-        assert!(said.contains("PowerEdge R750xs. Nothing was planned"), "{said}");
+        assert!(said.contains("--model 'PowerEdge R750xs'. Nothing was planned"), "{said}");
     }
     let (targets, said) = plan("poweredge r750XS", &listed[1..]);
     assert_eq!(targets, [json!([listed[1]["id"]])], "{said}");
@@ -986,9 +986,15 @@ fn a_plan_for_an_empty_site_says_how_servers_come() {
         String::from_utf8(output.stderr).unwrap()
     };
     let said = plan(&["--all"]);
-    assert!(said.contains("site closet has no servers; `rackhand servers import FILE --site closet` registers"), "{said}");
+    assert!(
+        said.contains("site closet has no servers; `rackhand servers import FILE --site closet` registers"),
+        "{said}"
+    );
     let said = plan(&["--power", "off"]);
-    assert!(said.contains("matches the filter; `rackhand servers list --site closet` with the filter"), "{said}");
+    assert!(
+        said.contains("matches the filter; `rackhand servers list --site closet` with the filter"),
+        "{said}"
+    );
 }
 
 #[test]
