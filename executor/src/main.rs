@@ -94,7 +94,7 @@ enum Command {
     ///
     /// The file goes to standard output, the fingerprints to compare to standard error.
     Pins {
-        /// `[NAME=]https://host[:port]`, `[NAME=]ipmi://host[:port]` or just `[NAME=]host`.
+        /// `[NAME=]https://host[:port]` or `[NAME=]ipmi://host[:port]`.
         #[arg(value_name = "[NAME=]ADDRESS", num_args = 1.., required = true)]
         bmcs: Vec<String>,
         /// Seconds for each BMC.
@@ -321,7 +321,8 @@ async fn show_pins(bmcs: &[String], patience: Duration) -> Result<(), Failure> {
     write!(std::io::stdout(), "{}", pins::servers_file(&bmcs, &found))?;
     let failed = found.iter().filter(|found| matches!(found, pins::Found::Failed(_))).count();
     if failed > 0 {
-        return Err(format!("{failed} of {} BMCs showed no key; they are not in the list", bmcs.len()).into());
+        let rest = if failed == bmcs.len() { "there is no list" } else { "they are not in the list" };
+        return Err(format!("{failed} of {} BMCs showed no key; {rest}", bmcs.len()).into());
     }
     Ok(())
 }

@@ -33,16 +33,19 @@ pub enum Found {
 }
 
 impl Named {
-    /// Reads `[NAME=]https://host[:port][/redfish/v1/Systems/<id>]` or `[NAME=]ipmi://host[:port]`; without a scheme it
-    /// is https. Without a name the host is the name.
+    /// Reads `[NAME=]https://host[:port][/redfish/v1/Systems/<id>]` or `[NAME=]ipmi://host[:port]`. Without a name the
+    /// host is the name.
     ///
     /// # Errors
     /// What is wrong with it, in words. The rules are those of registration.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
-        let address = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
-        let authority =
-            address.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+        let Some((_, rest)) = address.split_once("://") else {
+            return Err(format!(
+                "{text}: write https:// before the address, or ipmi:// where the BMC has no Redfish"
+            ));
+        };
+        let authority = rest.split('/').next().unwrap_or_default();
         let host = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => host,
             _ => authority,
@@ -50,7 +53,7 @@ impl Named {
         let name = name.map_or_else(|| host.trim_matches(['[', ']']).to_owned(), str::to_owned);
         let entry = ServerUpsert {
             name,
-            bmc_url: address,
+            bmc_url: address.to_owned(),
             ipmi: None,
             credential_id: None,
             spki_sha256: None,
@@ -105,7 +108,7 @@ async fn look(address: &str, patience: Duration) -> Found {
     }
 }
 
-/// The servers file: a JSON list with one line for each BMC that showed a key or needs none.
+/// The servers file: a JSON list with one line for each BMC that showed a key or needs none. Nothing if there is none.
 pub fn servers_file(bmcs: &[Named], found: &[Found]) -> String {
     let lines: Vec<String> = bmcs
         .iter()
@@ -122,7 +125,7 @@ pub fn servers_file(bmcs: &[Named], found: &[Found]) -> String {
             Some(format!("  {entry}"))
         })
         .collect();
-    format!("[\n{}\n]\n", lines.join(",\n"))
+    if lines.is_empty() { String::new() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
 }
 
 /// For the person who compares: the fingerprints of each BMC, what failed, and keys that several show.
@@ -149,10 +152,12 @@ pub fn summary(bmcs: &[Named], found: &[Found]) -> String {
         let names = names.join(", ");
         let _ = writeln!(text, "{names} show the same key: whoever has one of them can pass for the others.");
     }
-    text.push_str(
-        "These keys are not verified. Compare each certificate (SHA-256) with the one on the BMC's own page or \
-         console, then use the list.\n",
-    );
+    if !holders.is_empty() {
+        text.push_str(
+            "These keys are not verified. Compare each certificate (SHA-256) with the one on the BMC's own page or \
+             console, then use the list.\n",
+        );
+    }
     text
 }
 
@@ -169,31 +174,45 @@ mod tests {
     #[test]
     fn a_bmc_is_named_by_a_person_or_by_its_host() {
         for (text, expected) in [
-            ("10.0.0.17", named("10.0.0.17", "https://10.0.0.17")),
-            ("web-1=10.0.0.17:8443", named("web-1", "https://10.0.0.17:8443")),
+            ("https://10.0.0.17", named("10.0.0.17", "https://10.0.0.17")),
+            ("web-1=https://10.0.0.17:8443", named("web-1", "https://10.0.0.17:8443")),
             ("https://bmc-7.example", named("bmc-7.example", "https://bmc-7.example")),
             ("a b=ipmi://10.0.0.18", named("a b", "ipmi://10.0.0.18")),
-            ("[fd00::7]", named("fd00::7", "https://[fd00::7]")),
-            ("n1=10.0.0.9/redfish/v1/Systems/1", named("n1", "https://10.0.0.9/redfish/v1/Systems/1")),
+            ("https://[fd00::7]", named("fd00::7", "https://[fd00::7]")),
+            (
+                "n1=https://10.0.0.9/redfish/v1/Systems/1",
+                named("n1", "https://10.0.0.9/redfish/v1/Systems/1"),
+            ),
         ] {
             assert_eq!(Named::parse(text), Ok(expected));
         }
-        for wrong in ["", "=10.0.0.17", "http://10.0.0.17", "10.0.0.17/", "a=https://root:calvin@10.0.0.17"] {
+        for wrong in [
+            "",
+            "=https://10.0.0.17",
+            "http://10.0.0.17",
+            "https://10.0.0.17/",
+            "a=https://root:calvin@10.0.0.17",
+        ] {
             assert!(Named::parse(wrong).is_err_and(|why| why.starts_with(wrong)), "{wrong}");
+        }
+        for bare in ["10.0.0.17", "web-1=10.0.0.17"] {
+            assert!(Named::parse(bare).is_err_and(|why| why.contains(": write https:// before")), "{bare}");
         }
     }
 
     #[test]
     fn a_name_is_that_of_one_bmc() {
         let all = |texts: &[&str]| parse_all(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
-        let twice = all(&["web-1=10.0.0.17", "web-2=10.0.0.18", "web-1=10.0.0.19"]).unwrap_err();
+        let twice = all(&["web-1=https://10.0.0.17", "web-2=https://10.0.0.18", "web-1=https://10.0.0.19"])
+            .unwrap_err();
         assert_eq!(
             twice,
             "the name web-1 is given twice, for https://10.0.0.17 and for https://10.0.0.19. Each server requires a \
              name of its own; nothing was collected"
         );
-        assert!(all(&["10.0.0.17", "10.0.0.17:8443"]).is_err(), "the host is the name");
-        let same = all(&["web-1=10.0.0.17", "web-1=https://10.0.0.17", "web-2=10.0.0.18"]).unwrap();
+        assert!(all(&["https://10.0.0.17", "https://10.0.0.17:8443"]).is_err(), "the host is the name");
+        let same =
+            all(&["web-1=https://10.0.0.17", "web-1=https://10.0.0.17", "web-2=https://10.0.0.18"]).unwrap();
         assert_eq!(same, [named("web-1", "https://10.0.0.17"), named("web-2", "https://10.0.0.18")]);
     }
 
@@ -220,7 +239,11 @@ mod tests {
         assert_eq!(names, ["a", "b", "c", "e"]);
         assert_eq!(file[0]["spki_sha256"], "ab".repeat(32));
         assert!(file[3].get("spki_sha256").is_none());
+        let failed = [Found::Failed("connection refused".to_owned())];
+        assert_eq!(servers_file(&bmcs[..1], &failed), "");
+        assert!(!summary(&bmcs[..1], &failed).contains("Compare"));
         let text = summary(&bmcs, &found);
+        assert!(text.contains("Compare each certificate"), "{text}");
         assert!(text.contains("a, b show the same key") && !text.contains("c show"), "{text}");
         assert!(text.contains("certificate  0C:0C:0C") && text.contains("FAILED"), "{text}");
     }
