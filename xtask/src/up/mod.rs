@@ -14,6 +14,8 @@ mod tour;
 use std::{
     cell::Cell,
     fs::{File, TryLockError},
+    io::Write as _,
+    path::Path,
     time::Duration,
 };
 
@@ -100,7 +102,7 @@ fn start<T>(args: &Args, act: impl AsyncFnOnce(&stack::Stack, &mut Children) -> 
     install::ensure(if own_database { install::FOR_UP_ELSEWHERE } else { install::FOR_UP })?;
     let state = paths::state();
     paths::private_folder(&state)?;
-    let _lock = lock()?;
+    let _lock = lock(&paths::state().join("lock"))?;
     stack::build(args.host)?;
     let logs = state.join("logs");
     paths::remove_folder(&logs)?;
@@ -194,21 +196,35 @@ const UPDATED_ALREADY: &str = "The BIOS packages that the rollout installs. `car
     “Update firmware” > “Paste a list…”.";
 
 /// Only one `up` at a time in a work tree: they would share logs and keys.
-fn lock() -> Result<File> {
-    let path = paths::state().join("lock");
-    let file = File::options()
+fn lock(path: &Path) -> Result<File> {
+    let mut file = File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
-        .open(&path)
-        .map_err(|source| Failure::at("open", &path, source))?;
+        .open(path)
+        .map_err(|source| Failure::at("open", path, source))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        // Whoever finds it locked says whose it is.
+        Ok(()) => file
+            .set_len(0)
+            .and_then(|()| write!(file, "{}", std::process::id()))
+            .map(|()| file)
+            .map_err(|source| Failure::at("write", path, source)),
         Err(TryLockError::WouldBlock) => {
-            Err(Failure::Other("another `cargo xtask up` is running in this work tree".to_owned()))
+            let holder = std::fs::read_to_string(path).ok().and_then(|text| text.parse::<u32>().ok());
+            Err(Failure::Other(taken(holder)))
         }
-        Err(TryLockError::Error(source)) => Err(Failure::at("lock", &path, source)),
+        Err(TryLockError::Error(source)) => Err(Failure::at("lock", path, source)),
     }
+}
+
+fn taken(holder: Option<u32>) -> String {
+    let holder = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
+    format!(
+        "another `cargo xtask up` is running in this work tree{holder}: stop it with Ctrl-C in its terminal, or use another \
+         clone of the repository"
+    )
 }
 
 /// How long our own signal may come after its effect on a child.
@@ -244,10 +260,20 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::children::POSTGRES;
+
+    #[test]
+    fn a_second_up_names_the_first_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        // What an earlier one has left is longer.
+        std::fs::write(&path, "9".repeat(20)).unwrap();
+        let _first = lock(&path).unwrap();
+        let said = lock(&path).unwrap_err().to_string();
+        assert!(said.contains(&format!("(process {}): stop it with Ctrl-C", std::process::id())), "{said}");
+        assert!(taken(None).contains("in this work tree: stop it"), "{}", taken(None));
+    }
 
     #[tokio::test]
     async fn an_executor_that_ends_does_not_end_the_rest() {
