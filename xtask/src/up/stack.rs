@@ -146,6 +146,8 @@ impl Stack {
 
         // Twenty characters: IPMI takes no more.
         let bmc_password = paths::random_hex(10)?;
+        // For `rackhand bmc`, which people type.
+        paths::write_secret(&folder.join("bmc-password"), &format!("{bmc_password}\n"))?;
         let lab = start_lab(args, &folder, &bmc_password, children).await?;
         let site = format!("{SITE}{mark}");
         cli.json(&["sites", "create", &site, "--lease-ttl-ms", LEASE_TTL_MS], None).await?;
