@@ -1380,3 +1380,18 @@ fn a_servers_file_with_a_strange_key_names_what_an_entry_takes() {
         "{said}"
     );
 }
+
+#[test]
+fn a_refused_export_leaves_no_folder() {
+    let refused = problem("forbidden-role", 403, "This needs the role admin for the whole fleet.");
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/audit/audit/checkpoints", 403, refused),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let folder = home.0.path().join("trail");
+    let output = home.run(&["audit", "export", "--out", folder.to_str().unwrap()], "");
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!folder.exists());
+}
