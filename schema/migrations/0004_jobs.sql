@@ -819,17 +819,18 @@ $$;
 
 -- ── Servers ──────────────────────────────────────────────────────────────────────────────────────────
 
--- Servers of a site for which a plan waits to be approved.
-create function rackhand.promised(site uuid) returns uuid[]
+-- {server: job}: the servers of a site for which a plan waits to be approved, and whose that is, of several the first.
+create function rackhand.promised(site uuid) returns jsonb
 language sql stable as $$
-    select array(select distinct (t.value ->> 'server_id')::uuid
-        from rackhand.job j, jsonb_array_elements(j.plan_targets) t
-        where j.site_id = site and j.state = 'planned' and t.value -> 'blockers' = '[]')
+    select coalesce(jsonb_object_agg(p.server, p.job), '{}')
+        from (select t.value ->> 'server_id' as server, min(j.id::text) as job
+            from rackhand.job j, jsonb_array_elements(j.plan_targets) t
+            where j.site_id = site and j.state = 'planned' and t.value -> 'blockers' = '[]' group by 1) p
 $$;
 
 -- Refuses to change what says which machine a server is (its addresses, its TLS key) while people have
 -- approved or are about to approve something for it.
-create function rackhand.keep_machine(known rackhand.server, promised uuid[]) returns void
+create function rackhand.keep_machine(known rackhand.server, promised jsonb) returns void
 language plpgsql as $$
 declare
     job uuid;
@@ -839,14 +840,10 @@ begin
     if found then
         perform rackhand.fail('job-state', format('Job %s changes or reads server %s. Its addresses and TLS key can be '
             'changed once that job has ended or its run is closed.', job, known.name));
-    elsif known.id = any (promised) then
-        select j.id into job from rackhand.job j, jsonb_array_elements(j.plan_targets) t
-            where j.site_id = known.site_id and j.state = 'planned' and t.value -> 'blockers' = '[]'
-                and t.value ->> 'server_id' = known.id::text
-            order by j.id limit 1;
+    elsif promised ? known.id::text then
         perform rackhand.fail('job-state', format('The plan of job %s for server %s waits for approval. Its addresses '
-            'and TLS key can be changed once that job has ended: `rackhand jobs cancel %1$s --reason …` ends it.', job,
-            known.name));
+            'and TLS key can be changed once that job has ended: `rackhand jobs cancel %1$s --reason …` ends it.',
+            promised ->> known.id::text, known.name));
     end if;
 end
 $$;
@@ -969,7 +966,7 @@ declare
     locked uuid[];
     moved boolean;
     -- Servers in plans that wait for approval; looked for once it matters.
-    promised uuid[];
+    promised jsonb;
     created int := 0;
     changes jsonb := '{}';
     unchanged int := 0;

@@ -56,7 +56,7 @@ export function Banners() {
       {lost && (
         <Banner tone="warn">
           <strong className="font-semibold">
-            {online ? "The control plane does not answer" : "This browser is offline"} since {clock(new Date(live.since).toISOString(), now)}.
+            {online ? "The control plane has not answered" : "This browser has been offline"} since {clock(new Date(live.since).toISOString(), now)}.
           </strong>{" "}
           What you see may be out of date by {duration(now - live.since)}.
           {live.error instanceof ApiError && ` ${live.error.problem.title} (${live.error.problem.code}).`} Work in flight goes on; nothing new starts.{" "}

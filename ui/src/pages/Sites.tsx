@@ -173,7 +173,7 @@ function Settings({ site, blocked }: { site: Site; blocked: string | undefined }
       labelFor={`of ${site.name}`}
       blocked={blocked}
       title={`Settings of ${site.name}`}
-      note="They hold for what starts from now on."
+      note="They apply to what starts after you save them."
       send="Save"
       wrong={Object.keys(problems).length > 0 ? "Check the values above." : same ? "Nothing is changed yet." : undefined}
       failed="The settings were not saved"
