@@ -619,11 +619,11 @@ begin
         from (
             select v.name, row_number() over (order by v.name) as place
             from rackhand.credential_use u
-            join rackhand.bmc b on b.id = u.bmc_id
-            join rackhand.server v on v.id = b.server_id
+            join rackhand.bmc b on b.id = u.bmc_id and b.credential_id = u.credential_id
+            join rackhand.server v on v.id = b.server_id and v.removed_at is null
             where u.credential_id = c.id and u.version = c.version and u.failures > 0) s;
     return format('Credential %s version %s is suspended: refused by %s, last on %s. Nothing was sent since.', c.name,
-        c.version, coalesce(refusers, 'BMCs that were removed since'), rackhand.on_at(c.refused_at));
+        c.version, coalesce(refusers, 'BMCs that do not use it any more'), rackhand.on_at(c.refused_at));
 end
 $$;
 
@@ -650,6 +650,8 @@ begin
         and u.credential_id = cred.id and (u.failures > 0 or u.unanswered > 0));
     select max(u.rejected_at) as at, coalesce(sum(u.failures), 0) as failures into left_over
         from rackhand.credential_use u
+        join rackhand.bmc b on b.id = u.bmc_id and b.credential_id = u.credential_id
+        join rackhand.server v on v.id = b.server_id and v.removed_at is null
         where u.credential_id = cred.id and u.version = cred.version and u.bmc_id <> endpoint.id;
     if not counts and cred.suspended_at is not null and left_over.failures >= 2 then
         perform rackhand.fail('invalid-request', format('The BMC of %s has refused nothing that counts: nothing was '

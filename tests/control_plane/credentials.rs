@@ -241,6 +241,28 @@ async fn a_server_that_refused_nothing_ends_no_suspension_and_the_others_are_nam
     assert_eq!(again(&servers[6]).await.unwrap(), json!({"changed": true, "suspended": null}));
 }
 
+/// Those that are gone, or have another credential now, keep none suspended.
+#[tokio::test]
+async fn refusals_of_removed_servers_keep_no_credential_suspended() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    let servers = site.servers(3).await;
+    for server in &servers[1..] {
+        let bmc =
+            site.database.value(&format!("select id from rackhand.bmc where server_id = '{server}'")).await;
+        attempt(&site, &one, &bmc, "reserve").await;
+        attempt(&site, &one, &bmc, "rejected").await;
+    }
+    let again = async || {
+        site.database.run(&site.admin, "credential_try_again", json!({"server_id": servers[0]})).await
+    };
+    assert!(again().await.unwrap_err().detail.contains("refused by the BMCs of "));
+    for server in &servers[1..] {
+        site.admin("server_delete", json!({"id": server})).await;
+    }
+    assert_eq!(again().await, Ok(json!({"changed": true, "suspended": null})));
+}
+
 #[tokio::test]
 async fn where_no_executor_was_refused_trying_again_changes_and_notes_nothing() {
     let site = TestSite::new().await;

@@ -73,11 +73,13 @@ struct Change {
     state: State,
     /// Chosen for the next intent.
     chosen: Via,
-    /// What a probe last saw of the device's work, and when.
-    looked: Option<(Duration, Option<Busy>)>,
+    /// Since when all looks at the device's work were answered.
+    answers: Option<Duration>,
+    /// When it was last looked at.
+    looked: Option<Duration>,
 }
 
-/// While nothing may begin, the device's work is looked at so often.
+/// While nothing may begin, and no work was seen, it is looked at so often.
 const HELD_LOOK: Duration = Duration::from_secs(60);
 
 /// The state that ends `action`.
@@ -165,12 +167,19 @@ impl Change {
         Probe::Impossible(fault(ErrorCode::PowerNotReached, text, json!({ "wanted": wanted(self.action) })))
     }
 
+    fn is_due(&self, context: &Context) -> bool {
+        self.looked.is_none_or(|at| context.now().saturating_sub(at) >= HELD_LOOK)
+    }
+
     /// Is the device at work? Once work was seen, also by a predecessor, nothing ends that but looks that show none, of a
     /// device that has answered for a while: a queue that cannot be read any more does not, nor one that is gone or
     /// empty after a restart, over whatever transport power is changed.
     async fn look(&mut self, context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
         let seen = self.state.work;
-        let work = match work::look(context, power).await {
+        let looked = work::look(context, power).await;
+        self.answers = looked.is_ok().then(|| self.answers.unwrap_or_else(|| context.now()));
+        let answers = self.answers.unwrap_or_else(|| context.now());
+        let work = match looked {
             Err(error) if error.kind == BmcErrorKind::NoQueue && seen == Work::None => return Ok(None),
             Err(BmcError {
                 kind: BmcErrorKind::Unreachable | BmcErrorKind::NotFound | BmcErrorKind::NoQueue,
@@ -180,9 +189,15 @@ impl Change {
                 let detail = format!("the device was at work, and its jobs cannot be read now: {detail}");
                 return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, detail));
             }
-            Ok(None) if seen != Work::None && !context.has_shown_all() => Some(work::came_back(context)),
             other => other?,
         };
+        let (now, least) = (context.now(), context.timing().upload_visibility);
+        if work.is_none() && seen != Work::None && now.saturating_sub(answers) < least {
+            return Err(BmcError::new(
+                BmcErrorKind::NotReady { retry_after: None },
+                work::shows_none(context),
+            ));
+        }
         self.state.work = match (&work, seen) {
             (None, _) => Work::None,
             (Some(Busy { boot: true, .. }), _) | (Some(_), Work::Boot) => Work::Boot,
@@ -321,24 +336,26 @@ impl Activity for Change {
             )));
         }
         // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
-        // What the boot has begun is waited for as well. While nothing may begin, a look a minute is enough.
+        // What the boot has begun is waited for as well.
         let held = context.hold(context.short_limit()).is_some();
-        let recent = self.looked.take_if(|(at, _)| held && context.now().saturating_sub(*at) < HELD_LOOK);
-        let (at, busy) = match recent {
-            Some(recent) => recent,
-            None => match self.look(context, power).await {
-                Err(error) if self.state.work != Work::None => return Err(error),
-                seen => (context.now(), seen.unwrap_or_default()),
-            },
-        };
-        self.looked = Some((at, busy.clone()));
-        match busy {
-            Some(Busy { words, boot: true }) => {
+        if held && self.state.work == Work::None && !self.is_due(context) {
+            work::nothing_seen(context);
+            return Ok(Probe::NotStarted);
+        }
+        self.looked = Some(context.now());
+        let seen = self.look(context, power).await;
+        if held {
+            // People may take their time: that is no wait for the device. What was seen is remembered.
+            return Ok(Probe::NotStarted);
+        }
+        match seen {
+            Ok(Some(Busy { words, boot: true })) => {
                 return Ok(Probe::NotReady { reason: "host_booting", detail: words });
             }
-            Some(Busy { words, .. }) if self.state.work == Work::Boot => {
+            Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => {
                 return Ok(Probe::NotReady { reason: "device_job", detail: words });
             }
+            Err(error) if self.state.work != Work::None => return Err(error),
             _ => {}
         }
         Ok(match power {
@@ -409,7 +426,7 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change = Change { action, state, chosen, looked: None };
+    let mut change = Change { action, state, chosen, answers: None, looked: None };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

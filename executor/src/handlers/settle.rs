@@ -21,7 +21,10 @@ use rackhand_schema::{
 };
 use serde_json::{Value, json};
 
-use super::{power::word, work::at_work};
+use super::{
+    power::word,
+    work::{at_work, may_be_at_work},
+};
 use crate::{
     bmc::{BmcError, BmcErrorKind, JobPhase, Via},
     broker::Pick,
@@ -268,6 +271,7 @@ fn is_refusal(result: &Result<(), BmcError>) -> bool {
 struct DeleteJob {
     id: String,
     state: Value,
+    /// The device has shown the job, and has answered since.
     seen: bool,
 }
 
@@ -289,7 +293,15 @@ impl Activity for DeleteJob {
     }
 
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
-        let jobs = context.line.jobs().await?;
+        let jobs = match context.line.jobs().await {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                // What was away may show its queue later than it answers.
+                self.seen = false;
+                context.end_wait("absent");
+                return Err(error);
+            }
+        };
         let Some(job) = jobs.into_iter().find(|job| job.is(&self.id)) else {
             // An accepted job may show up late: absence counts only when it lasts.
             let timing = context.timing();
@@ -519,7 +531,7 @@ impl Activity for PowerOff {
         if intent.is_some() && power != PowerState::PoweringOff {
             return Ok(Probe::NotStarted);
         }
-        if let Some(busy) = at_work(context, power).await? {
+        if let Some(busy) = may_be_at_work(context, power).await? {
             return Ok(Probe::NotReady { reason: "device_job", detail: busy.words });
         }
         let wait = |detail: String| Probe::InFlight { reason: "host_powering_off", detail, percent: None };
@@ -540,7 +552,7 @@ impl Activity for PowerOff {
         if !self.tries_left(context) {
             return Err(Self::stays_on(context, PowerState::On).into());
         }
-        if let Some(job) = at_work(context, PowerState::On).await? {
+        if let Some(job) = may_be_at_work(context, PowerState::On).await? {
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, job.words).into());
         }
         // The host was off: nobody works on it. Politely first all the same, it has an operating system.
@@ -562,7 +574,7 @@ impl Activity for PowerOff {
         if host_power(context).await? != PowerState::On {
             return Err(busy("the host's power has changed meanwhile"));
         }
-        if let Some(job) = at_work(context, PowerState::On).await? {
+        if let Some(job) = may_be_at_work(context, PowerState::On).await? {
             return Err(busy(&job.words));
         }
         let result = context.line.reset(permit, Via::Redfish, self.next).await;

@@ -15,7 +15,6 @@ pub fn under_way<'a>(jobs: impl IntoIterator<Item = &'a DeviceJob>) -> Option<St
 }
 
 /// Why power is not changed now.
-#[derive(Clone)]
 pub struct Busy {
     pub words: String,
     /// The host is in a boot: that ends without anybody.
@@ -28,27 +27,32 @@ const BOOT: &str = "~boot";
 /// What a change of power would hit now or in the next moment, for a host whose power is `power`. A job that waits, or
 /// an ended one that has left the rest to a boot, is no reason, unless the host is in a boot that may carry it out. That
 /// may hang, at a prompt or with broken memory: it is a reason for as long as a boot takes, counted from the first look
-/// and without a break. None also where the device declares no job queue, unless it may only just have come back.
+/// and without a break. None also where the device declares no job queue.
 ///
 /// # Errors
 /// When a queue that is declared cannot be read, or is not found, or, beside a job that waits, what the host is at.
 pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
     match look(context, power).await {
-        Err(error) if error.kind == BmcErrorKind::NoQueue => {
-            Ok((!context.has_shown_all()).then(|| came_back(context)))
-        }
+        Err(error) if error.kind == BmcErrorKind::NoQueue => Ok(None),
         other => other,
     }
 }
 
-/// What a device says that was away, or that nobody has looked at before: no queue, or an empty one, it shows as well
-/// before it has read what is in it.
-pub fn came_back(context: &Context) -> Busy {
-    let answers = context.answered_for().as_secs();
+/// The same before power is cut beside work that may be there. A device that was away, or that nobody has looked at yet,
+/// shows no queue, or an empty one, before it has read what is in it: that counts once it has answered for a while.
+///
+/// # Errors
+/// As [`at_work`].
+pub async fn may_be_at_work(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
+    let work = at_work(context, power).await?;
+    let unsure = work.is_none() && !context.has_shown_all();
+    Ok(if unsure { Some(Busy { words: shows_none(context), boot: false }) } else { work })
+}
+
+/// That no work is shown yet.
+pub fn shows_none(context: &Context) -> String {
     let least = context.timing().upload_visibility.as_secs();
-    let words =
-        format!("it shows no device job, and has answered for {answers} s; after {least} s that counts");
-    Busy { words, boot: false }
+    format!("it shows no device job, which counts once it has answered for {least} s without a break")
 }
 
 /// As [`at_work`].
@@ -59,11 +63,15 @@ pub async fn look(context: &Context, power: PowerState) -> Result<Option<Busy>, 
     let seen = seen(context, power).await;
     let boots = matches!(&seen, Ok(Some(Busy { boot: true, .. })));
     if !boots {
-        // The next one has its whole time.
-        context.end_wait(BOOT);
+        nothing_seen(context);
         return seen;
     }
     Ok(if context.waited(BOOT) < context.timing().host_boot { seen? } else { None })
+}
+
+/// No boot was seen, or nothing looked at: the next one has its whole time.
+pub fn nothing_seen(context: &Context) {
+    context.end_wait(BOOT);
 }
 
 async fn seen(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {

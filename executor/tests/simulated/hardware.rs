@@ -461,6 +461,25 @@ async fn resets_of_an_update_look_again_once_the_permit_is_at_hand() {
     }
 }
 
+/// At the end of an update its host goes off again. Meanwhile another console flashes it, and the BMC restarts: its queue
+/// is empty for a while.
+#[tokio::test(start_paused = true)]
+async fn an_empty_queue_after_a_restart_of_the_bmc_switches_no_host_off_again() {
+    let world = World::new(vec![r750().powered_off()]);
+    let run = bios(&world);
+    let _executor = in_between(&world, "power_off", Meanwhile::Flash).await;
+    world.wire.redfish_down.store(true, Ordering::Relaxed);
+    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+    tokio::time::sleep(seconds(20)).await;
+    world.wire.redfish_down.store(false, Ordering::Relaxed);
+    tokio::time::sleep(seconds(100)).await;
+    *world.wire.retold.lock().unwrap() = None;
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+    assert_eq!(world.lab.total().bricked, 0, "{}", row.story());
+    assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "Off", "{}", row.story());
+}
+
 /// Nobody restarts a host for a job that is gone by then.
 #[tokio::test(start_paused = true)]
 async fn the_job_is_looked_at_again_once_the_permit_is_at_hand() {
@@ -1300,7 +1319,7 @@ async fn the_next_boot_has_its_whole_time() {
     }
 }
 
-/// A paused site: nobody needs to know yet what the device is at.
+/// A paused site: what the device is at is looked at now and then.
 #[tokio::test(start_paused = true)]
 async fn a_power_run_that_is_held_asks_its_bmc_for_little() {
     let world = World::new(vec![r750()]);
@@ -1313,6 +1332,32 @@ async fn a_power_run_that_is_held_asks_its_bmc_for_little() {
     let asked = world.wire.redfish_requests.load(Ordering::Relaxed) - before;
     assert!((60..150).contains(&asked), "{asked} in ten minutes");
     world.plane.pause(false);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+}
+
+/// The site is paused while the host boots and is flashed, for longer than a run waits for a device. The run lasts, and
+/// still knows of the flash when Redfish is away as the pause ends.
+#[tokio::test(start_paused = true)]
+async fn a_pause_ends_no_power_run_and_makes_it_forget_no_flash() {
+    let world = World::new(vec![r750()]).reached(Reach::Both);
+    *world.wire.retold.lock().unwrap() = Some(|document| hangs(document, "Running", None, "RED025"));
+    let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    tokio::time::sleep(seconds(120)).await;
+    world.plane.pause(true);
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::ForceOff);
+    tokio::time::sleep(seconds(2 * 3600)).await;
+    assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
+    world.wire.redfish_down.store(true, Ordering::Relaxed);
+    tokio::time::sleep(seconds(50)).await;
+    world.plane.pause(false);
+    tokio::time::sleep(seconds(60)).await;
+    let story = world.plane.run(run).story();
+    assert!(world.plane.run(run).finish.is_none() && !story.contains("accepted"), "{story}");
+    *world.wire.retold.lock().unwrap() = None;
+    world.wire.redfish_down.store(false, Ordering::Relaxed);
     let (row, finish) = end(&world, run).await;
     assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
 }

@@ -264,31 +264,37 @@ impl Feed {
         let (Some((question, share)), Some(place)) = (self.seat.share(), place) else {
             return self.look_alone().await;
         };
-        let for_others = self.seat.looks_for_others();
-        let _in_line = if for_others { None } else { Some(share.own_line.lock().await) };
-        let mut state = share.state.lock().await;
         let since = self.watch.since_ms;
-        if self.seat.is_checked(self.now()) {
-            if state.is_away(since) {
-                return Err(Stop::Unavailable(Refusal::new(
-                    ErrorCode::DatabaseUnavailable,
-                    "The database did not answer another stream.",
-                )));
+        let mut in_line = None;
+        let mut state = loop {
+            let state = share.state.lock().await;
+            if self.seat.is_checked(self.now()) {
+                if state.is_away(since) {
+                    return Err(Stop::Unavailable(Refusal::new(
+                        ErrorCode::DatabaseUnavailable,
+                        "The database did not answer another stream.",
+                    )));
+                }
+                if let (Some(news), Some(seen)) = (state.answer(place, since), &state.seen) {
+                    self.seat.served();
+                    self.selection.after = Some(seen.cursor.clone());
+                    self.watch.looked(seen, Some(state.began_ms));
+                    return Ok(news);
+                }
             }
-            if let (Some(news), Some(seen)) = (state.answer(place, since), &state.seen) {
-                self.seat.served();
-                self.selection.after = Some(seen.cursor.clone());
-                self.watch.looked(seen, Some(state.began_ms));
-                return Ok(news);
+            if state.seen.as_ref().is_some_and(|seen| !seen.reaches(place)) {
+                drop(state);
+                return self.look_alone().await;
             }
-        }
-        if state.seen.as_ref().is_some_and(|seen| !seen.reaches(place)) {
+            if in_line.is_some() || self.seat.looks_for_others() {
+                break state;
+            }
             drop(state);
-            return self.look_alone().await;
-        }
+            in_line = Some(share.own_line.lock().await);
+        };
         let after = state.seen.as_ref().map(|seen| seen.cursor.clone()).or(self.selection.after.clone());
         let began_ms = self.now();
-        let found = if for_others {
+        let found = if self.seat.looks_for_others() {
             let found = self.ask(&LOOK, after).await;
             // A refusal is of this session alone.
             if matches!(found, Err(Stop::Unavailable(_))) {

@@ -53,7 +53,11 @@ async fn list(FleetAdmin(call): FleetAdmin, Params(paging): Params<Paging>) -> A
         ("x-rackhand-errors" = json!(["name-taken", "login-busy"]))))]
 async fn create(FleetAdmin(call): FleetAdmin, Body(user): Body<NewUser>) -> Answer<(StatusCode, Json)> {
     let password_hash = match user.password {
-        Some(password) => Some(password::hash(&call.host, password).await?),
+        Some(password) => {
+            // Whoever may not is told so before the work.
+            call.json(&LIST, &json!({"cursor": null, "limit": 1})).await?;
+            Some(password::hash(&call.host, password).await?)
+        }
         None => None,
     };
     let args = json!({"email": user.email, "name": user.name, "password_hash": password_hash});
