@@ -1211,6 +1211,29 @@ async fn power_waits_for_what_a_boot_begins() {
     assert_eq!(world.lab.total().bricked, 0, "{}", row.story());
 }
 
+/// Another console has a host booted into its flash, and a run is to force it off: until the run tells `seen`.
+async fn waits_beside_a_flash(world: &World, seen: &str) -> (Handle, RunId) {
+    let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    tokio::time::sleep(seconds(120)).await;
+    let executor = world.start(0, None).await;
+    world.other_console_resets(0, "ForceRestart").await;
+    let run = world.power(0, PowerAction::ForceOff);
+    while !world.plane.run(run).story().contains(seen) {
+        assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    (executor, run)
+}
+
+async fn stays_or_crashes(world: &World, executor: Handle, crashes: bool) -> Handle {
+    if !crashes {
+        return executor;
+    }
+    drop(executor);
+    world.start(1, None).await
+}
+
 /// The run has seen the boot, and what is flashed in it. Then the web server of the BMC goes away, and IPMI answers, for
 /// this executor or for its successor.
 #[tokio::test(start_paused = true)]
@@ -1219,24 +1242,10 @@ async fn a_flash_that_was_seen_is_not_cut_over_ipmi() {
         [(0, 120, false), (20, 120, true), (60, 6, false), (75, 120, true), (90, 6, false), (180, 6, true)]
     {
         let world = World::new(vec![r750()]).reached(Reach::Both);
-        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
-        world.lab.foreign_job("bmc-01", &job).unwrap();
-        tokio::time::sleep(seconds(120)).await;
-        let first = world.start(0, None).await;
-        world.other_console_resets(0, "ForceRestart").await;
-        let run = world.power(0, PowerAction::ForceOff);
-        while !world.plane.run(run).story().contains("host is at work") {
-            assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let (first, run) = waits_beside_a_flash(&world, "host is at work").await;
         tokio::time::sleep(seconds(after)).await;
         world.wire.redfish_down.store(true, Ordering::Relaxed);
-        let _now = if crashes {
-            drop(first);
-            world.start(1, None).await
-        } else {
-            first
-        };
+        let _now = stays_or_crashes(&world, first, crashes).await;
         tokio::time::sleep(seconds(away)).await;
         world.wire.redfish_down.store(false, Ordering::Relaxed);
         let (row, finish) = end(&world, run).await;
@@ -1261,24 +1270,10 @@ fn hides_jobs(document: &mut serde_json::Value) {
 async fn a_queue_that_is_empty_after_a_restart_of_the_bmc_ends_no_work_that_was_seen() {
     for crashes in [false, true] {
         let world = World::new(vec![r750()]);
-        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
-        world.lab.foreign_job("bmc-01", &job).unwrap();
-        tokio::time::sleep(seconds(120)).await;
-        let first = world.start(0, None).await;
-        world.other_console_resets(0, "ForceRestart").await;
-        let run = world.power(0, PowerAction::ForceOff);
-        while !world.plane.run(run).story().contains("is under way") {
-            assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let (first, run) = waits_beside_a_flash(&world, "is under way").await;
         world.wire.redfish_down.store(true, Ordering::Relaxed);
         *world.wire.retold.lock().unwrap() = Some(hides_jobs);
-        let _now = if crashes {
-            drop(first);
-            world.start(1, None).await
-        } else {
-            first
-        };
+        let _now = stays_or_crashes(&world, first, crashes).await;
         tokio::time::sleep(seconds(20)).await;
         world.wire.redfish_down.store(false, Ordering::Relaxed);
         tokio::time::sleep(seconds(60)).await;
