@@ -167,6 +167,14 @@ impl Change {
         Probe::Impossible(fault(ErrorCode::PowerNotReached, text, json!({ "wanted": wanted(self.action) })))
     }
 
+    /// What was away may have restarted: from then on its answers count anew.
+    fn answered<T>(&mut self, told: Result<T, BmcError>) -> Result<T, BmcError> {
+        if told.is_err() {
+            self.answers = None;
+        }
+        told
+    }
+
     fn is_due(&self, context: &Context) -> bool {
         self.looked.is_none_or(|at| context.now().saturating_sub(at) >= HELD_LOOK)
     }
@@ -271,7 +279,8 @@ impl Activity for Change {
 
     async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
         let via = intent.map(named).or(self.state.via);
-        let (by, power) = context.line.power(via.map_or(Pick::Best, Pick::First)).await?;
+        let told = context.line.power(via.map_or(Pick::Best, Pick::First)).await;
+        let (by, power) = self.answered(told)?;
         let other = via.filter(|via| *via != by);
         let target = wanted(self.action);
         let reached = power == target;
@@ -368,7 +377,8 @@ impl Activity for Change {
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
-        let (via, power) = context.line.power_for(self.action).await?;
+        let told = context.line.power_for(self.action).await;
+        let (via, power) = self.answered(told)?;
         self.state.before = Some(power);
         self.chosen = via;
         if via == Via::Ipmi && context.line.has(Via::Redfish) {
@@ -391,7 +401,8 @@ impl Activity for Change {
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
         // The acknowledgement may have taken its time: the host may have changed meanwhile, or a job have begun.
-        let (_, power) = context.line.power(Pick::Only(self.chosen)).await?;
+        let told = context.line.power(Pick::Only(self.chosen)).await;
+        let (_, power) = self.answered(told)?;
         if Some(power) != self.state.before {
             let changed = "the host's power has changed meanwhile";
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, changed));

@@ -1284,6 +1284,30 @@ async fn a_queue_that_is_empty_after_a_restart_of_the_bmc_ends_no_work_that_was_
     }
 }
 
+/// The same after a boot that was seen for longer than an empty queue needs to count: what counts is how long the BMC has
+/// answered since it was away as a whole.
+#[tokio::test(start_paused = true)]
+async fn a_bmc_that_was_away_as_a_whole_has_to_answer_for_a_while_again() {
+    let world = World::new(vec![r750()]);
+    let in_boot: fn(&mut serde_json::Value) = |document| hangs(document, "Scheduled", None, "JCP001");
+    *world.wire.retold.lock().unwrap() = Some(in_boot);
+    let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    tokio::time::sleep(seconds(120)).await;
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::ForceOff);
+    tokio::time::sleep(seconds(400)).await;
+    world.wire.redfish_down.store(true, Ordering::Relaxed);
+    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+    tokio::time::sleep(seconds(30)).await;
+    world.wire.redfish_down.store(false, Ordering::Relaxed);
+    tokio::time::sleep(seconds(120)).await;
+    let row = world.plane.run(run);
+    assert!(row.finish.is_none() && resets(&world) == 0, "{}", row.story());
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+}
+
 /// A boot is waited for as long as one takes. What was not seen in between may have been its end, and a job that began is
 /// one: the next boot has its whole time.
 #[tokio::test(start_paused = true)]
