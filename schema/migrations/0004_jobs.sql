@@ -794,6 +794,8 @@ begin
             reserved_by = excluded.reserved_by;
     if args ->> 'step' = 'rejected' then
         select sum(u.failures) into refused from rackhand.credential_use u
+            join rackhand.bmc b on b.id = u.bmc_id and b.credential_id = u.credential_id
+            join rackhand.server v on v.id = b.server_id and v.removed_at is null
             where u.credential_id = cred.id and u.version = usage.version;
         if usage.refusals <= kept then
             perform rackhand.append_event('credential.rejected', 'warn',

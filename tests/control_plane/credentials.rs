@@ -261,6 +261,11 @@ async fn refusals_of_removed_servers_keep_no_credential_suspended() {
         site.admin("server_delete", json!({"id": server})).await;
     }
     assert_eq!(again().await, Ok(json!({"changed": true, "suspended": null})));
+    let bmc = "select id from rackhand.bmc where server_id = '";
+    let bmc = site.database.value(&format!("{bmc}{}'", servers[0])).await;
+    attempt(&site, &one, &bmc, "reserve").await;
+    attempt(&site, &one, &bmc, "rejected").await;
+    assert_eq!(site.database.value("select suspended_at from rackhand.credential").await, Value::Null);
 }
 
 #[tokio::test]

@@ -112,6 +112,8 @@ pub struct Context {
     waits: Waits,
     /// Since when every look of the activity at hand has been answered by a device that is ready.
     answers_since: Option<Duration>,
+    /// When the last of them ended.
+    last_look: Option<Duration>,
 }
 
 impl Context {
@@ -143,6 +145,7 @@ impl Context {
             patience_taken: false,
             waits: Waits::default(),
             answers_since: None,
+            last_look: None,
         }
     }
 
@@ -156,13 +159,24 @@ impl Context {
         }
         let kept = kept.unwrap_or_default();
         self.waits.take_over(&kept, self.now());
-        self.answers_since = None;
+        (self.answers_since, self.last_look) = (None, None);
         kept
+    }
+
+    /// A look at the device begins. In a longer time without one the device may have restarted unseen.
+    pub fn looks(&mut self) {
+        let timing = self.timing();
+        let unseen = timing.settle.max(timing.poll * 2);
+        if self.last_look.is_some_and(|last| self.now().saturating_sub(last) > unseen) {
+            self.looked(false);
+        }
     }
 
     /// What the last look was: answered by a device that is ready, or not.
     pub fn looked(&mut self, answered: bool) {
-        self.answers_since = answered.then(|| self.answers_since.unwrap_or_else(|| self.now()));
+        let now = self.now();
+        self.last_look = Some(now);
+        self.answers_since = answered.then(|| self.answers_since.unwrap_or(now));
         if !answered {
             self.waits.end_passing();
         }

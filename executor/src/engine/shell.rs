@@ -216,6 +216,7 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
         let probe = match resolved_as.take() {
             Some(probe) => probe,
             None => {
+                context.looks();
                 let look = activity.probe(context, intent.as_ref()).await;
                 context.looked(look.is_ok());
                 look.unwrap_or_else(|error| probe_of(error, context.server(), phase))
@@ -494,6 +495,7 @@ async fn attempt<A: Activity>(
         Err(Unprepared::Stop(stop)) => return Err(stop),
         Err(Unprepared::Finish(finish)) => return Ok(Attempt::Finish(finish)),
         Err(Unprepared::Bmc(error)) => {
+            broke_off(context, &error);
             if !Tries::told(earlier, &error.detail) {
                 context.event(Level::Warn, format!("{phase}: {error}"), Value::Null).await?;
             }
@@ -551,6 +553,7 @@ async fn attempt<A: Activity>(
             Ok(Attempt::Taken)
         }
         Err(error) => {
+            broke_off(context, &error);
             let detail = error.detail.clone();
             if !Tries::told(earlier, &detail) {
                 context
@@ -583,6 +586,14 @@ async fn attempt<A: Activity>(
                 }
             }
         }
+    }
+}
+
+/// A request between two looks was not answered as by a device that is ready: that counts as a look. What this executor
+/// held back tells nothing of the device, nor does work that it showed.
+fn broke_off(context: &mut Context, error: &BmcError) {
+    if !matches!(error.kind, BmcErrorKind::Held(_) | BmcErrorKind::ForeignJob) {
+        context.looked(false);
     }
 }
 

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::{
     inventory::cancelled,
     restart::Mark,
-    work::{self, Busy},
+    work::{self, Busy, Why},
 };
 use crate::{
     bmc::{BmcError, BmcErrorKind, PowerTrace, Via},
@@ -167,12 +167,9 @@ impl Change {
         Probe::Impossible(fault(ErrorCode::PowerNotReached, text, json!({ "wanted": wanted(self.action) })))
     }
 
-    /// What was away may have restarted: from then on its answers count anew.
-    fn answered<T>(&mut self, told: Result<T, BmcError>) -> Result<T, BmcError> {
-        if told.is_err() {
-            self.answers = None;
-        }
-        told
+    /// Whether what the device is at is waited for: a boot and what it has begun, and what it may not show yet.
+    fn passes(&self, busy: &Busy) -> bool {
+        self.state.work == Work::Boot || busy.why == Why::Unsure
     }
 
     fn is_due(&self, context: &Context) -> bool {
@@ -199,16 +196,13 @@ impl Change {
             }
             other => other?,
         };
-        let (now, least) = (context.now(), context.timing().upload_visibility);
-        if work.is_none() && seen != Work::None && now.saturating_sub(answers) < least {
-            return Err(BmcError::new(
-                BmcErrorKind::NotReady { retry_after: None },
-                work::shows_none(context),
-            ));
+        let lasted = context.now().saturating_sub(answers).min(context.answered_for());
+        if work.is_none() && seen != Work::None && lasted < context.timing().upload_visibility {
+            return Ok(Some(work::shows_none(context)));
         }
         self.state.work = match (&work, seen) {
             (None, _) => Work::None,
-            (Some(Busy { boot: true, .. }), _) | (Some(_), Work::Boot) => Work::Boot,
+            (Some(Busy { why: Why::Boot, .. }), _) | (Some(_), Work::Boot) => Work::Boot,
             (Some(_), _) => Work::Job,
         };
         Ok(work)
@@ -223,7 +217,7 @@ impl Change {
         let server = context.server().to_owned();
         match self.look(context, power).await {
             Ok(None) => Ok(()),
-            Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => Err(booting(words).into()),
+            Ok(Some(busy)) if self.passes(&busy) => Err(not_now(busy.words).into()),
             Ok(Some(Busy { words, .. })) => Err(fault(
                 ErrorCode::ForeignDeviceJob,
                 format!(
@@ -279,8 +273,7 @@ impl Activity for Change {
 
     async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
         let via = intent.map(named).or(self.state.via);
-        let told = context.line.power(via.map_or(Pick::Best, Pick::First)).await;
-        let (by, power) = self.answered(told)?;
+        let (by, power) = context.line.power(via.map_or(Pick::Best, Pick::First)).await?;
         let other = via.filter(|via| *via != by);
         let target = wanted(self.action);
         let reached = power == target;
@@ -358,11 +351,13 @@ impl Activity for Change {
             return Ok(Probe::NotStarted);
         }
         match seen {
-            Ok(Some(Busy { words, boot: true })) => {
-                return Ok(Probe::NotReady { reason: "host_booting", detail: words });
-            }
-            Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => {
-                return Ok(Probe::NotReady { reason: "device_job", detail: words });
+            Ok(Some(busy)) if self.passes(&busy) => {
+                let reason = match busy.why {
+                    Why::Boot => "host_booting",
+                    Why::Job => "device_job",
+                    Why::Unsure => "device_busy",
+                };
+                return Ok(Probe::NotReady { reason, detail: busy.words });
             }
             Err(error) if self.state.work != Work::None => return Err(error),
             _ => {}
@@ -377,8 +372,7 @@ impl Activity for Change {
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
-        let told = context.line.power_for(self.action).await;
-        let (via, power) = self.answered(told)?;
+        let (via, power) = context.line.power_for(self.action).await?;
         self.state.before = Some(power);
         self.chosen = via;
         if via == Via::Ipmi && context.line.has(Via::Redfish) {
@@ -401,15 +395,14 @@ impl Activity for Change {
 
     async fn act(&mut self, context: &Context, permit: MutationPermit) -> Result<Value, BmcError> {
         // The acknowledgement may have taken its time: the host may have changed meanwhile, or a job have begun.
-        let told = context.line.power(Pick::Only(self.chosen)).await;
-        let (_, power) = self.answered(told)?;
+        let (_, power) = context.line.power(Pick::Only(self.chosen)).await?;
         if Some(power) != self.state.before {
             let changed = "the host's power has changed meanwhile";
             return Err(BmcError::new(BmcErrorKind::NotReady { retry_after: None }, changed));
         }
         match self.look(context, power).await {
             Ok(None) => {}
-            Ok(Some(Busy { words, .. })) if self.state.work == Work::Boot => return Err(booting(words)),
+            Ok(Some(busy)) if self.passes(&busy) => return Err(not_now(busy.words)),
             Ok(Some(Busy { words, .. })) => return Err(BmcError::new(BmcErrorKind::ForeignJob, words)),
             Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
             Err(error) => return Err(error),
@@ -421,7 +414,7 @@ impl Activity for Change {
     }
 }
 
-fn booting(words: String) -> BmcError {
+fn not_now(words: String) -> BmcError {
     BmcError::new(BmcErrorKind::NotReady { retry_after: None }, words)
 }
 

@@ -217,7 +217,7 @@ async fn undo(context: &mut Context, effect: &Effect, finish: &Finish) -> Result
             // Perhaps somebody else's: it is not ours to delete.
             return Ok(Ended::Done(json!({ "job": id, "found": "left_alone" })));
         }
-        return perform(context, &mut DeleteJob { id, state: state(refused), seen: false }).await;
+        return perform(context, &mut DeleteJob { id, state: state(refused) }).await;
     }
     let forced = context.shared.policy.allow_forced_restart;
     loop {
@@ -271,9 +271,14 @@ fn is_refusal(result: &Result<(), BmcError>) -> bool {
 struct DeleteJob {
     id: String,
     state: Value,
-    /// The device has shown the job, and has answered since.
-    seen: bool,
 }
+
+/// The device has shown the job, and has answered since.
+const SHOWN: &str = "~shown";
+/// The device does not show the job, and has answered since ([`PASSING`](crate::engine::PASSING)).
+const ABSENT: &str = "~absent";
+/// It has not shown the job since, whether it answered or not.
+const MISSING: &str = "missing";
 
 impl Activity for DeleteJob {
     fn phase(&self) -> &'static str {
@@ -293,30 +298,33 @@ impl Activity for DeleteJob {
     }
 
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
-        let jobs = match context.line.jobs().await {
-            Ok(jobs) => jobs,
-            Err(error) => {
-                // What was away may show its queue later than it answers.
-                self.seen = false;
-                context.end_wait("absent");
-                return Err(error);
-            }
-        };
+        let jobs = context.line.jobs().await?;
         let Some(job) = jobs.into_iter().find(|job| job.is(&self.id)) else {
-            // An accepted job may show up late: absence counts only when it lasts.
+            // An accepted job may show up late, and what was away shows its queue later than it answers: absence counts
+            // only when it lasts.
             let timing = context.timing();
-            let hidden = if self.seen { timing.job_visibility } else { timing.upload_visibility };
-            if context.waited("absent") >= hidden {
-                return Ok(Probe::Done(json!({ "job": self.id, "found": "gone" })));
-            }
-            return Ok(Probe::InFlight {
-                reason: "device_job",
-                detail: format!("makes sure that job {} is gone", self.id),
-                percent: None,
+            let shown = context.waits_begun(SHOWN) > 0;
+            let hidden = if shown { timing.job_visibility } else { timing.upload_visibility };
+            return Ok(if context.waited(ABSENT) >= hidden {
+                Probe::Done(json!({ "job": self.id, "found": "gone" }))
+            } else if context.waited(MISSING) > timing.stall {
+                Probe::Ambiguous(format!(
+                    "job {} is not shown, by a device that does not answer for {} s without a break",
+                    self.id,
+                    hidden.as_secs()
+                ))
+            } else {
+                Probe::InFlight {
+                    reason: "device_job",
+                    detail: format!("makes sure that job {} is gone", self.id),
+                    percent: None,
+                }
             });
         };
-        context.end_wait("absent");
-        self.seen = true;
+        for gone in [ABSENT, MISSING] {
+            context.end_wait(gone);
+        }
+        context.begin_wait(SHOWN);
         // Before it runs it may be listed for as long as people hold changes back.
         let runs = matches!(job.phase, JobPhase::Running | JobPhase::Other(_));
         if !runs {

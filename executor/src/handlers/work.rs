@@ -17,8 +17,17 @@ pub fn under_way<'a>(jobs: impl IntoIterator<Item = &'a DeviceJob>) -> Option<St
 /// Why power is not changed now.
 pub struct Busy {
     pub words: String,
+    pub why: Why,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A device job.
+    Job,
     /// The host is in a boot: that ends without anybody.
-    pub boot: bool,
+    Boot,
+    /// No work is shown, by a device that has not answered for long enough.
+    Unsure,
 }
 
 /// Name of the wait for the end of one boot, from look to look ([`PASSING`](crate::engine::PASSING)).
@@ -46,13 +55,15 @@ pub async fn at_work(context: &Context, power: PowerState) -> Result<Option<Busy
 pub async fn may_be_at_work(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
     let work = at_work(context, power).await?;
     let unsure = work.is_none() && !context.has_shown_all();
-    Ok(if unsure { Some(Busy { words: shows_none(context), boot: false }) } else { work })
+    Ok(if unsure { Some(shows_none(context)) } else { work })
 }
 
 /// That no work is shown yet.
-pub fn shows_none(context: &Context) -> String {
+pub fn shows_none(context: &Context) -> Busy {
     let least = context.timing().upload_visibility.as_secs();
-    format!("it shows no device job, which counts once it has answered for {least} s without a break")
+    let words =
+        format!("it shows no device job, which counts once it has answered for {least} s without a break");
+    Busy { words, why: Why::Unsure }
 }
 
 /// As [`at_work`].
@@ -61,7 +72,7 @@ pub fn shows_none(context: &Context) -> String {
 /// Also [`BmcErrorKind::NoQueue`].
 pub async fn look(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
     let seen = seen(context, power).await;
-    let boots = matches!(&seen, Ok(Some(Busy { boot: true, .. })));
+    let boots = matches!(&seen, Ok(Some(Busy { why: Why::Boot, .. })));
     if !boots {
         nothing_seen(context);
         return seen;
@@ -79,7 +90,7 @@ async fn seen(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcE
         |jobs: &[DeviceJob]| power != PowerState::Off && jobs.iter().any(|job| job.phase.awaits_a_boot());
     let work = context.line.work(may_boot).await?;
     if let Some(words) = under_way(&work.jobs) {
-        return Ok(Some(Busy { words, boot: false }));
+        return Ok(Some(Busy { words, why: Why::Job }));
     }
     let host = match work.host {
         // It never tells.
@@ -88,6 +99,6 @@ async fn seen(context: &Context, power: PowerState) -> Result<Option<Busy>, BmcE
     };
     Ok(host.map(|host| {
         let words = format!("{}, and device jobs wait for this boot", host.words);
-        Busy { words, boot: !host.tasks }
+        Busy { words, why: if host.tasks { Why::Job } else { Why::Boot } }
     }))
 }
