@@ -75,8 +75,14 @@ impl Away {
 
 /// Normalises the address of a control plane: scheme and host, nothing after.
 pub fn parse_server(text: &str) -> Result<Url> {
+    // What stands before a `@` may be a password, and what follows a `#` a one-time token: none of it is repeated.
+    if let Some(sign) = ['@', '#'].into_iter().find(|sign| text.contains(*sign)) {
+        return Err(Failure::Usage(format!(
+            "the address of a control plane has no `{sign}`: write scheme and host only, like https://rackhand.example"
+        )));
+    }
     let url = Url::parse(text).map_err(|_| no_scheme(text))?;
-    let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let loopback = is_loopback(&url);
     match url.scheme() {
         "https" => {}
         "http" if loopback => {}
@@ -87,27 +93,24 @@ pub fn parse_server(text: &str) -> Result<Url> {
         }
         _ => return Err(no_scheme(text)),
     }
-    if url.path() != "/" || url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Err(match text.contains('@') {
-            true => no_scheme(text),
-            false => Failure::Usage(format!(
-                "{text}: write scheme and host only, like {}",
-                url.origin().ascii_serialization()
-            )),
-        });
+    if url.path() != "/" || url.query().is_some() {
+        return Err(Failure::Usage(format!(
+            "{text}: write scheme and host only, like {}",
+            url.origin().ascii_serialization()
+        )));
     }
     Ok(url)
+}
+
+/// Whether it is a service of this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 /// What to write instead of an address without its beginning.
 fn no_scheme(text: &str) -> Failure {
     let host = text.split([':', '/']).next().unwrap_or_default();
     Failure::Usage(match Url::parse(&format!("https://{text}")) {
-        // What stands before it may be a password.
-        _ if text.contains('@') => {
-            "the address of a control plane has no `@`: write scheme and host only, like https://rackhand.example"
-                .to_owned()
-        }
         Ok(url) if url.path() != "/" && !text.contains("://") => {
             format!("{text}: write scheme and host only, like https://{host}")
         }
@@ -539,6 +542,18 @@ mod tests {
             ("ada:hunter2@rackhand.example", "write scheme and host only, like https://rackhand.example"),
             (
                 "https://ada:hunter2@rackhand.example",
+                "write scheme and host only, like https://rackhand.example",
+            ),
+            (
+                "http://ada:hunter2@rackhand.example",
+                "write scheme and host only, like https://rackhand.example",
+            ),
+            (
+                "https://rackhand.example/choose-password#hunter2",
+                "write scheme and host only, like https://rackhand.example",
+            ),
+            (
+                "https://rackhand.example/#hunter2",
                 "write scheme and host only, like https://rackhand.example",
             ),
         ] {

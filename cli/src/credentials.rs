@@ -22,7 +22,7 @@ use crate::{
     client::Client,
     doctor::quoted,
     error::{Failure, Result, help},
-    output::{Column, Output, dash, moment, printable_lines, say},
+    output::{Column, Output, dash, moment, printable, printable_lines, say},
     resolve,
     secret::{PasswordSource, confirm},
 };
@@ -262,10 +262,10 @@ fn trusted_key(client: &Client, site: &Site, expected: Option<&str>) -> Result<P
         _ => {
             if expected.is_none() {
                 say(format!(
-                    "first use of the key of site {}, fingerprint {}; compare it with the one on an executor, \
-                     or give --site-key",
-                    site.name,
-                    key_fingerprint(offered)
+                    "fingerprint {} of the key that is used for the first time for site {}: compare it with the one on \
+                     an executor, or give --site-key",
+                    key_fingerprint(offered),
+                    printable(&site.name)
                 ));
             }
             known.insert(id, offered.to_owned());

@@ -9,7 +9,10 @@ use std::{
 use clap::Args;
 use zeroize::Zeroizing;
 
-use crate::error::{Failure, Result};
+use crate::{
+    error::{Failure, Result},
+    output::printable,
+};
 
 #[derive(Debug, Default, Args)]
 #[group(multiple = false)]
@@ -90,7 +93,7 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
             return Ok(None);
         }
         let mut answer = String::new();
-        write!(self.questions, "{question} ")
+        write!(self.questions, "{} ", printable(question))
             .and_then(|()| self.questions.flush())
             .and_then(|()| self.answers.read_line(&mut answer))
             .map_err(|source| Failure::file("cannot ask", source))?;
@@ -130,5 +133,13 @@ pub mod tests {
     pub fn asked(dialogue: Dialogue<&[u8], Vec<u8>>) -> (String, String) {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         (text(&dialogue.questions), text(dialogue.answers))
+    }
+
+    /// What is asked about may be named by a control plane that was taken over.
+    #[test]
+    fn a_question_is_one_line_that_steers_no_terminal() {
+        let mut dialogue = typing(true, "yes\n");
+        dialogue.ask("revoke web\r\n\u{1b}[2J\u{9b}31m\u{202e}?").unwrap();
+        assert_eq!(asked(dialogue).0, "revoke web   [2J 31m ? ");
     }
 }

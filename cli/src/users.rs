@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     auth::{grant_text, sites_of},
-    client::Client,
+    client::{Client, is_loopback, parse_server},
     error::{Failure, Result, help},
     output::{Column, Output, moment, say, word},
     resolve,
@@ -230,15 +230,23 @@ async fn change(client: &Client, user: &User, disabled: bool) -> Result<()> {
 
 async fn link(client: &Client, user: UserId, out: Output) -> Result<()> {
     let made: PasswordLink = client.post(&["v1", "users", &user.to_string(), "password-link"]).send().await?;
-    say(format!(
-        "valid once, for {} hours; hand it over where only that person reads it. At a terminal: \
-         `rackhand password --with-link --api {}`",
-        made.expires_in / 3600,
-        client.server()
-    ));
-    let shown =
-        made.link.clone().unwrap_or_else(|| format!("{}/choose-password#{}", client.server(), made.token));
+    let server = client.server();
+    let shown = made.link.clone().unwrap_or_else(|| format!("{server}/choose-password#{}", made.token));
+    say(hand_over(&shown, made.expires_in));
     out.one(&made, &made.token, || format!("{shown}\n"))
+}
+
+/// How `link` is handed over. Elsewhere, an address that means this machine would be that of another one.
+fn hand_over(link: &str, expires_in: u32) -> String {
+    let origin = link.split_once("/choose-password").map_or(link, |(origin, _)| origin);
+    let here = parse_server(origin).is_ok_and(|url| is_loopback(&url));
+    let hours = expires_in / 3600;
+    let terminal =
+        if here { "At a terminal of this machine, whose own address it is" } else { "At a terminal" };
+    format!(
+        "valid once, for {hours} hours; hand it over where only that person reads it. {terminal}: `rackhand password \
+         --with-link --api {origin}`"
+    )
 }
 
 /// You are prompted for passwords one after the other; without a terminal they are lines of stdin in the same order.
@@ -300,5 +308,16 @@ mod tests {
         let row = Listed::new(serde_json::from_value(user.clone()).unwrap(), &[]);
         assert!(row.roles.contains(site), "without the name the id says it");
         assert_eq!(serde_json::to_value(row).unwrap(), user);
+    }
+
+    #[test]
+    fn a_link_is_handed_over_with_its_own_address() {
+        let said = hand_over("https://rackhand.example/choose-password#t0ken", 7200);
+        assert!(
+            said.ends_with("At a terminal: `rackhand password --with-link --api https://rackhand.example`"),
+            "{said}"
+        );
+        let said = hand_over("http://127.0.0.1:8420/choose-password#t0ken", 7200);
+        assert!(said.contains("of this machine") && said.contains("--api http://127.0.0.1:8420`"), "{said}");
     }
 }

@@ -1348,7 +1348,10 @@ fn the_command_for_a_link_works_without_a_sign_in() {
     let said = admin.run(&["users", "reset-password", "ben@rackhand.example"], "").stderr;
     let said = String::from_utf8_lossy(&said);
     let command = format!("rackhand password --with-link --api {}", server.url);
-    assert!(said.contains(&format!("At a terminal: `{command}`")), "{said}");
+    assert!(
+        said.contains(&format!("At a terminal of this machine, whose own address it is: `{command}`")),
+        "{said}"
+    );
     let ben = Home::new();
     let typed: Vec<&str> = command.split(' ').skip(1).collect();
     let chosen = ben.run(&typed, "t0ken\nlong enough for this\n");

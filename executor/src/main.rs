@@ -159,7 +159,7 @@ async fn main() -> ExitCode {
                 text = format!("{text}: {next}");
                 source = next.source();
             }
-            let lines: Vec<String> = text.lines().map(text::clean).collect();
+            let lines: Vec<String> = text.lines().map(text::escaped).collect();
             let _ = writeln!(std::io::stderr(), "rackhand-executor: {}", lines.join("\n"));
             ExitCode::FAILURE
         }
@@ -177,7 +177,7 @@ fn close_memory() {
 
 /// A line; what came from the control plane must not steer the terminal.
 fn say(line: &str) -> Result<(), Failure> {
-    Ok(writeln!(std::io::stdout(), "{}", text::clean(line))?)
+    Ok(writeln!(std::io::stdout(), "{}", text::escaped(line))?)
 }
 
 /// The configuration, with what the command line says instead.
@@ -291,8 +291,10 @@ async fn show_site_key(data: &Path) -> Result<(), Failure> {
             format!("{} has no key yet: its first executor makes it when it runs", enrolled.site).into()
         );
     };
-    say(&format!("Key of site {}: {key}", enrolled.site))?;
-    say(&format!("Fingerprint: {}", site_fingerprint(&key)))
+    // The control plane gave the site its name: nothing of that stands before what people compare with its key.
+    say(&format!("Key: {key}"))?;
+    say(&format!("Fingerprint: {}", site_fingerprint(&key)))?;
+    say(&format!("Site: {}", enrolled.site))
 }
 
 async fn forget_credential(data: &Path, name: &str, yes: bool) -> Result<(), Failure> {
@@ -330,7 +332,8 @@ async fn show_pins(bmcs: &[String], patience: Duration) -> Result<(), Failure> {
 async fn print(data: &Path) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for line in sqlite::print(data).await? {
-        writeln!(out, "{:24} {} epoch {:<4} {:10} {}", line.at, line.run, line.epoch, line.kind, line.body)?;
+        let body = text::escaped(&line.body);
+        writeln!(out, "{:24} {} epoch {:<4} {:10} {body}", line.at, line.run, line.epoch, line.kind)?;
     }
     Ok(())
 }

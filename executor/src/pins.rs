@@ -39,6 +39,13 @@ impl Named {
     /// # Errors
     /// What is wrong with it, in words. The rules are those of registration.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // What stands before it may be a password, and is not repeated.
+        if text.contains('@') {
+            return Err(
+                "the address of a BMC has no `@`: write [NAME=]https://HOST, without user and password"
+                    .to_owned(),
+            );
+        }
         let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
         let Some((_, rest)) = address.split_once("://") else {
             return Err(format!(
@@ -186,14 +193,13 @@ mod tests {
         ] {
             assert_eq!(Named::parse(text), Ok(expected));
         }
-        for wrong in [
-            "",
-            "=https://10.0.0.17",
-            "http://10.0.0.17",
-            "https://10.0.0.17/",
-            "a=https://root:calvin@10.0.0.17",
-        ] {
+        for wrong in ["", "=https://10.0.0.17", "http://10.0.0.17", "https://10.0.0.17/"] {
             assert!(Named::parse(wrong).is_err_and(|why| why.starts_with(wrong)), "{wrong}");
+        }
+        for named in
+            ["root:calvin@10.0.0.17", "https://root:calvin@10.0.0.17", "a=https://root:calvin@10.0.0.17"]
+        {
+            assert!(Named::parse(named).is_err_and(|why| !why.contains("calvin")), "{named}");
         }
         for bare in ["10.0.0.17", "web-1=10.0.0.17"] {
             assert!(Named::parse(bare).is_err_and(|why| why.contains(": write https:// before")), "{bare}");

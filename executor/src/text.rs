@@ -10,12 +10,16 @@ pub const MAX_EVIDENCE_BYTES: usize = 16 * 1024;
 
 /// `text` with control characters escaped and cut to [`MAX_CHARS`].
 pub fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(MAX_CHARS));
-    for (count, character) in text.chars().enumerate() {
-        if count == MAX_CHARS {
-            out.push('…');
-            break;
-        }
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => escaped(&text[..end]) + "…",
+        None => escaped(text),
+    }
+}
+
+/// The whole `text` as one line that steers no terminal.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
         match character {
             '\n' | '\t' => out.push(' '),
             character if steers(character) => out.extend(character.escape_unicode()),
@@ -58,6 +62,8 @@ mod tests {
     fn control_characters_are_escaped_and_lengths_bounded() {
         assert_eq!(clean("a\0b\u{1b}[31m\n\u{202e}"), "a\\u{0}b\\u{1b}[31m \\u{202e}");
         assert_eq!(clean(&"x".repeat(5_000)).chars().count(), MAX_CHARS + 1);
+        assert_eq!(clean(&"é".repeat(MAX_CHARS)), "é".repeat(MAX_CHARS));
+        assert_eq!(escaped(&"\u{9b}x".repeat(5_000)), "\\u{9b}x".repeat(5_000));
         let value = clean_value(&serde_json::json!({ "k\0": ["\u{7}"] }));
         assert_eq!(value, serde_json::json!({ "k\\u{0}": ["\\u{7}"] }));
         let huge = clean_value(&serde_json::json!("x".repeat(100_000)));

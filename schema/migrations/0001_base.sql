@@ -309,6 +309,9 @@ begin
     perform set_config('rackhand.sites', sites::text, true),
             set_config('rackhand.fleet', fleet::text, true),
             set_config('rackhand.people', people::text, true);
+    if (scope -> 'fleet')::boolean then
+        perform rackhand.require_fleet('admin');
+    end if;
 end
 $$;
 

@@ -601,6 +601,17 @@ language sql stable as $$
     select to_char(moment at time zone 'UTC', 'YYYY-MM-DD "at" HH24:MI "UTC"')
 $$;
 
+-- What counts against a version of a credential: the refusals by BMCs of servers that are there and use it.
+create function rackhand.refusals(credential uuid, version int)
+returns table (bmc_id uuid, server text, failures int, rejected_at timestamptz)
+language sql stable as $$
+    select u.bmc_id, v.name, u.failures, u.rejected_at
+        from rackhand.credential_use u
+        join rackhand.bmc b on b.id = u.bmc_id and b.credential_id = u.credential_id
+        join rackhand.server v on v.id = b.server_id and v.removed_at is null
+        where u.credential_id = credential and u.version = refusals.version and u.failures > 0
+$$;
+
 -- That a credential is suspended, and who refused its version, for people; null where it is not.
 create function rackhand.suspension(which uuid) returns text
 language plpgsql stable as $$
@@ -617,11 +628,8 @@ begin
             || string_agg(s.name, ', ' order by s.place) filter (where s.place <= 5)
             || case when count(*) > 5 then format(' and %s more', count(*) - 5) else '' end into refusers
         from (
-            select v.name, row_number() over (order by v.name) as place
-            from rackhand.credential_use u
-            join rackhand.bmc b on b.id = u.bmc_id and b.credential_id = u.credential_id
-            join rackhand.server v on v.id = b.server_id and v.removed_at is null
-            where u.credential_id = c.id and u.version = c.version and u.failures > 0) s;
+            select r.server as name, row_number() over (order by r.server) as place
+                from rackhand.refusals(c.id, c.version) r) s;
     return format('Credential %s version %s is suspended: refused by %s, last on %s. Nothing was sent since.', c.name,
         c.version, coalesce(refusers, 'BMCs that do not use it any more'), rackhand.on_at(c.refused_at));
 end
@@ -647,12 +655,9 @@ begin
         perform rackhand.fail('invalid-request', 'No credential is set for the BMC of this server.');
     end if;
     counts := exists (select from rackhand.credential_use u where u.bmc_id = endpoint.id
-        and u.credential_id = cred.id and (u.failures > 0 or u.unanswered > 0));
-    select max(u.rejected_at) as at, coalesce(sum(u.failures), 0) as failures into left_over
-        from rackhand.credential_use u
-        join rackhand.bmc b on b.id = u.bmc_id and b.credential_id = u.credential_id
-        join rackhand.server v on v.id = b.server_id and v.removed_at is null
-        where u.credential_id = cred.id and u.version = cred.version and u.bmc_id <> endpoint.id;
+        and u.credential_id = cred.id and u.version = cred.version and (u.failures > 0 or u.unanswered > 0));
+    select max(r.rejected_at) as at, coalesce(sum(r.failures), 0) as failures into left_over
+        from rackhand.refusals(cred.id, cred.version) r where r.bmc_id <> endpoint.id;
     if not counts and cred.suspended_at is not null and left_over.failures >= 2 then
         perform rackhand.fail('invalid-request', format('The BMC of %s has refused nothing that counts: nothing was '
             'changed. %s Let it be tried again on a server that refused it.', (select v.name from rackhand.server v
@@ -793,10 +798,7 @@ begin
             unanswered_at = excluded.unanswered_at, reserved_at = excluded.reserved_at,
             reserved_by = excluded.reserved_by;
     if args ->> 'step' = 'rejected' then
-        select sum(u.failures) into refused from rackhand.credential_use u
-            join rackhand.bmc b on b.id = u.bmc_id and b.credential_id = u.credential_id
-            join rackhand.server v on v.id = b.server_id and v.removed_at is null
-            where u.credential_id = cred.id and u.version = usage.version;
+        select sum(r.failures) into refused from rackhand.refusals(cred.id, usage.version) r;
         if usage.refusals <= kept then
             perform rackhand.append_event('credential.rejected', 'warn',
                 format('%s refused credential %s version %s', endpoint.url, cred.name, usage.version)

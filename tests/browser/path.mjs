@@ -320,6 +320,8 @@ async function run() {
       await check("server-failed");
       await page.getByRole("button", { name: "Let it be tried again…" }).click();
       await page.getByRole("dialog").getByRole("button", { name: "Let it be tried again" }).click();
+      await page.getByRole("dialog").getByRole("status").getByText("nothing was changed").waitFor();
+      await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
       await page.getByRole("dialog").waitFor({ state: "detached" });
     });
     await page.getByRole("region", { name: "BMC endpoint" }).getByText(/^lab-root, version \d+$/).waitFor();
@@ -378,6 +380,7 @@ async function outage() {
     await page.unrouteAll({ behavior: "ignoreErrors" });
     await page.getByRole("button", { name: "Try again" }).click();
     await page.getByRole("table", { name: "Jobs" }).waitFor();
+    expected = undefined;
   });
 }
 
@@ -466,11 +469,11 @@ async function sites() {
     await page.getByRole("button", { name: /^Compare the key/ }).click();
     const dialog = page.getByRole("dialog");
     const typed = dialog.getByLabel("What the executor printed");
-    await typed.fill(`Key of site lab: ${Buffer.alloc(32, 7).toString("base64")}`);
+    await typed.fill(`Key: ${Buffer.alloc(32, 7).toString("base64")}`);
     await dialog.getByText("someone may be in the middle").waitFor();
     ok((await dialog.getByRole("button", { name: "They match" }).getAttribute("aria-disabled")) === "true", "another key can be accepted");
     await check("site-key-differs", ["dark"]);
-    await typed.fill(`Key of site lab: ${key}`);
+    await typed.fill(`Key: ${key}`);
     await dialog.getByText("The same key").waitFor();
     await dialog.getByRole("button", { name: "They match" }).click();
     await page.getByText(/^compared in this browser/).waitFor();

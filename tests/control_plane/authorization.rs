@@ -32,6 +32,7 @@ fn sample(method: &str, path: &str, ids: &Ids) -> Option<Sample> {
             | "/v1/servers" | "/v1/jobs",
         ) => (path.to_owned(), None, false),
         ("get", "/v1/audit/{tree}/checkpoints") => ("/v1/audit/audit/checkpoints".to_owned(), None, false),
+        ("get", "/v1/audit/{tree}/records") => ("/v1/audit/audit/records?limit=1".to_owned(), None, false),
         ("get", "/v1/events") => ("/v1/events?limit=500".to_owned(), None, false),
         ("delete", "/v1/sessions/{id}") => (format!("/v1/sessions/{}", ids.run), None, false),
         ("post", "/v1/users") => {
@@ -258,4 +259,24 @@ async fn every_operation_refuses_who_may_not() {
     assert!(covered >= 30, "only {covered} operations were tried");
     uncovered.sort();
     insta::assert_snapshot!(uncovered.join("\n"));
+}
+
+/// What only an admin of the whole fleet may do is refused before the function that does it is called.
+#[tokio::test]
+async fn a_fleet_admin_is_required_whatever_the_function_does() {
+    let site = TestSite::new().await;
+    for (role, at) in [("viewer", None), ("admin", Some(site.id.as_str()))] {
+        let mut scope = person(&site.database, &format!("Some {role}"), role, at).await;
+        site.database.run(&scope, "me", json!({})).await.unwrap();
+        scope["fleet"] = json!(true);
+        let refused = site.database.run(&scope, "me", json!({})).await.unwrap_err();
+        assert!(
+            refused.detail.starts_with("This needs the role admin for the whole fleet"),
+            "{}",
+            refused.detail
+        );
+    }
+    let mut admin = site.admin.clone();
+    admin["fleet"] = json!(true);
+    site.database.run(&admin, "me", json!({})).await.unwrap();
 }

@@ -268,6 +268,28 @@ async fn refusals_of_removed_servers_keep_no_credential_suspended() {
     assert_eq!(site.database.value("select suspended_at from rackhand.credential").await, Value::Null);
 }
 
+/// Refusals of an old version are nothing that can be forgotten of the present one.
+#[tokio::test]
+async fn a_refusal_of_an_old_version_is_none_of_the_present_one() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    let servers = site.servers(3).await;
+    for server in &servers {
+        let bmc = format!("select id from rackhand.bmc where server_id = '{server}'");
+        let bmc = site.database.value(&bmc).await;
+        attempt(&site, &one, &bmc, "reserve").await;
+        attempt(&site, &one, &bmc, "rejected").await;
+        // The first refusal was one of an earlier version.
+        let earlier = "update rackhand.credential_use u set version = 0 where bmc_id = $1::text::uuid";
+        if *server == servers[0] {
+            site.database.owner.execute(earlier, &[&bmc.as_str()]).await.unwrap();
+        }
+    }
+    let again = json!({"server_id": servers[0]});
+    let refused = site.database.run(&site.admin, "credential_try_again", again).await.unwrap_err();
+    assert!(refused.detail.contains("has refused nothing that counts"), "{}", refused.detail);
+}
+
 #[tokio::test]
 async fn where_no_executor_was_refused_trying_again_changes_and_notes_nothing() {
     let site = TestSite::new().await;

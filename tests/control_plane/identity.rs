@@ -470,11 +470,12 @@ async fn an_enrolment_that_is_repeated_enrols_once() {
         let made = json!({"site_id": site.id, "token_hash": token, "ttl_s": 3600});
         site.admin("enrolment_token_create", made).await;
     }
-    let enrol = async |token: &str, name: &str, signing: &str| {
-        let executor = json!({"token_hash": token, "name": name, "signing_key": signing, "sealing_key": "s",
+    let enrol_with = async |token: &str, name: &str, signing: &str, sealing: &str| {
+        let executor = json!({"token_hash": token, "name": name, "signing_key": signing, "sealing_key": sealing,
             "fingerprint": "f"});
         site.database.run(&anonymous, "executor_enrol", executor).await.map_err(|refused| refused.code)
     };
+    let enrol = async |token: &str, name: &str, signing: &str| enrol_with(token, name, signing, "s").await;
     let first = enrol("aa00", "one", "k").await.unwrap();
     assert!(first["executor_id"].is_string() && first["site"].is_string(), "{first}");
     for token in ["aa00", "aa01", "aa01"] {
@@ -488,6 +489,13 @@ async fn an_enrolment_that_is_repeated_enrols_once() {
         ("aa03", "one", "k", "enrolment-refused"),
     ] {
         assert_eq!(enrol(token, name, signing).await, Err(code.to_owned()), "{token} {name} {signing}");
+    }
+    for (token, code) in [("aa00", "enrolment-refused"), ("aa02", "name-taken")] {
+        assert_eq!(
+            enrol_with(token, "one", "k", "other").await,
+            Err(code.to_owned()),
+            "{token}, another sealing key"
+        );
     }
     let enrolled = "select count(*)::int from rackhand.event where kind = 'executor.enrolled'";
     assert_eq!(site.database.value(enrolled).await, 2, "one for each token");

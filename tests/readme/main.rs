@@ -107,9 +107,7 @@ async fn the_chapter_works_as_typed() {
         if typed.contains("rackhand-executor run") {
             shell.log_shows("executor.log", "key of the site").await;
         }
-        if let Some((_, key)) =
-            printed.lines().find_map(|line| line.strip_prefix("Key of site ")?.split_once(": "))
-        {
+        if let Some(key) = printed.lines().find_map(|line| line.strip_prefix("Key: ")) {
             table.set("--site-key KEY", format!("--site-key {key}"));
         }
         if let Some(line) = printed.lines().find(|line| line.contains("rackhand jobs apply ")) {

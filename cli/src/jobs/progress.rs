@@ -107,7 +107,7 @@ impl Bars {
             let bar = self.runs.entry(run.id).or_insert_with(|| {
                 let bar = self.multi.add(ProgressBar::new(100));
                 bar.set_style(style("  {prefix:14} {bar:30} {msg}"));
-                bar.set_prefix(run.server.clone());
+                bar.set_prefix(printable(&run.server));
                 bar
             });
             bar.set_position(if run.state.is_terminal() { 100 } else { u64::from(run.percent.unwrap_or(0)) });

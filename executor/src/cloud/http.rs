@@ -107,6 +107,12 @@ impl Http {
     pub fn new(server: &str, tls: rustls::ClientConfig) -> Result<Self, CloudError> {
         let refused = |detail: String| CloudError::Refused { code: "invalid-address".into(), detail };
         let url = reqwest::Url::parse(server).map_err(|error| refused(error.to_string()))?;
+        // A password would stand in errors, logs and identity.json.
+        if server.contains(['@', '?', '#']) {
+            return Err(refused(
+                "the control plane's address is like https://rackhand.example, without more".into(),
+            ));
+        }
         let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
             return Err(refused("the control plane's address starts with https://".into()));
@@ -417,6 +423,16 @@ mod tests {
         let http = Http::new(address, tls().unwrap()).unwrap();
         let sessions = Sessions::begin(Arc::new(MemoryJournal::default())).await.unwrap();
         HttpCloud::new(http, identity, sessions)
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_and_not_repeated() {
+        for address in
+            ["https://ada:hunter2@rackhand.example", "http://hunter2@127.0.0.1:1", "https://x/#hunter2"]
+        {
+            let said = Http::new(address, tls().unwrap()).err().unwrap().to_string();
+            assert!(!said.contains("hunter2") && said.contains("like https://rackhand.example"), "{said}");
+        }
     }
 
     /// A network device forgets every connection at once, idle ones too: the second try takes a new one.

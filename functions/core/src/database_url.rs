@@ -2,9 +2,26 @@
 
 use std::net::IpAddr;
 
+/// Why a password is taken for something else: tokio-postgres takes the first `@`, wherever it stands, for its end, and
+/// what follows for the host.
+pub const UNENCODED: &str = "a `@` in the user, the password or a parameter must be written as %40, a `/` or `?` in \
+                             user or password as %2F or %3F";
+
+/// What follows the scheme of a database URL.
+pub fn after_scheme(url: &str) -> Option<&str> {
+    ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme))
+}
+
+/// Whether what follows the scheme has its only `@` before the host.
+pub fn is_encoded(after_scheme: &str) -> bool {
+    let authority = after_scheme.find(['/', '?']).unwrap_or(after_scheme.len());
+    let (authority, rest) = after_scheme.split_at(authority);
+    authority.matches('@').count() <= 1 && !rest.contains('@')
+}
+
 /// `host[:port]` of a database URL, with commas between where it names several.
 pub fn hosts(url: &str) -> Option<&str> {
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
+    let rest = after_scheme(url)?;
     let place = rest.split(['?', '/']).next()?;
     place.rsplit('@').next().filter(|hosts| !hosts.is_empty())
 }
@@ -21,10 +38,10 @@ pub fn allows(allowed: &str, host: &str) -> bool {
 
 /// Settles what a database URL leaves open: patience, name, and TLS beyond this machine. "Prefer", the
 /// driver's default, would fall back to plain text when somebody in between refuses TLS: it is not heeded where
-/// the URL says it, either. None for what is no database URL, and for a query that names a host, which would be
-/// another one than the URL shows.
+/// the URL says it, either. None for what is no database URL, is not [encoded](is_encoded), or names a host in its
+/// query, which would be another one than the URL shows.
 pub fn settled(url: &str, application: &str) -> Option<String> {
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
+    let rest = after_scheme(url).filter(|rest| is_encoded(rest))?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let local = hosts(url)?.split(',').all(|host| {
         let name = match host.strip_prefix('[') {
@@ -82,6 +99,9 @@ mod tests {
             assert_eq!(settled(&format!("postgres://u:p@localhost/db?{elsewhere}"), "test"), None);
         }
         assert_eq!(settled("mysql://u:p@db.example/db", "test"), None);
+        for ambiguous in ["u:p@ss@db.example/db", "u:p/@db.example/db", "u@db.example/db?password=p@ss"] {
+            assert_eq!(settled(&format!("postgres://{ambiguous}"), "test"), None);
+        }
     }
 
     #[test]

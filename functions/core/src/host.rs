@@ -43,9 +43,23 @@ pub const REFUSED_SQLSTATE: &str = "RH000";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Scope {
-    User { user: UserId, session: SessionId, need: Role, trace: TraceId },
-    Executor { executor: ExecutorId, session: ExecutorSessionId, trace: TraceId },
-    Anonymous { trace: TraceId, address: String },
+    /// `fleet`: an admin of the whole fleet is required, whatever `need` says.
+    User {
+        user: UserId,
+        session: SessionId,
+        need: Role,
+        fleet: bool,
+        trace: TraceId,
+    },
+    Executor {
+        executor: ExecutorId,
+        session: ExecutorSessionId,
+        trace: TraceId,
+    },
+    Anonymous {
+        trace: TraceId,
+        address: String,
+    },
 }
 
 impl Scope {
@@ -423,10 +437,11 @@ mod tests {
             user: id.parse().unwrap(),
             session: id.parse().unwrap(),
             need: Role::Operator,
+            fleet: false,
             trace: id.parse().unwrap(),
         };
-        let expected =
-            serde_json::json!({"kind": "user", "user": id, "session": id, "need": "operator", "trace": id});
+        let expected = serde_json::json!({"kind": "user", "user": id, "session": id, "need": "operator",
+            "fleet": false, "trace": id});
         assert_eq!(serde_json::to_value(scope).unwrap(), expected);
     }
 
@@ -455,6 +470,7 @@ mod tests {
                 user: id.parse().unwrap(),
                 session: id.parse().unwrap(),
                 need: Role::Viewer,
+                fleet: false,
                 trace,
             },
             Scope::Executor { executor: id.parse().unwrap(), session: id.parse().unwrap(), trace },

@@ -260,7 +260,7 @@ pub const fn largest_body(holder: Holder) -> usize {
 
 /// Signs the caller in by bearer token or the browser's cookie. A cookie travels by itself, so with one a
 /// request that changes something must also prove that our own page sent it.
-fn signed_in(parts: &Parts, need: Role) -> Answer<Call> {
+fn signed_in(parts: &Parts, need: Role, fleet: bool) -> Answer<Call> {
     let (host, trace) = host(parts)?;
     let cookie = browser::cookie(&parts.headers, browser::ACCESS_COOKIE);
     let claims = match (bearer(&parts.headers), cookie) {
@@ -274,7 +274,7 @@ fn signed_in(parts: &Parts, need: Role) -> Answer<Call> {
         (None, None) => return Err(not_signed_in(&parts.headers, "This needs a signed-in user.")),
     };
     let Claims { sub: user, sid: session, .. } = claims;
-    Ok(Call { host, scope: Scope::User { user, session, need, trace }, site_of_token: None })
+    Ok(Call { host, scope: Scope::User { user, session, need, fleet, trace }, site_of_token: None })
 }
 
 /// When the caller's access token ends, Unix seconds.
@@ -314,12 +314,11 @@ macro_rules! callers {
 callers! {
     /// Nobody in particular: what is asked proves itself (password, token, signature) or is public.
     Anyone = parts => anyone(parts);
-    Viewer = parts => signed_in(parts, Role::Viewer);
-    Operator = parts => signed_in(parts, Role::Operator);
-    Admin = parts => signed_in(parts, Role::Admin);
-    /// An admin of the whole fleet. The function that is called checks it, so that a refusal names the fleet whichever
-    /// roles for sites the caller has.
-    FleetAdmin = parts => signed_in(parts, Role::Viewer);
+    Viewer = parts => signed_in(parts, Role::Viewer, false);
+    Operator = parts => signed_in(parts, Role::Operator, false);
+    Admin = parts => signed_in(parts, Role::Admin, false);
+    /// An admin of the whole fleet. A refusal names the fleet whichever roles for sites the caller has.
+    FleetAdmin = parts => signed_in(parts, Role::Viewer, true);
     /// An executor with its session.
     Executor = parts => executor(parts);
 }

@@ -6,6 +6,7 @@
 
 use std::{fs, iter, net::IpAddr, path::PathBuf, time::Duration};
 
+use rackhand_functions::database_url::{UNENCODED, after_scheme, is_encoded};
 use tokio_postgres::{
     Client, Config, Connection, Socket,
     config::{Host, SslMode},
@@ -26,10 +27,7 @@ pub enum AddressError {
     Url,
     #[error("the database URL is not valid: it must begin with postgres:// or postgresql://")]
     Scheme,
-    #[error(
-        "the database URL is not valid: a `@` in the user, the password or a parameter must be written as %40, a `/` or \
-         `?` in user or password as %2F or %3F"
-    )]
+    #[error("the database URL is not valid: {UNENCODED}")]
     Unencoded,
     #[error("the database URL is not valid: {0} is not supported, or the value of it is not")]
     Parameter(String),
@@ -62,14 +60,7 @@ impl Address {
     pub fn parse(url: &str) -> Result<Self, AddressError> {
         let url = url.trim();
         // tokio-postgres would read anything else as `key=value`.
-        let after_scheme =
-            ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-        let after_scheme = after_scheme.ok_or(AddressError::Scheme)?;
-        // It takes the first `@`, wherever it stands, for the end of the password: what is behind it would be said to be
-        // the host, and what is before it the user.
-        let (authority, rest) =
-            after_scheme.split_at(after_scheme.find(['/', '?']).unwrap_or(after_scheme.len()));
-        if authority.matches('@').count() > 1 || rest.contains('@') {
+        if !is_encoded(after_scheme(url).ok_or(AddressError::Scheme)?) {
             return Err(AddressError::Unencoded);
         }
         let (url, root) = take_libpq_parameters(url);
@@ -271,8 +262,6 @@ mod tests {
 
     #[test]
     fn a_refused_url_is_not_repeated() {
-        const UNENCODED: &str = "a `@` in the user, the password or a parameter must be written as %40, a `/` or `?` in \
-                                 user or password as %2F or %3F";
         let place = "ada:hunter2@db.example/fleet?sslmode=require";
         for (url, why) in [
             (

@@ -47,8 +47,10 @@ pub async fn configured() -> Result<&'static Configured, ConfigError> {
         return Ok(configured);
     }
     let url = required("database_url").await?;
-    let address = settled(&url, "rackhand-spin")
-        .ok_or(ConfigError::Wrong("database_url", "a URL `postgres://user:password@host:port/database`"))?;
+    let address = settled(&url, "rackhand-spin").ok_or(ConfigError::Wrong(
+        "database_url",
+        "a URL `postgres://user:password@host:port/database`, with each other `@` written as %40",
+    ))?;
     // Spin itself would refuse each connection, and tell its own log alone.
     let allowed = required("database_host").await?;
     if !hosts(&url).is_some_and(|hosts| hosts.split(',').all(|host| allows(&allowed, host))) {

@@ -13,7 +13,10 @@ use std::{
 };
 
 use futures::future::{Either, select};
-use rackhand_functions::host::{Failure, RUN_SQL};
+use rackhand_functions::{
+    database_url::{UNENCODED, after_scheme, is_encoded},
+    host::{Failure, RUN_SQL},
+};
 use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::Severity, types::Type};
 use worker::{
     Delay, DurableObject, Env, Request, Response, SecureTransport, Socket, State, durable_object,
@@ -134,6 +137,11 @@ async fn open(env: &Env) -> Result<Client, Box<dyn Error>> {
             .map_err(|_| "neither the binding DB nor the secret DATABASE_URL is there")?
             .to_string(),
     };
+    let after_scheme = after_scheme(&url)
+        .ok_or("the database URL is not valid: it must begin with postgres:// or postgresql://")?;
+    if !is_encoded(after_scheme) {
+        return Err(format!("the database URL is not valid: {UNENCODED}").into());
+    }
     let mut config: Config = url.parse().map_err(|_| "the database URL is not valid")?;
     config.application_name("rackhand-worker");
     let client = match hyperdrive {

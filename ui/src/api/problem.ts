@@ -60,17 +60,18 @@ export function fieldTexts(problem: Problem): string[] {
   return [...new Set(texts)];
 }
 
-/** Others answer with a `code` and a `title`, too. */
-function isProblem(body: unknown): body is Problem {
-  if (typeof body !== "object" || body === null) return false;
-  const { code, title, detail, fields = [] } = body as Record<string, unknown>;
-  const texts = [code, title, detail].every((text) => typeof text === "string");
-  return texts && Array.isArray(fields) && fields.every((field) => typeof field?.field === "string" && typeof field.detail === "string");
+function isFields(fields: unknown): fields is Problem["fields"] {
+  return Array.isArray(fields) && fields.every((field) => typeof field?.field === "string" && typeof field.detail === "string");
 }
 
-/** Makes a problem of an error body, also when something in between answered instead of Rackhand. */
+/** Makes a problem of an error body, also when something in between answered instead of Rackhand: that may have a `code`
+ * and a `title`, too, and anything in the rest. */
 export function toProblem(status: number, body: unknown): Problem {
-  if (isProblem(body)) return body;
+  const { code, title, detail, type, trace_id, needs_role, fields = [] } = (body ?? {}) as Record<string, unknown>;
+  const text = (value: unknown) => (typeof value === "string" ? value : undefined);
+  if (typeof code === "string" && typeof title === "string" && typeof detail === "string" && isFields(fields)) {
+    return { code, title, detail, status, fields, type: text(type) ?? "", trace_id: text(trace_id), needs_role: text(needs_role) };
+  }
   return {
     type: "",
     title: `HTTP ${status}`,

@@ -38,18 +38,21 @@ interface Props<T> {
   /** Absent: there is nothing to send, it only shows something. */
   act?: () => Promise<T>;
   done?: (result: T) => void;
+  /** What the person has to read of the result before the dialog closes. */
+  outcome?: (result: T) => string | undefined;
   children?: ReactNode;
 }
 
-export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = look === "danger", blocked, explain = false, title, note, send = label, sending = "Sending…", keep = "Cancel", wrong, failed, wide = false, act, done, children }: Props<T>) {
+export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = look === "danger", blocked, explain = false, title, note, send = label, sending = "Sending…", keep = "Cancel", wrong, failed, wide = false, act, done, outcome, children }: Props<T>) {
   const [open, setOpen] = useState(false);
   const action = useMutation({
     mutationFn: act ?? (() => Promise.reject(new Error("There is nothing to send."))),
     onSuccess: (result) => {
-      setOpen(false);
+      setOpen(outcome?.(result) !== undefined);
       done?.(result);
     },
   });
+  const told = action.data === undefined ? undefined : outcome?.(action.data);
   return (
     <Dialog.Root
       open={open}
@@ -75,10 +78,13 @@ export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = 
             }}
           >
             {children}
+            <p role="status" className="empty:hidden">
+              {told}
+            </p>
             {action.error && <ProblemNote error={action.error} what={failed} />}
             <div className="flex justify-end gap-2">
-              <Dialog.Close className="btn">{act ? keep : "Close"}</Dialog.Close>
-              {act && (
+              <Dialog.Close className="btn">{act && told === undefined ? keep : "Close"}</Dialog.Close>
+              {act && told === undefined && (
                 <Button type="submit" look={danger ? "danger" : "primary"} blocked={wrong} busy={action.isPending}>
                   {action.isPending ? sending : send}
                 </Button>

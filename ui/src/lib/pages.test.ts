@@ -26,10 +26,10 @@ describe("the key of a site", () => {
   });
 
   it("is compared as key, as fingerprint and as the whole output", () => {
-    for (const same of [KEY, ` ${KEY}\n`, PRINT, PRINT.replaceAll(" ", "").toUpperCase(), `Key of site lab: ${KEY}\nFingerprint: ${PRINT}\n`]) {
+    for (const same of [KEY, ` ${KEY}\n`, PRINT, PRINT.replaceAll(" ", "").toUpperCase(), `Key: ${KEY}\nFingerprint: ${PRINT}\nSite: lab\n`]) {
       expect(compareKey(KEY, PRINT, same)).toBe("same");
     }
-    for (const other of [OTHER, PRINT.replace("4", "5"), `Key of site lab: ${KEY}\nFingerprint: ${PRINT.replace("4", "5")}`, `${OTHER} ${KEY}`]) {
+    for (const other of [OTHER, PRINT.replace("4", "5"), `Key: ${KEY}\nFingerprint: ${PRINT.replace("4", "5")}`, `${OTHER} ${KEY}`]) {
       expect(compareKey(KEY, PRINT, other)).toBe("other");
     }
     for (const none of ["", "lab", KEY.slice(1), PRINT.slice(5), `${PRINT} 0000`, `${PRINT} ${PRINT}`]) expect(compareKey(KEY, PRINT, none)).toBe("no key");
@@ -192,8 +192,10 @@ describe("a problem", () => {
     const fields = ["new", "new", "targets[3]", "params.packages[PowerEdge R7.50].sha256", "file_size"].map((field) => ({ field, detail: "is not valid" }));
     expect(fieldTexts({ ...problem, fields })).toEqual(["New password: is not valid", "Servers: is not valid", "SHA-256: is not valid", "File size: is not valid"]);
     expect(fieldTexts(problem)).toEqual([]);
-    expect(toProblem(409, problem)).toBe(problem);
-    expect(toProblem(409, { ...problem, fields })).toEqual({ ...problem, fields });
+    expect(toProblem(problem.status, problem)).toMatchObject(problem);
+    expect(toProblem(problem.status, { ...problem, fields })).toMatchObject({ ...problem, fields });
+    const odd = toProblem(502, { ...problem, status: "409", trace_id: { id: 1 }, needs_role: {}, type: null });
+    expect(odd).toEqual({ ...problem, status: 502, fields: [], trace_id: undefined, needs_role: undefined, type: "" });
     for (const foreign of [{ ...problem, fields: { a: "b" } }, { ...problem, fields: [null] }, { ...problem, detail: undefined }, { ...problem, code: 7 }, null, "text"])
       expect(toProblem(502, foreign)).toMatchObject({ title: "HTTP 502", code: "" });
   });

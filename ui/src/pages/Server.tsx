@@ -197,6 +197,10 @@ function TryAgain({ server, blocked }: { server: Server; blocked: string | undef
       failed="Nothing was changed"
       act={() => body(api.POST("/v1/servers/{id}/credential/try-again", { params: { path: { id: server.id } } }))}
       done={() => void queries.invalidateQueries({ queryKey: ["credentials"] })}
+      outcome={({ changed, suspended }) => {
+        if (!changed) return `The BMC of ${server.name} has refused nothing that counts: nothing was changed.`;
+        return suspended ? `No refusal by the BMC of ${server.name} counts any more. ${suspended}` : undefined;
+      }}
     />
   );
 }

@@ -266,6 +266,7 @@ mod tests {
             user: id.parse().unwrap(),
             session: id.parse().unwrap(),
             need: Role::Viewer,
+            fleet: false,
             trace: id.parse().unwrap(),
         }
     }
@@ -301,7 +302,11 @@ mod tests {
             let id = |number| Uuid::from_u128(number).to_string().parse().unwrap();
             let (user, session) =
                 (UserId::from_uuid(Uuid::from_u128(1)), SessionId::from_uuid(Uuid::from_u128(session)));
-            Seat::take(&process, &Scope::User { user, session, need: Role::Viewer, trace: id(1) }).unwrap()
+            Seat::take(
+                &process,
+                &Scope::User { user, session, need: Role::Viewer, fleet: false, trace: id(1) },
+            )
+            .unwrap()
         };
         let other = Seat::take(&process, &of(2)).unwrap();
         let mut seats: Vec<_> = (0..2048).map(|n| take(1000 + n / 32)).collect();
