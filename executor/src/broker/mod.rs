@@ -370,7 +370,8 @@ fn unable() -> BmcError {
 }
 
 fn resting(left: Duration) -> BmcError {
-    let detail = format!("not responding; next try in {} s", left.as_secs() + 1);
+    // In minutes: a run that waits is reported again whenever its words have changed.
+    let detail = format!("not responding; next try within {} min", left.as_secs() / 60 + 1);
     BmcError::new(BmcErrorKind::Unreachable, detail)
 }
 

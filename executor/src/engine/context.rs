@@ -18,6 +18,7 @@ use super::{
     patience::{Patience, Waits},
 };
 use crate::{
+    bmc::BmcErrorKind,
     broker::Line,
     clock::Clock,
     journal::{Journal, JournalError, Write},
@@ -110,10 +111,10 @@ pub struct Context {
     /// Whether what the predecessor had waited has been taken over.
     patience_taken: bool,
     waits: Waits,
-    /// Since when every look of the activity at hand has been answered by a device that is ready.
+    /// Since when the device has answered the looks of the activity at hand without a break.
     answers_since: Option<Duration>,
-    /// When the last of them ended.
-    last_look: Option<Duration>,
+    /// When it did last.
+    last_answer: Option<Duration>,
 }
 
 impl Context {
@@ -145,7 +146,7 @@ impl Context {
             patience_taken: false,
             waits: Waits::default(),
             answers_since: None,
-            last_look: None,
+            last_answer: None,
         }
     }
 
@@ -159,31 +160,46 @@ impl Context {
         }
         let kept = kept.unwrap_or_default();
         self.waits.take_over(&kept, self.now());
-        (self.answers_since, self.last_look) = (None, None);
+        (self.answers_since, self.last_answer) = (None, None);
         kept
     }
 
-    /// A look at the device begins. In a longer time without one the device may have restarted unseen.
+    /// A look at the device begins. Since it last answered it may have restarted unseen, if that is long ago.
     pub fn looks(&mut self) {
         let timing = self.timing();
         let unseen = timing.settle.max(timing.poll * 2);
-        if self.last_look.is_some_and(|last| self.now().saturating_sub(last) > unseen) {
-            self.looked(false);
+        if self.last_answer.is_some_and(|last| self.now().saturating_sub(last) > unseen) {
+            self.breaks();
         }
     }
 
-    /// What the last look was: answered by a device that is ready, or not.
-    pub fn looked(&mut self, answered: bool) {
+    /// What came of a look, or of a request between two of them. A device that is busy for a moment, shows work, or was
+    /// not asked, has not restarted.
+    pub fn looked(&mut self, failed: Option<BmcErrorKind>) {
         let now = self.now();
-        self.last_look = Some(now);
-        self.answers_since = answered.then(|| self.answers_since.unwrap_or(now));
-        if !answered {
-            self.waits.end_passing();
+        match failed {
+            None => {
+                self.answers_since.get_or_insert(now);
+                self.last_answer = Some(now);
+            }
+            Some(BmcErrorKind::NotReady { .. } | BmcErrorKind::ForeignJob | BmcErrorKind::Held(_)) => {}
+            Some(_) => self.breaks(),
         }
     }
 
-    /// How long the device has answered all looks without a break, as far as this executor has seen it: what was away
-    /// may have restarted, and shows its work later than it answers.
+    /// The device may have restarted: what was seen of it without a break until now counts no more.
+    pub fn breaks(&mut self) {
+        self.answers_since = None;
+        self.waits.end_passing();
+    }
+
+    /// Whether no look was answered since a break, or ever.
+    pub fn is_broken_off(&self) -> bool {
+        self.answers_since.is_none()
+    }
+
+    /// How long the device has answered without a break, as far as this executor has seen it: what was away may have
+    /// restarted, and shows its work later than it answers.
     pub fn answered_for(&self) -> Duration {
         self.answers_since.map_or(Duration::ZERO, |since| self.now().saturating_sub(since))
     }

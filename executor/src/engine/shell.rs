@@ -213,12 +213,13 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
             context.event(Level::Warn, text, Value::Null).await?;
         }
         let intent = context.intent(phase, activity.action()).cloned();
+        let held = context.hold(context.short_limit());
         let probe = match resolved_as.take() {
             Some(probe) => probe,
             None => {
                 context.looks();
                 let look = activity.probe(context, intent.as_ref()).await;
-                context.looked(look.is_ok());
+                context.looked(look.as_ref().err().map(|error| error.kind));
                 look.unwrap_or_else(|error| probe_of(error, context.server(), phase))
             }
         };
@@ -230,15 +231,23 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
         } else {
             away_since = None;
         }
-        if probe.shows_work() {
-            (work_seen, blind_before) = (now, Duration::ZERO);
-        }
-        if kind_since.0 != std::mem::discriminant(&probe) {
-            kind_since = (std::mem::discriminant(&probe), now);
+        // Held for the whole look or a part of it: an activity that may not begin may have looked for less.
+        let hold = context.hold(context.short_limit()).or(held);
+        if hold.is_some() && matches!(probe, Probe::NotStarted) {
+            // It tells nothing of the device, whose waits neither go on nor begin anew.
+            let passed = now.saturating_sub(before);
+            work_seen += passed;
+            kind_since.1 += passed;
+        } else {
+            if probe.shows_work() {
+                (work_seen, blind_before) = (now, Duration::ZERO);
+            }
+            if kind_since.0 != std::mem::discriminant(&probe) {
+                kind_since = (std::mem::discriminant(&probe), now);
+            }
         }
         let blind = blind_before + now.saturating_sub(work_seen);
         let timing = context.timing();
-        let hold = context.hold(context.short_limit());
         if let (Some(tries), Some(_)) = (&mut tries, hold) {
             tries.held_for(now.saturating_sub(before));
         }
@@ -495,7 +504,7 @@ async fn attempt<A: Activity>(
         Err(Unprepared::Stop(stop)) => return Err(stop),
         Err(Unprepared::Finish(finish)) => return Ok(Attempt::Finish(finish)),
         Err(Unprepared::Bmc(error)) => {
-            broke_off(context, &error);
+            context.looked(Some(error.kind));
             if !Tries::told(earlier, &error.detail) {
                 context.event(Level::Warn, format!("{phase}: {error}"), Value::Null).await?;
             }
@@ -534,6 +543,9 @@ async fn attempt<A: Activity>(
         not_applied(context, activity, detail).await?;
         return Ok(Attempt::NotTaken(NotTaken { reason: HELD, detail: detail.to_owned() }));
     }
+    if context.now().saturating_sub(prepared_at) > context.timing().settle / 2 {
+        context.breaks();
+    }
     let permit = if prepared.upload {
         MutationPermit::upload(&context.shared.leases, acknowledged, prepared.limit, short)
     } else {
@@ -553,7 +565,7 @@ async fn attempt<A: Activity>(
             Ok(Attempt::Taken)
         }
         Err(error) => {
-            broke_off(context, &error);
+            context.looked(Some(error.kind));
             let detail = error.detail.clone();
             if !Tries::told(earlier, &detail) {
                 context
@@ -586,14 +598,6 @@ async fn attempt<A: Activity>(
                 }
             }
         }
-    }
-}
-
-/// A request between two looks was not answered as by a device that is ready: that counts as a look. What this executor
-/// held back tells nothing of the device, nor does work that it showed.
-fn broke_off(context: &mut Context, error: &BmcError) {
-    if !matches!(error.kind, BmcErrorKind::Held(_) | BmcErrorKind::ForeignJob) {
-        context.looked(false);
     }
 }
 

@@ -133,7 +133,8 @@ impl Change {
         waited: Duration,
     ) -> Result<Probe, BmcError> {
         let between = matches!(power, PowerState::Off | PowerState::PoweringOff | PowerState::PoweringOn);
-        self.state.seen_off |= between;
+        // What it was at before the request proves nothing.
+        self.state.seen_off |= between && self.state.before == Some(PowerState::On);
         let trace = match self.state.via.filter(|via| *via != by) {
             _ if self.state.seen_off => PowerTrace::Seen,
             Some(via) => return Err(proves_nothing(via, by, &word(&json!(power)))),
@@ -272,6 +273,8 @@ impl Activity for Change {
     }
 
     async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
+        // As it is now, when the engine asks the same: it may have changed when the device has answered.
+        let held = context.hold(context.short_limit()).is_some();
         let via = intent.map(named).or(self.state.via);
         let (by, power) = context.line.power(via.map_or(Pick::Best, Pick::First)).await?;
         let other = via.filter(|via| *via != by);
@@ -295,12 +298,15 @@ impl Activity for Change {
                 };
             }
             self.state.mark = Mark::of(intent);
+            let before = intent.before.get("power").cloned().unwrap_or_default();
+            self.state.before = serde_json::from_value(before).ok();
             let trace = match (power, other) {
                 (PowerState::On | PowerState::Unknown, None) => self.state.mark.trace(context, by).await?,
                 (PowerState::On | PowerState::Unknown, Some(via)) => {
                     return Err(proves_nothing(via, by, &word(&json!(power))));
                 }
-                _ => PowerTrace::Seen,
+                _ if self.state.before == Some(PowerState::On) => PowerTrace::Seen,
+                _ => return Ok(changing(power)),
             };
             return Ok(match trace {
                 PowerTrace::Seen => {
@@ -339,7 +345,6 @@ impl Activity for Change {
         }
         // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
         // What the boot has begun is waited for as well.
-        let held = context.hold(context.short_limit()).is_some();
         if held && self.state.work == Work::None && !self.is_due(context) {
             work::nothing_seen(context);
             return Ok(Probe::NotStarted);
@@ -364,15 +369,15 @@ impl Activity for Change {
         }
         Ok(match power {
             PowerState::On | PowerState::Off | PowerState::Unknown => Probe::NotStarted,
-            PowerState::PoweringOn | PowerState::PoweringOff => Probe::NotReady {
-                reason: "power_changing",
-                detail: format!("the host is {}", word(&json!(power))),
-            },
+            PowerState::PoweringOn | PowerState::PoweringOff => changing(power),
         })
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
         let (via, power) = context.line.power_for(self.action).await?;
+        if let PowerState::PoweringOn | PowerState::PoweringOff = power {
+            return Err(not_now(format!("the host is {}", word(&json!(power)))).into());
+        }
         self.state.before = Some(power);
         self.chosen = via;
         if via == Via::Ipmi && context.line.has(Via::Redfish) {
@@ -416,6 +421,10 @@ impl Activity for Change {
 
 fn not_now(words: String) -> BmcError {
     BmcError::new(BmcErrorKind::NotReady { retry_after: None }, words)
+}
+
+fn changing(power: PowerState) -> Probe {
+    Probe::NotReady { reason: "power_changing", detail: format!("the host is {}", word(&json!(power))) }
 }
 
 fn in_flight(context: &Context, power: PowerState) -> Probe {

@@ -466,7 +466,7 @@ async fn resets_of_an_update_look_again_once_the_permit_is_at_hand() {
 /// acknowledgement takes longer than the restart.
 #[tokio::test(start_paused = true)]
 async fn an_empty_queue_after_a_restart_of_the_bmc_switches_no_host_off_again() {
-    for (late, away) in [(0, 20), (0, 0), (90, 0)] {
+    for (late, away) in [(0, 20), (0, 0), (20, 0), (90, 0)] {
         let world = World::new(vec![r750().powered_off()]);
         let run = bios(&world);
         let _executor = in_between(&world, "power_off", Meanwhile::Flash).await;
@@ -488,6 +488,24 @@ async fn an_empty_queue_after_a_restart_of_the_bmc_switches_no_host_off_again() 
         assert_eq!(finish.outcome, Outcome::Succeeded, "{late} {away} {}", row.story());
         assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "Off", "{}", row.story());
     }
+}
+
+/// A BMC that is busy for a moment now and then has not restarted: the host that was off is switched off again.
+#[tokio::test(start_paused = true)]
+async fn a_bmc_that_is_busy_now_and_then_leaves_no_host_on() {
+    let world = World::new(vec![r750().powered_off()]);
+    let run = bios(&world);
+    let _executor = world.start(0, None).await;
+    for _ in 0..60 {
+        *world.wire.refuses.lock().unwrap() = (1, 503);
+        tokio::time::sleep(seconds(90)).await;
+        if let Some(finish) = world.plane.run(run).finish {
+            assert_eq!(finish.outcome, Outcome::Succeeded, "{finish:?}");
+            assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "Off");
+            return;
+        }
+    }
+    panic!("{}", world.plane.run(run).story());
 }
 
 /// Nobody restarts a host for a job that is gone by then.
@@ -1359,7 +1377,8 @@ async fn the_next_boot_has_its_whole_time() {
         tokio::time::sleep(seconds(3600)).await;
         let _executor = world.start(0, None).await;
         let run = world.power(0, PowerAction::ForceOff);
-        tokio::time::sleep(seconds(5 * 60)).await;
+        // Not in the middle of a look, which ends it by itself when it fails.
+        tokio::time::sleep(seconds(5 * 60 + 2)).await;
         if goes_away {
             world.wire.redfish_down.store(true, Ordering::Relaxed);
         } else {
@@ -1391,6 +1410,50 @@ async fn a_power_run_that_is_held_asks_its_bmc_for_little() {
     world.plane.pause(false);
     let (row, finish) = end(&world, run).await;
     assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+}
+
+/// As a host that powers on, or off, is told.
+fn powers_on(document: &mut serde_json::Value) {
+    if document.get("PowerState").is_some_and(|state| state == "On") {
+        document["PowerState"] = "PoweringOn".into();
+    }
+}
+
+/// The pause ends while the BMC is looked at. A host whose power changes by itself is not restarted, and what is seen of
+/// that change is no proof of a restart.
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_ends_in_a_look_hides_no_change_of_power() {
+    for offset in (60..130).step_by(3) {
+        let world = World::new(vec![r750()]);
+        *world.wire.retold.lock().unwrap() = Some(powers_on);
+        world.plane.pause(true);
+        let _executor = world.start(0, None).await;
+        slow(&world, |uri| uri.contains("/Jobs"), 6);
+        let run = world.power(0, PowerAction::ForceRestart);
+        tokio::time::sleep(seconds(offset)).await;
+        world.plane.pause(false);
+        tokio::time::sleep(seconds(60)).await;
+        assert_eq!(resets(&world), 0, "{offset} {}", world.plane.run(run).story());
+    }
+}
+
+/// Redfish is away for good, under a flash that the run has seen, and people pause the site for a minute now and then:
+/// that neither uses up the run's patience nor gives it a new one.
+#[tokio::test(start_paused = true)]
+async fn short_pauses_keep_no_power_run_for_ever() {
+    let world = World::new(vec![r750()]).reached(Reach::Both);
+    let (_executor, run) = waits_beside_a_flash(&world, "host is at work").await;
+    tokio::time::sleep(seconds(20)).await;
+    world.wire.redfish_down.store(true, Ordering::Relaxed);
+    for _ in 0..6 {
+        tokio::time::sleep(seconds(20 * 60)).await;
+        world.plane.pause(true);
+        tokio::time::sleep(seconds(60)).await;
+        world.plane.pause(false);
+    }
+    let row = world.plane.run(run);
+    assert_eq!(row.finish.unwrap().code, ErrorCode::DeviceBusy.as_str());
+    assert_eq!(resets(&world), 1, "another console's alone");
 }
 
 /// The site is paused while the host boots and is flashed, for longer than a run waits for a device. The run lasts, and
