@@ -285,11 +285,17 @@ async fn drained(handle: &rackhand_executor::service::Handle) -> Ended {
 async fn show_site_key(data: &Path) -> Result<(), Failure> {
     let enrolled = Identity::load(data)?.membership;
     // Not before the first run is there a journal.
-    let held = sqlite::read_meta(data, PINNED).await?;
-    let Some(key) = held.or(enrolled.site_public_key) else {
-        return Err(
-            format!("{} has no key yet: its first executor makes it when it runs", enrolled.site).into()
-        );
+    let Some(key) = sqlite::read_meta(data, PINNED).await? else {
+        let why = match enrolled.site_public_key {
+            None => format!("{} has no key yet: its first executor makes it when it runs", enrolled.site),
+            // It proves nothing to whoever compares it with what the control plane shows.
+            Some(_) => format!(
+                "{} does not hold the key of {} yet, and what the control plane says of it is no proof: run this on an \
+                 executor that is active, `rackhand executors list` shows which",
+                enrolled.name, enrolled.site
+            ),
+        };
+        return Err(why.into());
     };
     // The control plane gave the site its name: nothing of that stands before what people compare with its key.
     say(&format!("Key: {key}"))?;
@@ -333,7 +339,11 @@ async fn print(data: &Path) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for line in sqlite::print(data).await? {
         let body = text::escaped(&line.body);
-        writeln!(out, "{:24} {} epoch {:<4} {:10} {body}", line.at, line.run, line.epoch, line.kind)?;
+        match writeln!(out, "{:24} {} epoch {:<4} {:10} {body}", line.at, line.run, line.epoch, line.kind) {
+            // Whoever reads it has read enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written?,
+        }
     }
     Ok(())
 }

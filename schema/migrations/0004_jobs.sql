@@ -573,7 +573,7 @@ begin
             on conflict (site_id, name) do nothing returning * into stored;
     else
         update rackhand.credential c set version = wanted, sealed = args ->> 'sealed',
-                sealed_for = args -> 'sealed_for', suspended_at = null, refused_at = null
+                sealed_for = args -> 'sealed_for', suspended_at = null, refused_at = null, created_at = now()
             where c.site_id = site and c.name = args ->> 'name' and c.version = wanted - 1
             returning * into stored;
     end if;
@@ -1087,7 +1087,9 @@ begin
     elsif exists (select from rackhand.run r where r.server_id = gone.id
         and (r.finished_at is null or r.admitted))
     then
-        perform rackhand.fail('job-state', format('Server %s is being worked on by a job.', gone.name));
+        perform rackhand.fail('job-state', format('Job %s works on server %s. The server can be removed once that job '
+            'has ended or its run is closed.', (select r.job_id from rackhand.run r where r.server_id = gone.id
+                and (r.finished_at is null or r.admitted) limit 1), gone.name));
     end if;
     update rackhand.server set removed_at = now(), name = name || ' removed ' || id where id = gone.id;
     update rackhand.bmc set url = url || '#removed-' || id, ipmi = ipmi || '#removed-' || id,
@@ -1254,6 +1256,7 @@ declare
     this rackhand.job;
     outcome text;
     fresh int;
+    unknown int;
 begin
     update rackhand.job j set open_runs = j.open_runs - ended, bad_runs = j.bad_runs + bad
         where j.id = which returning * into this;
@@ -1266,9 +1269,11 @@ begin
             when exists (select from rackhand.run r where r.job_id = which
                 and r.state not in ('succeeded', 'no_change')) then 'failed'
             else 'succeeded' end;
+        select count(*) into unknown from rackhand.run r where r.job_id = which and r.state = 'unknown';
         update rackhand.job set state = outcome, since = now(),
                 state_reason = concat_ws('. ', rtrim(this.cancel_reason, '. '),
-                    case when this.bad_runs > 0 then format('%s of its servers failed', this.bad_runs) end)
+                    case when this.bad_runs > unknown then format('%s of its servers failed', this.bad_runs - unknown) end,
+                    case when unknown > 0 then format('What became of %s of its servers is unknown', unknown) end)
             where id = which;
         perform rackhand.append_event('job.' || outcome,
             case outcome when 'failed' then 'error' else 'info' end,
@@ -1503,6 +1508,8 @@ begin
             returning e.object, e.property, e.prior
     )
     select coalesce(jsonb_agg(to_jsonb(c)), '[]') into left_open from conflicts c;
+    update rackhand.run_phase p set state = 'failed', finished_at = clock_timestamp()
+        where p.run_id = r.id and p.finished_at is null;
     delete from rackhand.waiting w where w.job_id = r.job_id and w.position = r.position;
     delete from rackhand.ready d where d.run_id = r.id;
     held := found or r.admitted;

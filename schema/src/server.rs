@@ -324,6 +324,7 @@ pub struct Credential {
     pub address_count: Option<u32>,
     /// The first 20 of them at most.
     pub addresses: Option<Vec<String>>,
+    /// When this version was stored.
     pub created_at: Timestamp,
 }
 

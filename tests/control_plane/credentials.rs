@@ -46,8 +46,12 @@ async fn a_wrong_password_costs_two_refusals_in_the_whole_site() {
         assert_eq!(answer["allowed"], false);
         assert_eq!(answer["retry_after_ms"], Value::Null, "final until a new version comes");
     }
+    let earlier = "update rackhand.credential set created_at = now() - interval '1 day'";
+    site.database.owner.execute(earlier, &[]).await.unwrap();
     site.admin("credential_put", json!({"site_id": site.id, "name": "bmc", "version": 2, "sealed": "bmV3"}))
         .await;
+    let stored = "select created_at > now() - interval '1 hour' from rackhand.credential";
+    assert_eq!(site.database.value(stored).await, true, "as old as its version");
     let fresh = site
         .database
         .run(

@@ -92,7 +92,9 @@ async fn a_run_that_nobody_can_finish_is_closed_by_a_person() {
     let (begun, untouched) = (&runs[0], &runs[1]);
     let effect = json!({"type": "effect", "id": "01920000-0000-7000-8000-00000000000e",
         "object": "host_power", "property": "state", "prior": "off", "wanted": "on", "state": "applied"});
-    site.report(&executor, vec![item(begun, 1, intent()), item(begun, 2, effect)]).await;
+    let phase = json!({"type": "phase", "phase": "stage", "state": "running", "evidence": null});
+    site.report(&executor, vec![item(begun, 1, intent()), item(begun, 2, effect), item(begun, 3, phase)])
+        .await;
     assert_eq!(close(&site, &begun.0).await, Err("run-state".to_owned()), "an executor works on it");
 
     let gone = "update rackhand.executor_session set expires_at = now()";
@@ -110,6 +112,8 @@ async fn a_run_that_nobody_can_finish_is_closed_by_a_person() {
 
     assert_eq!(slots(&site).await, 0);
     assert_eq!(site.database.value("select state from rackhand.effect").await, "conflict");
+    let phase = "select jsonb_build_array(p.state, p.finished_at is not null) from rackhand.run_phase p";
+    assert_eq!(site.database.value(phase).await, json!(["failed", true]));
     let told = site
         .database
         .value("select data from rackhand.event where kind = 'run.closed' order by id limit 1")
@@ -123,8 +127,9 @@ async fn a_run_that_nobody_can_finish_is_closed_by_a_person() {
         (&job["state"], &job["open_runs"], &job["bad_runs"]),
         (&json!("failed"), &json!(0), &json!(1))
     );
+    assert_eq!(job["state_reason"], "What became of 1 of its servers is unknown");
     assert_eq!(
-        site.report(&executor, vec![item(begun, 3, finish("succeeded"))]).await[0]["status"],
+        site.report(&executor, vec![item(begun, 4, finish("succeeded"))]).await[0]["status"],
         "refused"
     );
     site.admin("server_delete", json!({"id": servers[0]})).await;

@@ -1069,6 +1069,7 @@ export interface components {
             address_count?: number | null;
             /** @description The first 20 of them at most. */
             addresses?: string[] | null;
+            /** @description When this version was stored. */
             created_at: components["schemas"]["String"];
             id: components["schemas"]["CredentialId"];
             name: string;
@@ -1598,6 +1599,7 @@ export interface components {
                 address_count?: number | null;
                 /** @description The first 20 of them at most. */
                 addresses?: string[] | null;
+                /** @description When this version was stored. */
                 created_at: components["schemas"]["String"];
                 id: components["schemas"]["CredentialId"];
                 name: string;

@@ -144,8 +144,8 @@ async fn work(
     children: &mut Children,
     staying_up: &Cell<bool>,
 ) -> Result<()> {
-    let file = paths::state().join("admin-login");
-    paths::write_secret(&file, &format!("{}\n{}\n", stack.email, stack.password))?;
+    let file = paths::state().join("admin-password");
+    paths::write_secret(&file, &format!("{}\n", stack.password))?;
     let login = format!(
         "\nopen      {}\nsign in   {}\npassword  {}   (also in {})\npackages  {}\n          {}",
         stack.url,

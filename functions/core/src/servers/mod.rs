@@ -128,24 +128,31 @@ struct Item<'a> {
     server: &'a ServerUpsert,
 }
 
-/// The items that can be stored, with their position in the request, and the refusals of the others. Of
-/// several items with one name the last one stands.
+/// The items that can be stored, with their position in the request, and the refusals of the others. Of several items
+/// with one name and one address the last one stands; with several addresses none does, for nobody can tell which is
+/// meant.
 fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
-    let mut good = std::collections::BTreeMap::new();
+    let mut named = std::collections::BTreeMap::<String, Vec<(usize, ServerUpsert)>>::new();
     let mut refused = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         match ServerUpsert::from_item(item) {
-            Ok(server) => {
-                let value = json!(Item { index, server: &server });
-                if let Some((earlier, _)) = good.insert(server.name.clone(), (index, value)) {
-                    let detail = format!("the server `{}` is named again further down", server.name);
-                    refused.push(RefusedItem { index: earlier, detail });
-                }
-            }
+            Ok(server) => named.entry(server.name.clone()).or_default().push((index, server)),
             Err(detail) => refused.push(RefusedItem { index, detail }),
         }
     }
-    (good.into_values().map(|(_, value)| value).collect(), refused)
+    let mut good = Vec::new();
+    for (name, mut servers) in named {
+        let address = servers.first().map(|(_, first)| first.bmc_url.clone());
+        let detail = if servers.iter().all(|(_, server)| Some(&server.bmc_url) == address.as_ref()) {
+            good.extend(servers.pop().map(|(index, server)| json!(Item { index, server: &server })));
+            format!("the server `{name}` is named again further down")
+        } else {
+            format!("the server `{name}` is named several times, with several addresses")
+        };
+        refused.extend(servers.into_iter().map(|(index, _)| RefusedItem { index, detail: detail.clone() }));
+    }
+    refused.sort_by_key(|refused| refused.index);
+    (good, refused)
 }
 
 #[cfg(test)]
@@ -178,24 +185,22 @@ mod tests {
             json!({"name": "g", "bmc_url": "ipmi://10.0.0.8"}),
             json!({"name": "h", "bmc_url": "https://10.0.0.9", "ipmi": "ipmi://10.0.0.9"}),
             json!({"name": "i", "bmc_url": "ipmi://10.0.0.10", "ipmi": "10.0.0.10"}),
+            json!({"name": "d", "bmc_url": "https://10.0.0.4", "tags": ["y"]}),
         ]);
         let names: Vec<_> =
             good.iter().map(|item| (item["index"].as_u64().unwrap(), &item["bmc_url"])).collect();
         assert_eq!(
             names,
             [
-                (5, &json!("https://10.0.0.5")),
-                (4, &json!("https://10.0.0.4")),
+                (11, &json!("https://10.0.0.4")),
                 (7, &json!("https://10.0.0.7")),
                 (8, &json!("ipmi://10.0.0.8"))
             ]
         );
         let ipmi: Vec<_> = good.iter().map(|item| item.get("ipmi")).collect();
-        assert_eq!(
-            ipmi,
-            [None, None, Some(&json!("10.0.0.7:6230")), None],
-            "what is not named is not passed on"
-        );
-        assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [1, 2, 3, 0, 6, 9, 10]);
+        assert_eq!(ipmi, [None, Some(&json!("10.0.0.7:6230")), None], "what is not named is not passed on");
+        assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 9, 10]);
+        assert_eq!(refused[0].detail, "the server `a` is named several times, with several addresses");
+        assert_eq!(refused[4].detail, "the server `d` is named again further down");
     }
 }
