@@ -78,6 +78,30 @@ pub struct Settings {
 }
 
 impl Settings {
+    fn is_empty(&self) -> bool {
+        let Self { lease_ttl_ms, max_mutating_runs, hardware_paused, second_person } = self;
+        lease_ttl_ms.is_none()
+            && max_mutating_runs.is_none()
+            && hardware_paused.is_none()
+            && second_person.is_none()
+    }
+
+    /// What is said where the site has all of these settings already.
+    fn already(&self, site: &str) -> String {
+        match self {
+            Self {
+                hardware_paused: Some(paused),
+                lease_ttl_ms: None,
+                max_mutating_runs: None,
+                second_person: None,
+            } => {
+                let state = if *paused { "paused" } else { "active" };
+                format!("hardware operations of {site} are {state} already\n")
+            }
+            _ => format!("nothing was changed: {site} is set so already\n"),
+        }
+    }
+
     fn over(&self, config: SiteConfig) -> SiteConfig {
         SiteConfig {
             lease_ttl_ms: self.lease_ttl_ms.unwrap_or(config.lease_ttl_ms),
@@ -141,11 +165,14 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             say(format!("{} is the site where none is named", site.name));
             Ok(())
         }
+        Verb::Set { settings, .. } if settings.is_empty() => {
+            Err(Failure::Usage("nothing to change; name a setting (see --help)".to_owned()))
+        }
         Verb::Set { site, settings } => {
             let before = resolve::site(client, Some(&site)).await?;
             let config = settings.over(before.config.clone());
             if config == before.config {
-                return Err(Failure::Usage("nothing to change; name a setting (see --help)".to_owned()));
+                return out.one(&before, &before.name, || settings.already(&before.name));
             }
             let call = client.put(&["v1", "sites", &before.id.to_string()]).if_match(before.version);
             let site: Site = call.body(&SiteUpdate { config })?.send().await?;

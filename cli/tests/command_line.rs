@@ -1241,6 +1241,28 @@ fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
 }
 
 #[test]
+fn a_setting_that_a_site_has_already_is_no_wrong_usage() {
+    let mut lab = site(LAB, "lab");
+    lab["config"]["hardware_paused"] = json!(true);
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [lab]})),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    for (settings, code, said) in [
+        (&["--hardware-paused", "true"][..], 0, "hardware operations of lab are paused already\n"),
+        (&["--max-mutating-runs", "16"], 0, "nothing was changed: lab is set so already\n"),
+        (&[], 2, "error: nothing to change; name a setting (see --help)\n"),
+    ] {
+        let output = home.run(&[&["sites", "set", "lab"], settings].concat(), "");
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(String::from_utf8([output.stdout, output.stderr].concat()).unwrap(), said);
+    }
+    assert!(!server.seen().iter().any(|line| line.starts_with("PUT")));
+}
+
+#[test]
 fn a_new_site_names_the_way_to_its_first_executor() {
     let server = Canned::start(&[
         ("POST /v1/auth/login", 200, signed_in(1)),
