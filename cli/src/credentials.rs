@@ -32,7 +32,7 @@ pub enum Verb {
     /// Credentials by name; no one can read the passwords.
     #[command(after_help = help!("credentials list --site lab"))]
     List {
-        /// Name or id of the site; not needed where there is only one.
+        /// Only credentials of this site, by name or id. Without it those of all sites.
         #[arg(long)]
         site: Option<String>,
     },

@@ -25,7 +25,7 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Tail {
-    /// Only events of this site.
+    /// Only events of this site, by name or id. Without it those of all sites.
     #[arg(long)]
     site: Option<String>,
     /// Only events of this job: its id or the beginning of it.

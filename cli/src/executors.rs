@@ -21,7 +21,7 @@ pub enum Verb {
     /// Executors, whether they are online and what they hold.
     #[command(after_help = help!("executors list --site lab"))]
     List {
-        /// Only executors of this site.
+        /// Only executors of this site, by name or id. Without it those of all sites.
         #[arg(long)]
         site: Option<String>,
     },

@@ -30,6 +30,9 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// The fleet, filtered.
+    #[command(mut_arg("site", |site| site.help(
+        "Only servers of this site, by name or id. Without it those of all sites"
+    )))]
     #[command(after_help = help!("servers list --health critical", "servers list --model R750 -o csv"))]
     List {
         #[command(flatten)]

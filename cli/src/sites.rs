@@ -38,7 +38,7 @@ pub enum Verb {
         /// Name or id of the site.
         site: String,
     },
-    /// Choose the site that is meant where none is named.
+    /// Choose the site of commands that require one, where --site is not given. Lists still show all sites.
     #[command(
         group = clap::ArgGroup::new("choice").required(true).args(["site", "none"]),
         after_help = help!("sites use lab", "sites use --none")
@@ -162,7 +162,10 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             };
             let site = resolve::site(client, Some(&named)).await?;
             client.choose_site(Some(site.id))?;
-            say(format!("{} is the site where none is named", site.name));
+            say(format!(
+                "commands that require a site take {} where --site is not given; lists still show all sites",
+                site.name
+            ));
             Ok(())
         }
         Verb::Set { settings, .. } if settings.is_empty() => {

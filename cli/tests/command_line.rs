@@ -962,7 +962,10 @@ fn a_site_is_asked_for_only_where_nothing_tells_it() {
     let token = || home.run(&["executors", "enrol-token"], "");
     let said = String::from_utf8(token().stderr).unwrap();
     assert!(said.contains("rackhand sites use NAME"), "{said}");
-    assert_eq!(home.run(&["sites", "use", "closet"], "").status.code(), Some(0));
+    let used = home.run(&["sites", "use", "closet"], "");
+    assert_eq!(used.status.code(), Some(0));
+    let said = String::from_utf8(used.stderr).unwrap();
+    assert!(said.contains("that require a site take closet where --site is not given; lists still show all"), "{said}");
     assert_eq!(token().status.code(), Some(5), "the chosen site was asked for");
     assert_eq!(home.run(&["sites", "use", "--none"], "").status.code(), Some(0));
     assert_eq!(token().status.code(), Some(2));
@@ -1054,6 +1057,24 @@ fn an_empty_list_names_its_site_and_the_next_command() {
     ] {
         assert_eq!(said(arguments), expected);
     }
+}
+
+/// `rackhand sites use` narrows no list, and one for a plan is needed where there are several.
+#[test]
+fn help_of_a_list_says_that_it_shows_all_sites() {
+    let help = |arguments: &[&str]| {
+        let shown = Home::new().run(&[arguments, &["--help"]].concat(), "").stdout;
+        String::from_utf8(shown).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for (noun, verb) in
+        [("servers", "list"), ("credentials", "list"), ("jobs", "list"), ("executors", "list"), ("events", "tail")]
+    {
+        let said = help(&[noun, verb]);
+        let expected = format!("Only {noun} of this site, by name or id. Without it those of all sites");
+        assert!(said.contains(&expected), "{said}");
+    }
+    assert!(help(&["jobs", "plan", "inventory"]).contains("not needed where there is only one"));
+    assert!(help(&["sites", "use"]).contains("Lists still show all sites"));
 }
 
 #[test]

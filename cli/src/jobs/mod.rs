@@ -31,7 +31,7 @@ pub enum Verb {
     /// Jobs, the latest first.
     #[command(after_help = help!("jobs list --state running"))]
     List {
-        /// Only jobs of this site.
+        /// Only jobs of this site, by name or id. Without it those of all sites.
         #[arg(long)]
         site: Option<String>,
         /// Only jobs in this state.
