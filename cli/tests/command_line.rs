@@ -184,6 +184,13 @@ fn help_of_a_verb() {
 }
 
 #[test]
+fn help_of_apply_says_what_a_terminal_asks_for() {
+    let help = Home::new().run(&["jobs", "apply", "--help"], "").stdout;
+    let help = String::from_utf8(help).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("at one, the plan is shown once more and `yes` approves it"), "{help}");
+}
+
+#[test]
 fn wrong_usage_ends_2() {
     let home = Home::new();
     for arguments in [

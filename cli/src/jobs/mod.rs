@@ -82,7 +82,8 @@ pub enum Verb {
 pub struct Apply {
     /// Its id or the beginning of it; `rackhand jobs list` shows it.
     job: String,
-    /// Digest of the plan that was read; a terminal prompts for it, elsewhere it is required.
+    /// Digest of the plan that was read. Required without a terminal; at one, the plan is shown once more and `yes`
+    /// approves it.
     #[arg(long, value_name = "HEX", value_parser = digest)]
     digest: Option<String>,
     /// Follow the job to its end. Exit code 0: every server of the plan succeeded; 7: some failed or were blocked; 1:
