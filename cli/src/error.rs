@@ -124,6 +124,7 @@ impl Failure {
             Self::Partial(_) => exit::PARTIAL,
             Self::TimedOut(_) | Self::NoAnswer(_) => exit::TIMEOUT,
             Self::Interrupted | Self::Left(_) => exit::INTERRUPTED,
+            Self::Problem(problem) if problem.code == ErrorCode::PlanEmpty.as_str() => exit::PARTIAL,
             Self::Problem(problem) => match problem.status {
                 401 => exit::NOT_AUTHENTICATED,
                 403 => exit::FORBIDDEN,
@@ -274,6 +275,7 @@ mod tests {
         assert_eq!(code(ErrorCode::NotFound), 3);
         assert_eq!(code(ErrorCode::PlanStale), 6);
         assert_eq!(code(ErrorCode::VersionConflict), 6);
+        assert_eq!(code(ErrorCode::PlanEmpty), 7, "as a plan that leaves some servers blocked");
         assert_eq!(code(ErrorCode::InvalidRequest), 1);
         assert_eq!(code(ErrorCode::Internal), 1);
     }

@@ -956,7 +956,7 @@ fn a_site_is_asked_for_only_where_nothing_tells_it() {
     let plan = |servers: &str| {
         home.run(&["jobs", "plan", "inventory", "--reason", "a test", "--servers", servers], "")
     };
-    plan("bmc-02");
+    assert_eq!(plan("bmc-02").status.code(), Some(7), "every server is blocked");
     let sent = server.seen().pop().unwrap();
     assert!(
         sent.starts_with("POST /v1/jobs") && sent.contains(&format!("\"site_id\":\"{CLOSET}\"")),

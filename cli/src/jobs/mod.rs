@@ -198,7 +198,7 @@ async fn confirm(client: &Client, job: &Job, out: Output) -> Result<String> {
     }
     say(show::plan(job, out.colourless()));
     if show::outlook(job) == show::Outlook::Blocked {
-        return Err(Failure::Conflict(show::next_step(job)));
+        return Err(Failure::Partial(show::next_step(job)));
     }
     warn_if_paused(client, job).await;
     match secret::ask("Carry out this plan? Type `yes`:")?.as_deref() {
