@@ -1377,8 +1377,43 @@ fn watching_says_what_is_waited_for_and_what_goes_on() {
         said.contains(&format!("waits for approval: rackhand jobs apply {id} --digest {digest}")),
         "{said}"
     );
-    assert_eq!(said.matches("waits for approval").count(), 1, "{said}");
-    assert!(said.ends_with(&format!("error: interrupted; job {id} goes on\n")), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("waits for approval")).count(), 1, "{said}");
+    let left = format!(
+        "error: interrupted; job {id} waits for approval: rackhand jobs apply {id} --digest {digest}\n"
+    );
+    assert!(said.ends_with(&left), "{said}");
+}
+
+#[test]
+fn whoever_stops_watching_hears_how_the_job_stands() {
+    let (one, runs) = (format!("GET /v1/jobs/{WATCHED}"), format!("GET /v1/jobs/{WATCHED}/runs"));
+    let mut ending = watched("running", "");
+    ending["cancel_requested"] = json!(true);
+    for (job, stands) in [
+        (watched("planned", ""), format!("waits for approval: rackhand jobs apply {WATCHED} --digest")),
+        (
+            watched("paused", "a rack is dark"),
+            format!(
+                "is paused: a rack is dark. No further run starts. To continue: rackhand jobs resume {WATCHED}"
+            ),
+        ),
+        (watched("running", ""), "goes on\n".to_owned()),
+        (ending, "is being cancelled\n".to_owned()),
+    ] {
+        let server = Canned::start(&[
+            ("POST /v1/auth/login", 200, signed_in(1)),
+            ("GET /v1/events", 200, json!({"items": [], "cursor": "7-1", "more": false})),
+            (&one, 200, job),
+            (&runs, 200, json!({"items": []})),
+        ]);
+        let home = Home::new();
+        home.login(&server);
+        let output = home.run(&["jobs", "watch", WATCHED, "--timeout", "1"], "");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{said}");
+        let left = format!("error: job {WATCHED} has not ended within 1 s; it {stands}");
+        assert!(said.contains(&left), "{said}");
+    }
 }
 
 /// Whoever gets a link has never signed in, so the command that they are given names the control plane.

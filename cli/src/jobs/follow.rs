@@ -35,15 +35,16 @@ pub async fn to_end(client: &Client, id: JobId, limit: Option<Duration>, out: Ou
             Some(limit) => {
                 timeout_at(Instant::now() + limit, watch(client, id, &mut progress)).await.map_err(|_| {
                     let within = limit.as_secs();
-                    Failure::TimedOut(format!("job {id} has not ended within {within} s; it goes on"))
+                    Failure::TimedOut(format!("job {id} has not ended within {within} s; it {}", progress.stands()))
                 })?
             }
         }
     };
     let ended = tokio::select! {
-        ended = watched => ended,
-        _ = interrupts.recv() => Err(Failure::Left(format!("job {id} goes on"))),
+        ended = watched => Some(ended),
+        _ = interrupts.recv() => None,
     };
+    let ended = ended.unwrap_or_else(|| Err(Failure::Left(format!("job {id} {}", progress.stands()))));
     progress.finish();
     let (job, runs) = ended?;
     out.one(&job, &job.id.to_string(), || show::job(&job, &runs, out))?;

@@ -109,7 +109,7 @@ const STATES: [&str; 6] = ["planned", "running", "paused", "succeeded", "failed"
 /// How long to wait.
 #[derive(Debug, Args)]
 pub struct Limit {
-    /// Stop waiting after this many seconds; the job itself continues. Without it there is no limit.
+    /// Stop waiting after this many seconds; the job itself is left as it is. Without it there is no limit.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
 }

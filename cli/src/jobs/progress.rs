@@ -21,6 +21,8 @@ pub struct Progress {
     said: BTreeMap<RunId, String>,
     /// The state in which the job waits for a person, once that was said.
     waits: Option<JobState>,
+    /// How the job stood when it was read last.
+    stands: Option<String>,
 }
 
 struct Bars {
@@ -37,10 +39,16 @@ impl Progress {
             total.set_style(style("{prefix:16} {bar:30} {pos}/{len}  {msg}"));
             Bars { multi, total, runs: BTreeMap::new() }
         });
-        Self { bars, said: BTreeMap::new(), waits: None }
+        Self { bars, said: BTreeMap::new(), waits: None, stands: None }
+    }
+
+    /// What becomes of the job when it is no longer watched, said of it: `goes on`.
+    pub fn stands(&self) -> &str {
+        self.stands.as_deref().unwrap_or("stays as it is")
     }
 
     pub fn show(&mut self, job: &Job, runs: &[Run]) {
+        self.stands = Some(stands(job));
         let waits = waits(job);
         if let Some(words) = waits.as_ref().filter(|_| self.waits != Some(job.state)) {
             match &self.bars {
@@ -78,18 +86,29 @@ impl Progress {
 
 /// What a person must do for the job to go on; nothing while it goes on automatically.
 fn waits(job: &Job) -> Option<String> {
+    match (job.state, show::outlook(job)) {
+        (JobState::Planned, show::Outlook::Work) => Some(stands(job)),
+        (JobState::Planned, _) => Some(show::next_step(job)),
+        (JobState::Paused, _) if !job.cancel_requested => Some(format!("the job {}", stands(job))),
+        _ => None,
+    }
+}
+
+/// How the job stands, said of it, with the next command where it waits for a person.
+fn stands(job: &Job) -> String {
     let id = job.id;
     match (job.state, show::outlook(job)) {
         (JobState::Planned, show::Outlook::Work) => {
-            Some(format!("waits for approval: rackhand jobs apply {id} --digest {}", job.plan.digest))
+            format!("waits for approval: rackhand jobs apply {id} --digest {}", job.plan.digest)
         }
-        (JobState::Planned, _) => Some(show::next_step(job)),
-        (JobState::Paused, _) if !job.cancel_requested => Some(printable(&format!(
-            "the job is paused: {}. No further run starts. To continue: rackhand jobs resume {id} --reason TEXT; to end \
-             it: rackhand jobs cancel {id} --reason TEXT",
+        (JobState::Planned, _) => format!("is planned; {}", show::next_step(job)),
+        (JobState::Paused | JobState::Running, _) if job.cancel_requested => "is being cancelled".to_owned(),
+        (JobState::Paused, _) => printable(&format!(
+            "is paused: {}. No further run starts. To continue: rackhand jobs resume {id} --reason TEXT; to end it: \
+             rackhand jobs cancel {id} --reason TEXT",
             job.state_reason.trim_end_matches(['.', ' ']),
-        ))),
-        _ => None,
+        )),
+        _ => "goes on".to_owned(),
     }
 }
 
