@@ -859,6 +859,38 @@ fn a_plan_with_blocked_servers_ends_7() {
     assert!(code == 0 && said.starts_with(nothing), "{code} {said}");
 }
 
+/// Who planned a job is not sent where only a refusal waits.
+#[test]
+fn a_plan_that_needs_a_second_person_says_so_to_the_first() {
+    let id = WATCHED;
+    let mut lab = site(LAB, "lab");
+    lab["config"]["second_person"] = json!(true);
+    let steps = json!([{"step": "power", "action": "graceful_shutdown"}]);
+    let targets = json!([{"server_id": id, "server": "bmc-01", "steps": steps, "blockers": [], "warnings": [],
+        "estimated_minutes": 1}]);
+    let (one, retry) = (format!("GET /v1/sites/{LAB}"), format!("POST /v1/jobs/{id}/retry-failed"));
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [lab.clone()]})),
+        (&one, 200, lab),
+        ("GET /v1/servers", 200, json!({"items": [server(1, "bmc-01", LAB, "lab")]})),
+        ("POST /v1/jobs", 201, job(id, "planned", &targets)),
+        (&retry, 201, job(id, "planned", &targets)),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let plan = ["jobs", "plan", "power", "--all", "--action", "graceful-shutdown", "--reason", "a test"];
+    for command in [&plan[..], &["jobs", "retry", id, "--reason", "a test"]] {
+        let output = home.run(command, "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let digest = "a".repeat(64);
+        let next =
+            format!("another person has to approve it: rackhand jobs apply {id} --digest {digest}\n");
+        assert!(said.ends_with(&next) && !said.contains("to carry it out"), "{said}");
+    }
+}
+
 /// `R750` is also a part of `R750xs`, whose BIOS is another one.
 #[test]
 fn a_job_is_for_servers_of_one_model() {

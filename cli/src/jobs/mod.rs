@@ -170,7 +170,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         }
         Verb::Retry(because) => {
             let job = act(client, because, "retry-failed", out).await?;
-            plan::after(&job, out)
+            plan::after(&job, client, out).await
         }
     }
 }
@@ -214,9 +214,14 @@ async fn confirm(client: &Client, job: &Job, out: Output) -> Result<String> {
 /// Says of a job that changes something that it will not start while its site is paused. The plan may be older than the
 /// pause. Where the site cannot be read nothing is said: the runs of the job say it themselves.
 async fn warn_if_paused(client: &Client, job: &Job) {
-    let site = client.get(&["v1", "sites", &job.site_id.to_string()]).send::<Site>().await;
-    let words = site.ok().filter(|_| job.spec.mutates()).and_then(|site| paused(&site));
+    let site = site(client, job).await;
+    let words = site.filter(|_| job.spec.mutates()).and_then(|site| paused(&site));
     words.into_iter().for_each(say);
+}
+
+/// The site of a job, where it can be read.
+async fn site(client: &Client, job: &Job) -> Option<Site> {
+    client.get(&["v1", "sites", &job.site_id.to_string()]).send().await.ok()
 }
 
 async fn act(client: &Client, because: Because, verb: &str, out: Output) -> Result<Job> {

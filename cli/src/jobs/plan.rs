@@ -238,14 +238,23 @@ pub async fn run(kind: Kind, client: &Client, out: Output) -> Result<()> {
         return follow::to_end(client, job.id, limit.duration(), out).await;
     }
     out.one(&job, &job.id.to_string(), || show::plan(&job, out))?;
-    after(&job, out)
+    after(&job, client, out).await
 }
 
-/// Says what follows a plan that was printed. Servers that it leaves blocked make it a partial success.
-pub fn after(job: &Job, out: Output) -> Result<()> {
+/// Says what follows a plan that was printed to the person who made it. Servers that it leaves blocked make it a
+/// partial success.
+pub async fn after(job: &Job, client: &Client, out: Output) -> Result<()> {
     let outlook = show::outlook(job);
     if job.state == JobState::Planned && out.is_for_people() && outlook != Outlook::Blocked {
-        say(show::next_step(job));
+        // Where the site cannot be read, the approval itself says it.
+        let site = match outlook {
+            Outlook::Work => super::site(client, job).await,
+            _ => None,
+        };
+        say(match site.is_some_and(|site| site.config.second_person) {
+            true => show::next_step_of_another(job),
+            false => show::next_step(job),
+        });
     }
     match (outlook, show::blocked(job).count()) {
         (Outlook::Blocked, _) => Err(Failure::Partial(show::next_step(job))),

@@ -99,7 +99,7 @@ fn stands(job: &Job) -> String {
     let id = job.id;
     match (job.state, show::outlook(job)) {
         (JobState::Planned, show::Outlook::Work) => {
-            format!("waits for approval: rackhand jobs apply {id} --digest {}", job.plan.digest)
+            format!("waits for approval: {}", show::approval(job))
         }
         (JobState::Planned, _) => format!("is planned; {}", show::next_step(job)),
         (JobState::Paused | JobState::Running, _) if job.cancel_requested => "is being cancelled".to_owned(),

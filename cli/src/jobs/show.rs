@@ -138,9 +138,7 @@ pub fn outlook(job: &Job) -> Outlook {
 /// What stands after a plan that waits for approval.
 pub fn next_step(job: &Job) -> String {
     match (outlook(job), blocked(job).count()) {
-        (Outlook::Work, _) => {
-            format!("to carry it out: rackhand jobs apply {} --digest {}", job.id, job.plan.digest)
-        }
+        (Outlook::Work, _) => format!("to carry it out: {}", approval(job)),
         (Outlook::Nothing, _) => format!(
             "nothing is to be done: every server has the wanted version already. `rackhand jobs cancel {} --reason TEXT` \
              closes the job",
@@ -154,6 +152,16 @@ pub fn next_step(job: &Job) -> String {
             "nothing can be done: {several} servers are blocked, for the reasons above; resolve them, then plan again"
         ),
     }
+}
+
+/// The same where whoever planned the job may not approve it.
+pub fn next_step_of_another(job: &Job) -> String {
+    format!("another person has to approve it: {}", approval(job))
+}
+
+/// The command that approves a plan.
+pub fn approval(job: &Job) -> String {
+    format!("rackhand jobs apply {} --digest {}", job.id, job.plan.digest)
 }
 
 /// The servers that a job leaves out, with the first reason of each: `bmc-07 (blocked: no inventory yet)`.
