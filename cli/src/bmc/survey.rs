@@ -157,12 +157,34 @@ impl Ipmi {
         rows.push(("suites", self.suites.as_ref().map_or_else(|| "not reported".to_owned(), suites)));
         rows.extend(self.suite.map(|id| ("session", format!("cipher suite {id}"))));
         rows.extend(self.firmware.clone().map(|version| ("BMC firmware", version)));
-        rows.extend(self.manufacturer.map(|number| ("manufacturer", format!("IANA {number}"))));
+        rows.extend(self.manufacturer.map(|number| ("manufacturer", manufacturer(number))));
         rows.extend(self.power.map(|power| ("power", power.to_owned())));
         rows.extend(self.weak.iter().map(|weakness| ("weak", weakness.text.clone())));
         rows.extend(self.unreadable.iter().map(|what| ("unreadable", what.clone())));
         rows.iter().map(|(name, value)| printable(&format!("{name:13} {value}")) + "\n").collect()
     }
+}
+
+/// Makers of BMCs, by their IANA private enterprise numbers.
+const MAKERS: [(u32, &str); 12] = [
+    (2, "IBM"),
+    (11, "HP"),
+    (343, "Intel"),
+    (674, "Dell"),
+    (2011, "Huawei"),
+    (5771, "Cisco"),
+    (7244, "Quanta"),
+    (10368, "Fujitsu"),
+    (10876, "Supermicro"),
+    (19046, "Lenovo"),
+    (37945, "Inspur"),
+    (47196, "HPE"),
+];
+
+/// The number stays beside the name: it is what the BMC told.
+fn manufacturer(number: u32) -> String {
+    let known = MAKERS.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| format!("IANA {number}"), |(_, name)| format!("{name} (IANA {number})"))
 }
 
 /// Accounts that machines are shipped with, from the vendors' manuals.
@@ -195,10 +217,12 @@ mod tests {
             suite: Some(17),
             firmware: Some("7.10".into()),
             power: Some("on"),
+            manufacturer: Some(674),
             ..Ipmi::default()
         };
         ipmi.flag("cipher_0", "cipher suite 0 is offered: a login without a password");
         insta::assert_snapshot!(ipmi.render());
+        assert_eq!(manufacturer(99), "IANA 99");
         assert_eq!(default_of("root", "calvin"), Some("Dell"));
         assert_eq!(default_of("root", "other"), None);
     }
