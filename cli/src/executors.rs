@@ -99,6 +99,10 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             };
             let gone = all.iter().find(|one| one.id == id);
             let gone = gone.ok_or_else(|| Failure::NotFound { what: "executor", name: executor.clone() })?;
+            if gone.state == ExecutorState::Revoked {
+                say(format!("{} was revoked already", gone.name));
+                return Ok(());
+            }
             confirm(yes, &after_revoke(gone, &all))?;
             client.delete(&["v1", "executors", &id.to_string()]).done().await?;
             say(format!("revoked {}", gone.name));

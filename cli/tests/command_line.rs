@@ -760,6 +760,24 @@ fn shutting_out_an_executor_or_a_person_wants_a_yes() {
     }
 }
 
+#[test]
+fn an_executor_that_was_revoked_already_is_said_to_be() {
+    let executor = json!({"id": CLOSET, "site_id": LAB, "name": "three", "state": "revoked", "fingerprint": "",
+        "online": false, "version": "1", "kinds": [], "runs_held": 0, "seen_at": null,
+        "enrolled_at": "2026-01-01T00:00:00Z"});
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/executors", 200, json!({"items": [executor]})),
+        (&format!("DELETE /v1/executors/{CLOSET}"), 204, json!(null)),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let output = home.run(&["executors", "revoke", "three", "--yes"], "");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "three was revoked already\n");
+    assert!(!server.seen().iter().any(|line| line.starts_with("DELETE")));
+}
+
 fn job(id: &str, state: &str, targets: &Value) -> Value {
     json!({"id": id, "site_id": LAB, "site": "lab", "kind": "power", "params": {"action": "graceful_shutdown"},
         "policy": {"max_parallel": 8, "pause_after_failures": 3}, "reason": "a test", "state": state,
