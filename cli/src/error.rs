@@ -106,11 +106,14 @@ impl Failure {
         Self::File { context: context.into(), source }
     }
 
-    /// A file that `option` names cannot be read.
+    /// A file that `option` names cannot be read. The wrong file is wrong usage, as is what stands in it.
     pub fn input(option: &str, path: &Path, source: std::io::Error) -> Self {
+        use std::io::ErrorKind;
         let path = path.display();
         match source.kind() {
-            std::io::ErrorKind::NotFound => Self::Other(format!("{option} {path}: there is no such file")),
+            ErrorKind::NotFound => Self::Usage(format!("{option} {path}: there is no such file")),
+            ErrorKind::IsADirectory => Self::Usage(format!("{option} {path}: it is a directory")),
+            ErrorKind::InvalidData => Self::Usage(format!("{option} {path}: it is not UTF-8 text")),
             _ => Self::file(format!("{option} {path}: cannot be read"), source),
         }
     }

@@ -1521,6 +1521,20 @@ fn a_servers_file_with_a_strange_key_names_what_an_entry_takes() {
 }
 
 #[test]
+fn a_servers_file_that_is_not_there_is_wrong_usage_as_a_broken_one_is() {
+    let server = Canned::start(&[("POST /v1/auth/login", 200, signed_in(1))]);
+    let home = Home::new();
+    home.login(&server);
+    for (file, said) in
+        [("nope", "FILE nope: there is no such file\n"), ("/", "FILE /: it is a directory\n")]
+    {
+        let output = home.run(&["servers", "import", file], "");
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("error: {said}"));
+    }
+}
+
+#[test]
 fn a_refused_export_leaves_no_folder() {
     let refused = problem("forbidden-role", 403, "This needs the role admin for the whole fleet.");
     let server = Canned::start(&[
