@@ -227,7 +227,7 @@ const OPTIONS: [(&str, &str); 20] = [
 ];
 
 /// A field as the person who typed the command knows it. What stands deeper in it follows in brackets.
-fn typed(field: &str) -> String {
+pub fn typed(field: &str) -> String {
     let option = OPTIONS.iter().find_map(|(name, option)| {
         let rest = field.strip_prefix(name)?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then_some((option, rest.trim_start_matches('.')))

@@ -21,7 +21,7 @@ use crate::{
     client::Client,
     credentials,
     doctor::quoted,
-    error::{Failure, Result, help},
+    error::{Failure, Result, help, typed},
     output::{Column, Output, dash, moment, printable, printable_lines, say, word},
     resolve,
     secret::confirm,
@@ -288,6 +288,38 @@ impl Clear {
     }
 }
 
+/// Why a server was not added. What is not valid is wrong usage, all else is at odds with what is registered.
+async fn not_added(client: &Client, site: SiteId, name: &str, detail: &str) -> Failure {
+    // What stands where a server of this name is meant to move.
+    const KEPT: &str = " It was not changed.";
+    let is_there = detail.contains(KEPT) || is_registered(client, site, name).await;
+    let became = if is_there { "changed" } else { "registered" };
+    match as_typed(detail) {
+        Some(wrong) => Failure::Usage(format!("{name} was not {became}: {wrong}")),
+        None => Failure::Conflict(format!("{name} was not {became}: {}", detail.replace(KEPT, ""))),
+    }
+}
+
+/// Where that cannot be read: no.
+async fn is_registered(client: &Client, site: SiteId, name: &str) -> bool {
+    let query = [("site", site.to_string()), ("q", name.to_owned())];
+    let found: Vec<ServerSummary> = client.all(&["v1", "servers"], &query, None).await.unwrap_or_default();
+    found.iter().any(|server| server.name == name)
+}
+
+/// A refusal that names fields, with the options that fill them. `None`: it names none.
+fn as_typed(detail: &str) -> Option<String> {
+    let field_of = |part: &str| -> Option<String> {
+        let (field, wrong) = part.split_once(": ")?;
+        let name = field.split(['[', '.']).next()?;
+        ENTRY.contains(&name).then(|| format!("{}: {wrong}", typed(field)))
+    };
+    let mut parts = detail.split("; ");
+    let first = field_of(parts.next()?)?;
+    let rest = parts.map(|part| field_of(part).unwrap_or_else(|| part.to_owned()));
+    Some(std::iter::once(first).chain(rest).collect::<Vec<_>>().join("; "))
+}
+
 /// What a plan will block this server for, and the way out.
 fn incomplete(name: &str, bmc: &BmcEndpoint, site: Option<&str>) -> Option<String> {
     let mut missing = Vec::new();
@@ -349,7 +381,18 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             let site = resolve::site(client, add.site.as_deref()).await?.id;
             let credential = credential_id(client, site, add.credential.as_deref()).await?;
             let row = add.row(credential)?;
-            let stored = upsert(client, site, vec![row], add.replace, Some(&add.name), out).await?;
+            let stored = store(client, site, &[row], add.replace).await?;
+            if let Some(refused) = stored.refused.first() {
+                if !out.is_for_people() {
+                    out.one(&stored, "", String::new)?;
+                }
+                return Err(not_added(client, site, &add.name, &refused.detail).await);
+            }
+            out.one(&stored, &add.name, || match (stored.created, stored.changed) {
+                (0, 0) => format!("{} was registered like this already\n", add.name),
+                (0, _) => format!("{} changed\n", add.name),
+                _ => format!("{} registered\n", add.name),
+            })?;
             if let Some(id) = stored.ids.get(&add.name) {
                 let server: Server = client.get(&["v1", "servers", &id.to_string()]).send().await?;
                 incomplete(&add.name, &server.bmc, add.site.as_deref()).into_iter().for_each(say);
@@ -360,9 +403,10 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
         Verb::Import { file, site, credential, replace } => {
             let text = fs::read_to_string(&file).map_err(|source| Failure::input("FILE", &file, source))?;
             let mut rows = rows_of(&file, &text)?;
-            let site = resolve::site(client, site.as_deref()).await?.id;
-            name_credentials(client, site, &mut rows, credential.as_deref()).await?;
-            upsert(client, site, rows, replace, None, out).await.map(drop)
+            let id = resolve::site(client, site.as_deref()).await?.id;
+            name_credentials(client, id, &mut rows, credential.as_deref()).await?;
+            let stored = store(client, id, &rows, replace).await?;
+            imported(client, site.as_deref(), &rows, &stored, out).await
         }
         Verb::TryAgain { server, site } => {
             let site = resolve::site_id(client, site.as_deref()).await?;
@@ -507,18 +551,14 @@ fn entry(rows: &[Value], index: usize) -> String {
     }
 }
 
-/// Stores rows in portions; one bad row does not keep the others out. `single`: the name of the one server, which
-/// needs no words of a list.
-async fn upsert(
+/// Stores rows in portions; one bad row does not keep the others out. What changed is said.
+async fn store(
     client: &Client,
     site_id: SiteId,
-    rows: Vec<Value>,
+    rows: &[Value],
     replace: bool,
-    single: Option<&str>,
-    out: Output,
 ) -> Result<BulkUpsertResult> {
     const PORTION: usize = 500;
-    let count = rows.len();
     let mut sum = BulkUpsertResult {
         created: 0,
         changed: 0,
@@ -544,38 +584,37 @@ async fn upsert(
     for (name, change) in &sum.changes {
         say(format!("changed: {name}: {change}"));
     }
-    let why = |refused: &RefusedItem| {
-        refused.detail.replace("`replace` (`--replace` on the command line)", "`--replace`")
-    };
-    let alone = single.zip(sum.refused.first());
-    if let Some((name, refused)) = alone {
-        if !out.is_for_people() {
-            out.one(&sum, "", String::new)?;
-        }
-        return Err(Failure::Other(format!("{name} was not registered: {}", why(refused))));
+    for refused in &mut sum.refused {
+        refused.detail = refused.detail.replace("`replace` (`--replace` on the command line)", "`--replace`");
     }
-    for refused in &sum.refused {
-        say(format!("refused: {}: {}", entry(&rows, refused.index), why(refused)));
+    Ok(sum)
+}
+
+/// Prints what became of the servers of a file. `site` is named as it was typed.
+async fn imported(
+    client: &Client,
+    site: Option<&str>,
+    rows: &[Value],
+    stored: &BulkUpsertResult,
+    out: Output,
+) -> Result<()> {
+    for refused in &stored.refused {
+        say(format!("refused: {}: {}", entry(rows, refused.index), refused.detail));
     }
-    let names: Vec<&str> = sum.ids.keys().map(String::as_str).collect();
-    out.one(&sum, &names.join("\n"), || match single {
-        Some(name) => match (sum.created, sum.changed) {
-            (0, 0) => format!("{name} was registered like this already\n"),
-            (0, _) => format!("{name} changed\n"),
-            _ => format!("{name} registered\n"),
-        },
-        None => format!(
+    let names: Vec<&str> = stored.ids.keys().map(String::as_str).collect();
+    out.one(stored, &names.join("\n"), || {
+        format!(
             "{} created, {} changed, {} unchanged, {} refused\n",
-            sum.created,
-            sum.changed,
-            sum.unchanged,
-            sum.refused.len()
-        ),
+            stored.created,
+            stored.changed,
+            stored.unchanged,
+            stored.refused.len()
+        )
     })?;
-    match sum.refused.len() {
-        0 => Ok(sum),
-        refused if refused == count => Err(Failure::Other("every server was refused".to_owned())),
-        refused => Err(Failure::Partial(format!("{refused} of {count} servers were refused"))),
+    match (stored.refused.len(), rows.len()) {
+        (0, _) => Ok(()),
+        (refused, count) if refused == count => Err(Failure::Other("every server was refused".to_owned())),
+        (refused, count) => Err(Failure::Partial(format!("{refused} of {count} servers were refused"))),
     }
 }
 

@@ -1274,7 +1274,8 @@ fn a_server_that_is_added_again_keeps_what_is_not_named() {
 
 #[test]
 fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
-    let detail = "Server bmc-01 has its BMC at https://10.0.0.1, not at https://10.0.0.9.";
+    let detail = "Server bmc-01 has its BMC at https://10.0.0.1, not at https://10.0.0.9. It was not changed. If the \
+                  same server is now there, register it with `replace` (`--replace` on the command line).";
     let done = |changed: u32, refused: Value| json!({"created": 0, "changed": changed, "unchanged": 0, "ids": {}, "refused": refused});
     let ask = |answer: Value| {
         let credential = json!({"id": CLOSET, "site_id": LAB, "name": "root", "version": 1, "suspended": false,
@@ -1297,12 +1298,14 @@ fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
     for command in [&add[..], &["servers", "import", file.to_str().unwrap()]] {
         let output = home.run(command, "");
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        let expected = match command[1] {
-            "add" => format!("error: bmc-01 was not registered: {detail}"),
-            _ => format!("refused: entry 1 (bmc-01): {detail}"),
+        let (code, expected) = match command[1] {
+            "add" => (6, "error: bmc-01 was not changed: Server bmc-01 has its BMC at https://10.0.0.1, not at"),
+            _ => (1, "refused: entry 1 (bmc-01): Server bmc-01 has its BMC at https://10.0.0.1, not at"),
         };
-        assert!(said.contains(&expected), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let way_out = "If the same server is now there, register it with `--replace`.";
+        assert!(said.contains(expected) && said.contains(way_out), "{said}");
+        assert_eq!(said.matches("was not changed").count(), 1, "{said}");
         let sent = canned.seen().pop().unwrap();
         assert!(!sent.contains("replace"), "not to a control plane that knows no such field either: {sent}");
     }
@@ -1317,6 +1320,40 @@ fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
         let sent = canned.seen().pop().unwrap();
         assert!(sent.contains("\"replace\":true"), "{sent}");
     }
+}
+
+#[test]
+fn a_server_that_is_not_added_is_refused_in_the_words_of_the_options() {
+    let said = |row: Value, detail: &str, known: Value, arguments: &[&str]| {
+        let detail = if row.is_null() { detail.to_owned() } else { refusal(&row) };
+        let canned = Canned::start(&[
+            ("POST /v1/auth/login", 200, signed_in(1)),
+            ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+            ("GET /v1/servers", 200, json!({"items": known})),
+            (
+                "POST /v1/servers/bulk",
+                200,
+                json!({"created": 0, "changed": 0, "unchanged": 0, "ids": {},
+                    "refused": [{"index": 0, "detail": detail}]}),
+            ),
+        ]);
+        let home = Home::new();
+        home.login(&canned);
+        let output = home.run(&[&["servers", "add", "bmc-01"], arguments].concat(), "");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let both = json!({"name": "bmc-01", "bmc_url": "http://10.0.0.1", "spki_sha256": "xyz"});
+    let (code, text) = said(both.clone(), "", json!([]), &["--bmc", "http://10.0.0.1", "--pin", "xyz"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.starts_with("error: bmc-01 was not registered: --"), "{text}");
+    assert!(text.contains("--bmc: a BMC address starts with https:// or ipmi://"), "{text}");
+    assert!(text.contains("--pin: is not a SHA-256") && !text.contains("spki_sha256"), "{text}");
+    let known = json!([server(1, "bmc-01", LAB, "lab")]);
+    let (_, text) = said(both, "", known, &["--bmc", "http://10.0.0.1", "--pin", "xyz"]);
+    assert!(text.starts_with("error: bmc-01 was not changed: --"), "{text}");
+    let taken = "The BMC at https://10.0.0.1 is the one of server bmc-02.";
+    let (code, text) = said(Value::Null, taken, json!([]), &["--bmc", "https://10.0.0.1"]);
+    assert_eq!((code, text), (6, format!("error: bmc-01 was not registered: {taken}\n")));
 }
 
 #[test]
