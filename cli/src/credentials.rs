@@ -21,7 +21,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::{
     client::Client,
     doctor::quoted,
-    error::{Failure, Result, help},
+    error::{Failure, Result, help, json_trouble},
     output::{Column, Output, dash, moment, printable, printable_lines, say},
     resolve,
     secret::{PasswordSource, confirm},
@@ -334,7 +334,13 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
         let text =
             fs::read_to_string(path).map_err(|source| Failure::input("--targets-file", path, source))?;
         let rows: Vec<TargetRow> = serde_json::from_str(&text)
-            .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+            .map_err(|error| {
+                let path = path.display();
+                Failure::Usage(match error.is_data() {
+                    true => format!("{path}: {error}"),
+                    false => format!("{path} is not valid JSON: {}", json_trouble(&error)),
+                })
+            })?;
         for row in rows {
             let ipmi = row.ipmi.map(|address| format!("ipmi://{address}"));
             targets.push(row.bmc_url, row.spki_sha256, ipmi);

@@ -202,6 +202,20 @@ fn server_of(problem: &Problem) -> Option<&str> {
     problem.kind.strip_suffix(&problem.code)?.strip_suffix("/errors/").filter(|server| !server.is_empty())
 }
 
+/// Where a text stops being JSON, and why, in words for who wrote it.
+pub fn json_trouble(error: &serde_json::Error) -> String {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let said = error.to_string();
+    let words = said.split(" at line ").next().unwrap_or_default();
+    match words {
+        _ if error.is_eof() => format!("it ends too early, at {place}"),
+        "expected ident" | "expected value" => {
+            format!("{place} requires text in quotes, a number, a list or an object")
+        }
+        words => format!("{words} at {place}"),
+    }
+}
+
 /// Fields of the API, and what of the command line fills them.
 const OPTIONS: [(&str, &str); 20] = [
     ("policy.max_parallel", "--max-parallel"),

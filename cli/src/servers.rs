@@ -21,7 +21,7 @@ use crate::{
     client::Client,
     credentials,
     doctor::quoted,
-    error::{Failure, Result, help, typed},
+    error::{Failure, Result, help, json_trouble, typed},
     output::{Column, Output, dash, moment, printable, printable_lines, say, word},
     resolve,
     secret::confirm,
@@ -460,10 +460,37 @@ fn rows_of(file: &Path, text: &str) -> Result<Vec<Value>> {
             "{file}: a JSON list of servers is required, such as [{{\"name\": \"bmc-01\", \"bmc_url\": \
              \"https://10.0.0.1\"}}]; nothing was registered"
         ))),
-        Err(error) => {
-            Err(Failure::Usage(format!("{file} is not valid JSON: {error}; nothing was registered")))
-        }
+        Err(error) => Err(Failure::Usage(format!(
+            "{file} is not valid JSON: {}; nothing was registered",
+            json_trouble(&error)
+        ))),
     }
+}
+
+/// What is of another type than an entry takes, or missing, in words for who wrote it.
+fn misfit(row: &Value) -> Option<String> {
+    let Some(row) = row.as_object() else {
+        return Some("requires an object with name and bmc_url".to_owned());
+    };
+    let text = |field: &str, needed: bool| match row.get(field) {
+        None if needed => Some(format!("{field}: is missing")),
+        None | Some(Value::String(_)) => None,
+        Some(Value::Null) if !needed => None,
+        Some(_) if needed => Some(format!("{field}: requires text in quotes")),
+        Some(_) => Some(format!("{field}: requires text in quotes, or null")),
+    };
+    let tags = match row.get("tags") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(tags)) if tags.iter().all(Value::is_string) => None,
+        Some(_) => Some("tags: requires a list of words, such as [\"rack:7\"]".to_owned()),
+    };
+    let wrong = [("name", true), ("bmc_url", true), ("ipmi", false), ("spki_sha256", false), ("credential_id", false)]
+        .into_iter()
+        .filter_map(|(field, needed)| text(field, needed))
+        .chain(tags)
+        .collect::<Vec<_>>()
+        .join("; ");
+    (!wrong.is_empty()).then_some(wrong)
 }
 
 /// What an entry of a servers file takes. In place of `credential` it may have the API's `credential_id`.
@@ -585,7 +612,9 @@ async fn store(
         say(format!("changed: {name}: {change}"));
     }
     for refused in &mut sum.refused {
-        refused.detail = refused.detail.replace("`replace` (`--replace` on the command line)", "`--replace`");
+        refused.detail = rows.get(refused.index).and_then(misfit).unwrap_or_else(|| {
+            refused.detail.replace("`replace` (`--replace` on the command line)", "`--replace`")
+        });
     }
     Ok(sum)
 }

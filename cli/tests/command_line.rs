@@ -690,7 +690,9 @@ fn credentials_are_named_in_import_files_and_a_wrong_name_stores_nothing() {
     for (text, cause) in [
         ("{}", "a JSON list of servers is required"),
         ("[]", "the list is empty"),
-        ("[", "is not valid JSON"),
+        ("[", "servers.json is not valid JSON: it ends too early, at line 1, column 1"),
+        ("nope", "is not valid JSON: line 1, column 2 requires text in quotes, a number, a list or an object"),
+        ("[{},]", "is not valid JSON: trailing comma at line 1, column 5"),
     ] {
         let output = import_text(text);
         let said = String::from_utf8(output.stderr).unwrap();
@@ -1569,6 +1571,46 @@ fn a_servers_file_that_is_not_there_is_wrong_usage_as_a_broken_one_is() {
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("error: {said}"));
     }
+}
+
+#[test]
+fn an_entry_of_another_type_is_told_which_field_takes_what() {
+    let rows = json!([
+        {"name": null, "bmc_url": "https://10.0.0.1"},
+        {"name": "a2", "bmc_url": "https://10.0.0.2", "tags": "rack"},
+        {"name": "a3", "bmc_url": 7, "spki_sha256": 7, "tags": ["a", 1]},
+        {"name": "a4"},
+        "a5",
+    ]);
+    let refused: Vec<Value> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(index, row)| json!({"index": index, "detail": refusal(row)}))
+        .collect();
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+        (
+            "POST /v1/servers/bulk",
+            200,
+            json!({"created": 0, "changed": 0, "unchanged": 0, "ids": {}, "refused": refused}),
+        ),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    let file = home.0.path().join("servers.json");
+    std::fs::write(&file, rows.to_string()).unwrap();
+    let output = home.run(&["servers", "import", file.to_str().unwrap()], "");
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r#"
+    refused: entry 1: name: requires text in quotes
+    refused: entry 2 (a2): tags: requires a list of words, such as ["rack:7"]
+    refused: entry 3 (a3): bmc_url: requires text in quotes; spki_sha256: requires text in quotes, or null; tags: requires a list of words, such as ["rack:7"]
+    refused: entry 4 (a4): bmc_url: is missing
+    refused: entry 5: requires an object with name and bmc_url
+    error: every server was refused
+    "#);
 }
 
 #[test]
