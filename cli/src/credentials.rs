@@ -333,14 +333,13 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
     if let Some(path) = &args.targets_file {
         let text =
             fs::read_to_string(path).map_err(|source| Failure::input("--targets-file", path, source))?;
-        let rows: Vec<TargetRow> = serde_json::from_str(&text)
-            .map_err(|error| {
-                let path = path.display();
-                Failure::Usage(match error.is_data() {
-                    true => format!("{path}: {error}"),
-                    false => format!("{path} is not valid JSON: {}", json_trouble(&error)),
-                })
-            })?;
+        let rows: Vec<TargetRow> = serde_json::from_str(&text).map_err(|error| {
+            let path = path.display();
+            Failure::Usage(match error.is_data() {
+                true => format!("{path}: {error}"),
+                false => format!("{path} is not valid JSON: {}", json_trouble(&error)),
+            })
+        })?;
         for row in rows {
             let ipmi = row.ipmi.map(|address| format!("ipmi://{address}"));
             targets.push(row.bmc_url, row.spki_sha256, ipmi);

@@ -10,8 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use rackhand_schema::{
     id::{CredentialId, SiteId},
     server::{
-        BmcEndpoint, BulkUpsert, BulkUpsertResult, Credential, LastFailure, RefusedItem, Server,
-        ServerSummary, TriedAgain,
+        BmcEndpoint, BulkUpsert, BulkUpsertResult, Credential, LastFailure, Server, ServerSummary, TriedAgain,
     },
 };
 use serde_json::{Value, json};
@@ -484,12 +483,18 @@ fn misfit(row: &Value) -> Option<String> {
         Some(Value::Array(tags)) if tags.iter().all(Value::is_string) => None,
         Some(_) => Some("tags: requires a list of words, such as [\"rack:7\"]".to_owned()),
     };
-    let wrong = [("name", true), ("bmc_url", true), ("ipmi", false), ("spki_sha256", false), ("credential_id", false)]
-        .into_iter()
-        .filter_map(|(field, needed)| text(field, needed))
-        .chain(tags)
-        .collect::<Vec<_>>()
-        .join("; ");
+    let wrong = [
+        ("name", true),
+        ("bmc_url", true),
+        ("ipmi", false),
+        ("spki_sha256", false),
+        ("credential_id", false),
+    ]
+    .into_iter()
+    .filter_map(|(field, needed)| text(field, needed))
+    .chain(tags)
+    .collect::<Vec<_>>()
+    .join("; ");
     (!wrong.is_empty()).then_some(wrong)
 }
 
@@ -579,12 +584,7 @@ fn entry(rows: &[Value], index: usize) -> String {
 }
 
 /// Stores rows in portions; one bad row does not keep the others out. What changed is said.
-async fn store(
-    client: &Client,
-    site_id: SiteId,
-    rows: &[Value],
-    replace: bool,
-) -> Result<BulkUpsertResult> {
+async fn store(client: &Client, site_id: SiteId, rows: &[Value], replace: bool) -> Result<BulkUpsertResult> {
     const PORTION: usize = 500;
     let mut sum = BulkUpsertResult {
         created: 0,
@@ -640,10 +640,86 @@ async fn imported(
             stored.refused.len()
         )
     })?;
+    blocked_by_plans(client, site, rows, stored).await.into_iter().for_each(say);
     match (stored.refused.len(), rows.len()) {
         (0, _) => Ok(()),
         (refused, count) if refused == count => Err(Failure::Other("every server was refused".to_owned())),
         (refused, count) => Err(Failure::Partial(format!("{refused} of {count} servers were refused"))),
+    }
+}
+
+/// Most servers that are read to learn what an earlier registration gave them. Of further ones it was said then.
+const MOST_READ: usize = 50;
+
+/// What plans will block stored servers of a file for, and the way out.
+async fn blocked_by_plans(
+    client: &Client,
+    site: Option<&str>,
+    rows: &[Value],
+    stored: &BulkUpsertResult,
+) -> Option<String> {
+    let (mut keyless, mut bare) = (Vec::new(), Vec::new());
+    let mut readings = 0;
+    for (index, row) in rows.iter().enumerate() {
+        let Some(name) = row.get("name").and_then(Value::as_str) else { continue };
+        let Some(id) = stored.ids.get(name) else { continue };
+        if stored.refused.iter().any(|refused| refused.index == index) {
+            continue;
+        }
+        let is_given = |field: &str| row.get(field).map(|value| !value.is_null());
+        let over_ipmi =
+            row.get("bmc_url").and_then(Value::as_str).is_some_and(|url| url.starts_with("ipmi://"));
+        let mut key = if over_ipmi { Some(true) } else { is_given("spki_sha256") };
+        let mut credential = is_given("credential_id");
+        let is_new = stored.unchanged == 0 && !stored.changes.contains_key(name);
+        if !is_new && (key.is_none() || credential.is_none()) {
+            // What the row does not name stays as it was.
+            let server = match readings < MOST_READ {
+                true => client.get(&["v1", "servers", &id.to_string()]).send::<Server>().await.ok(),
+                false => None,
+            };
+            readings += 1;
+            key = key.or(Some(server.as_ref().is_none_or(|server| server.bmc.spki_sha256.is_some())));
+            credential =
+                credential.or(Some(server.as_ref().is_none_or(|server| server.bmc.credential_id.is_some())));
+        }
+        if key != Some(true) {
+            keyless.push(name);
+        }
+        if credential != Some(true) {
+            bare.push(name);
+        }
+    }
+    let mut missing = Vec::new();
+    let mut first = Vec::new();
+    let mut with = Vec::new();
+    if !keyless.is_empty() {
+        missing.push(format!("no TLS key: {}", some(&keyless)));
+        first.push("`rackhand-executor pins` at the site prints the keys".to_owned());
+        with.push("the spki_sha256 of each");
+    }
+    if !bare.is_empty() {
+        missing.push(format!("no credential: {}", some(&bare)));
+        first.push(format!("`rackhand credentials set NAME{}` makes a credential", site_option(site)));
+        with.push("--credential NAME");
+    }
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{}. Every plan leaves these servers blocked. {}; then import the file again with {}",
+            missing.join("; "),
+            first.join(", "),
+            with.join(" and ")
+        )
+    })
+}
+
+/// `bmc-01, bmc-02`, and how many more than a line names.
+fn some(names: &[&str]) -> String {
+    const NAMED: usize = 5;
+    let shown = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -691,7 +691,10 @@ fn credentials_are_named_in_import_files_and_a_wrong_name_stores_nothing() {
         ("{}", "a JSON list of servers is required"),
         ("[]", "the list is empty"),
         ("[", "servers.json is not valid JSON: it ends too early, at line 1, column 1"),
-        ("nope", "is not valid JSON: line 1, column 2 requires text in quotes, a number, a list or an object"),
+        (
+            "nope",
+            "is not valid JSON: line 1, column 2 requires text in quotes, a number, a list or an object",
+        ),
         ("[{},]", "is not valid JSON: trailing comma at line 1, column 5"),
     ] {
         let output = import_text(text);
@@ -905,8 +908,7 @@ fn a_plan_that_needs_a_second_person_says_so_to_the_first() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{said}");
         let digest = "a".repeat(64);
-        let next =
-            format!("another person has to approve it: rackhand jobs apply {id} --digest {digest}\n");
+        let next = format!("another person has to approve it: rackhand jobs apply {id} --digest {digest}\n");
         assert!(said.ends_with(&next) && !said.contains("to carry it out"), "{said}");
     }
 }
@@ -1025,7 +1027,10 @@ fn a_site_is_asked_for_only_where_nothing_tells_it() {
     let used = home.run(&["sites", "use", "closet"], "");
     assert_eq!(used.status.code(), Some(0));
     let said = String::from_utf8(used.stderr).unwrap();
-    assert!(said.contains("that require a site take closet where --site is not given; lists still show all"), "{said}");
+    assert!(
+        said.contains("that require a site take closet where --site is not given; lists still show all"),
+        "{said}"
+    );
     assert_eq!(token().status.code(), Some(5), "the chosen site was asked for");
     assert_eq!(home.run(&["sites", "use", "--none"], "").status.code(), Some(0));
     assert_eq!(token().status.code(), Some(2));
@@ -1126,9 +1131,13 @@ fn help_of_a_list_says_that_it_shows_all_sites() {
         let shown = Home::new().run(&[arguments, &["--help"]].concat(), "").stdout;
         String::from_utf8(shown).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    for (noun, verb) in
-        [("servers", "list"), ("credentials", "list"), ("jobs", "list"), ("executors", "list"), ("events", "tail")]
-    {
+    for (noun, verb) in [
+        ("servers", "list"),
+        ("credentials", "list"),
+        ("jobs", "list"),
+        ("executors", "list"),
+        ("events", "tail"),
+    ] {
         let said = help(&[noun, verb]);
         let expected = format!("Only {noun} of this site, by name or id. Without it those of all sites");
         assert!(said.contains(&expected), "{said}");
@@ -1243,6 +1252,55 @@ fn a_server_that_no_plan_will_take_is_stored_with_a_warning() {
     );
 }
 
+/// Said once, of those that are stored: new ones by what the file says, earlier ones by what is registered.
+#[test]
+fn imported_servers_that_no_plan_will_take_are_named() {
+    let said = |rows: &Value, stored: Value, known: &[(&str, Value)]| {
+        let mut answers = vec![
+            ("POST /v1/auth/login", 200, signed_in(1)),
+            ("GET /v1/sites", 200, json!({"items": [site(LAB, "lab")]})),
+            ("POST /v1/servers/bulk", 200, stored),
+        ];
+        answers.extend(known.iter().map(|(route, shown)| (*route, 200, shown.clone())));
+        let canned = Canned::start(&answers);
+        let home = Home::new();
+        home.login(&canned);
+        let file = home.0.path().join("servers.json");
+        std::fs::write(&file, rows.to_string()).unwrap();
+        let output = home.run(&["servers", "import", file.to_str().unwrap(), "--site", "lab"], "");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let id = "01930000-0000-7000-8000-000000000001";
+    let pin = "a".repeat(64);
+    let done = |created: usize, unchanged: usize, names: &[String], refused: Value| {
+        let ids: BTreeMap<_, _> = names.iter().map(|name| (name, id)).collect();
+        json!({"created": created, "changed": 0, "unchanged": unchanged, "ids": ids, "refused": refused})
+    };
+    let names: Vec<String> = (1..=7).map(|number| format!("b{number}")).collect();
+    let mut rows: Vec<Value> = names
+        .iter()
+        .map(|name| json!({"name": name, "bmc_url": "https://10.0.0.1", "credential_id": CLOSET}))
+        .collect();
+    rows.push(json!({"name": "b8", "bmc_url": "ipmi://10.0.0.8"}));
+    rows.push(json!({"name": "b9", "bmc_url": "https://10.0.0.9"}));
+    let stored = [&names[..], &["b8".to_owned()]].concat();
+    let refused = json!([{"index": 8, "detail": "taken"}]);
+    assert_eq!(
+        said(&json!(rows), done(8, 0, &stored, refused), &[]),
+        "refused: entry 9 (b9): taken\nno TLS key: b1, b2, b3, b4, b5 and 2 more; no credential: b8. Every plan leaves \
+         these servers blocked. `rackhand-executor pins` at the site prints the keys, `rackhand credentials set NAME \
+         --site lab` makes a credential; then import the file again with the spki_sha256 of each and --credential \
+         NAME\nerror: 1 of 9 servers were refused\n"
+    );
+    let read = format!("GET /v1/servers/{id}");
+    let row = json!([{"name": "b1", "bmc_url": "https://10.0.0.1"}]);
+    let whole = registered("https://10.0.0.1", Some(&pin), Some(CLOSET));
+    assert_eq!(said(&row, done(0, 1, &names[..1], json!([])), &[(&read, whole)]), "");
+    let keyless = registered("https://10.0.0.1", None, Some(CLOSET));
+    let text = said(&row, done(0, 1, &names[..1], json!([])), &[(&read, keyless)]);
+    assert!(text.starts_with("no TLS key: b1. Every plan") && !text.contains("credential"), "{text}");
+}
+
 /// What was not given is not named, so it stays; what is removed is.
 #[test]
 fn a_server_that_is_added_again_keeps_what_is_not_named() {
@@ -1301,7 +1359,9 @@ fn another_address_for_a_name_that_is_taken_has_to_be_requested() {
         let output = home.run(command, "");
         let said = String::from_utf8(output.stderr).unwrap();
         let (code, expected) = match command[1] {
-            "add" => (6, "error: bmc-01 was not changed: Server bmc-01 has its BMC at https://10.0.0.1, not at"),
+            "add" => {
+                (6, "error: bmc-01 was not changed: Server bmc-01 has its BMC at https://10.0.0.1, not at")
+            }
             _ => (1, "refused: entry 1 (bmc-01): Server bmc-01 has its BMC at https://10.0.0.1, not at"),
         };
         assert_eq!(output.status.code(), Some(code), "{said}");
@@ -1564,8 +1624,7 @@ fn a_servers_file_that_is_not_there_is_wrong_usage_as_a_broken_one_is() {
     let server = Canned::start(&[("POST /v1/auth/login", 200, signed_in(1))]);
     let home = Home::new();
     home.login(&server);
-    for (file, said) in
-        [("nope", "FILE nope: there is no such file\n"), ("/", "FILE /: it is a directory\n")]
+    for (file, said) in [("nope", "FILE nope: there is no such file\n"), ("/", "FILE /: it is a directory\n")]
     {
         let output = home.run(&["servers", "import", file], "");
         assert_eq!(output.status.code(), Some(2));

@@ -35,7 +35,10 @@ pub async fn to_end(client: &Client, id: JobId, limit: Option<Duration>, out: Ou
             Some(limit) => {
                 timeout_at(Instant::now() + limit, watch(client, id, &mut progress)).await.map_err(|_| {
                     let within = limit.as_secs();
-                    Failure::TimedOut(format!("job {id} has not ended within {within} s; it {}", progress.stands()))
+                    Failure::TimedOut(format!(
+                        "job {id} has not ended within {within} s; it {}",
+                        progress.stands()
+                    ))
                 })?
             }
         }
