@@ -165,7 +165,7 @@ impl Ipmi {
     }
 }
 
-/// Makers of BMCs, by their IANA private enterprise numbers.
+/// Makers of BMCs, by their private enterprise numbers (IANA, "Private Enterprise Numbers").
 const MAKERS: [(u32, &str); 12] = [
     (2, "IBM"),
     (11, "HP"),
