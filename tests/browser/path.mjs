@@ -180,6 +180,13 @@ async function run() {
     await page.getByRole("button", { name: "Use this list" }).click();
     await page.getByRole("dialog").waitFor({ state: "detached" });
     await page.getByLabel("Reason").fill("Browser test: the whole path");
+    // The form behind is ready to be sent: a list fills it and does nothing else.
+    await quiet(async () => {
+      await page.getByRole("button", { name: "Paste a list…" }).click();
+      await page.getByRole("button", { name: "Use this list" }).click();
+      await page.getByRole("dialog").waitFor({ state: "detached" });
+      await page.getByRole("heading", { name: "Update firmware" }).waitFor();
+    });
     await check("new-job");
   });
 
@@ -614,6 +621,14 @@ async function adding() {
     await page.getByRole("button", { name: "Add 2 servers" }).click();
     await page.getByRole("alert").getByText("Confirm that you compared the certificates.").waitFor();
     await page.getByLabel("I compared the certificate of each BMC with what the BMC itself shows").check();
+    await quiet(async () => {
+      await page.getByRole("button", { name: "Paste a list…" }).click();
+      await dialog.getByLabel("List of servers as JSON").fill(JSON.stringify(list.map((row) => ({ ...row, spki_sha256: row.spki_sha256.toLowerCase() }))));
+      await page.getByRole("button", { name: "Use this list" }).click();
+      await dialog.waitFor({ state: "detached" });
+    });
+    ok(!(await page.getByLabel("I compared the certificate of each BMC with what the BMC itself shows").isChecked()), "another list counts as compared");
+    await page.getByLabel("I compared the certificate of each BMC with what the BMC itself shows").check();
     await page.reload();
     ok((await second.getByLabel("BMC address").inputValue()) === "https://192.0.2.18", "a reload took what was typed");
     await page.getByRole("button", { name: "Add 2 servers" }).click();
@@ -843,6 +858,19 @@ async function enrol(name) {
   const body = JSON.stringify({ token, name, signing_key: key("ed25519"), sealing_key: key("x25519") });
   const answer = await fetch(`${base}/v1/executor/enrol`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
   ok(answer.status === 201 || answer.status === 200, `the spare executor was not enrolled: ${answer.status}`);
+}
+
+/** Nothing is sent to the control plane meanwhile. */
+async function quiet(work) {
+  const sent = [];
+  const listen = (request) => {
+    if (request.method() !== "GET") sent.push(`${request.method()} ${new URL(request.url()).pathname}`);
+  };
+  page.on("request", listen);
+  await work();
+  await drawn();
+  page.off("request", listen);
+  ok(sent.length === 0, `something was sent: ${sent.join(", ")}`);
 }
 
 async function step(name, work) {

@@ -74,6 +74,8 @@ export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = 
             noValidate
             onSubmit={(event) => {
               event.preventDefault();
+              // React passes it on to a form in whose part of the tree the dialog stands: that one is not to be sent.
+              event.stopPropagation();
               if (act && wrong === undefined && !action.isPending) action.mutate();
             }}
           >
