@@ -133,6 +133,25 @@ async function run() {
     await rows.first().waitFor();
   });
 
+  await step("a single key goes nowhere, however soon after the page was loaded", async () => {
+    const press = (key, timeStamp) =>
+      page.evaluate(
+        ([pressed, at]) => {
+          const event = new KeyboardEvent("keydown", { key: pressed, bubbles: true, cancelable: true });
+          Object.defineProperty(event, "timeStamp", { value: at });
+          document.body.dispatchEvent(event);
+        },
+        [key, timeStamp],
+      );
+    await press("e", 700);
+    await drawn();
+    ok(new URL(page.url()).pathname === "/servers", `a single key led to ${page.url()}`);
+    await press("g", 900_000);
+    await press("e", 900_500);
+    await page.getByRole("heading", { name: "Executors", exact: true }).waitFor();
+    await page.goBack();
+  });
+
   await step("the keyboard selects a row", async () => {
     await page.getByRole("heading", { name: "Servers", exact: true }).click();
     await page.keyboard.press("j");

@@ -5,6 +5,7 @@
 import { useRouter } from "@tanstack/react-router";
 import { useEffect, useRef } from "react";
 
+import { pairs } from "../lib/shortcuts";
 import { DIALOG } from "./dialog";
 
 const KEYS: [string, string][] = [
@@ -24,19 +25,16 @@ const KEYS: [string, string][] = [
 
 type Place = "/servers" | "/jobs" | "/events" | "/sites" | "/executors" | "/credentials" | "/people";
 const PLACES: Record<string, Place> = { s: "/servers", j: "/jobs", v: "/events", i: "/sites", e: "/executors", c: "/credentials", p: "/people" };
-/** The second key of a pair must follow within this. */
-const PAIR_MS = 1200;
 
 export function Shortcuts() {
   const router = useRouter();
   const help = useRef<HTMLDialogElement>(null);
   useEffect(() => {
-    let wentAt = 0;
+    const isSecond = pairs("g");
     const onKey = (event: KeyboardEvent): void => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || isTyping(event.target)) return;
       if (document.querySelector("dialog[open], [role=dialog], [role=alertdialog]") !== null) return;
-      const place = event.timeStamp - wentAt < PAIR_MS ? PLACES[event.key] : undefined;
-      wentAt = event.key === "g" ? event.timeStamp : 0;
+      const place = isSecond(event.key, event.timeStamp) ? PLACES[event.key] : undefined;
       if (place !== undefined) {
         const { site } = router.state.location.search as { site?: string };
         void router.navigate({ to: place, search: site ? { site } : {} });
