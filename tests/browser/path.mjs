@@ -534,6 +534,7 @@ async function closing(name) {
     await page.getByRole("button", { name: /^Pause hardware operations/ }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Pause" }).click();
     await page.getByText("hardware paused", { exact: true }).waitFor();
+    await page.getByRole("status").getByText(/\(by .+ since \d{4}-\d\d-\d\d at \d\d:\d\d UTC\)/).waitFor();
     await page.getByRole("link", { name: "Servers", exact: true }).click();
     await page.getByLabel("Search", { exact: true }).fill(name);
     await page.getByRole("link", { name, exact: true }).click();

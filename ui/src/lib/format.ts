@@ -33,6 +33,12 @@ export function clock(at: string, now: number): string {
   return sameDay ? time : `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}`;
 }
 
+/** "2026-11-30 at 06:54 UTC": as the control plane writes it into its own texts, beside which it stands. */
+export function utc(at: string): string {
+  const text = new Date(at).toISOString();
+  return `${text.slice(0, 10)} at ${text.slice(11, 16)} UTC`;
+}
+
 /** With milliseconds, for logs. */
 export function logClock(at: string): string {
   const date = new Date(at);

@@ -1,6 +1,6 @@
 /** The settings of a site as typed, checked with the server's rules. */
 import type { Site, SiteConfig } from "../api/types";
-import { clock } from "./format";
+import { utc } from "./format";
 
 export interface SiteForm {
   /** Seconds. */
@@ -24,10 +24,10 @@ export function siteProblems(form: SiteForm): Partial<Record<keyof SiteForm, str
   return out;
 }
 
-/** `lab (by Ada since 2026-11-29 14:03:00)`: a site whose hardware operations are paused, with who paused them where it is known. */
+/** `lab (by Ada since 2026-11-29 at 14:03 UTC)`: a site whose hardware operations are paused, with who paused them where it is known. */
 export function pausedSite(site: Pick<Site, "name" | "paused_by_name" | "paused_at">): string {
   if (!site.paused_by_name || !site.paused_at) return site.name;
-  return `${site.name} (by ${site.paused_by_name} since ${clock(site.paused_at, 0)})`;
+  return `${site.name} (by ${site.paused_by_name} since ${utc(site.paused_at)})`;
 }
 
 /** What the form says over what it does not show. */
