@@ -849,6 +849,11 @@ async function people() {
     const spare = `spare-${Date.now() % 100000}`;
     await enrol(spare);
     await page.reload();
+    // How it is admitted; until then it is none of those that are online.
+    await page.getByText(/^\d+ of \d+ online, 1 waits for confirmation$/).waitFor();
+    await page.getByText(/^Until its fingerprint is confirmed it takes no work\. On the machine of executor-.* run rackhand-executor confirm --data DIR FINGERPRINT/).waitFor();
+    await uncut("executor-joining");
+    await check("executor-joining");
     await page.getByRole("button", { name: `Revoke… ${spare}` }).click();
     const send = dialog.getByRole("button", { name: "Revoke" });
     ok((await send.getAttribute("aria-disabled")) === "true", "it can be revoked by one click");

@@ -3,7 +3,7 @@ import { Fragment, useState } from "react";
 
 import { api, body } from "../api/client";
 import type { Executor, Me, Site } from "../api/types";
-import { holdsLastKey, revocationNote } from "../lib/executors";
+import { confirmers, holdsLastKey, revocationNote } from "../lib/executors";
 import { nameOf, words } from "../lib/format";
 import { missingRole } from "../lib/roles";
 import { TextField } from "./fields";
@@ -73,6 +73,7 @@ export function ExecutorTable({ executors, caption, me, sites, mixed = false }: 
               </tr>
               <tr role="row" className="details">
                 <td role="cell" colSpan={mixed ? 8 : 7} className="text-soft h-auto! pb-2! whitespace-normal!">
+                  {executor.state === "joining" && <Confirm executor={executor} all={executors} site={nameOf(sites, executor.site_id)} />}
                   <dl className="grid grid-cols-[auto_minmax(0,1fr)] gap-x-3 gap-y-0.5">
                     <dt className="text-faint">Job kinds</dt>
                     <dd>{executor.kinds.map(words).join(", ")}</dd>
@@ -86,6 +87,23 @@ export function ExecutorTable({ executors, caption, me, sites, mixed = false }: 
         </tbody>
       </table>
     </div>
+  );
+}
+
+/** How a person admits one, in the words of `rackhand doctor`. What this page shows as its fingerprint came from the control plane. */
+function Confirm({ executor, all, site }: { executor: Executor; all: Executor[]; site: string }) {
+  const where = confirmers(executor, all);
+  return (
+    <p className="text-ink pb-1.5">
+      {where === "" ? (
+        `No other executor of ${site} is active. One that holds the key of the site confirms another; the first one of a site makes the key once it runs.`
+      ) : (
+        <>
+          Until its fingerprint is confirmed it takes no work. On the machine of {where}, run <code className="mono">rackhand-executor confirm --data DIR FINGERPRINT</code> with the data directory of that executor and the fingerprint that{" "}
+          <code className="mono">enrol</code> printed on the machine of {executor.name}.
+        </>
+      )}
+    </p>
   );
 }
 

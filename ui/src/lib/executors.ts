@@ -11,6 +11,20 @@ function others(gone: Executor, all: Executor[]): Executor[] {
   return all.filter((one) => one.site_id === gone.site_id && one.id !== gone.id && one.state === "active");
 }
 
+/** "2 of 3 online, 1 waits for confirmation": one that waits takes no work, and counts as none. */
+export function onlineNote(executors: Pick<Executor, "state" | "online">[]): string {
+  const active = executors.filter((one) => one.state === "active");
+  const joining = executors.filter((one) => one.state === "joining").length;
+  const waits = joining === 0 ? "" : `, ${joining} ${joining === 1 ? "waits" : "wait"} for confirmation`;
+  return `${active.length === 0 ? "none" : `${active.filter((one) => one.online).length} of ${active.length}`} online${waits}`;
+}
+
+/** On which machines one that waits for it can be confirmed: theirs hold the key of the site. */
+export function confirmers(waiting: Executor, all: Executor[]): string {
+  const names = others(waiting, all).map((one) => one.name);
+  return new Intl.ListFormat("en-GB", { type: "disjunction" }).format(names);
+}
+
 /** What follows when `gone`, one of `all`, is revoked. */
 export function revocationNote(gone: Executor, all: Executor[], site: string): string {
   const { name, runs_held } = gone;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Executor } from "../api/types";
-import { holdsLastKey, revocationNote } from "./executors";
+import { confirmers, holdsLastKey, onlineNote, revocationNote } from "./executors";
 import { linkToken, newPasswordProblem } from "./password";
 import { linkHours, passwordLink, placeOf, removalNote } from "./people";
 
@@ -71,5 +71,15 @@ describe("executors", () => {
     }
     expect(holdsLastKey(two, [one, two])).toBe(false);
     expect(holdsLastKey(executor("executor-3", { state: "joining" }), [])).toBe(false);
+  });
+
+  it("one that waits for confirmation is not online, whatever it has sent, and is confirmed by those that hold the key", () => {
+    const joining = executor("executor-3", { state: "joining" });
+    const gone = executor("executor-4", { state: "revoked", online: false });
+    expect(onlineNote([executor("executor-1", { online: false }), two, joining, gone])).toBe("1 of 2 online, 1 waits for confirmation");
+    expect(onlineNote([one, two, gone])).toBe("2 of 2 online");
+    expect(onlineNote([joining, { ...joining, id: "x" }])).toBe("none online, 2 wait for confirmation");
+    expect(confirmers(joining, [one, two, joining, gone, executor("far", { site_id: "other" })])).toBe("executor-1 or executor-2");
+    expect(confirmers(joining, [joining, gone])).toBe("");
   });
 });

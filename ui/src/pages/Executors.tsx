@@ -5,7 +5,7 @@ import { Link, useSearch } from "@tanstack/react-router";
 import { executorsQuery, meQuery, sitesQuery } from "../api/queries";
 import { ExecutorTable } from "../components/ExecutorTable";
 import { Empty, Loading, PageHead, ProblemNote } from "../components/ui";
-import { count } from "../lib/format";
+import { onlineNote } from "../lib/executors";
 
 export function Executors() {
   const { site } = useSearch({ from: "/signed-in/executors" });
@@ -13,10 +13,9 @@ export function Executors() {
   const { data: sites } = useQuery(sitesQuery);
   const { data: me } = useSuspenseQuery(meQuery);
   const executors = data?.items ?? [];
-  const online = executors.filter((executor) => executor.online && executor.state === "active").length;
   return (
     <>
-      <PageHead title="Executors" meta={data && `${online} of ${count(executors.filter((item) => item.state !== "revoked").length, "executor")} online`} />
+      <PageHead title="Executors" meta={data && onlineNote(executors)} />
       {error && (
         <div className="pb-3">
           <ProblemNote error={error} what={data ? "The list is out of date" : "The executors cannot be read"} retry={() => void refetch()} />

@@ -13,6 +13,7 @@ import { FormDialog } from "../components/FormDialog";
 import { SiteKey } from "../components/SiteKey";
 import { Status } from "../components/Status";
 import { Age, Button, Empty, Facts, Loading, PageHead, Panel, ProblemNote } from "../components/ui";
+import { onlineNote } from "../lib/executors";
 import { count } from "../lib/format";
 import { missingFleetAdmin, missingRole } from "../lib/roles";
 import { siteConfig, siteForm, siteNameProblem, siteProblems } from "../lib/siteConfig";
@@ -63,7 +64,7 @@ function OneSite({ site, me, executors }: { site: Site; me: Me; executors: Execu
                 {count(site.servers, "server")}
               </Link>,
             ],
-            ["Executors", `${site.executors_online} online`],
+            ["Executors", executors ? onlineNote(executors) : `${site.executors_online} online`],
             ["Changing runs", `at most ${site.config.max_mutating_runs} at once`],
             ["Approval", site.config.second_person ? "by a second person" : "whoever planned a job may approve it"],
             ["Lease", `${site.config.lease_ttl_ms / 1000} s: how long an executor keeps a run without contact to the control plane`],
