@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import type { Job, JobSpec, Me, Plan, PlanStep, Run } from "../api/types";
 import { approveLabel, cancelNote, idleNote, jobTitle, noRunsNote, pausedNote, pauseNote, planOrder, planSums, powerWords, resumeNote, shownJobState } from "./job";
-import { laneText } from "../pages/job/Lanes";
+import { laneText, laneWords } from "../pages/job/Lanes";
 import { isBlank, PACKAGES_EXAMPLE, packageFor, packageProblems, parsePackages, toForm, toPackage } from "./packages";
 import { holds, missingRole, missingRoleAnywhere } from "./roles";
 import { axis } from "./timeline";
@@ -86,6 +86,16 @@ describe("a paused job", () => {
     expect(laneText(run, 5000, { paused: true })).toBe("the job is paused · queued for 5 s");
     expect(laneText(run, 5000, {})).toBe("queued for 5 s");
     expect(laneText({ ...run, state: "running" }, 5000, { paused: true })).not.toContain("paused");
+  });
+});
+
+describe("what stands under the name of a run", () => {
+  const run = { state: "failed", phase: "read", reason: "credential-suspended", detail: "s: The credential lab-root is suspended.", server: "s", since: new Date(0).toISOString(), created_at: new Date(0).toISOString(), finished_at: new Date(400).toISOString(), executor_name: "executor-1" } as unknown as Run;
+
+  it("begins with the cause, which stands apart", () => {
+    expect(laneWords(run, 9000, {})).toEqual({ why: "The credential lab-root is suspended", stands: "in read after under 1 s · on executor-1" });
+    expect(laneText(run, 9000, { narrow: true })).toBe("The credential lab-root is suspended · in read after under 1 s");
+    expect(laneWords({ ...run, state: "running", detail: "", reason: "", phase: "flash" }, 9000, {})).toEqual({ why: "", stands: "flash for 9 s · on executor-1" });
   });
 });
 

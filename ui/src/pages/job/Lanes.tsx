@@ -2,7 +2,7 @@
 import { useQueries } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { type CSSProperties, useEffect, useMemo, useRef, useState } from "react";
+import { type CSSProperties, type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 
 import { isRunOver, runQuery } from "../../api/queries";
 import type { Run, RunDetail } from "../../api/types";
@@ -59,7 +59,7 @@ export function Lanes({ runs, chosen, narrow, paused }: Props) {
   return (
     <section
       // Not higher than its rows: room below them would look like a row that was not read.
-      className={`panel flex min-h-[min(12rem,var(--rows))] flex-col self-start ${narrow ? "max-h-56 xl:max-h-full" : "max-h-full"}`}
+      className={`panel flex min-h-[min(12rem,var(--rows))] flex-col self-start ${narrow ? "max-h-64 xl:max-h-full" : "max-h-full"}`}
       style={{ "--rows": `${HEAD + virtual.getTotalSize()}px` } as CSSProperties}
       aria-label="Runs"
     >
@@ -81,8 +81,10 @@ export function Lanes({ runs, chosen, narrow, paused }: Props) {
                 key={run.id}
                 aria-posinset={item.index + 1}
                 aria-setsize={runs.length}
+                ref={virtual.measureElement}
+                data-index={item.index}
                 className="absolute inset-x-0 top-0"
-                style={{ height: ROW, transform: `translateY(${item.start}px)` }}
+                style={{ transform: `translateY(${item.start}px)` }}
               >
                 <Lane run={run} detail={details.get(run.id)} scale={scale} now={now} chosen={run.id === chosen} narrow={narrow} paused={paused} percents={percents} />
               </li>
@@ -135,7 +137,7 @@ function hasPercent(run: Run): boolean {
 }
 
 function Lane({ run, detail, scale, now, chosen, narrow, paused, percents }: LaneProps) {
-  const text = laneText(run, now, { narrow, paused });
+  const { why, stands } = laneWords(run, now, { narrow, paused });
   return (
     <Link
       from="/jobs/$id"
@@ -146,18 +148,24 @@ function Lane({ run, detail, scale, now, chosen, narrow, paused, percents }: Lan
       aria-current={chosen ? "true" : undefined}
       aria-label={`${run.server}: ${RUN[shownState(run)]?.word}`}
       data-row
-      className={`border-line grid h-full ${columns(narrow)} items-center border-b px-3 ${chosen ? "bg-accent-wash shadow-[inset_2px_0_0_var(--color-accent)]" : "hover:bg-hover"}`}
+      className={`border-line grid ${columns(narrow)} content-center border-b px-3 py-1.5 ${chosen ? "bg-accent-wash shadow-[inset_2px_0_0_var(--color-accent)]" : "hover:bg-hover"}`}
     >
-      <div className="min-w-0">
-        <div className="flex items-center gap-3">
-          <span className="truncate font-medium">{run.server}</span>
-          <RunStatus state={shownState(run)} />
-        </div>
-        <p className="text-soft truncate text-xs" title={text}>
-          {text}
+      <div className="flex min-w-0 items-center gap-3">
+        <span className="truncate font-medium">{run.server}</span>
+        <RunStatus state={shownState(run)} />
+      </div>
+      {/* On a phone the words have the whole width below. */}
+      <div className="text-soft col-start-1 row-start-2 min-w-0 text-xs max-sm:col-span-2">
+        {why && (
+          <p className="line-clamp-2" title={why}>
+            {unbroken(why)}
+          </p>
+        )}
+        <p className="truncate" title={stands}>
+          {stands}
         </p>
       </div>
-      <div className="flex min-w-0 items-center gap-3 pl-3">
+      <div className="col-start-2 row-start-1 flex min-w-0 items-center gap-3 pl-3 sm:row-span-2">
         <Timeline detail={detail} scale={scale} now={now} />
         {percents && <span className="mono w-10 shrink-0 text-right">{hasPercent(run) ? `${run.percent} %` : ""}</span>}
       </div>
@@ -165,8 +173,36 @@ function Lane({ run, detail, scale, now, chosen, narrow, paused, percents }: Lan
   );
 }
 
-/** The line under the name: phase and since when, what is awaited, or how it ended. */
-export function laneText(run: Run, now: number, { narrow = false, paused = false }): string {
+/** Whatever has a digit in it, such as a version or a change of one, stands on one line or on none: half of it would read as another. */
+function unbroken(text: string): ReactNode {
+  return text.split(NUMBERED).map((part, index) =>
+    index % 2 === 1 ? (
+      <span key={index} className="inline-block max-w-full wrap-anywhere">
+        {part}
+      </span>
+    ) : (
+      part
+    ),
+  );
+}
+
+const NUMBERED = /(\S*\d\S*(?: → \S*\d\S*)?)/;
+
+interface LaneWords {
+  /** What is awaited, or how it ended; may be empty. */
+  why: string;
+  /** The phase and since when, and who works on it. */
+  stands: string;
+}
+
+/** Both in one line. */
+export function laneText(run: Run, now: number, options: { narrow?: boolean; paused?: boolean }): string {
+  const { why, stands } = laneWords(run, now, options);
+  return [why, stands].filter((part) => part !== "").join(" · ");
+}
+
+/** What stands under the name, the cause apart: nothing is to take the room from it. */
+export function laneWords(run: Run, now: number, { narrow = false, paused = false }: { narrow?: boolean; paused?: boolean }): LaneWords {
   const parts: string[] = [];
   const over = isRunOver(run.state);
   const phase = words(run.phase);
@@ -178,11 +214,10 @@ export function laneText(run: Run, now: number, { narrow = false, paused = false
     parts.push(`${phase || RUN[shownState(run)]?.word} for ${duration(now - Date.parse(run.since))}`);
   }
   const why = withoutPercent(withoutName(run.detail, run.server), over ? undefined : run.percent) || words(run.reason);
-  if (why) parts.push(why.replace(/\.$/, ""));
-  if (paused && run.state === "queued") parts.unshift("the job is paused");
   if (run.cancel_requested && !over) parts.push("cancel requested");
   if (run.executor_name && !narrow) parts.push(`on ${run.executor_name}`);
-  return parts.join(" · ");
+  const causes = [...(paused && run.state === "queued" ? ["the job is paused"] : []), ...(why ? [why.replace(/\.$/, "")] : [])];
+  return { why: causes.join(" · "), stands: parts.join(" · ") };
 }
 
 const SEGMENT: Record<StatusTone, string> = {
@@ -213,7 +248,7 @@ function Timeline({ detail, scale, now }: { detail: RunDetail | undefined; scale
         return (
           <span
             key={phase.phase}
-            title={`${words(phase.phase)}: ${phase.state}, ${spent(phase, now)}`}
+            title={`${words(phase.phase)}: ${PHASE[phase.state]?.word}, ${spent(phase, now)}`}
             className={`absolute inset-y-0 flex h-5 flex-wrap overflow-hidden border-l-2 text-[10px] leading-5 whitespace-nowrap ${SEGMENT[tone]}`}
             style={{ left: `${left * 100}%`, width: `${width * 100}%` }}
           >
