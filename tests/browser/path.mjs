@@ -284,6 +284,59 @@ async function run() {
     await page.setViewportSize({ width: 1440, height: 900 });
   });
 
+  await step("a run that is opened on a low screen comes into view", async () => {
+    for (const size of [
+      { width: 844, height: 390 },
+      { width: 720, height: 450 },
+    ]) {
+      await page.setViewportSize(size);
+      await page.getByRole("link", { name: "Hide this panel" }).click();
+      await page.getByRole("region", { name: "Runs, scrollable" }).getByRole("link").first().click();
+      const heading = page.getByRole("region", { name: /^Run on / }).getByRole("heading", { level: 2 });
+      await heading.waitFor();
+      await drawn();
+      const box = await heading.boundingBox();
+      ok(box !== null && box.y >= 0 && box.y + box.height <= size.height, `at ${size.width}×${size.height} the opened run is at ${box?.y} px`);
+      await check(`run-${size.width}x${size.height}`, ["light"]);
+    }
+    await page.setViewportSize({ width: 1440, height: 900 });
+  });
+
+  await step("a run that failed says why first, with whole versions, and no phase of it goes on", async () => {
+    const id = new URL(page.url()).pathname.split("/").at(-1);
+    const open = new URL(page.url()).searchParams.get("run");
+    const read = (path) => page.evaluate(async (which) => (await fetch(which, { headers: { "X-Rackhand-Client": "browser" } })).json(), path);
+    const [runs, detail] = [await read(`/v1/jobs/${id}/runs`), await read(`/v1/runs/${open}`)];
+    const cause = "The credential lab-root is suspended after two rejections by BMCs: seal a new version of it";
+    const states = [
+      { state: "failed", phase: "read", reason: "credential-suspended", detail: `${cause}.` },
+      { state: "running", phase: "flash", reason: "device_job", detail: "Installing BIOS 2.13.0 → 2.19.1", percent: 26 },
+    ];
+    const items = runs.items.map((run, index) => ({ ...run, ...states[Number(run.id !== open && index % 2 === 1)], ...(run.id === open ? states[0] : {}) }));
+    const phases = detail.phases.map((phase, index) => (index === detail.phases.length - 1 ? { ...phase, state: "running", finished_at: null } : phase));
+    await page.route((url) => url.pathname === `/v1/runs/${open}`, (route) => route.fulfill({ json: { ...detail, ...states[0], phases } }));
+    await answering(`/v1/jobs/${id}/runs`, { ...runs, items }, async () => {
+      const panel = page.getByRole("region", { name: /^Run on / });
+      const last = panel.getByRole("list", { name: "Phases" }).getByRole("listitem").last();
+      await last.getByText("ended with the run").waitFor();
+      const before = await last.innerText();
+      await page.waitForTimeout(1500);
+      ok((await last.innerText()) === before, "the time of a phase goes on after the end of its run");
+      const lanes = page.getByRole("region", { name: "Runs, scrollable" }).getByRole("link");
+      for (const width of [1440, 820, 390]) {
+        await page.setViewportSize({ width, height: 844 });
+        await drawn();
+        const cuts = await lanes.evaluateAll((links) =>
+          links.flatMap((link) => [...link.querySelectorAll("p:first-child")]).filter((words) => words.scrollHeight > words.clientHeight + 1 || words.scrollWidth > words.clientWidth + 1).map((words) => words.innerText),
+        );
+        ok(cuts.length === 0, `at ${width} px a cause is cut: ${cuts.join(" | ")}`);
+        ok((await lanes.filter({ hasText: cause }).first().getByRole("paragraph").first().innerText()) === cause, "the cause is not the first that is said");
+        await check(`run-failed-${width}`, width === 1440 ? ["light", "dark"] : ["light"]);
+      }
+      await page.setViewportSize({ width: 1440, height: 900 });
+    });
+  });
+
   await step("a job that paused says why, and what can be done", async () => {
     const id = new URL(page.url()).pathname.split("/").at(-1);
     const job = await page.evaluate(async (which) => (await fetch(`/v1/jobs/${which}`, { headers: { "X-Rackhand-Client": "browser" } })).json(), id);
@@ -345,8 +398,11 @@ async function run() {
       await page.getByRole("status").getByText("the BMC refuses user or password").waitFor();
       await check("server-failed");
       await page.getByRole("button", { name: "Let it be tried again…" }).click();
+      await check("try-again");
       await page.getByRole("dialog").getByRole("button", { name: "Let it be tried again" }).click();
       await page.getByRole("dialog").getByRole("status").getByText("nothing was changed").waitFor();
+      ok(await page.getByRole("dialog").evaluate((popup) => popup.contains(document.activeElement)), "the focus left the dialog with its button");
+      await check("tried-again");
       await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
       await page.getByRole("dialog").waitFor({ state: "detached" });
     });
@@ -563,6 +619,16 @@ async function closing(name) {
     await page.getByRole("dialog").getByRole("button", { name: "Close run" }).click();
     await page.getByText(/Closed by .*: the executor is gone/).first().waitFor();
     await check("run-closed", ["light"]);
+    // One that had announced a change would have ended with an unknown outcome: it is closed all the same, and only once.
+    const id = new URL(page.url()).pathname.split("/").at(-1);
+    const runs = await page.evaluate(async (which) => (await fetch(`/v1/jobs/${which}/runs`, { headers: { "X-Rackhand-Client": "browser" } })).json(), id);
+    const unknown = runs.items.map((run) => ({ ...run, state: "unknown", reason: "outcome-unknown" }));
+    await answering(`/v1/jobs/${id}/runs`, { ...runs, items: unknown }, async () => {
+      const panel = page.getByRole("region", { name: /^Run on / });
+      await panel.getByText(/^Closed by [^:]+, /).waitFor();
+      await none(panel.getByRole("button", { name: "Close run…" }), "a closed run can be closed again");
+      await check("run-closed-unknown", ["light"]);
+    });
     await page.getByRole("link", { name: "Sites", exact: true }).click();
     await page.getByRole("button", { name: /^Resume hardware operations/ }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Resume" }).click();

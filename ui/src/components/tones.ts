@@ -47,6 +47,7 @@ export const PHASE: Record<string, Look> = {
   done: { tone: "ok", word: "done" },
   skipped: { tone: "off", word: "skipped" },
   failed: { tone: "bad", word: "failed" },
+  ended: { tone: "off", word: "ended with the run" },
 };
 
 export const EXECUTOR: Record<string, Look> = {

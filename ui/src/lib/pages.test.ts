@@ -3,11 +3,11 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 
 import { beyondTitle, fieldTexts, toProblem } from "../api/problem";
-import type { Me, Problem, Run } from "../api/types";
+import type { Me, PhaseRecord, Problem, Run } from "../api/types";
 import { isAbout } from "../live/log";
 import { eventView, parseSearch, stringifySearch } from "./search";
 import { missingFleetAdmin, missingRole } from "./roles";
-import { canClose, closeNote, effectText, heldBy, shownState } from "./run";
+import { canClose, closeNote, closing, effectText, heldBy, shownPhases, shownState } from "./run";
 import { NEW_SERVER, parseServers, refusal, SERVERS_EXAMPLE, type ServerForm, serverProblems, taken, toItem, twice } from "./servers";
 import { credentialCommand, quote } from "./shell";
 import { pausedSite, SITE_NAME, siteConfig, siteForm, siteNameProblem, siteProblems } from "./siteConfig";
@@ -209,12 +209,50 @@ describe("a problem", () => {
   });
 });
 
+describe("the phases of a run", () => {
+  const phase = (name: string, state: PhaseRecord["state"], finished_at?: string): PhaseRecord => ({ phase: name, state, started_at: "2026-01-02T03:00:00Z", finished_at: finished_at ?? null, evidence: null });
+  const phases = [phase("read", "done", "2026-01-02T03:01:00Z"), phase("flash", "running")];
+  const run = (state: Run["state"]) => ({ state, since: "2026-01-02T03:05:00Z", finished_at: "2026-01-02T03:04:00Z", phases });
+
+  it("end with it, whatever had not been reported as done", () => {
+    for (const state of ["failed", "cancelled", "unknown", "succeeded", "no_change"] as const) {
+      const shown = shownPhases(run(state));
+      expect(shown[0]).toEqual(phases[0]);
+      expect(shown[1]).toMatchObject({ state: "ended", finished_at: "2026-01-02T03:04:00Z" });
+    }
+  });
+
+  it("go on as long as it does", () => {
+    for (const state of ["running", "waiting", "settling"] as const) expect(shownPhases({ ...run(state), finished_at: null })).toEqual(phases);
+  });
+});
+
 describe("closing a run", () => {
   const run = (state: Run["state"], executor?: string): Run => ({ state, executor: executor ?? null, server: "web-1" }) as Run;
 
   it("is offered for what has not ended and for an unknown outcome", () => {
     const states: Run["state"][] = ["queued", "leased", "running", "waiting", "settling", "succeeded", "no_change", "failed", "cancelled", "unknown"];
-    expect(states.filter((state) => canClose({ state }))).toEqual(["queued", "leased", "running", "waiting", "settling", "unknown"]);
+    const offered = states.filter((state) => canClose({ state, cancel_requested: false }, { cancel_requested: false }, false, true));
+    expect(offered).toEqual(["queued", "leased", "running", "waiting", "settling", "unknown"]);
+  });
+
+  it("is not offered again for an unknown outcome that no longer holds its server", () => {
+    const unknown = { state: "unknown", cancel_requested: false } as const;
+    const job = { cancel_requested: false };
+    expect(canClose(unknown, job, true, true)).toBe(false);
+    // Until its events are here nobody knows.
+    expect(canClose(unknown, job, false, false)).toBe(false);
+    // Its job was cancelled afterwards, which gave the server back; one that was still open then holds it.
+    expect(canClose(unknown, { cancel_requested: true }, false, true)).toBe(false);
+    expect(canClose({ ...unknown, cancel_requested: true }, { cancel_requested: true }, false, true)).toBe(true);
+    expect(canClose({ ...unknown, state: "running" }, job, false, false)).toBe(true);
+  });
+
+  it("is said by the run's own events, with who did it", () => {
+    const event = (kind: string, actor: string) => ({ kind, actor, at: "2026-01-02T03:04:05Z" });
+    const lines = [event("run.finished", "executor-1"), event("run.closed", "Ada"), event("run.log", "executor-1")];
+    expect(closing(lines)?.actor).toBe("Ada");
+    expect(closing(lines.slice(0, 1))).toBeUndefined();
   });
 
   it("waits for the executor that works on it", () => {

@@ -1,17 +1,36 @@
 /** What a run has changed for a while; when a person may close it, and what becomes of it then. All pure. */
-import type { Effect, Executor, Run, RunState } from "../api/types";
+import type { Effect, Event, Executor, Job, PhaseRecord, Run, RunDetail, RunState } from "../api/types";
 import { words } from "./format";
 
 const OVER: Run["state"][] = ["succeeded", "no_change", "failed", "cancelled"];
+
+/** A phase as it is shown. */
+export type ShownPhase = Omit<PhaseRecord, "state"> & { state: PhaseRecord["state"] | "ended" };
 
 /** As people read it: a device that says how far it is does not keep anyone waiting. */
 export function shownState(run: Pick<Run, "state" | "percent">): RunState {
   return run.state === "waiting" && typeof run.percent === "number" ? "running" : run.state;
 }
 
-/** One that has not ended, or that ended `unknown` and may still hold its server. */
-export function canClose(run: Pick<Run, "state">): boolean {
-  return !OVER.includes(run.state);
+/** The phases of a run. Of one that has ended, none goes on: what had not been reported as done ended with the run. */
+export function shownPhases(run: Pick<RunDetail, "state" | "finished_at" | "since" | "phases">): ShownPhase[] {
+  if (run.state !== "unknown" && !OVER.includes(run.state)) return run.phases;
+  return run.phases.map((phase) => (phase.state === "running" ? { ...phase, state: "ended", finished_at: phase.finished_at ?? run.finished_at ?? run.since } : phase));
+}
+
+/** Who has closed the run, and when; undefined where nobody has, as far as its events are here. */
+export function closing(events: Pick<Event, "kind" | "actor" | "at">[]): Pick<Event, "actor" | "at"> | undefined {
+  return events.findLast((event) => event.kind === "run.closed");
+}
+
+/**
+ * One that has not ended, or that ended `unknown` and holds its server until a person closes it, or cancels its job.
+ * The run itself does not say whether one has: its events do, and `read` is whether all of them are here.
+ */
+export function canClose(run: Pick<Run, "state" | "cancel_requested">, job: Pick<Job, "cancel_requested">, closed: boolean, read: boolean): boolean {
+  if (run.state !== "unknown") return !OVER.includes(run.state);
+  // Cancelling the job gives back what ended before; what had not ended then was requested to end, and holds its server.
+  return read && !closed && (run.cancel_requested || !job.cancel_requested);
 }
 
 /** Why a run cannot be closed while its executor works on it; the holder of a lease that has passed is offline. */

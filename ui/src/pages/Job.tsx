@@ -121,7 +121,7 @@ function Runs({ job }: { job: Job }) {
         // Below each other both keep their height, and the page scrolls.
         <div className={`grid flex-1 gap-4 ${chosen ? "xl:min-h-0 xl:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]" : "min-h-0"}`}>
           <Lanes runs={shown} chosen={search.run} narrow={chosen !== undefined} paused={paused} />
-          {chosen && <RunPanel key={chosen.id} run={chosen} paused={paused} line={search.line} />}
+          {chosen && <RunPanel key={chosen.id} run={chosen} job={job} paused={paused} line={search.line} />}
         </div>
       )}
     </div>

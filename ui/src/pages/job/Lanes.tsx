@@ -10,9 +10,10 @@ import { RunStatus } from "../../components/Status";
 import { PHASE, RUN, type StatusTone } from "../../components/tones";
 import { useNow } from "../../components/ui";
 import { duration, withoutName, withoutPercent, words } from "../../lib/format";
-import { shownState } from "../../lib/run";
+import { shownPhases, shownState } from "../../lib/run";
 import { type Axis, axis } from "../../lib/timeline";
 
+/** The least height of a row; a cause makes it higher. */
 const ROW = 54;
 /** The head of the list with the list's frame. */
 const HEAD = 32;
@@ -47,11 +48,11 @@ export function Lanes({ runs, chosen, narrow, paused }: Props) {
   });
 
   const percents = runs.some(hasPercent);
-  const states = new Set([...details.values()].flatMap((detail) => detail.phases.map((phase) => phase.state)));
+  const states = new Set([...details.values()].flatMap((detail) => shownPhases(detail).map((phase) => phase.state)));
   const now = useNow();
   const scale = useMemo(() => {
     const spans = [...details.values()].flatMap((detail) =>
-      detail.phases.map((phase) => ({ start: Date.parse(phase.started_at), end: phase.finished_at ? Date.parse(phase.finished_at) : undefined })),
+      shownPhases(detail).map((phase) => ({ start: Date.parse(phase.started_at), end: phase.finished_at ? Date.parse(phase.finished_at) : undefined })),
     );
     return axis(spans, now);
   }, [details, now]);
@@ -233,8 +234,8 @@ const SEGMENT: Record<StatusTone, string> = {
 };
 
 function Timeline({ detail, scale, now }: { detail: RunDetail | undefined; scale: Axis; now: number }) {
-  const phases = detail?.phases ?? [];
-  const text = phases.map((phase) => `${words(phase.phase)} ${phase.state}, ${spent(phase, now)}`).join("; ");
+  const phases = detail ? shownPhases(detail) : [];
+  const text = phases.map((phase) => `${words(phase.phase)} ${PHASE[phase.state]?.word}, ${spent(phase, now)}`).join("; ");
   return (
     <div className="bg-sunk relative h-5 min-w-0 flex-1 overflow-hidden rounded-[3px]" role="img" aria-label={text || "no phase yet"}>
       {scale.cuts.map((cut) => (

@@ -9,10 +9,11 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import type { Event, Level } from "../../api/types";
 import { Button, ProblemNote } from "../../components/ui";
 import { count, logClock, number } from "../../lib/format";
-import { useEventLog } from "../../live/log";
+import type { LogState } from "../../live/log";
 
 interface Props {
   run: string;
+  log: LogState & { retry: () => void };
   server: string;
   /** Cursor of the line to show. */
   line: string | undefined;
@@ -21,8 +22,7 @@ interface Props {
 
 const NEAR_END = 24;
 
-export function LogView({ run, server, line, over }: Props) {
-  const log = useEventLog({ run });
+export function LogView({ run, log, server, line, over }: Props) {
   const [search, setSearch] = useState("");
   const [match, setMatch] = useState(0);
   const [follow, setFollow] = useState(line === undefined);

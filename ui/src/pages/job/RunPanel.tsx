@@ -1,30 +1,39 @@
 /** One run in full: how it stands, its phases with what was read back, its effects, its live log. */
 import { useQuery, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 
 import { api, body } from "../../api/client";
 import { executorsQuery, isRunOver, meQuery, runQuery, sitesQuery } from "../../api/queries";
-import type { PhaseRecord, Run, RunDetail } from "../../api/types";
+import type { Job, Run, RunDetail } from "../../api/types";
 import { ReasonField } from "../../components/fields";
 import { FormDialog } from "../../components/FormDialog";
 import { RunStatus, Shape } from "../../components/Status";
 import { PHASE } from "../../components/tones";
-import { ProblemNote, useNow } from "../../components/ui";
+import { Age, ProblemNote, useNow } from "../../components/ui";
 import { nameOf, withoutName, words } from "../../lib/format";
 import { REASON } from "../../lib/job";
 import { missingRole } from "../../lib/roles";
-import { canClose, closeNote, effectText, heldBy, shownState } from "../../lib/run";
+import { canClose, closeNote, closing, effectText, heldBy, type ShownPhase, shownPhases, shownState } from "../../lib/run";
+import { useEventLog } from "../../live/log";
 import { laneText, spent } from "./Lanes";
 import { LogView } from "./LogView";
 
-export function RunPanel({ run, paused, line }: { run: Run; paused: boolean; line: string | undefined }) {
+export function RunPanel({ run, job, paused, line }: { run: Run; job: Job; paused: boolean; line: string | undefined }) {
   const over = isRunOver(run.state);
   const { data: detail, error } = useQuery(runQuery(run.id, over));
+  const log = useEventLog({ run: run.id });
   const now = useNow();
+  const panel = useRef<HTMLElement>(null);
+  // On a low screen it begins below what is visible.
+  useEffect(() => {
+    // What it answers is a promise in newer browsers, and no clean-up.
+    void panel.current?.scrollIntoView({ block: "nearest" });
+  }, []);
+  const closed = closing(log.items);
   const explained = run.state === "failed" || run.state === "unknown" || run.state === "cancelled";
   return (
-    <section className="panel flex min-h-[460px] flex-col xl:h-full" aria-label={`Run on ${run.server}`}>
+    <section ref={panel} className="panel flex min-h-[460px] flex-col xl:h-full" aria-label={`Run on ${run.server}`}>
       <div className="border-line bg-raised flex items-start justify-between gap-3 border-b px-3 py-2">
         <div className="min-w-0">
           <h2 className="flex flex-wrap items-center gap-x-3 text-sm font-medium">
@@ -35,7 +44,12 @@ export function RunPanel({ run, paused, line }: { run: Run; paused: boolean; lin
             {typeof run.percent === "number" && !over && <span className="mono whitespace-nowrap">{run.percent} %</span>}
           </h2>
           <p className="text-soft mt-0.5">{laneText(explained ? { ...run, detail: "", reason: "" } : run, now, { paused })}</p>
-          {canClose(run) && (
+          {run.state === "unknown" && closed && (
+            <p className="text-soft">
+              Closed by {closed.actor}, <Age at={closed.at} />
+            </p>
+          )}
+          {canClose(run, job, closed !== undefined, log.complete || log.error !== undefined) && (
             <div className="flex flex-wrap items-center gap-x-3 gap-y-1 pt-1.5">
               <CloseRun run={run} />
             </div>
@@ -58,7 +72,7 @@ export function RunPanel({ run, paused, line }: { run: Run; paused: boolean; lin
       {error && <ProblemNote error={error} what="The timeline cannot be read" />}
       {detail && detail.phases.length > 0 && <Phases detail={detail} now={now} />}
       {detail && detail.effects.length > 0 && <Effects detail={detail} />}
-      <LogView run={run.id} server={run.server} line={line} over={over} />
+      <LogView run={run.id} log={log} server={run.server} line={line} over={over} />
     </section>
   );
 }
@@ -98,7 +112,7 @@ function CloseRun({ run }: { run: Run }) {
 function Phases({ detail, now }: { detail: RunDetail; now: number }) {
   return (
     <ol className="border-line max-h-52 shrink-0 overflow-auto border-b py-1.5" aria-label="Phases" tabIndex={0}>
-      {detail.phases.map((phase) => (
+      {shownPhases(detail).map((phase) => (
         <li key={phase.phase} className="px-3 py-0.5">
           <Phase phase={phase} now={now} />
         </li>
@@ -107,7 +121,7 @@ function Phases({ detail, now }: { detail: RunDetail; now: number }) {
   );
 }
 
-function Phase({ phase, now }: { phase: PhaseRecord; now: number }) {
+function Phase({ phase, now }: { phase: ShownPhase; now: number }) {
   const look = PHASE[phase.state] ?? { tone: "odd" as const, word: phase.state };
   const evidence = phase.evidence;
   const line = (
