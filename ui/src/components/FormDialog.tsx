@@ -80,7 +80,7 @@ export function FormDialog<T>({ label, labelFor, sign, look = "plain", danger = 
             }}
           >
             {children}
-            <p role="status" className="empty:hidden">
+            <p role="status" className="border-line bg-raised rounded-md border px-3 py-2 empty:hidden">
               {told}
             </p>
             {action.error && <ProblemNote error={action.error} what={failed} />}
