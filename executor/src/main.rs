@@ -287,12 +287,16 @@ async fn show_site_key(data: &Path) -> Result<(), Failure> {
     // Not before the first run is there a journal.
     let Some(key) = sqlite::read_meta(data, PINNED).await? else {
         let why = match enrolled.site_public_key {
-            None => format!("{} has no key yet: its first executor makes it when it runs", enrolled.site),
+            None => format!(
+                "{} has no key yet: its first executor makes it when it runs",
+                text::escaped(&enrolled.site)
+            ),
             // It proves nothing to whoever compares it with what the control plane shows.
             Some(_) => format!(
                 "{} does not hold the key of {} yet, and what the control plane says of it is no proof: run this on an \
                  executor that is active, `rackhand executors list` shows which",
-                enrolled.name, enrolled.site
+                enrolled.name,
+                text::escaped(&enrolled.site)
             ),
         };
         return Err(why.into());

@@ -39,14 +39,14 @@ impl Named {
     /// # Errors
     /// What is wrong with it, in words. The rules are those of registration.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
         // What stands before it may be a password, and is not repeated.
-        if text.contains('@') {
+        if address.contains('@') {
             return Err(
                 "the address of a BMC has no `@`: write [NAME=]https://HOST, without user and password"
                     .to_owned(),
             );
         }
-        let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
         let Some((_, rest)) = address.split_once("://") else {
             return Err(format!(
                 "{text}: write https:// before the address, or ipmi:// where the BMC has no Redfish"

@@ -601,7 +601,8 @@ language sql stable as $$
     select to_char(moment at time zone 'UTC', 'YYYY-MM-DD "at" HH24:MI "UTC"')
 $$;
 
--- What counts against a version of a credential: the refusals by BMCs of servers that are there and use it.
+-- The refusals of a version by BMCs of servers that are there and use it. All others count for a suspension, too, until
+-- a person lets it be tried again.
 create function rackhand.refusals(credential uuid, version int)
 returns table (bmc_id uuid, server text, failures int, rejected_at timestamptz)
 language sql stable as $$
@@ -665,7 +666,10 @@ begin
     elsif not counts and cred.suspended_at is null then
         return jsonb_build_object('changed', false, 'suspended', null);
     end if;
-    delete from rackhand.credential_use u where u.bmc_id = endpoint.id and u.credential_id = cred.id;
+    delete from rackhand.credential_use u where u.credential_id = cred.id
+        and (u.bmc_id = endpoint.id or not exists (select from rackhand.bmc b
+            join rackhand.server v on v.id = b.server_id and v.removed_at is null
+            where b.id = u.bmc_id and b.credential_id = u.credential_id));
     update rackhand.credential c set refused_at = left_over.at,
             suspended_at = case when left_over.failures >= 2 then c.suspended_at end
         where c.id = cred.id returning * into cred;
@@ -798,7 +802,9 @@ begin
             unanswered_at = excluded.unanswered_at, reserved_at = excluded.reserved_at,
             reserved_by = excluded.reserved_by;
     if args ->> 'step' = 'rejected' then
-        select sum(r.failures) into refused from rackhand.refusals(cred.id, usage.version) r;
+        -- By whatever BMC: one that is registered anew is the same one.
+        select sum(u.failures) into refused from rackhand.credential_use u
+            where u.credential_id = cred.id and u.version = usage.version;
         if usage.refusals <= kept then
             perform rackhand.append_event('credential.rejected', 'warn',
                 format('%s refused credential %s version %s', endpoint.url, cred.name, usage.version)

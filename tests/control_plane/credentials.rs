@@ -272,6 +272,25 @@ async fn refusals_of_removed_servers_keep_no_credential_suspended() {
     assert_eq!(site.database.value("select suspended_at from rackhand.credential").await, Value::Null);
 }
 
+/// A server that is removed and registered again is the same BMC, whoever counts.
+#[tokio::test]
+async fn a_bmc_that_is_registered_again_and_again_is_not_locked() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    let mut refused = 0;
+    for _ in 0..6 {
+        let server = site.servers(1).await.remove(0);
+        let bmc = format!("select id from rackhand.bmc where server_id = '{server}'");
+        let bmc = site.database.value(&bmc).await;
+        if attempt(&site, &one, &bmc, "reserve").await["allowed"] == true {
+            refused += 1;
+            attempt(&site, &one, &bmc, "rejected").await;
+        }
+        site.admin("server_delete", json!({"id": server})).await;
+    }
+    assert_eq!(refused, 2);
+}
+
 /// Refusals of an old version are nothing that can be forgotten of the present one.
 #[tokio::test]
 async fn a_refusal_of_an_old_version_is_none_of_the_present_one() {

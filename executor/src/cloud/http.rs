@@ -23,7 +23,7 @@ use tokio::{sync::Mutex, time::Instant};
 use zeroize::Zeroizing;
 
 use super::{Cloud, CloudError};
-use crate::{cause, identity::Identity, journal::JournalError, sessions::Sessions};
+use crate::{cause, identity::Identity, journal::JournalError, sessions::Sessions, text::clean};
 
 /// Of a call that is answered at once.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -177,7 +177,8 @@ impl Http {
                 let fields =
                     problem.fields.iter().map(|field| format!(" {}: {}.", field.field, field.detail));
                 let fields: String = fields.collect();
-                (problem.code, problem.detail + &fields)
+                // For people: it ends in lines of a terminal and of a log.
+                (clean(&problem.code), clean(&(problem.detail + &fields)))
             },
         );
         Err(match code.as_str() {

@@ -18,7 +18,6 @@ use super::{
     patience::{Patience, Waits},
 };
 use crate::{
-    bmc::BmcErrorKind,
     broker::Line,
     clock::Clock,
     journal::{Journal, JournalError, Write},
@@ -173,29 +172,18 @@ impl Context {
         }
     }
 
-    /// What came of a look, or of a request between two of them. A device that is busy for a moment, shows work, or was
-    /// not asked, has not restarted.
-    pub fn looked(&mut self, failed: Option<BmcErrorKind>) {
+    /// The device has answered a look, and is ready.
+    pub fn answered(&mut self) {
         let now = self.now();
-        match failed {
-            None => {
-                self.answers_since.get_or_insert(now);
-                self.last_answer = Some(now);
-            }
-            Some(BmcErrorKind::NotReady { .. } | BmcErrorKind::ForeignJob | BmcErrorKind::Held(_)) => {}
-            Some(_) => self.breaks(),
-        }
+        self.answers_since.get_or_insert(now);
+        self.last_answer = Some(now);
     }
 
-    /// The device may have restarted: what was seen of it without a break until now counts no more.
+    /// A look has failed, or none was made for long: the device may have restarted, and what was seen of it without a break
+    /// until now counts no more.
     pub fn breaks(&mut self) {
         self.answers_since = None;
         self.waits.end_passing();
-    }
-
-    /// Whether no look was answered since a break, or ever.
-    pub fn is_broken_off(&self) -> bool {
-        self.answers_since.is_none()
     }
 
     /// How long the device has answered without a break, as far as this executor has seen it: what was away may have

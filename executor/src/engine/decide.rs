@@ -21,6 +21,8 @@ use crate::lease::Hold;
 pub enum Probe {
     /// No trace of it.
     NotStarted,
+    /// Nothing may begin now, and what the device is at was not looked at, or is not told.
+    Unlooked,
     /// Under way; nothing to do but look again.
     InFlight { reason: &'static str, detail: String, percent: Option<u8> },
     /// Done, with what was read back.
@@ -146,7 +148,11 @@ impl Probe {
     /// Whether it tells of the work itself, not only that it cannot be seen or begun.
     pub fn shows_work(&self) -> bool {
         match self {
-            Self::NotReady { .. } | Self::Unreachable(_) | Self::Foreign(_) | Self::Denied { .. } => false,
+            Self::Unlooked
+            | Self::NotReady { .. }
+            | Self::Unreachable(_)
+            | Self::Foreign(_)
+            | Self::Denied { .. } => false,
             Self::NotStarted
             | Self::InFlight { .. }
             | Self::Done(_)
@@ -169,7 +175,9 @@ fn unresolved(now: &Situation<'_>, age: IntentAge) -> Step {
     match now.probe {
         Probe::InFlight { .. } | Probe::Done(_) => Step::Resolve(Resolution::Applied),
         Probe::NotStarted if settled => Step::Resolve(Resolution::NotApplied),
-        Probe::NotStarted => wait(now, "settling", "waits until the device would show traces", now.outage),
+        Probe::NotStarted | Probe::Unlooked => {
+            wait(now, "settling", "waits until the device would show traces", now.outage)
+        }
         Probe::Ambiguous(what) | Probe::Foreign(what) if settled => Step::Finish(unknown(now, what)),
         Probe::Ambiguous(what) | Probe::Foreign(what) => wait(now, "settling", what, now.outage),
         Probe::NotReady { reason, detail } if now.is_patient(now.waited, now.ready_wait) => {
@@ -221,6 +229,11 @@ fn undisturbed(now: &Situation<'_>) -> Step {
             (Some(hold), _) => wait(now, hold_word(hold), &hold.to_string(), now.outage),
             (None, Some(refused)) if exhausted(now, &refused) => Step::Finish(gave_up(now, &refused)),
             (None, _) => Step::Act,
+        },
+        Probe::Unlooked => match now.hold {
+            Some(hold) => wait(now, hold_word(hold), &hold.to_string(), now.outage),
+            // It has ended meanwhile.
+            None => wait(now, "device_busy", "is looked at next", now.outage),
         },
         Probe::InFlight { reason, detail, percent } => Step::Wait {
             waiting: Waiting {

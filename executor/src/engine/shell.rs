@@ -213,13 +213,15 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
             context.event(Level::Warn, text, Value::Null).await?;
         }
         let intent = context.intent(phase, activity.action()).cloned();
-        let held = context.hold(context.short_limit());
         let probe = match resolved_as.take() {
             Some(probe) => probe,
             None => {
                 context.looks();
                 let look = activity.probe(context, intent.as_ref()).await;
-                context.looked(look.as_ref().err().map(|error| error.kind));
+                match &look {
+                    Ok(_) => context.answered(),
+                    Err(_) => context.breaks(),
+                }
                 look.unwrap_or_else(|error| probe_of(error, context.server(), phase))
             }
         };
@@ -231,10 +233,9 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
         } else {
             away_since = None;
         }
-        // Held for the whole look or a part of it: an activity that may not begin may have looked for less.
-        let hold = context.hold(context.short_limit()).or(held);
-        if hold.is_some() && matches!(probe, Probe::NotStarted) {
-            // It tells nothing of the device, whose waits neither go on nor begin anew.
+        let hold = context.hold(context.short_limit());
+        if matches!(probe, Probe::Unlooked) {
+            // What is waited for of the device neither goes on nor begins anew.
             let passed = now.saturating_sub(before);
             work_seen += passed;
             kind_since.1 += passed;
@@ -504,7 +505,9 @@ async fn attempt<A: Activity>(
         Err(Unprepared::Stop(stop)) => return Err(stop),
         Err(Unprepared::Finish(finish)) => return Ok(Attempt::Finish(finish)),
         Err(Unprepared::Bmc(error)) => {
-            context.looked(Some(error.kind));
+            if may_have_restarted(error.kind) {
+                context.breaks();
+            }
             if !Tries::told(earlier, &error.detail) {
                 context.event(Level::Warn, format!("{phase}: {error}"), Value::Null).await?;
             }
@@ -565,7 +568,9 @@ async fn attempt<A: Activity>(
             Ok(Attempt::Taken)
         }
         Err(error) => {
-            context.looked(Some(error.kind));
+            if may_have_restarted(error.kind) {
+                context.breaks();
+            }
             let detail = error.detail.clone();
             if !Tries::told(earlier, &detail) {
                 context
@@ -601,6 +606,12 @@ async fn attempt<A: Activity>(
     }
 }
 
+/// Whether the device, which has just answered a look, may have restarted where a request ended so. One that refuses it,
+/// is busy, or shows work, has not.
+fn may_have_restarted(kind: BmcErrorKind) -> bool {
+    !matches!(kind, BmcErrorKind::NotReady { .. } | BmcErrorKind::ForeignJob | BmcErrorKind::Held(_))
+}
+
 /// Nothing else is begun in this run. Where something may be under way, looks decide how it ends.
 fn spent<A: Activity>(context: &Context, activity: &A) -> Attempt {
     let detail = format!(
@@ -622,7 +633,7 @@ async fn not_applied<A: Activity>(context: &mut Context, activity: &A, why: &str
 
 fn describe(probe: &Probe) -> Value {
     match probe {
-        Probe::NotStarted => json!("nothing"),
+        Probe::NotStarted | Probe::Unlooked => json!("nothing"),
         Probe::InFlight { detail, .. } => json!({ "in_flight": detail }),
         Probe::Done(evidence) => json!({ "done": evidence }),
         Probe::NotReady { detail, .. } | Probe::Unreachable(detail) => json!({ "not_readable": detail }),

@@ -273,7 +273,6 @@ impl Activity for Change {
     }
 
     async fn probe(&mut self, context: &Context, intent: Option<&Intent>) -> Result<Probe, BmcError> {
-        // As it is now, when the engine asks the same: it may have changed when the device has answered.
         let held = context.hold(context.short_limit()).is_some();
         let via = intent.map(named).or(self.state.via);
         let (by, power) = context.line.power(via.map_or(Pick::Best, Pick::First)).await?;
@@ -347,13 +346,13 @@ impl Activity for Change {
         // What the boot has begun is waited for as well.
         if held && self.state.work == Work::None && !self.is_due(context) {
             work::nothing_seen(context);
-            return Ok(Probe::NotStarted);
+            return Ok(Probe::Unlooked);
         }
         self.looked = Some(context.now());
         let seen = self.look(context, power).await;
         if held {
             // People may take their time: that is no wait for the device. What was seen is remembered.
-            return Ok(Probe::NotStarted);
+            return Ok(if matches!(seen, Ok(None)) { Probe::NotStarted } else { Probe::Unlooked });
         }
         match seen {
             Ok(Some(busy)) if self.passes(&busy) => {

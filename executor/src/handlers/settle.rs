@@ -217,7 +217,7 @@ async fn undo(context: &mut Context, effect: &Effect, finish: &Finish) -> Result
             // Perhaps somebody else's: it is not ours to delete.
             return Ok(Ended::Done(json!({ "job": id, "found": "left_alone" })));
         }
-        return perform(context, &mut DeleteJob { id, state: state(refused), looked: false }).await;
+        return perform(context, &mut DeleteJob { id, state: state(refused) }).await;
     }
     let forced = context.shared.policy.allow_forced_restart;
     loop {
@@ -271,14 +271,12 @@ fn is_refusal(result: &Result<(), BmcError>) -> bool {
 struct DeleteJob {
     id: String,
     state: Value,
-    /// By this executor.
-    looked: bool,
 }
 
 /// The device has shown the job, and has answered since ([`PASSING`](crate::engine::PASSING)).
 const SHOWN: &str = "~shown";
-/// The device has not shown the job since, and has answered all looks.
-const ABSENT: &str = "absent";
+/// The device does not show the job, and has answered since.
+const ABSENT: &str = "~absent";
 /// It has not shown the job since, whether it answered or not.
 const MISSING: &str = "missing";
 
@@ -300,11 +298,7 @@ impl Activity for DeleteJob {
     }
 
     async fn probe(&mut self, context: &Context, _intent: Option<&Intent>) -> Result<Probe, BmcError> {
-        let again = std::mem::replace(&mut self.looked, true);
         let jobs = context.line.jobs().await?;
-        if again && context.is_broken_off() {
-            context.end_wait(ABSENT);
-        }
         let Some(job) = jobs.into_iter().find(|job| job.is(&self.id)) else {
             // An accepted job may show up late, and what was away shows its queue later than it answers: absence counts
             // only when it lasts.

@@ -310,7 +310,7 @@ async fn waits_go_on_over_all_executors() {
         let world = Scenario::Staged.world();
         world.lab.fault("bmc-01", fault, Times::Always).unwrap();
         let run = begin(&world);
-        let row = ended_by_the_mortal(&world, run, 4, lives).await;
+        let row = ended_by_the_mortal(&world, run, 6, lives).await;
         assert_eq!(row.finish.as_ref().unwrap().code, code, "{}", row.story());
     }
 }

@@ -491,24 +491,6 @@ async fn an_empty_queue_after_a_restart_of_the_bmc_switches_no_host_off_again() 
     }
 }
 
-/// A BMC that is busy for a moment now and then has not restarted: the host that was off is switched off again.
-#[tokio::test(start_paused = true)]
-async fn a_bmc_that_is_busy_now_and_then_leaves_no_host_on() {
-    let world = World::new(vec![r750().powered_off()]);
-    let run = bios(&world);
-    let _executor = world.start(0, None).await;
-    for _ in 0..60 {
-        *world.wire.refuses.lock().unwrap() = (1, 503);
-        tokio::time::sleep(seconds(90)).await;
-        if let Some(finish) = world.plane.run(run).finish {
-            assert_eq!(finish.outcome, Outcome::Succeeded, "{finish:?}");
-            assert_eq!(world.lab.status("bmc-01").unwrap().power_state, "Off");
-            return;
-        }
-    }
-    panic!("{}", world.plane.run(run).story());
-}
-
 /// Nobody restarts a host for a job that is gone by then.
 #[tokio::test(start_paused = true)]
 async fn the_job_is_looked_at_again_once_the_permit_is_at_hand() {
@@ -931,6 +913,36 @@ async fn a_cancelled_update_takes_its_task_out_of_the_task_service() {
     assert!(deleted.iter().all(|(what, _)| what.contains("/TaskService/Tasks/")), "{deleted:?}");
 }
 
+/// People cancel while the site is paused, and what is behind the BMC's web server restarts: its queue is empty for two
+/// minutes, and then lists the job that nobody has deleted.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_empty_after_a_restart_is_no_proof_that_a_job_is_gone() {
+    for away in [20, 40] {
+        let world = World::new(vec![r750()]);
+        world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+        let run = bios(&world);
+        let _executor = world.start(0, None).await;
+        while world.plane.run(run).grant.phase != "reboot" {
+            assert!(world.plane.run(run).finish.is_none());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        world.plane.pause(true);
+        world.plane.cancel(run);
+        tokio::time::sleep(seconds(120)).await;
+        *world.wire.refuses.lock().unwrap() = (u32::MAX, 503);
+        *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+        tokio::time::sleep(seconds(away)).await;
+        *world.wire.refuses.lock().unwrap() = (0, 0);
+        tokio::time::sleep(seconds(120)).await;
+        *world.wire.retold.lock().unwrap() = None;
+        let row = world.plane.run(run);
+        assert!(row.finish.is_none(), "{away} {}", row.story());
+        world.plane.pause(false);
+        let (row, _) = end(&world, run).await;
+        assert!(row.story().contains("delete_job accepted"), "{away} {}", row.story());
+    }
+}
+
 /// Somebody cancels, and the job is not shown any more, by a BMC that is away for a moment every few minutes: the run does
 /// not wait without end for it to stay absent, and says what is left.
 #[tokio::test(start_paused = true)]
@@ -1344,24 +1356,32 @@ async fn a_queue_that_is_empty_after_a_restart_of_the_bmc_ends_no_work_that_was_
 /// answered since it was away as a whole.
 #[tokio::test(start_paused = true)]
 async fn a_bmc_that_was_away_as_a_whole_has_to_answer_for_a_while_again() {
-    let world = World::new(vec![r750()]);
-    let in_boot: fn(&mut serde_json::Value) = |document| hangs(document, "Scheduled", None, "JCP001");
-    *world.wire.retold.lock().unwrap() = Some(in_boot);
-    let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
-    world.lab.foreign_job("bmc-01", &job).unwrap();
-    tokio::time::sleep(seconds(120)).await;
-    let _executor = world.start(0, None).await;
-    let run = world.power(0, PowerAction::ForceOff);
-    tokio::time::sleep(seconds(400)).await;
-    world.wire.redfish_down.store(true, Ordering::Relaxed);
-    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
-    tokio::time::sleep(seconds(30)).await;
-    world.wire.redfish_down.store(false, Ordering::Relaxed);
-    tokio::time::sleep(seconds(120)).await;
-    let row = world.plane.run(run);
-    assert!(row.finish.is_none() && resets(&world) == 0, "{}", row.story());
-    let (row, finish) = end(&world, run).await;
-    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+    // Its web server, or what is behind that.
+    for behind in [false, true] {
+        let world = World::new(vec![r750()]);
+        let in_boot: fn(&mut serde_json::Value) = |document| hangs(document, "Scheduled", None, "JCP001");
+        *world.wire.retold.lock().unwrap() = Some(in_boot);
+        let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        tokio::time::sleep(seconds(120)).await;
+        let _executor = world.start(0, None).await;
+        let run = world.power(0, PowerAction::ForceOff);
+        tokio::time::sleep(seconds(400)).await;
+        if behind {
+            *world.wire.refuses.lock().unwrap() = (u32::MAX, 503);
+        } else {
+            world.wire.redfish_down.store(true, Ordering::Relaxed);
+        }
+        *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+        tokio::time::sleep(seconds(30)).await;
+        *world.wire.refuses.lock().unwrap() = (0, 0);
+        world.wire.redfish_down.store(false, Ordering::Relaxed);
+        tokio::time::sleep(seconds(120)).await;
+        let row = world.plane.run(run);
+        assert!(row.finish.is_none() && resets(&world) == 0, "{behind} {}", row.story());
+        let (row, finish) = end(&world, run).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{behind} {}", row.story());
+    }
 }
 
 /// A boot is waited for as long as one takes. What was not seen in between may have been its end, and a job that began is
@@ -1435,6 +1455,26 @@ async fn a_pause_that_ends_in_a_look_hides_no_change_of_power() {
         world.plane.pause(false);
         tokio::time::sleep(seconds(60)).await;
         assert_eq!(resets(&world), 0, "{offset} {}", world.plane.run(run).story());
+    }
+}
+
+/// A site is paused for ten hours, and a BMC of it is away for a minute in ten: its runs wait.
+#[tokio::test(start_paused = true)]
+async fn a_bmc_that_is_away_now_and_then_ends_no_run_in_a_long_pause() {
+    for power in [true, false] {
+        let world = World::new(vec![r750()]);
+        world.plane.pause(true);
+        let _executor = world.start(0, None).await;
+        let run = if power { world.power(0, PowerAction::ForceOff) } else { bios(&world) };
+        tokio::time::sleep(seconds(300)).await;
+        for _ in 0..60 {
+            world.wire.redfish_down.store(true, Ordering::Relaxed);
+            tokio::time::sleep(seconds(60)).await;
+            world.wire.redfish_down.store(false, Ordering::Relaxed);
+            tokio::time::sleep(seconds(540)).await;
+        }
+        let finish = world.plane.run(run).finish;
+        assert!(finish.is_none(), "{power} {finish:?}");
     }
 }
 

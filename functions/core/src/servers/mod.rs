@@ -142,8 +142,10 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     }
     let mut good = Vec::new();
     for (name, mut servers) in named {
-        let address = servers.first().map(|(_, first)| first.bmc_url.clone());
-        let detail = if servers.iter().all(|(_, server)| Some(&server.bmc_url) == address.as_ref()) {
+        let address = servers.first().map(|(_, first)| (first.bmc_url.clone(), first.ipmi.clone()));
+        let same =
+            |server: &ServerUpsert| address.as_ref() == Some(&(server.bmc_url.clone(), server.ipmi.clone()));
+        let detail = if servers.iter().all(|(_, server)| same(server)) {
             good.extend(servers.pop().map(|(index, server)| json!(Item { index, server: &server })));
             format!("the server `{name}` is named again further down")
         } else {
