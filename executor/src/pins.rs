@@ -40,8 +40,9 @@ impl Named {
     /// What is wrong with it, in words. The rules are those of registration.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
-        // What stands before it may be a password, and is not repeated.
-        if address.contains('@') {
+        // What stands before a `@` may be a password, and is not repeated.
+        let shown = if text.contains('@') { "a BMC is not named right" } else { text };
+        if address.contains('@') || name.is_some_and(|name| name.contains('@') && name.contains([':', '/'])) {
             return Err(
                 "the address of a BMC has no `@`: write [NAME=]https://HOST, without user and password"
                     .to_owned(),
@@ -49,7 +50,7 @@ impl Named {
         }
         let Some((_, rest)) = address.split_once("://") else {
             return Err(format!(
-                "{text}: write https:// before the address, or ipmi:// where the BMC has no Redfish"
+                "{shown}: write https:// before the address, or ipmi:// where the BMC has no Redfish"
             ));
         };
         let authority = rest.split('/').next().unwrap_or_default();
@@ -68,7 +69,7 @@ impl Named {
         };
         entry
             .validate()
-            .map_err(|report| format!("{text}: {}", report.to_string().trim().replace('\n', "; ")))?;
+            .map_err(|report| format!("{shown}: {}", report.to_string().trim().replace('\n', "; ")))?;
         Ok(Self { name: entry.name, address: entry.bmc_url })
     }
 }

@@ -619,6 +619,7 @@ language plpgsql stable as $$
 declare
     c record;
     refusers text;
+    others boolean;
 begin
     select k.id, k.name, k.version, k.refused_at into c
         from rackhand.credential k where k.id = which and k.suspended_at is not null;
@@ -631,8 +632,11 @@ begin
         from (
             select r.server as name, row_number() over (order by r.server) as place
                 from rackhand.refusals(c.id, c.version) r) s;
+    others := exists (select from rackhand.credential_use u where u.credential_id = c.id and u.version = c.version
+        and u.failures > 0 and u.bmc_id not in (select r.bmc_id from rackhand.refusals(c.id, c.version) r));
     return format('Credential %s version %s is suspended: refused by %s, last on %s. Nothing was sent since.', c.name,
-        c.version, coalesce(refusers, 'BMCs that do not use it any more'), rackhand.on_at(c.refused_at));
+        c.version, concat_ws(' and ', refusers, case when others or refusers is null
+            then 'BMCs that do not use it any more' end), rackhand.on_at(c.refused_at));
 end
 $$;
 
@@ -669,7 +673,7 @@ begin
     delete from rackhand.credential_use u where u.credential_id = cred.id
         and (u.bmc_id = endpoint.id or not exists (select from rackhand.bmc b
             join rackhand.server v on v.id = b.server_id and v.removed_at is null
-            where b.id = u.bmc_id and b.credential_id = u.credential_id));
+            where b.id = u.bmc_id and b.credential_id = u.credential_id) and u.reserved_at is null);
     update rackhand.credential c set refused_at = left_over.at,
             suspended_at = case when left_over.failures >= 2 then c.suspended_at end
         where c.id = cred.id returning * into cred;
@@ -1039,8 +1043,13 @@ begin
                 if before - array['credential_id', 'tags'] <> after - array['credential_id', 'tags'] then
                     promised := coalesce(promised, rackhand.promised(site));
                     perform rackhand.keep_machine(known, promised);
-                    -- What answers there has accepted and refused nothing yet.
-                    delete from rackhand.credential_use u where u.bmc_id = endpoint.id;
+                    if rackhand.is_elsewhere(before ->> 'bmc_url', after ->> 'bmc_url') then
+                        -- What answers there has accepted and refused nothing yet.
+                        delete from rackhand.credential_use u where u.bmc_id = endpoint.id;
+                    else
+                        -- It may be another BMC at this address: nothing is proven, and each refusal counts still.
+                        update rackhand.credential_use u set proven_at = null where u.bmc_id = endpoint.id;
+                    end if;
                 end if;
                 told := rackhand.registration_change(before, after);
                 if rackhand.is_elsewhere(before ->> 'bmc_url', after ->> 'bmc_url') then

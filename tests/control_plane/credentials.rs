@@ -106,22 +106,29 @@ async fn a_bmc_at_another_address_has_accepted_and_refused_nothing() {
     };
     attempt(&site, &one, &bmcs[1], "reserve").await;
     attempt(&site, &one, &bmcs[1], "accepted").await;
-    for (url, ipmi, key) in [
-        ("https://10.9.9.9", None, "11"),
-        ("https://10.9.9.9", Some("10.9.9.9"), "11"),
-        ("https://10.9.9.9", Some("10.9.9.9"), "22"),
-    ] {
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    attempt(&site, &one, &bmcs[0], "rejected").await;
+    assert_eq!(site.database.value(uses).await, 2);
+    let changed = site.admin("servers_upsert", entry(0, "https://10.9.9.9", None, "11")).await;
+    assert_eq!(changed["changed"], 1, "{changed}");
+    assert_eq!(site.database.value(uses).await, 1, "that of the other server is left");
+
+    // At the same address nothing is proven to another key, and who counts refusals there is the same.
+    let usage = format!(
+        "select jsonb_build_array(u.proven_at is not null, u.failures) from rackhand.credential_use u where u.bmc_id = {}",
+        bmcs[0].to_string().replace('"', "'")
+    );
+    for (ipmi, key) in [(Some("10.9.9.9"), "11"), (Some("10.9.9.9"), "22")] {
         attempt(&site, &one, &bmcs[0], "reserve").await;
-        attempt(&site, &one, &bmcs[0], "rejected").await;
-        assert_eq!(site.database.value(uses).await, 2);
-        let changed = site.admin("servers_upsert", entry(0, url, ipmi, key)).await;
-        assert_eq!(changed["changed"], 1, "{changed}");
-        assert_eq!(
-            site.database.value(uses).await,
-            1,
-            "{url} {ipmi:?} {key}: that of the other server is left"
-        );
+        attempt(&site, &one, &bmcs[0], "accepted").await;
+        assert_eq!(site.database.value(&usage).await, json!([true, 0]));
+        site.admin("servers_upsert", entry(0, "https://10.9.9.9", ipmi, key)).await;
+        assert_eq!(site.database.value(&usage).await, json!([false, 0]), "{ipmi:?} {key}");
     }
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    attempt(&site, &one, &bmcs[0], "rejected").await;
+    site.admin("servers_upsert", entry(0, "https://10.9.9.9", None, "33")).await;
+    assert_eq!(site.database.value(&usage).await, json!([false, 1]));
 
     // A login that ends while the address changes is the former machine's.
     attempt(&site, &one, &bmcs[0], "reserve").await;

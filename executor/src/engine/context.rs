@@ -172,7 +172,7 @@ impl Context {
         }
     }
 
-    /// The device has answered a look, and is ready.
+    /// A look of the activity at hand has ended without an error. One that may not begin may have asked for less.
     pub fn answered(&mut self) {
         let now = self.now();
         self.answers_since.get_or_insert(now);

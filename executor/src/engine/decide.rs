@@ -233,7 +233,7 @@ fn undisturbed(now: &Situation<'_>) -> Step {
         Probe::Unlooked => match now.hold {
             Some(hold) => wait(now, hold_word(hold), &hold.to_string(), now.outage),
             // It has ended meanwhile.
-            None => wait(now, "device_busy", "is looked at next", now.outage),
+            None => wait(now, "settling", "is looked at next", now.outage),
         },
         Probe::InFlight { reason, detail, percent } => Step::Wait {
             waiting: Waiting {
@@ -396,9 +396,10 @@ mod tests {
         Probe::Denied { finish: fault(ErrorCode::BmcAuthFailed, "", Value::Null), lasting }
     }
 
-    fn every_probe() -> [Probe; 10] {
+    fn every_probe() -> [Probe; 11] {
         [
             Probe::NotStarted,
+            Probe::Unlooked,
             in_flight(),
             Probe::Done(Value::Null),
             Probe::NotReady { reason: "device_busy", detail: String::new() },
@@ -462,7 +463,7 @@ mod tests {
             decide(&Situation { away: past, waited: past, intent, interrupt, ..now(probe) })
         };
         let (none, safe) = (IntentAge::None, Interrupt::Safe);
-        let [_, _, _, not_ready, unreachable, _, foreign, ..] = every_probe();
+        let [_, _, _, _, not_ready, unreachable, _, foreign, ..] = every_probe();
         assert_eq!(code(&late(&not_ready, none, safe)), "device-busy");
         assert_eq!(code(&late(&foreign, none, safe)), "foreign-device-job");
         assert_eq!(code(&late(&unreachable, none, safe)), "bmc-unreachable");

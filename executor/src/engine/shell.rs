@@ -136,7 +136,9 @@ pub fn probe_of(error: BmcError, server: &str, phase: &str) -> Probe {
         BmcErrorKind::Unreachable | BmcErrorKind::Ambiguous | BmcErrorKind::Held(_) => {
             Probe::Unreachable(detail)
         }
-        BmcErrorKind::NotReady { .. } => Probe::NotReady { reason: "device_busy", detail },
+        BmcErrorKind::NotReady { .. } | BmcErrorKind::Declined => {
+            Probe::NotReady { reason: "device_busy", detail }
+        }
         BmcErrorKind::AuthWithheld { final_word: false } => {
             Probe::NotReady { reason: "credential_budget", detail }
         }
@@ -234,10 +236,13 @@ pub async fn perform<A: Activity>(context: &mut Context, activity: &mut A) -> Re
             away_since = None;
         }
         let hold = context.hold(context.short_limit());
+        let passed = now.saturating_sub(before);
+        if hold.is_some() {
+            // What is held back for days sees its device away now and then.
+            work_seen += passed;
+        }
         if matches!(probe, Probe::Unlooked) {
             // What is waited for of the device neither goes on nor begins anew.
-            let passed = now.saturating_sub(before);
-            work_seen += passed;
             kind_since.1 += passed;
         } else {
             if probe.shows_work() {
@@ -591,6 +596,7 @@ async fn attempt<A: Activity>(
                 }
                 BmcErrorKind::Unreachable
                 | BmcErrorKind::NotReady { .. }
+                | BmcErrorKind::Declined
                 | BmcErrorKind::ForeignJob
                 | BmcErrorKind::AuthWithheld { final_word: false } => {
                     not_applied(context, activity, &detail).await?;
@@ -606,10 +612,10 @@ async fn attempt<A: Activity>(
     }
 }
 
-/// Whether the device, which has just answered a look, may have restarted where a request ended so. One that refuses it,
-/// is busy, or shows work, has not.
+/// Whether the device may have restarted where a request after the look ended so. One that declines a change, or shows
+/// work, has not.
 fn may_have_restarted(kind: BmcErrorKind) -> bool {
-    !matches!(kind, BmcErrorKind::NotReady { .. } | BmcErrorKind::ForeignJob | BmcErrorKind::Held(_))
+    !matches!(kind, BmcErrorKind::Declined | BmcErrorKind::ForeignJob | BmcErrorKind::Held(_))
 }
 
 /// Nothing else is begun in this run. Where something may be under way, looks decide how it ends.

@@ -356,12 +356,7 @@ impl Activity for Change {
         }
         match seen {
             Ok(Some(busy)) if self.passes(&busy) => {
-                let reason = match busy.why {
-                    Why::Boot => "host_booting",
-                    Why::Job => "device_job",
-                    Why::Unsure => "device_busy",
-                };
-                return Ok(Probe::NotReady { reason, detail: busy.words });
+                return Ok(Probe::NotReady { reason: busy.why.reason(), detail: busy.words });
             }
             Err(error) if self.state.work != Work::None => return Err(error),
             _ => {}
@@ -411,7 +406,7 @@ impl Activity for Change {
             Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
             Err(error) => return Err(error),
         }
-        context.line.reset(permit, self.chosen, self.action).await?;
+        context.line.reset(permit, self.chosen, self.action).await.map_err(BmcError::of_change)?;
         self.state.acted = true;
         self.state.via = Some(self.chosen);
         Ok(json!({ "accepted": self.action, "via": self.chosen }))

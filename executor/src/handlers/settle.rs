@@ -262,9 +262,8 @@ fn is_refused(ended: &Ended) -> bool {
 
 /// Whether the device has answered a request, and refused it.
 fn is_refusal(result: &Result<(), BmcError>) -> bool {
-    let kinds = |kind| {
-        matches!(kind, BmcErrorKind::NotReady { .. } | BmcErrorKind::Refused | BmcErrorKind::Unsupported)
-    };
+    let kinds =
+        |kind| matches!(kind, BmcErrorKind::Declined | BmcErrorKind::Refused | BmcErrorKind::Unsupported);
     result.as_ref().err().is_some_and(|error| kinds(error.kind))
 }
 
@@ -309,7 +308,7 @@ impl Activity for DeleteJob {
                 Probe::Done(json!({ "job": self.id, "found": "gone" }))
             } else if context.waited(MISSING) > timing.stall {
                 Probe::Ambiguous(format!(
-                    "job {} is not shown, by a device that does not answer for {} s without a break",
+                    "job {} is not shown, but was not seen to stay away for {} s without a break",
                     self.id,
                     hidden.as_secs()
                 ))
@@ -437,7 +436,7 @@ impl Activity for PowerOn {
             _ => return wait(format!("{server} restarts")),
         }
         if let Some(busy) = at_work(context, PowerState::Off).await? {
-            return Ok(Probe::NotReady { reason: "device_job", detail: busy.words });
+            return Ok(Probe::NotReady { reason: busy.why.reason(), detail: busy.words });
         }
         let asked = context.waits_begun(ASKED);
         if context.waited(if asked > 0 { ASKED } else { OFF }) < context.timing().power_change {
@@ -464,7 +463,8 @@ impl Activity for PowerOn {
         if let Some(job) = at_work(context, PowerState::Off).await? {
             return Err(busy(&job.words));
         }
-        let result = context.line.reset(permit, Via::Redfish, PowerAction::On).await;
+        let result =
+            context.line.reset(permit, Via::Redfish, PowerAction::On).await.map_err(BmcError::of_change);
         self.refused = is_refusal(&result);
         if result.as_ref().err().is_none_or(|error| error.kind == BmcErrorKind::Ambiguous) {
             context.begin_wait(ASKED);
@@ -540,7 +540,7 @@ impl Activity for PowerOff {
             return Ok(Probe::NotStarted);
         }
         if let Some(busy) = may_be_at_work(context, power).await? {
-            return Ok(Probe::NotReady { reason: "device_job", detail: busy.words });
+            return Ok(Probe::NotReady { reason: busy.why.reason(), detail: busy.words });
         }
         let wait = |detail: String| Probe::InFlight { reason: "host_powering_off", detail, percent: None };
         let server = context.server();
@@ -585,7 +585,7 @@ impl Activity for PowerOff {
         if let Some(job) = may_be_at_work(context, PowerState::On).await? {
             return Err(busy(&job.words));
         }
-        let result = context.line.reset(permit, Via::Redfish, self.next).await;
+        let result = context.line.reset(permit, Via::Redfish, self.next).await.map_err(BmcError::of_change);
         self.refused = is_refusal(&result);
         // The device may have taken it. What it refused has not been asked of the host.
         if result.as_ref().err().is_none_or(|error| error.kind == BmcErrorKind::Ambiguous) {

@@ -30,6 +30,17 @@ pub enum Why {
     Unsure,
 }
 
+impl Why {
+    /// Word of the wait for it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Job => "device_job",
+            Self::Boot => "host_booting",
+            Self::Unsure => "device_busy",
+        }
+    }
+}
+
 /// Name of the wait for the end of one boot, from look to look ([`PASSING`](crate::engine::PASSING)).
 const BOOT: &str = "~boot";
 
