@@ -7,6 +7,10 @@ use std::net::IpAddr;
 pub const UNENCODED: &str = "a `@` in the user, the password or a parameter must be written as %40, a `/` or `?` in \
                              user or password as %2F or %3F";
 
+/// What is required of one.
+pub const LIKE: &str =
+    "a URL `postgres://user:password@host:port/database`, with each other `@` written as %40";
+
 /// What follows the scheme of a database URL.
 pub fn after_scheme(url: &str) -> Option<&str> {
     ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme))

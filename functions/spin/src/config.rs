@@ -10,7 +10,7 @@ use std::{
 use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
-    database_url::{allows, hosts, settled},
+    database_url::{LIKE, allows, hosts, settled},
     forwarded::Network,
     host::{InPlace, NoEntropy, Settings},
 };
@@ -47,10 +47,7 @@ pub async fn configured() -> Result<&'static Configured, ConfigError> {
         return Ok(configured);
     }
     let url = required("database_url").await?;
-    let address = settled(&url, "rackhand-spin").ok_or(ConfigError::Wrong(
-        "database_url",
-        "a URL `postgres://user:password@host:port/database`, with each other `@` written as %40",
-    ))?;
+    let address = settled(&url, "rackhand-spin").ok_or(ConfigError::Wrong("database_url", LIKE))?;
     // Spin itself would refuse each connection, and tell its own log alone.
     let allowed = required("database_host").await?;
     if !hosts(&url).is_some_and(|hosts| hosts.split(',').all(|host| allows(&allowed, host))) {
