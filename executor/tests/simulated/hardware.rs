@@ -893,18 +893,24 @@ async fn power_is_not_cut_under_a_task() {
     assert_eq!((resets(&world), world.lab.total().bricked), (before, 0), "{}", row.story());
 }
 
+/// An update whose job is in the device's queue, and begins with no restart.
+async fn has_a_job_that_waits(world: &World) -> (Handle, RunId) {
+    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
+    let run = bios(world);
+    let executor = world.start(0, None).await;
+    while world.plane.run(run).grant.phase != "reboot" {
+        assert!(world.plane.run(run).finish.is_none());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    (executor, run)
+}
+
 /// Somebody cancels: the task is deleted where it is listed, and does not flash at a later restart.
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_update_takes_its_task_out_of_the_task_service() {
     let world = World::new(vec![r750()]);
     world.wire.tasks_apart.store(true, Ordering::Relaxed);
-    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
-    let run = bios(&world);
-    let _executor = world.start(0, None).await;
-    while world.plane.run(run).grant.phase != "reboot" {
-        assert!(world.plane.run(run).finish.is_none());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let (_executor, run) = has_a_job_that_waits(&world).await;
     world.plane.cancel(run);
     let (row, _) = end(&world, run).await;
     let changes = world.wire.redfish_changes.lock().unwrap().clone();
@@ -919,13 +925,7 @@ async fn a_cancelled_update_takes_its_task_out_of_the_task_service() {
 async fn a_queue_that_is_empty_after_a_restart_is_no_proof_that_a_job_is_gone() {
     for away in [20, 40] {
         let world = World::new(vec![r750()]);
-        world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
-        let run = bios(&world);
-        let _executor = world.start(0, None).await;
-        while world.plane.run(run).grant.phase != "reboot" {
-            assert!(world.plane.run(run).finish.is_none());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let (_executor, run) = has_a_job_that_waits(&world).await;
         world.plane.pause(true);
         world.plane.cancel(run);
         tokio::time::sleep(seconds(120)).await;
@@ -948,13 +948,7 @@ async fn a_queue_that_is_empty_after_a_restart_is_no_proof_that_a_job_is_gone() 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_a_flaky_bmc_does_not_show_is_not_waited_for_without_end() {
     let world = World::new(vec![r750()]);
-    world.lab.fault("bmc-01", Fault::StuckScheduled, Times::Always).unwrap();
-    let run = bios(&world);
-    let _executor = world.start(0, None).await;
-    while world.plane.run(run).grant.phase != "reboot" {
-        assert!(world.plane.run(run).finish.is_none());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let (_executor, run) = has_a_job_that_waits(&world).await;
     *world.wire.retold.lock().unwrap() = Some(hides_jobs);
     world.plane.cancel(run);
     for passed in (0..3600).step_by(10) {
