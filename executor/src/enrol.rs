@@ -15,6 +15,7 @@ use crate::{
     journal::JournalError,
     policy,
     site_key::{self, encode_key},
+    text,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +102,7 @@ pub async fn enrol(
         })?;
     let ours = identity::fingerprint(&keys.signing_public(), &keys.sealing_public());
     if plain_fingerprint(&enrolled.fingerprint) != plain_fingerprint(&ours) {
-        return Err(EnrolError::Fingerprint { theirs: enrolled.fingerprint, ours });
+        return Err(EnrolError::Fingerprint { theirs: text::escaped(&enrolled.fingerprint), ours });
     }
     let membership = Membership {
         server: server.to_owned(),
@@ -147,7 +148,10 @@ pub async fn confirm(directory: &Path, fingerprint: &str) -> Result<(), EnrolErr
 
 #[cfg(test)]
 mod tests {
-    use rackhand_schema::id::{ExecutorId, SiteId};
+    use rackhand_schema::{
+        executor::Enrolled,
+        id::{ExecutorId, SiteId},
+    };
 
     use super::*;
     use crate::journal::{Journal as _, Write as Note, sqlite::SqliteJournal};
@@ -166,8 +170,8 @@ mod tests {
         assert!(error.contains("does not answer: http://127.0.0.1:1: "), "{error}");
     }
 
-    #[tokio::test]
-    async fn a_refused_token_names_who_refused_it_and_what_stays() {
+    /// Address of a control plane that gives one answer, and what comes of enrolling there with the keys of `directory`.
+    async fn answered(status: u16, body: String, directory: &Path) -> (String, String) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
@@ -176,19 +180,43 @@ mod tests {
             stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
             let mut sink = [0; 4096];
             while stream.read(&mut sink).is_ok_and(|count| count > 0) {}
-            let code = rackhand_schema::ErrorCode::EnrolmentRefused;
-            let body =
-                serde_json::to_string(&rackhand_schema::Problem::new(code, "It is used. Make one.")).unwrap();
             let _ = write!(
                 stream,
-                "HTTP/1.1 401 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             );
         });
-        let directory = tempfile::tempdir().unwrap();
         let http = Http::new(&server, crate::cloud::http::tls().unwrap()).unwrap();
         let token = "x".repeat(SHORTEST_TOKEN);
-        let said = enrol(&http, &server, directory.path(), "one", &token).await.err().unwrap().to_string();
+        let said = enrol(&http, &server, directory, "one", &token).await.err().unwrap().to_string();
+        (server, said)
+    }
+
+    #[tokio::test]
+    async fn a_fingerprint_of_the_control_plane_is_one_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let enrolled = Enrolled {
+            executor_id: ExecutorId::generate(),
+            site_id: SiteId::generate(),
+            site: "dc-1".into(),
+            fingerprint: "ab\nFingerprint: cd".into(),
+            site_public_key: None,
+        };
+        let body = serde_json::to_string(&enrolled).unwrap();
+        let (_, said) = answered(200, body, directory.path()).await;
+        assert!(said.contains("shows the fingerprint ab Fingerprint: cd, but"), "{said}");
+        let strange = r#"{"executor_id": "\nFingerprint: cd"}"#.to_owned();
+        let (_, said) = answered(200, strange, directory.path()).await;
+        assert!(said.contains("not understood") && said.lines().count() == 1, "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_names_who_refused_it_and_what_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let code = rackhand_schema::ErrorCode::EnrolmentRefused;
+        let problem = rackhand_schema::Problem::new(code, "It is used. Make one.");
+        let body = serde_json::to_string(&problem).unwrap();
+        let (server, said) = answered(401, body, directory.path()).await;
         let expected = format!(
             "{server} refused it [enrolment-refused]: It is used. Make one. This try enrolled nothing; the keys in {} \
              are used at the next one",

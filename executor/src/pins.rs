@@ -41,8 +41,9 @@ impl Named {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
         // What stands before a `@` may be a password, and is not repeated.
-        let shown = if text.contains('@') { "a BMC is not named right" } else { text };
-        if address.contains('@') || name.is_some_and(|name| name.contains('@') && name.contains([':', '/'])) {
+        let has_at = |text: &str| text.contains('@') || text.contains("%40");
+        let shown = if has_at(text) { "a BMC is not named right" } else { text };
+        if has_at(address) || name.is_some_and(|name| name.contains('@') && name.contains([':', '/'])) {
             return Err(
                 "the address of a BMC has no `@`: write [NAME=]https://HOST, without user and password"
                     .to_owned(),
@@ -197,9 +198,12 @@ mod tests {
         for wrong in ["", "=https://10.0.0.17", "http://10.0.0.17", "https://10.0.0.17/"] {
             assert!(Named::parse(wrong).is_err_and(|why| why.starts_with(wrong)), "{wrong}");
         }
-        for named in
-            ["root:calvin@10.0.0.17", "https://root:calvin@10.0.0.17", "a=https://root:calvin@10.0.0.17"]
-        {
+        for named in [
+            "root:calvin@10.0.0.17",
+            "https://root:calvin@10.0.0.17",
+            "a=https://root:calvin@10.0.0.17",
+            "https://root:calvin%4010.0.0.17",
+        ] {
             assert!(Named::parse(named).is_err_and(|why| !why.contains("calvin")), "{named}");
         }
         for bare in ["10.0.0.17", "web-1=10.0.0.17"] {

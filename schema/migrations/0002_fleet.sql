@@ -73,6 +73,8 @@ create table rackhand.bmc (
         case when url like 'ipmi://%' then url else 'ipmi://' || ipmi end)) stored,
     credential_id uuid references rackhand.credential,
     spki_sha256 text,
+    -- Since when its addresses and its key are these.
+    machine_at timestamptz not null default clock_timestamp(),
     -- All traffic goes through this executor; it stays so while it is alive.
     owner_executor uuid references rackhand.executor,
     owner_epoch bigint not null default 0,

@@ -641,8 +641,8 @@ end
 $$;
 
 -- {server_id} → TriedAgain. A person lets executors present the credential of one BMC again: its refused and
--- unanswered attempts are forgotten, and the version is suspended no more if no two refusals by other BMCs are
--- left. Where there is nothing to forget, nothing changes and nothing is noted.
+-- unanswered attempts are forgotten, with those of BMCs that do not use it any more, and the version is suspended no
+-- more if no two refusals by other BMCs are left. Where there is nothing to forget, nothing changes and nothing is noted.
 create function rackhand.credential_try_again(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -652,6 +652,8 @@ declare
     cred rackhand.credential;
     left_over record;
     counts boolean;
+    -- BMCs that do not use the credential any more, and have no attempt under way.
+    unused uuid[];
 begin
     perform rackhand.require(home, 'operator', 'server');
     select * into endpoint from rackhand.bmc b where b.server_id = (args ->> 'server_id')::uuid;
@@ -659,7 +661,12 @@ begin
     if not found then
         perform rackhand.fail('invalid-request', 'No credential is set for the BMC of this server.');
     end if;
-    counts := exists (select from rackhand.credential_use u where u.bmc_id = endpoint.id
+    unused := array(select u.bmc_id from rackhand.credential_use u where u.credential_id = cred.id
+        and coalesce(u.reserved_at < clock_timestamp() - interval '10 minutes', true)
+        and not exists (select from rackhand.bmc b
+            join rackhand.server v on v.id = b.server_id and v.removed_at is null
+            where b.id = u.bmc_id and b.credential_id = u.credential_id));
+    counts := exists (select from rackhand.credential_use u where u.bmc_id = any (unused || endpoint.id)
         and u.credential_id = cred.id and u.version = cred.version and (u.failures > 0 or u.unanswered > 0));
     select max(r.rejected_at) as at, coalesce(sum(r.failures), 0) as failures into left_over
         from rackhand.refusals(cred.id, cred.version) r where r.bmc_id <> endpoint.id;
@@ -670,10 +677,7 @@ begin
     elsif not counts and cred.suspended_at is null then
         return jsonb_build_object('changed', false, 'suspended', null);
     end if;
-    delete from rackhand.credential_use u where u.credential_id = cred.id
-        and (u.bmc_id = endpoint.id or not exists (select from rackhand.bmc b
-            join rackhand.server v on v.id = b.server_id and v.removed_at is null
-            where b.id = u.bmc_id and b.credential_id = u.credential_id) and u.reserved_at is null);
+    delete from rackhand.credential_use u where u.credential_id = cred.id and u.bmc_id = any (unused || endpoint.id);
     update rackhand.credential c set refused_at = left_over.at,
             suspended_at = case when left_over.failures >= 2 then c.suspended_at end
         where c.id = cred.id returning * into cred;
@@ -734,11 +738,14 @@ begin
 
     case args ->> 'step'
     when 'accepted' then
-        -- Of a version that was suspended meanwhile it proves nothing: it may be from before the password was changed.
-        usage.proven_at := case when cred.suspended_at is null or cred.version <> usage.version then moment end;
-        usage.failures := 0;
-        usage.rejected_at := null;
-        usage.unanswered := 0;
+        -- By the BMC that was registered then, which says nothing of another one.
+        if usage.reserved_at >= endpoint.machine_at then
+            -- Of a version that was suspended meanwhile it proves nothing: it may be from before the password was changed.
+            usage.proven_at := case when cred.suspended_at is null or cred.version <> usage.version then moment end;
+            usage.failures := 0;
+            usage.rejected_at := null;
+            usage.unanswered := 0;
+        end if;
         usage.reserved_at := null;
         usage.reserved_by := null;
     when 'not_sent' then
@@ -1043,13 +1050,10 @@ begin
                 if before - array['credential_id', 'tags'] <> after - array['credential_id', 'tags'] then
                     promised := coalesce(promised, rackhand.promised(site));
                     perform rackhand.keep_machine(known, promised);
-                    if rackhand.is_elsewhere(before ->> 'bmc_url', after ->> 'bmc_url') then
-                        -- What answers there has accepted and refused nothing yet.
-                        delete from rackhand.credential_use u where u.bmc_id = endpoint.id;
-                    else
-                        -- It may be another BMC at this address: nothing is proven, and each refusal counts still.
-                        update rackhand.credential_use u set proven_at = null where u.bmc_id = endpoint.id;
-                    end if;
+                    -- It may be another BMC: nothing is proven. Refusals count still, for it may as well be the same one,
+                    -- or become it again.
+                    update rackhand.credential_use u set proven_at = null where u.bmc_id = endpoint.id;
+                    endpoint.machine_at := clock_timestamp();
                 end if;
                 told := rackhand.registration_change(before, after);
                 if rackhand.is_elsewhere(before ->> 'bmc_url', after ->> 'bmc_url') then
@@ -1059,7 +1063,8 @@ begin
                 end if;
                 update rackhand.server set tags = item_tags, version = version + 1 where id = known.id;
                 update rackhand.bmc set url = after ->> 'bmc_url', ipmi = after ->> 'ipmi',
-                        credential_id = (after ->> 'credential_id')::uuid, spki_sha256 = after ->> 'spki_sha256'
+                        credential_id = (after ->> 'credential_id')::uuid, spki_sha256 = after ->> 'spki_sha256',
+                        machine_at = endpoint.machine_at
                     where id = endpoint.id;
                 perform rackhand.append_event('server.changed', 'info', format('%s: %s', known.name, told),
                     jsonb_build_object('site', site, 'server', known.id),

@@ -91,7 +91,7 @@ async fn a_proven_credential_is_not_held_back() {
 }
 
 #[tokio::test]
-async fn a_bmc_at_another_address_has_accepted_and_refused_nothing() {
+async fn to_a_bmc_at_another_address_nothing_is_proven_and_refusals_count_still() {
     let site = TestSite::new().await;
     let one = site.executor("one").await.scope;
     site.servers(2).await;
@@ -99,6 +99,7 @@ async fn a_bmc_at_another_address_has_accepted_and_refused_nothing() {
     let names = site.database.value("select array_agg(name order by name) from rackhand.server").await;
     let (bmcs, names) = (bmcs.as_array().unwrap(), names.as_array().unwrap());
     let uses = "select count(*) from rackhand.credential_use";
+    let first = site.database.value("select server_id from rackhand.bmc order by url limit 1").await;
     let entry = |n: usize, url: &str, ipmi: Option<&str>, key: &str| {
         let server = json!({"index": 0, "name": names[n], "bmc_url": url, "ipmi": ipmi,
             "credential_id": site.credential, "spki_sha256": key.repeat(32), "tags": []});
@@ -111,13 +112,14 @@ async fn a_bmc_at_another_address_has_accepted_and_refused_nothing() {
     assert_eq!(site.database.value(uses).await, 2);
     let changed = site.admin("servers_upsert", entry(0, "https://10.9.9.9", None, "11")).await;
     assert_eq!(changed["changed"], 1, "{changed}");
-    assert_eq!(site.database.value(uses).await, 1, "that of the other server is left");
+    assert_eq!(site.database.value(uses).await, 2);
 
-    // At the same address nothing is proven to another key, and who counts refusals there is the same.
+    // The same at one address, with another key or IPMI address.
     let usage = format!(
         "select jsonb_build_array(u.proven_at is not null, u.failures) from rackhand.credential_use u where u.bmc_id = {}",
         bmcs[0].to_string().replace('"', "'")
     );
+    assert_eq!(site.database.value(&usage).await, json!([false, 1]));
     for (ipmi, key) in [(Some("10.9.9.9"), "11"), (Some("10.9.9.9"), "22")] {
         attempt(&site, &one, &bmcs[0], "reserve").await;
         attempt(&site, &one, &bmcs[0], "accepted").await;
@@ -150,8 +152,18 @@ async fn a_bmc_at_another_address_has_accepted_and_refused_nothing() {
         moving.commit().await.unwrap();
     };
     let (accepted, ()) = tokio::join!(accepted, changed);
-    assert_eq!(accepted.unwrap()["allowed"], false);
-    assert_eq!(site.database.value(uses).await, 1);
+    accepted.unwrap();
+    assert_eq!(site.database.value(&usage).await, json!([false, 1]), "the former machine has accepted it");
+
+    // As is one that ends after another key was set.
+    site.admin("credential_try_again", json!({"server_id": first})).await;
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    site.admin("servers_upsert", entry(0, "https://10.9.9.8", None, "44")).await;
+    attempt(&site, &one, &bmcs[0], "accepted").await;
+    assert_eq!(site.database.value(&usage).await, json!([false, 0]));
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    attempt(&site, &one, &bmcs[0], "accepted").await;
+    assert_eq!(site.database.value(&usage).await, json!([true, 0]));
 }
 
 #[tokio::test]
@@ -296,6 +308,61 @@ async fn a_bmc_that_is_registered_again_and_again_is_not_locked() {
         site.admin("server_delete", json!({"id": server})).await;
     }
     assert_eq!(refused, 2);
+}
+
+/// Its address goes there and back between the refusals.
+#[tokio::test]
+async fn a_bmc_that_is_moved_away_and_back_is_not_locked() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    site.servers(1).await;
+    let bmc = site.database.value("select id from rackhand.bmc").await;
+    let name = site.database.value("select name from rackhand.server").await;
+    let url = site.database.value("select url from rackhand.bmc").await;
+    let mut refused = 0;
+    for _ in 0..4 {
+        if attempt(&site, &one, &bmc, "reserve").await["allowed"] == true {
+            refused += 1;
+            attempt(&site, &one, &bmc, "rejected").await;
+        }
+        for to in ["https://10.77.0.1", url.as_str().unwrap()] {
+            let server = json!({"index": 0, "name": name, "bmc_url": to, "ipmi": null,
+                "credential_id": site.credential, "spki_sha256": "77".repeat(32), "tags": []});
+            let moved = json!({"site_id": site.id, "servers": [server], "replace": true});
+            assert_eq!(site.admin("servers_upsert", moved).await["changed"], 1);
+        }
+    }
+    assert_eq!(refused, 2);
+}
+
+/// What a removed server refused counts against no other one once a person has looked, also before anything is suspended.
+#[tokio::test]
+async fn refusals_of_removed_servers_are_forgotten_before_they_do_harm() {
+    let site = TestSite::new().await;
+    let one = site.executor("one").await.scope;
+    let servers = site.servers(2).await;
+    let mut bmcs = Vec::new();
+    for server in &servers {
+        let of_server = format!("select id from rackhand.bmc where server_id = '{server}'");
+        bmcs.push(site.database.value(&of_server).await);
+    }
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    attempt(&site, &one, &bmcs[0], "rejected").await;
+    // An executor has died over another try.
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    site.admin("server_delete", json!({"id": servers[0]})).await;
+    let again = || async {
+        site.admin("credential_try_again", json!({"server_id": servers[1]})).await["changed"] == true
+    };
+    assert!(!again().await, "that try may still be under way");
+    let passed = "update rackhand.credential_use set reserved_at = reserved_at - interval '11 minutes'";
+    site.database.owner.execute(passed, &[]).await.unwrap();
+    assert!(again().await);
+    assert!(!again().await);
+    for step in ["reserve", "accepted", "reserve", "rejected"] {
+        attempt(&site, &one, &bmcs[1], step).await;
+    }
+    assert_eq!(site.database.value("select suspended_at is null from rackhand.credential").await, true);
 }
 
 /// Refusals of an old version are nothing that can be forgotten of the present one.

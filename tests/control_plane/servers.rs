@@ -389,7 +389,7 @@ async fn a_server_that_has_moved_was_never_read() {
     }
     assert_eq!(after, fresh);
     let kept = "select jsonb_build_array((select count(*) from rackhand.firmware),
-        (select count(*) from rackhand.credential_use), (select uuid from rackhand.server))";
+        (select count(proven_at) from rackhand.credential_use), (select uuid from rackhand.server))";
     assert_eq!(site.database.value(kept).await, json!([0, 0, null]));
     let context = json!({"site_id": site.id, "targets": servers});
     let context = site.admin("job_context", context).await;

@@ -167,8 +167,12 @@ impl Http {
         }
         if status.is_success() {
             let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-            return serde_json::from_slice(bytes)
-                .map_err(|error| CloudError::Unreachable(format!("the answer is not understood: {error}")));
+            return serde_json::from_slice(bytes).map_err(|error| {
+                CloudError::Unreachable(format!(
+                    "the answer is not understood: {}",
+                    clean(&error.to_string())
+                ))
+            });
         }
         let problem: Option<Problem> = serde_json::from_slice(&bytes).ok();
         let (code, detail) = problem.map_or_else(

@@ -136,9 +136,7 @@ pub fn probe_of(error: BmcError, server: &str, phase: &str) -> Probe {
         BmcErrorKind::Unreachable | BmcErrorKind::Ambiguous | BmcErrorKind::Held(_) => {
             Probe::Unreachable(detail)
         }
-        BmcErrorKind::NotReady { .. } | BmcErrorKind::Declined => {
-            Probe::NotReady { reason: "device_busy", detail }
-        }
+        BmcErrorKind::NotReady { .. } => Probe::NotReady { reason: "device_busy", detail },
         BmcErrorKind::AuthWithheld { final_word: false } => {
             Probe::NotReady { reason: "credential_budget", detail }
         }
@@ -596,7 +594,6 @@ async fn attempt<A: Activity>(
                 }
                 BmcErrorKind::Unreachable
                 | BmcErrorKind::NotReady { .. }
-                | BmcErrorKind::Declined
                 | BmcErrorKind::ForeignJob
                 | BmcErrorKind::AuthWithheld { final_word: false } => {
                     not_applied(context, activity, &detail).await?;
@@ -612,10 +609,10 @@ async fn attempt<A: Activity>(
     }
 }
 
-/// Whether the device may have restarted where a request after the look ended so. One that declines a change, or shows
-/// work, has not.
+/// Whether the device may have restarted where a request after the look ended so. One that says it is too busy may have,
+/// too: that is what one says that starts, and it may be the answer to a login before the request.
 fn may_have_restarted(kind: BmcErrorKind) -> bool {
-    !matches!(kind, BmcErrorKind::Declined | BmcErrorKind::ForeignJob | BmcErrorKind::Held(_))
+    !matches!(kind, BmcErrorKind::ForeignJob | BmcErrorKind::Held(_))
 }
 
 /// Nothing else is begun in this run. Where something may be under way, looks decide how it ends.

@@ -352,7 +352,8 @@ impl Activity for Change {
         let seen = self.look(context, power).await;
         if held {
             // People may take their time: that is no wait for the device. What was seen is remembered.
-            return Ok(if matches!(seen, Ok(None)) { Probe::NotStarted } else { Probe::Unlooked });
+            let idle = matches!(seen, Ok(None)) && !is_changing(power);
+            return Ok(if idle { Probe::NotStarted } else { Probe::Unlooked });
         }
         match seen {
             Ok(Some(busy)) if self.passes(&busy) => {
@@ -361,15 +362,12 @@ impl Activity for Change {
             Err(error) if self.state.work != Work::None => return Err(error),
             _ => {}
         }
-        Ok(match power {
-            PowerState::On | PowerState::Off | PowerState::Unknown => Probe::NotStarted,
-            PowerState::PoweringOn | PowerState::PoweringOff => changing(power),
-        })
+        Ok(if is_changing(power) { changing(power) } else { Probe::NotStarted })
     }
 
     async fn prepare(&mut self, context: &mut Context) -> Result<Prepared, Unprepared> {
         let (via, power) = context.line.power_for(self.action).await?;
-        if let PowerState::PoweringOn | PowerState::PoweringOff = power {
+        if is_changing(power) {
             return Err(not_now(format!("the host is {}", word(&json!(power)))).into());
         }
         self.state.before = Some(power);
@@ -406,7 +404,7 @@ impl Activity for Change {
             Err(error) if self.chosen == Via::Ipmi && error.kind == BmcErrorKind::Unreachable => {}
             Err(error) => return Err(error),
         }
-        context.line.reset(permit, self.chosen, self.action).await.map_err(BmcError::of_change)?;
+        context.line.reset(permit, self.chosen, self.action).await?;
         self.state.acted = true;
         self.state.via = Some(self.chosen);
         Ok(json!({ "accepted": self.action, "via": self.chosen }))
@@ -415,6 +413,10 @@ impl Activity for Change {
 
 fn not_now(words: String) -> BmcError {
     BmcError::new(BmcErrorKind::NotReady { retry_after: None }, words)
+}
+
+fn is_changing(power: PowerState) -> bool {
+    matches!(power, PowerState::PoweringOn | PowerState::PoweringOff)
 }
 
 fn changing(power: PowerState) -> Probe {

@@ -262,8 +262,9 @@ fn is_refused(ended: &Ended) -> bool {
 
 /// Whether the device has answered a request, and refused it.
 fn is_refusal(result: &Result<(), BmcError>) -> bool {
-    let kinds =
-        |kind| matches!(kind, BmcErrorKind::Declined | BmcErrorKind::Refused | BmcErrorKind::Unsupported);
+    let kinds = |kind| {
+        matches!(kind, BmcErrorKind::NotReady { .. } | BmcErrorKind::Refused | BmcErrorKind::Unsupported)
+    };
     result.as_ref().err().is_some_and(|error| kinds(error.kind))
 }
 
@@ -463,8 +464,7 @@ impl Activity for PowerOn {
         if let Some(job) = at_work(context, PowerState::Off).await? {
             return Err(busy(&job.words));
         }
-        let result =
-            context.line.reset(permit, Via::Redfish, PowerAction::On).await.map_err(BmcError::of_change);
+        let result = context.line.reset(permit, Via::Redfish, PowerAction::On).await;
         self.refused = is_refusal(&result);
         if result.as_ref().err().is_none_or(|error| error.kind == BmcErrorKind::Ambiguous) {
             context.begin_wait(ASKED);
@@ -585,7 +585,7 @@ impl Activity for PowerOff {
         if let Some(job) = may_be_at_work(context, PowerState::On).await? {
             return Err(busy(&job.words));
         }
-        let result = context.line.reset(permit, Via::Redfish, self.next).await.map_err(BmcError::of_change);
+        let result = context.line.reset(permit, Via::Redfish, self.next).await;
         self.refused = is_refusal(&result);
         // The device may have taken it. What it refused has not been asked of the host.
         if result.as_ref().err().is_none_or(|error| error.kind == BmcErrorKind::Ambiguous) {

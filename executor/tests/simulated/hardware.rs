@@ -491,6 +491,58 @@ async fn an_empty_queue_after_a_restart_of_the_bmc_switches_no_host_off_again() 
     }
 }
 
+/// A BMC has restarted between the look and the request, which only the login of that request meets: it may be at work that
+/// its queue does not show yet.
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_only_the_login_of_a_request_meets_counts_as_one() {
+    let world = World::new(vec![r750().powered_off()]);
+    let run = bios(&world);
+    let announced = std::sync::Arc::new(tokio::sync::Notify::new());
+    let tell = std::sync::Arc::clone(&announced);
+    let stop = StopAt::when(move |_, write| {
+        if matches!(write, Write::Intent { intent, .. } if intent.action == "power_off") {
+            tell.notify_one();
+        }
+        false
+    });
+    let _executor = world.start(0, Some(stop)).await;
+    announced.notified().await;
+    world.link(0).partitioned.store(true, Ordering::Relaxed);
+    let job = ForeignJob { package: Some(IDRAC_FILE.into()), immediate: true };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+    world.wire.restarted.store(true, Ordering::Relaxed);
+    tokio::time::sleep(seconds(5)).await;
+    world.link(0).partitioned.store(false, Ordering::Relaxed);
+    let before = resets(&world);
+    tokio::time::sleep(seconds(100)).await;
+    assert!(!world.wire.restarted.load(Ordering::Relaxed), "{}", world.plane.run(run).story());
+    assert_eq!(resets(&world), before, "{}", world.plane.run(run).story());
+}
+
+/// A host says without end that it powers on, and people pause the site for two minutes now and then: a run beside it ends
+/// as without them.
+#[tokio::test(start_paused = true)]
+async fn short_pauses_do_not_keep_a_run_beside_a_host_that_powers_on_for_ever() {
+    let world = World::new(vec![r750()]);
+    *world.wire.retold.lock().unwrap() = Some(powers_on);
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::ForceOff);
+    for _ in 0..12 {
+        tokio::time::sleep(seconds(20 * 60)).await;
+        world.plane.pause(true);
+        tokio::time::sleep(seconds(130)).await;
+        world.plane.pause(false);
+    }
+    let row = world.plane.run(run);
+    assert_eq!(
+        row.finish.as_ref().map(|finish| finish.code.as_str()),
+        Some("device-busy"),
+        "{}",
+        row.story()
+    );
+}
+
 /// Nobody restarts a host for a job that is gone by then.
 #[tokio::test(start_paused = true)]
 async fn the_job_is_looked_at_again_once_the_permit_is_at_hand() {
@@ -1455,12 +1507,21 @@ async fn a_pause_that_ends_in_a_look_hides_no_change_of_power() {
 /// A site is paused for ten hours, and a BMC of it is away for a minute in ten: its runs wait.
 #[tokio::test(start_paused = true)]
 async fn a_bmc_that_is_away_now_and_then_ends_no_run_in_a_long_pause() {
-    for power in [true, false] {
+    for (power, flash) in [(true, false), (true, true), (false, false)] {
         let world = World::new(vec![r750()]);
+        if flash {
+            *world.wire.retold.lock().unwrap() =
+                Some(|document| hangs(document, "Scheduled", None, "JCP001"));
+            let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+            world.lab.foreign_job("bmc-01", &job).unwrap();
+            tokio::time::sleep(seconds(120)).await;
+        }
         world.plane.pause(true);
         let _executor = world.start(0, None).await;
         let run = if power { world.power(0, PowerAction::ForceOff) } else { bios(&world) };
         tokio::time::sleep(seconds(300)).await;
+        *world.wire.retold.lock().unwrap() =
+            if flash { Some(|document| hangs(document, "Running", None, "RED025")) } else { None };
         for _ in 0..60 {
             world.wire.redfish_down.store(true, Ordering::Relaxed);
             tokio::time::sleep(seconds(60)).await;
@@ -1468,7 +1529,7 @@ async fn a_bmc_that_is_away_now_and_then_ends_no_run_in_a_long_pause() {
             tokio::time::sleep(seconds(540)).await;
         }
         let finish = world.plane.run(run).finish;
-        assert!(finish.is_none(), "{power} {finish:?}");
+        assert!(finish.is_none(), "{power} {flash} {finish:?}");
     }
 }
 

@@ -105,6 +105,9 @@ pub struct Wire {
     pub refuses_changes: AtomicBool,
     /// So many resets are refused as busy.
     pub refuses_resets: AtomicU32,
+    /// The BMC has restarted, which the next reset meets: its session is gone, and the login is answered 503.
+    pub restarted: AtomicBool,
+    login_fails: AtomicBool,
     /// From the next POST on whose path contains this, the job queue shows nothing for so long.
     pub hides_jobs: Mutex<Option<(&'static str, Duration)>>,
     hidden_until: Mutex<Option<tokio::time::Instant>>,
@@ -289,6 +292,13 @@ impl Transport for LabTransport {
                 return answer(403);
             }
             let login = request.method() == http::Method::POST && path.ends_with("/Sessions");
+            if login && self.wire.login_fails.swap(false, Ordering::Relaxed) {
+                return answer(503);
+            }
+            if path.ends_with("ComputerSystem.Reset") && self.wire.restarted.swap(false, Ordering::Relaxed) {
+                self.wire.login_fails.store(true, Ordering::Relaxed);
+                return answer(401);
+            }
             let one_less = |left: u64| left.checked_sub(1);
             let refused = login
                 && self

@@ -142,10 +142,11 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     }
     let mut good = Vec::new();
     for (name, mut servers) in named {
-        let address = servers.first().map(|(_, first)| (first.bmc_url.clone(), first.ipmi.clone()));
-        let same =
-            |server: &ServerUpsert| address.as_ref() == Some(&(server.bmc_url.clone(), server.ipmi.clone()));
-        let detail = if servers.iter().all(|(_, server)| same(server)) {
+        let mut addresses: Vec<_> = servers.iter().map(|(_, server)| &server.bmc_url).collect();
+        let mut ipmi: Vec<_> = servers.iter().filter_map(|(_, server)| server.ipmi.as_ref()).collect();
+        addresses.dedup();
+        ipmi.dedup();
+        let detail = if addresses.len() == 1 && ipmi.len() <= 1 {
             good.extend(servers.pop().map(|(index, server)| json!(Item { index, server: &server })));
             format!("the server `{name}` is named again further down")
         } else {
@@ -204,5 +205,21 @@ mod tests {
         assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 9, 10]);
         assert_eq!(refused[0].detail, "the server `a` is named several times, with several addresses");
         assert_eq!(refused[4].detail, "the server `d` is named again further down");
+    }
+
+    /// Where the IPMI address is not named, it stays as it is.
+    #[test]
+    fn one_address_is_not_several() {
+        let named = |ipmi: Option<&str>| match ipmi {
+            Some(ipmi) => json!({"name": "a", "bmc_url": "https://10.0.0.1", "ipmi": ipmi}),
+            None => json!({"name": "a", "bmc_url": "https://10.0.0.1"}),
+        };
+        for (items, stored) in [
+            (vec![named(None), named(Some("10.0.0.2")), named(None)], 1),
+            (vec![named(Some("10.0.0.2")), named(None), named(Some("10.0.0.3"))], 0),
+        ] {
+            let (good, refused) = sort_out(items);
+            assert_eq!((good.len(), refused.len()), (stored, 3 - stored), "{refused:?}");
+        }
     }
 }
