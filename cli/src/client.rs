@@ -76,17 +76,12 @@ impl Away {
 /// Normalises the address of a control plane: scheme and host, nothing after.
 pub fn parse_server(text: &str) -> Result<Url> {
     // What stands before a `@` may be a password, and what follows a `#` a one-time token: none of it is repeated.
-    if let Some(sign) = ['@', '#'].into_iter().find(|sign| text.contains(*sign)) {
+    if let Some(sign) = ["@", "%40", "#"].into_iter().find(|sign| text.contains(sign)) {
         return Err(Failure::Usage(format!(
             "the address of a control plane has no `{sign}`: write scheme and host only, like https://rackhand.example"
         )));
     }
     let url = Url::parse(text).map_err(|_| no_scheme(text))?;
-    // A URL may hold more than a name: what people copy would run as a command of their shell.
-    let named = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
-    if !url.host_str().is_some_and(named) {
-        return Err(Failure::Usage(format!("`{text}` has no host like rackhand.example in it")));
-    }
     let loopback = is_loopback(&url);
     match url.scheme() {
         "https" => {}
@@ -97,6 +92,11 @@ pub fn parse_server(text: &str) -> Result<Url> {
             )));
         }
         _ => return Err(no_scheme(text)),
+    }
+    // A URL may hold more than a name: what people copy would run as a command of their shell.
+    let named = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
+    if !url.host_str().is_some_and(named) {
+        return Err(Failure::Usage(format!("`{text}` has no host like rackhand.example in it")));
     }
     if url.path() != "/" || url.query().is_some() {
         return Err(Failure::Usage(format!(
@@ -557,6 +557,11 @@ mod tests {
                 "https://rackhand.example/choose-password#hunter2",
                 "write scheme and host only, like https://rackhand.example",
             ),
+            (
+                "https://ada:hunter2%40rackhand.example",
+                "write scheme and host only, like https://rackhand.example",
+            ),
+            ("https://x;reboot", "has no host like rackhand.example in it"),
             (
                 "https://rackhand.example/#hunter2",
                 "write scheme and host only, like https://rackhand.example",

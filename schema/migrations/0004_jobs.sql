@@ -651,7 +651,8 @@ declare
     endpoint rackhand.bmc;
     cred rackhand.credential;
     left_over record;
-    counts boolean;
+    own boolean;
+    others boolean;
     -- BMCs that do not use the credential any more, and have no attempt under way.
     unused uuid[];
 begin
@@ -666,15 +667,17 @@ begin
         and not exists (select from rackhand.bmc b
             join rackhand.server v on v.id = b.server_id and v.removed_at is null
             where b.id = u.bmc_id and b.credential_id = u.credential_id));
-    counts := exists (select from rackhand.credential_use u where u.bmc_id = any (unused || endpoint.id)
-        and u.credential_id = cred.id and u.version = cred.version and (u.failures > 0 or u.unanswered > 0));
+    select coalesce(bool_or(u.bmc_id = endpoint.id), false), coalesce(bool_or(u.bmc_id <> endpoint.id), false)
+        into own, others
+        from rackhand.credential_use u where u.bmc_id = any (unused || endpoint.id)
+            and u.credential_id = cred.id and u.version = cred.version and (u.failures > 0 or u.unanswered > 0);
     select max(r.rejected_at) as at, coalesce(sum(r.failures), 0) as failures into left_over
         from rackhand.refusals(cred.id, cred.version) r where r.bmc_id <> endpoint.id;
-    if not counts and cred.suspended_at is not null and left_over.failures >= 2 then
+    if not own and cred.suspended_at is not null and left_over.failures >= 2 then
         perform rackhand.fail('invalid-request', format('The BMC of %s has refused nothing that counts: nothing was '
             'changed. %s Let it be tried again on a server that refused it.', (select v.name from rackhand.server v
                 where v.id = endpoint.server_id), rackhand.suspension(cred.id)));
-    elsif not counts and cred.suspended_at is null then
+    elsif not own and not others and cred.suspended_at is null then
         return jsonb_build_object('changed', false, 'suspended', null);
     end if;
     delete from rackhand.credential_use u where u.credential_id = cred.id and u.bmc_id = any (unused || endpoint.id);
@@ -682,7 +685,10 @@ begin
             suspended_at = case when left_over.failures >= 2 then c.suspended_at end
         where c.id = cred.id returning * into cred;
     perform rackhand.append_event('credential.try_again', 'warn',
-        case when cred.suspended_at is null
+        case when not own
+            then format('Refusals of credential %s version %s by BMCs that do not use it any more no longer count',
+                cred.name, cred.version)
+            when cred.suspended_at is null
             then format('Credential %s version %s may be presented to %s again', cred.name, cred.version, endpoint.url)
             else format('Refusals of credential %s version %s by %s no longer count; it stays suspended', cred.name,
                 cred.version, endpoint.url) end,
@@ -703,10 +709,12 @@ declare
     -- Events of one version at one BMC, which are for good.
     kept constant int := 100;
     me rackhand.executor := rackhand.active_executor();
-    moment timestamptz := clock_timestamp();
+    moment timestamptz;
     cred rackhand.credential;
     usage rackhand.credential_use;
     endpoint rackhand.bmc;
+    -- Whether the registration is that of the attempt.
+    same boolean := true;
     refused int;
     open_ones int;
     forgotten int;
@@ -719,6 +727,7 @@ begin
     if cred.id is null or endpoint.id is null then
         perform rackhand.fail('not-found', 'There is no such credential or BMC in this site.');
     end if;
+    moment := clock_timestamp();
     -- One caller at a time, who has locked the credential. What is refused leaves no row.
     select * into usage from rackhand.credential_use u
         where u.bmc_id = endpoint.id and u.credential_id = cred.id and u.version = (args ->> 'version')::int;
@@ -739,7 +748,8 @@ begin
     case args ->> 'step'
     when 'accepted' then
         -- By the BMC that was registered then, which says nothing of another one.
-        if usage.reserved_at >= endpoint.machine_at then
+        same := usage.reserved_at >= endpoint.machine_at;
+        if same then
             -- Of a version that was suspended meanwhile it proves nothing: it may be from before the password was changed.
             usage.proven_at := case when cred.suspended_at is null or cred.version <> usage.version then moment end;
             usage.failures := 0;
@@ -836,7 +846,8 @@ begin
             perform rackhand.wake(me.site_id::text);
         end if;
     end if;
-    return '{"allowed": true, "detail": ""}';
+    return jsonb_build_object('allowed', same, 'detail', case when same then ''
+        else 'The address or the TLS key of this BMC was changed meanwhile.' end);
 end
 $$;
 
@@ -999,9 +1010,7 @@ begin
     perform rackhand.require(site, 'operator', 'site');
     -- All that is to be changed is locked at once, in the order that every writer keeps; what stays as it is,
     -- is not. Who makes a run holds `for key share`, and only another machine has to wait for that.
-    select coalesce(array_agg(v.id), '{}'), coalesce(bool_or((b.url, b.ipmi, b.spki_sha256)
-            is distinct from (w.wanted ->> 'bmc_url', w.wanted ->> 'ipmi', w.wanted ->> 'spki_sha256')), false)
-        into locked, moved
+    select coalesce(array_agg(v.id), '{}') into locked
         from jsonb_array_elements(args -> 'servers') i
         join rackhand.server v on v.site_id = site and v.name = i.value ->> 'name'
         join rackhand.bmc b on b.server_id = v.id
@@ -1009,6 +1018,14 @@ begin
         cross join lateral (select rackhand.registration_of(i.value, k.kept)) as w (wanted)
         where k.kept is distinct from w.wanted;
     perform from rackhand.server v where v.id = any (locked) order by v.id for no key update;
+    -- As whoever held them before has left them.
+    select coalesce(bool_or((b.url, b.ipmi, b.spki_sha256)
+            is distinct from (w.wanted ->> 'bmc_url', w.wanted ->> 'ipmi', w.wanted ->> 'spki_sha256')), false)
+        into moved
+        from jsonb_array_elements(args -> 'servers') i
+        join rackhand.server v on v.id = any (locked) and v.name = i.value ->> 'name'
+        join rackhand.bmc b on b.server_id = v.id
+        cross join lateral (select rackhand.registration_of(i.value, rackhand.registration(b, v))) as w (wanted);
     if moved then
         perform from rackhand.bmc b where b.server_id = any (locked) order by b.id for update;
     else
@@ -1189,7 +1206,7 @@ begin
                     from rackhand.credential c
                     join rackhand.credential_use u
                         on u.bmc_id = b.id and u.credential_id = c.id and u.version = c.version
-                    where c.id = b.credential_id),
+                    where c.id = b.credential_id and u.rejected_at >= b.machine_at),
                 'components', (
                     select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'name', f.name,
                         'software_id', f.software_id, 'version', f.version, 'updateable', f.updateable,

@@ -278,7 +278,7 @@ pub struct BulkUpsert {
     pub replace: bool,
 }
 
-/// What became of the refusals of one BMC that a person has forgotten.
+/// What became of the refusals that a person has forgotten, with those of one BMC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TriedAgain {
     /// Whether there was anything to forget.

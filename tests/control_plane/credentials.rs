@@ -159,7 +159,7 @@ async fn to_a_bmc_at_another_address_nothing_is_proven_and_refusals_count_still(
     site.admin("credential_try_again", json!({"server_id": first})).await;
     attempt(&site, &one, &bmcs[0], "reserve").await;
     site.admin("servers_upsert", entry(0, "https://10.9.9.8", None, "44")).await;
-    attempt(&site, &one, &bmcs[0], "accepted").await;
+    assert_eq!(attempt(&site, &one, &bmcs[0], "accepted").await["allowed"], false);
     assert_eq!(site.database.value(&usage).await, json!([false, 0]));
     attempt(&site, &one, &bmcs[0], "reserve").await;
     attempt(&site, &one, &bmcs[0], "accepted").await;
@@ -358,6 +358,9 @@ async fn refusals_of_removed_servers_are_forgotten_before_they_do_harm() {
     let passed = "update rackhand.credential_use set reserved_at = reserved_at - interval '11 minutes'";
     site.database.owner.execute(passed, &[]).await.unwrap();
     assert!(again().await);
+    let said = "select message from rackhand.event where kind = 'credential.try_again'";
+    let said = site.database.value(said).await.to_string();
+    assert!(said.contains("by BMCs that do not use it any more no longer count"), "{said}");
     assert!(!again().await);
     for step in ["reserve", "accepted", "reserve", "rejected"] {
         attempt(&site, &one, &bmcs[1], step).await;

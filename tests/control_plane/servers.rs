@@ -354,8 +354,8 @@ async fn a_server_that_has_moved_was_never_read() {
     assert_eq!((&before["model"], &before["power"]), (&json!("PowerEdge R750"), &json!("on")));
     assert_eq!(before["last_failure"]["code"], "bmc-unreachable");
     assert_eq!(before["components"].as_array().unwrap().len(), 1);
-    let used = "insert into rackhand.credential_use (bmc_id, credential_id, version, failures, rejected_at)
-        select b.id, b.credential_id, 1, 1, now() from rackhand.bmc b";
+    let used = "insert into rackhand.credential_use (bmc_id, credential_id, version, failures, rejected_at, proven_at)
+        select b.id, b.credential_id, 1, 1, now(), now() from rackhand.bmc b";
     site.database.owner.execute(used, &[]).await.unwrap();
 
     // Another spelling, key or address for IPMI is the same machine.
@@ -389,8 +389,13 @@ async fn a_server_that_has_moved_was_never_read() {
     }
     assert_eq!(after, fresh);
     let kept = "select jsonb_build_array((select count(*) from rackhand.firmware),
-        (select count(proven_at) from rackhand.credential_use), (select uuid from rackhand.server))";
-    assert_eq!(site.database.value(kept).await, json!([0, 0, null]));
+        (select jsonb_build_array(count(proven_at), sum(failures)) from rackhand.credential_use),
+        (select uuid from rackhand.server))";
+    assert_eq!(
+        site.database.value(kept).await,
+        json!([0, [0, 1], null]),
+        "nothing is proven, refusals count still"
+    );
     let context = json!({"site_id": site.id, "targets": servers});
     let context = site.admin("job_context", context).await;
     let target = &context["servers"][0];

@@ -186,6 +186,12 @@ impl Context {
         self.waits.end_passing();
     }
 
+    /// A request has failed after a look: the BMC may have restarted. Its host has not, and is looked at on.
+    pub fn request_failed(&mut self) {
+        self.answers_since = None;
+        self.waits.end_passing_of_bmc();
+    }
+
     /// How long the device has answered without a break, as far as this executor has seen it: what was away may have
     /// restarted, and shows its work later than it answers.
     pub fn answered_for(&self) -> Duration {

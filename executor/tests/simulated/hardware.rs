@@ -1272,6 +1272,8 @@ async fn a_host_that_hangs_in_its_boot_can_be_switched_off_after_the_time_of_a_b
             .foreign_job("bmc-01", &ForeignJob { package: Some(BIOS_R750.into()), immediate: false })
             .unwrap();
         tokio::time::sleep(seconds(3600)).await;
+        // A BMC that is busy for a moment then says nothing of the boot.
+        world.wire.refuses_resets.store(1, Ordering::Relaxed);
         let _executor = world.start(0, None).await;
         let began = tokio::time::Instant::now();
         let (row, finish) = end(&world, world.power(0, PowerAction::ForceOff)).await;

@@ -693,7 +693,8 @@ export interface paths {
         put?: never;
         /**
          * Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
-         *     have barred it. Only this BMC's attempts are forgotten. Refused where only other BMCs have refused it.
+         *     have barred it. Forgotten are the attempts of this BMC, and of those that do not use the credential any more. Refused
+         *     where only other BMCs have refused it.
          */
         post: operations["servers_try_again"];
         delete?: never;
@@ -2213,7 +2214,7 @@ export interface components {
          * @enum {string}
          */
         Tree: "audit" | "lines";
-        /** @description What became of the refusals of one BMC that a person has forgotten. */
+        /** @description What became of the refusals that a person has forgotten, with those of one BMC. */
         TriedAgain: {
             /** @description Whether there was anything to forget. */
             changed: boolean;

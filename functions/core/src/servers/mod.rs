@@ -98,7 +98,8 @@ async fn remove(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Ans
 }
 
 /// Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
-/// have barred it. Only this BMC's attempts are forgotten. Refused where only other BMCs have refused it.
+/// have barred it. Forgotten are the attempts of this BMC, and of those that do not use the credential any more. Refused
+/// where only other BMCs have refused it.
 #[utoipa::path(post, path = "/v1/servers/{id}/credential/try-again", tag = "servers",
     params(("id" = ServerId, Path)), responses((status = 200, body = TriedAgain)),
     extensions(("x-rackhand-role" = json!("operator")), ("x-rackhand-errors" = json!(["invalid-request"]))))]
@@ -129,7 +130,7 @@ struct Item<'a> {
 }
 
 /// The items that can be stored, with their position in the request, and the refusals of the others. Of several items
-/// with one name and one address the last one stands; with several addresses none does, for nobody can tell which is
+/// with one name and one address the last one stands, with the IPMI address that any of them names; with several addresses none does, for nobody can tell which is
 /// meant.
 fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     let mut named = std::collections::BTreeMap::<String, Vec<(usize, ServerUpsert)>>::new();
@@ -143,11 +144,13 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     let mut good = Vec::new();
     for (name, mut servers) in named {
         let mut addresses: Vec<_> = servers.iter().map(|(_, server)| &server.bmc_url).collect();
-        let mut ipmi: Vec<_> = servers.iter().filter_map(|(_, server)| server.ipmi.as_ref()).collect();
+        let mut ipmi: Vec<_> = servers.iter().filter_map(|(_, server)| server.ipmi.clone()).collect();
         addresses.dedup();
         ipmi.dedup();
         let detail = if addresses.len() == 1 && ipmi.len() <= 1 {
-            good.extend(servers.pop().map(|(index, server)| json!(Item { index, server: &server })));
+            let last =
+                servers.pop().map(|(index, server)| (index, ServerUpsert { ipmi: ipmi.pop(), ..server }));
+            good.extend(last.map(|(index, server)| json!(Item { index, server: &server })));
             format!("the server `{name}` is named again further down")
         } else {
             format!("the server `{name}` is named several times, with several addresses")
@@ -207,7 +210,6 @@ mod tests {
         assert_eq!(refused[4].detail, "the server `d` is named again further down");
     }
 
-    /// Where the IPMI address is not named, it stays as it is.
     #[test]
     fn one_address_is_not_several() {
         let named = |ipmi: Option<&str>| match ipmi {
@@ -220,6 +222,7 @@ mod tests {
         ] {
             let (good, refused) = sort_out(items);
             assert_eq!((good.len(), refused.len()), (stored, 3 - stored), "{refused:?}");
+            assert!(good.iter().all(|item| item["ipmi"] == "10.0.0.2"), "{good:?}");
         }
     }
 }
