@@ -93,9 +93,7 @@ pub fn parse_server(text: &str) -> Result<Url> {
         }
         _ => return Err(no_scheme(text)),
     }
-    // A URL may hold more than a name: what people copy would run as a command of their shell.
-    let named = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
-    if !url.host_str().is_some_and(named) {
+    if !has_name(&url) {
         return Err(Failure::Usage(format!("`{text}` has no host like rackhand.example in it")));
     }
     if url.path() != "/" || url.query().is_some() {
@@ -112,10 +110,20 @@ pub fn is_loopback(url: &Url) -> bool {
     matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
+/// Whether its host is a name or an address. A URL may hold more there, which would run as a command of the shell of
+/// whoever copies it.
+fn has_name(url: &Url) -> bool {
+    let named = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
+    url.host_str().is_some_and(named)
+}
+
 /// What to write instead of an address without its beginning.
 fn no_scheme(text: &str) -> Failure {
     let host = text.split([':', '/']).next().unwrap_or_default();
     Failure::Usage(match Url::parse(&format!("https://{text}")) {
+        Ok(url) if !has_name(&url) || url.query().is_some() => {
+            format!("`{text}` is not an address like https://rackhand.example")
+        }
         Ok(url) if url.path() != "/" && !text.contains("://") => {
             format!("{text}: write scheme and host only, like https://{host}")
         }
@@ -562,6 +570,8 @@ mod tests {
                 "write scheme and host only, like https://rackhand.example",
             ),
             ("https://x;reboot", "has no host like rackhand.example in it"),
+            ("x;reboot", "an address like https://rackhand.example"),
+            ("rackhand.example:8420?$(reboot)", "an address like https://rackhand.example"),
             (
                 "https://rackhand.example/#hunter2",
                 "write scheme and host only, like https://rackhand.example",

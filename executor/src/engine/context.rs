@@ -179,17 +179,11 @@ impl Context {
         self.last_answer = Some(now);
     }
 
-    /// A look has failed, or none was made for long: the device may have restarted, and what was seen of it without a break
+    /// A look or a request has failed, or no look was made for long: the device may have restarted, and what was seen of it without a break
     /// until now counts no more.
     pub fn breaks(&mut self) {
         self.answers_since = None;
         self.waits.end_passing();
-    }
-
-    /// A request has failed after a look: the BMC may have restarted. Its host has not, and is looked at on.
-    pub fn request_failed(&mut self) {
-        self.answers_since = None;
-        self.waits.end_passing_of_bmc();
     }
 
     /// How long the device has answered without a break, as far as this executor has seen it: what was away may have

@@ -10,7 +10,7 @@ pub mod shell;
 
 pub use context::{Context, Stop};
 pub use decide::{Interrupt, Probe, Step};
-pub use patience::{OF_HOST, PASSING};
+pub use patience::PASSING;
 pub use shell::{Activity, Ended, perform};
 
 use rackhand_schema::{ErrorCode, protocol::Finish, run::Outcome};

@@ -19,8 +19,6 @@ use super::decide::millis;
 
 /// Begins the names of waits for what only this process has seen without a break: they are not handed on.
 pub const PASSING: char = '~';
-/// The same, where it is the host that was seen: the BMC may restart under it.
-pub const OF_HOST: &str = "~host";
 
 /// Its name in the checkpoint.
 const NAME: &str = "patience";
@@ -169,14 +167,9 @@ impl Waits {
         self.lock().remove(name);
     }
 
-    /// A look has failed: what was to be seen without a break was not.
+    /// A look or a request has failed: what was to be seen without a break was not.
     pub fn end_passing(&self) {
         self.lock().retain(|name, _| !name.starts_with(PASSING));
-    }
-
-    /// A request has failed between two looks.
-    pub fn end_passing_of_bmc(&self) {
-        self.lock().retain(|name, _| !name.starts_with(PASSING) || name.starts_with(OF_HOST));
     }
 }
 

@@ -509,7 +509,7 @@ async fn attempt<A: Activity>(
         Err(Unprepared::Finish(finish)) => return Ok(Attempt::Finish(finish)),
         Err(Unprepared::Bmc(error)) => {
             if may_have_restarted(error.kind) {
-                context.request_failed();
+                context.breaks();
             }
             if !Tries::told(earlier, &error.detail) {
                 context.event(Level::Warn, format!("{phase}: {error}"), Value::Null).await?;
@@ -572,7 +572,7 @@ async fn attempt<A: Activity>(
         }
         Err(error) => {
             if may_have_restarted(error.kind) {
-                context.request_failed();
+                context.breaks();
             }
             let detail = error.detail.clone();
             if !Tries::told(earlier, &detail) {

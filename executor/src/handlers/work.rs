@@ -41,8 +41,8 @@ impl Why {
     }
 }
 
-/// Name of the wait for the end of one boot, from look to look ([`OF_HOST`](crate::engine::OF_HOST)).
-const BOOT: &str = "~host boot";
+/// Name of the wait for the end of one boot, from look to look ([`PASSING`](crate::engine::PASSING)).
+const BOOT: &str = "~boot";
 
 /// What a change of power would hit now or in the next moment, for a host whose power is `power`. A job that waits, or
 /// an ended one that has left the rest to a boot, is no reason, unless the host is in a boot that may carry it out. That

@@ -130,8 +130,8 @@ struct Item<'a> {
 }
 
 /// The items that can be stored, with their position in the request, and the refusals of the others. Of several items
-/// with one name and one address the last one stands, with the IPMI address that any of them names; with several addresses none does, for nobody can tell which is
-/// meant.
+/// with one name and one address the last one stands, with the IPMI address that any of them names; with several
+/// addresses none does, for nobody can tell which is meant.
 fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     let mut named = std::collections::BTreeMap::<String, Vec<(usize, ServerUpsert)>>::new();
     let mut refused = Vec::new();
@@ -148,8 +148,11 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
         addresses.dedup();
         ipmi.dedup();
         let detail = if addresses.len() == 1 && ipmi.len() <= 1 {
-            let last =
-                servers.pop().map(|(index, server)| (index, ServerUpsert { ipmi: ipmi.pop(), ..server }));
+            let ipmi = ipmi.pop().filter(Option::is_some);
+            let last = servers.pop().map(|(index, server)| {
+                let ipmi = server.ipmi.clone().or(ipmi);
+                (index, ServerUpsert { ipmi, ..server })
+            });
             good.extend(last.map(|(index, server)| json!(Item { index, server: &server })));
             format!("the server `{name}` is named again further down")
         } else {
