@@ -1,9 +1,8 @@
 //! `cargo xtask test`: every check there is, in order, the same here and in CI.
 //!
 //! A suite that fails does not keep the others from running. Each is printed with its time beside its share of
-//! [`MOST`]; twice its share fails it, as does the whole beyond [`MOST`], so that nobody stops running it. Both are for
-//! a machine like the one they were set on: a slower one has more, by what [`slowness`] measures. What is skipped says
-//! why and is counted.
+//! [`MOST`]; twice its share fails it, as does the whole beyond [`MOST`], so that nobody stops running it. What is
+//! skipped says why and is counted.
 
 mod browser;
 mod docs;
@@ -13,9 +12,7 @@ mod runner;
 mod words;
 
 use std::{
-    hint::black_box,
     process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -30,11 +27,6 @@ use runner::{Tally, cargo, npm};
 
 /// On 2 cores, with nothing compiled yet.
 const MOST: Duration = Duration::from_mins(45);
-
-/// How many numbers [`slowness`] sorts, and how long that takes where the shares were set: 2.4 s on a machine whose queue
-/// (`cargo xtask bench`) does 3,700 runs/s, by the 6,953 of that one.
-const SORTED: usize = 2_000_000;
-const SORTED_IN: Duration = Duration::from_millis(1250);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -89,10 +81,6 @@ const SUITES: [Suite; 19] = [
 /// A suite failed, took more than twice its share, or all together took too long.
 pub fn run(args: &Args) -> Result<()> {
     install::ensure(install::FOR_TEST)?;
-    let slowness = slowness();
-    if slowness > 1.1 {
-        say(format!("this machine takes {slowness:.1} times as long as the one that the shares are of"));
-    }
     let started = Instant::now();
     let mut lines = Vec::new();
     let mut sum = Tally::default();
@@ -108,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
             Tally { failures: vec![line], ..Tally::failure() }
         });
         let took = began.elapsed();
-        let share = Duration::from_secs(suite.share).mul_f64(slowness);
+        let share = Duration::from_secs(suite.share);
         // Machines differ, and what else they do: only a multiple says that a suite has grown.
         if !args.full && took > share * 2 {
             say(format!("error: {} took more than twice its share", suite.name));
@@ -123,7 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
             "{:<10} {:>7.1} s of {:>3} s  {verdict:<6}  {} passed, {} failed, {} skipped",
             suite.name,
             took.as_secs_f64(),
-            share.as_secs(),
+            suite.share,
             tally.passed,
             tally.failed,
             tally.skipped.len(),
@@ -132,9 +120,8 @@ pub fn run(args: &Args) -> Result<()> {
         sum.add(tally);
     }
     let total = started.elapsed();
-    let most = MOST.mul_f64(slowness);
-    if !args.full && total > most {
-        lines.push(format!("took longer than {} minutes", most.as_secs() / 60));
+    if !args.full && total > MOST {
+        lines.push(format!("took longer than {} minutes", MOST.as_secs() / 60));
         sum.failed += 1;
     }
     if !sum.failures.is_empty() {
@@ -144,30 +131,6 @@ pub fn run(args: &Args) -> Result<()> {
     result(format!("{:<10} {:>7.1} s", "total", total.as_secs_f64()));
     result(format!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped.len()));
     if sum.failed == 0 { Ok(()) } else { Err(Failure::Other("not everything passed".to_owned())) }
-}
-
-/// How many times as long as the machine of the shares this one takes, 1 to 3: two threads at once sort more than their
-/// caches hold.
-fn slowness() -> f64 {
-    let began = Instant::now();
-    thread::scope(|scope| {
-        for seed in [1, 2] {
-            scope.spawn(move || {
-                let mut state: u64 = seed;
-                let mut numbers: Vec<u64> = Vec::with_capacity(SORTED);
-                for _ in 0..SORTED {
-                    // xorshift64 (Marsaglia 2003).
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    numbers.push(state);
-                }
-                numbers.sort_unstable();
-                black_box(&numbers);
-            });
-        }
-    });
-    (began.elapsed().as_secs_f64() / SORTED_IN.as_secs_f64()).clamp(1.0, 3.0)
 }
 
 /// The control plane and its Wasm hosts, for the targets they are for: a native build leaves the hosts out.
