@@ -113,8 +113,7 @@ fn worker() -> Result<()> {
     paths::remove_folder(&built)?;
     fs::create_dir_all(&bindings).map_err(|source| Failure::at("create", &bindings, source))?;
     let module = paths::target().join(WORKER_TARGET).join("edge/rackhand_worker.wasm");
-    let mut bindgen = paths::cargo();
-    bindgen.args(["run", "--quiet", "--package", "rackhand-worker", "--example", "bindgen", "--"]);
+    let mut bindgen = stack::example("bindgen")?;
     bindgen.arg(&module).arg(&bindings);
     stack::succeed(bindgen, "the bindings")?;
     let mut bundle = Command::new(folder.join("node_modules/.bin/esbuild"));

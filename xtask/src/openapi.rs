@@ -5,6 +5,7 @@ use std::fs;
 use crate::{
     error::{Failure, Result},
     paths, terminal,
+    up::stack,
 };
 
 /// Writes the document, or with `check` fails when it differs from the code.
@@ -13,11 +14,10 @@ use crate::{
 /// The control plane does not compile, or the document is out of date.
 pub fn run(check: bool) -> Result<()> {
     let root = paths::root();
-    let output = paths::cargo()
-        .args(["run", "--quiet", "--package", "xtask", "--example", "openapi"])
+    let output = stack::example("openapi")?
         .stderr(std::process::Stdio::inherit())
         .output()
-        .map_err(|source| Failure::io("cannot run cargo", source))?;
+        .map_err(|source| Failure::io("cannot run the example openapi", source))?;
     if !output.status.success() {
         return Err(Failure::Other("the API document could not be made".to_owned()));
     }

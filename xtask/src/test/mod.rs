@@ -140,7 +140,8 @@ fn wasm() -> Result<Tally> {
     {
         install::rust_targets(&paths::root(), &[target])?;
         let mut clippy = paths::cargo();
-        clippy.args(["clippy", "--quiet", "--target", target, "--package", package]);
+        // The profile of the build that follows, which takes the procedural macros from here.
+        clippy.args(["clippy", "--quiet", "--profile", "edge", "--target", target, "--package", package]);
         clippy.args(["--package", "rackhand-functions", "--", "-D", "warnings"]);
         clippy.env(edge::JS_SYS.0, edge::JS_SYS.1);
         tally.add(runner::run(clippy, &format!("cargo clippy --target {target} --package {package}"))?);

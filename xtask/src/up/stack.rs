@@ -65,6 +65,14 @@ pub fn build(host: Host) -> Result<()> {
     build_ui(&root.join("ui"))
 }
 
+/// Builds an example, with the features that the whole workspace asks for, and returns the command that runs it.
+pub fn example(name: &str) -> Result<Command> {
+    let mut cargo = paths::cargo();
+    cargo.args(["build", "--quiet", "--workspace", "--example", name]);
+    succeed(cargo, "cargo build")?;
+    Ok(Command::new(paths::binaries().join("examples").join(name)))
+}
+
 /// Installs what a folder's lock file names, unless that is there already.
 pub fn install_packages(folder: &Path) -> Result<()> {
     let installed = modified(&folder.join("node_modules/.package-lock.json"));
