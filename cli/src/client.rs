@@ -94,7 +94,9 @@ pub fn parse_server(text: &str) -> Result<Url> {
         _ => return Err(no_scheme(text)),
     }
     if !has_name(&url) {
-        return Err(Failure::Usage(format!("`{text}` has no host like rackhand.example in it")));
+        return Err(Failure::Usage(format!(
+            "the host in `{text}` is not valid: write scheme and host only, like https://rackhand.example"
+        )));
     }
     if url.path() != "/" || url.query().is_some() {
         return Err(Failure::Usage(format!(
@@ -119,17 +121,19 @@ fn has_name(url: &Url) -> bool {
 
 /// What to write instead of an address without its beginning.
 fn no_scheme(text: &str) -> Failure {
-    let host = text.split([':', '/']).next().unwrap_or_default();
-    Failure::Usage(match Url::parse(&format!("https://{text}")) {
-        Ok(url) if !has_name(&url) || url.query().is_some() => {
-            format!("`{text}` is not an address like https://rackhand.example")
-        }
-        Ok(url) if url.path() != "/" && !text.contains("://") => {
-            format!("{text}: write scheme and host only, like https://{host}")
-        }
-        Ok(_) if matches!(host, "localhost" | "127.0.0.1") => format!("{text}: write http://{text}"),
-        Ok(_) if !text.contains("://") => format!("{text}: write https://{text}"),
-        _ => format!("`{text}` is not an address like https://rackhand.example"),
+    let whole = Url::parse(&format!("https://{text}")).ok();
+    let meant = whole.filter(|url| has_name(url) && url.query().is_none() && !text.contains("://"));
+    let Some(url) = meant else {
+        return Failure::Usage(format!("`{text}` is not an address like https://rackhand.example"));
+    };
+    // As it was read, for it is copied: the text may hold more than was read of it.
+    let origin = url.origin().ascii_serialization();
+    let local = origin.strip_prefix("https://").filter(|_| is_loopback(&url));
+    let address = local.map_or_else(|| origin.clone(), |place| format!("http://{place}"));
+    Failure::Usage(if url.path() == "/" {
+        format!("{text}: write {address}")
+    } else {
+        format!("{text}: write scheme and host only, like {address}")
     })
 }
 
@@ -549,6 +553,10 @@ mod tests {
             ("rackhand.example:8420", "write https://rackhand.example:8420"),
             ("127.0.0.1:8420", "write http://127.0.0.1:8420"),
             ("localhost:8420", "write http://localhost:8420"),
+            ("localhost:8420/x", "write scheme and host only, like http://localhost:8420"),
+            ("rackhand.example:8420/x", "write scheme and host only, like https://rackhand.example:8420"),
+            ("x\\a;reboot", "write scheme and host only, like https://x"),
+            ("x\nreboot", "write https://xreboot"),
             ("ftp://x", "an address like https://rackhand.example"),
             ("rackhand.example/x", "write scheme and host only, like https://rackhand.example"),
             ("https://rackhand.example/x?y", "write scheme and host only, like https://rackhand.example"),
@@ -569,7 +577,10 @@ mod tests {
                 "https://ada:hunter2%40rackhand.example",
                 "write scheme and host only, like https://rackhand.example",
             ),
-            ("https://x;reboot", "has no host like rackhand.example in it"),
+            (
+                "https://x;reboot",
+                "host in `https://x;reboot` is not valid: write scheme and host only, like https://rackhand.example",
+            ),
             ("x;reboot", "an address like https://rackhand.example"),
             ("rackhand.example:8420?$(reboot)", "an address like https://rackhand.example"),
             (

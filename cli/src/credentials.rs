@@ -351,10 +351,10 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
     }
     for target in &targets {
         if !target.is_valid() {
-            return Err(Failure::Usage(format!(
-                "{}: a target is https://host[:port]=HEX with the TLS key of the BMC, 64 lower-case hex digits, or ipmi://host[:port]",
-                target.url
-            )));
+            return Err(Failure::address(
+                &target.url,
+                "a target is https://host[:port]=HEX with the TLS key of the BMC, 64 lower-case hex digits, or ipmi://host[:port]",
+            ));
         }
     }
     Ok(targets)

@@ -2,9 +2,9 @@
 //!
 //! Scripts decide by the exit code, people by the text: both are part of the interface and covered by golden files.
 
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 
-use rackhand_schema::{ErrorCode, Problem};
+use rackhand_schema::{ErrorCode, Problem, may_hold_password};
 use thiserror::Error;
 
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -116,6 +116,12 @@ impl Failure {
             ErrorKind::InvalidData => Self::Usage(format!("{option} {path}: it is not UTF-8 text")),
             _ => Self::file(format!("{option} {path}: cannot be read"), source),
         }
+    }
+
+    /// What is wrong with an address that was given.
+    pub fn address(address: &str, why: impl Display) -> Self {
+        let shown = if may_hold_password(address) { "the address" } else { address };
+        Self::Usage(format!("{shown}: {why}"))
     }
 
     pub fn exit_code(&self) -> u8 {

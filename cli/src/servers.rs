@@ -73,7 +73,8 @@ pub enum Verb {
         replace: bool,
     },
     /// Let executors present the credential to the BMC of a server again, after it was refused or not answered. The
-    /// BMC's refusals no longer count: where they suspended the credential, all servers may use it again.
+    /// BMC's refusals no longer count, nor do those of BMCs that no longer use the credential: if fewer than two by others
+    /// are left, it is no longer suspended for any server.
     #[command(after_help = help!("servers try-again bmc-01"))]
     TryAgain {
         /// Name, service tag or id.
@@ -435,7 +436,8 @@ fn tried_again(server: &str, became: &TriedAgain) -> String {
              server lets it be tried again there, too"
         ),
         TriedAgain { suspended: None, .. } => format!(
-            "executors may present the credential to the BMC of {server}; none of its refusals counts any more"
+            "executors may present the credential to the BMC of {server}: no refusal by it counts any more, nor does \
+             one by a BMC that no longer uses the credential"
         ),
     }
 }
@@ -832,7 +834,7 @@ mod tests {
             said(false, None),
             "the BMC of bmc-01 has refused nothing that counts: nothing was changed"
         );
-        assert!(said(true, None).starts_with("executors may present the credential to the BMC of bmc-01;"));
+        assert!(said(true, None).starts_with("executors may present the credential to the BMC of bmc-01:"));
         let still = said(true, Some("Credential root version 1 is suspended: refused by the BMC of bmc-04."));
         assert!(
             still.contains("counts any more. Credential root version 1 is suspended: refused by"),

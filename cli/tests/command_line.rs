@@ -220,6 +220,33 @@ fn wrong_usage_ends_2() {
     }
 }
 
+/// A password that was typed into an address is in the shell's history already; it goes into no log of ours.
+#[test]
+fn no_address_with_a_password_is_repeated() {
+    let server = Canned::start(&[("POST /v1/auth/login", 200, signed_in(1))]);
+    let home = Home::new();
+    home.login(&server);
+    let key = &"ab".repeat(32);
+    for at in ["@", "%40"] {
+        let (https, ipmi) =
+            (format!("https://root:calvin{at}10.0.0.7"), format!("ipmi://root:calvin{at}10.0.0.7"));
+        let target = format!("{https}={key}");
+        let account = ["--user", "root", "--password-stdin"];
+        for arguments in [
+            &["bmc", "inspect", &https][..],
+            &["bmc", "inspect", &ipmi],
+            &["bmc", "sensors", &ipmi],
+            &["credentials", "set", "bmc", "--site-key", key, "--target", &target],
+            &["credentials", "set", "bmc", "--site-key", key, "--target", &ipmi],
+        ] {
+            let output = home.run(&[arguments, &account].concat(), "secret\n");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+            assert!(!said.contains("calvin"), "{said}");
+        }
+    }
+}
+
 #[test]
 fn without_a_session_it_ends_4() {
     let output = Home::new().run(&["servers", "list"], "");

@@ -15,7 +15,6 @@ use crate::{
     journal::JournalError,
     policy,
     site_key::{self, encode_key},
-    text,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +34,12 @@ pub enum EnrolError {
         "{server} refused it [{code}]: {detail} This try enrolled nothing; the keys in {directory} are used at the next one"
     )]
     Refused { server: String, code: String, detail: String, directory: String },
-    #[error("the control plane shows the fingerprint {theirs}, but these keys have {ours}")]
-    Fingerprint { theirs: String, ours: String },
+    #[error(
+        "{server} shows the fingerprint {theirs} for this executor, but the keys in {directory} have {ours}: someone may \
+         be changing the connection. Nothing was stored here. Do not confirm that fingerprint: find out why, revoke the \
+         executor (`rackhand executors revoke {name}`), then enrol with a new token"
+    )]
+    Fingerprint { server: String, name: String, theirs: String, ours: String, directory: String },
     #[error("a fingerprint is 64 hex digits, with or without blanks")]
     NotAFingerprint,
     #[error(
@@ -101,8 +104,17 @@ pub async fn enrol(
             other => other.into(),
         })?;
     let ours = identity::fingerprint(&keys.signing_public(), &keys.sealing_public());
-    if plain_fingerprint(&enrolled.fingerprint) != plain_fingerprint(&ours) {
-        return Err(EnrolError::Fingerprint { theirs: text::escaped(&enrolled.fingerprint), ours });
+    let theirs = plain_fingerprint(&enrolled.fingerprint);
+    if theirs != plain_fingerprint(&ours) {
+        // Beside ours it is compared by a person: nothing of it is shown but digits, and no more than there can be.
+        let theirs: String = theirs.chars().take(64).collect();
+        return Err(EnrolError::Fingerprint {
+            server: server.to_owned(),
+            name: name.to_owned(),
+            theirs: identity::grouped(&theirs),
+            ours,
+            directory: directory.display().to_string(),
+        });
     }
     let membership = Membership {
         server: server.to_owned(),
@@ -167,7 +179,7 @@ mod tests {
         assert!(!data.join("signing.key").exists());
         let long = "x".repeat(SHORTEST_TOKEN);
         let error = enrol(&http, "http://127.0.0.1:1", &data, "one", &long).await.err().unwrap().to_string();
-        assert!(error.contains("does not answer: http://127.0.0.1:1: "), "{error}");
+        assert!(error.contains("no usable answer from the control plane: http://127.0.0.1:1: "), "{error}");
     }
 
     /// Address of a control plane that gives one answer, and what comes of enrolling there with the keys of `directory`.
@@ -199,15 +211,17 @@ mod tests {
             executor_id: ExecutorId::generate(),
             site_id: SiteId::generate(),
             site: "dc-1".into(),
-            fingerprint: "ab\nFingerprint: cd".into(),
+            fingerprint: "ab\nFingerprint: cd".repeat(100),
             site_public_key: None,
         };
         let body = serde_json::to_string(&enrolled).unwrap();
         let (_, said) = answered(200, body, directory.path()).await;
-        assert!(said.contains("shows the fingerprint ab Fingerprint: cd, but"), "{said}");
+        let theirs = "abfe cdab fecd ".repeat(6);
+        assert!(said.contains(&format!("shows the fingerprint {}", &theirs[..15])), "{said}");
+        assert!(said.lines().count() == 1 && said.len() < 700, "{said}");
         let strange = r#"{"executor_id": "\nFingerprint: cd"}"#.to_owned();
         let (_, said) = answered(200, strange, directory.path()).await;
-        assert!(said.contains("not understood") && said.lines().count() == 1, "{said}");
+        assert!(said.contains("is not valid") && said.lines().count() == 1, "{said}");
     }
 
     #[tokio::test]

@@ -208,8 +208,9 @@ async fn join(server: &str, data: &Path, name: &str, ca_file: Option<PathBuf>) -
     let http = Http::new(server, configured(data, ca_file)?.tls()?)?;
     let identity = enrol::enrol(&http, server, data, name, &token).await?;
     let membership = &identity.membership;
-    say(&format!("Enrolled as {} in {}.", membership.name, membership.site))?;
+    // Nothing of the control plane's stands before it.
     say(&format!("Fingerprint: {}", identity.fingerprint()))?;
+    say(&format!("Enrolled as {} in {}.", membership.name, text::clean(&membership.site)))?;
     if let Some(key) = &membership.site_public_key {
         say(&format!("Site key fingerprint: {}", site_fingerprint(key)))?;
     }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use futures::{StreamExt as _, stream};
 use garde::Validate as _;
 use rackhand_redfish::{Endpoint, Shown, probe};
-use rackhand_schema::server::ServerUpsert;
+use rackhand_schema::{may_hold_password, server::ServerUpsert};
 use tokio::time::Instant;
 
 /// BMCs that are asked at once: a handshake costs a slow BMC a second of its own.
@@ -40,12 +40,12 @@ impl Named {
     /// What is wrong with it, in words. The rules are those of registration.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
-        // What stands before a `@` may be a password, and is not repeated.
-        let has_at = |text: &str| text.contains('@') || text.contains("%40");
-        let shown = if has_at(text) { "a BMC is not named right" } else { text };
-        if has_at(address) || name.is_some_and(|name| name.contains('@') && name.contains([':', '/'])) {
+        let shown = if may_hold_password(text) { "a BMC is not named right" } else { text };
+        if may_hold_password(address)
+            || name.is_some_and(|name| may_hold_password(name) && name.contains([':', '/']))
+        {
             return Err(
-                "the address of a BMC has no `@`: write [NAME=]https://HOST, without user and password"
+                "the address of a BMC has no `@` or `%40`: write [NAME=]https://HOST, without user and password"
                     .to_owned(),
             );
         }
@@ -203,6 +203,7 @@ mod tests {
             "https://root:calvin@10.0.0.17",
             "a=https://root:calvin@10.0.0.17",
             "https://root:calvin%4010.0.0.17",
+            "root:calvin%4010.0.0.17=https://10.0.0.17",
         ] {
             assert!(Named::parse(named).is_err_and(|why| !why.contains("calvin")), "{named}");
         }

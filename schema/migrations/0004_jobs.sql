@@ -653,8 +653,10 @@ declare
     left_over record;
     own boolean;
     others boolean;
-    -- BMCs that do not use the credential any more, and have no attempt under way.
+    -- BMCs that do not use the credential any more.
     unused uuid[];
+    -- Attempts reserved after it may still be under way.
+    settled timestamptz;
 begin
     perform rackhand.require(home, 'operator', 'server');
     select * into endpoint from rackhand.bmc b where b.server_id = (args ->> 'server_id')::uuid;
@@ -662,15 +664,16 @@ begin
     if not found then
         perform rackhand.fail('invalid-request', 'No credential is set for the BMC of this server.');
     end if;
+    settled := clock_timestamp() - interval '10 minutes';
     unused := array(select u.bmc_id from rackhand.credential_use u where u.credential_id = cred.id
-        and coalesce(u.reserved_at < clock_timestamp() - interval '10 minutes', true)
         and not exists (select from rackhand.bmc b
             join rackhand.server v on v.id = b.server_id and v.removed_at is null
             where b.id = u.bmc_id and b.credential_id = u.credential_id));
     select coalesce(bool_or(u.bmc_id = endpoint.id), false), coalesce(bool_or(u.bmc_id <> endpoint.id), false)
         into own, others
-        from rackhand.credential_use u where u.bmc_id = any (unused || endpoint.id)
-            and u.credential_id = cred.id and u.version = cred.version and (u.failures > 0 or u.unanswered > 0);
+        from rackhand.credential_use u where u.credential_id = cred.id and u.version = cred.version
+            and (u.bmc_id = endpoint.id or u.bmc_id = any (unused) and coalesce(u.reserved_at < settled, true))
+            and (u.failures > 0 or u.unanswered > 0);
     select max(r.rejected_at) as at, coalesce(sum(r.failures), 0) as failures into left_over
         from rackhand.refusals(cred.id, cred.version) r where r.bmc_id <> endpoint.id;
     if not own and cred.suspended_at is not null and left_over.failures >= 2 then
@@ -680,13 +683,15 @@ begin
     elsif not own and not others and cred.suspended_at is null then
         return jsonb_build_object('changed', false, 'suspended', null);
     end if;
-    delete from rackhand.credential_use u where u.credential_id = cred.id and u.bmc_id = any (unused || endpoint.id);
+    delete from rackhand.credential_use u where u.credential_id = cred.id
+        and (u.bmc_id = endpoint.id or u.bmc_id = any (unused) and coalesce(u.reserved_at < settled, true));
     update rackhand.credential c set refused_at = left_over.at,
             suspended_at = case when left_over.failures >= 2 then c.suspended_at end
         where c.id = cred.id returning * into cred;
     perform rackhand.append_event('credential.try_again', 'warn',
         case when not own and others
-            then format('Refusals of credential %s version %s by BMCs that do not use it any more no longer count',
+            then format('Attempts with credential %s version %s at BMCs that no longer use it do not count any more; '
+                'it is not suspended',
                 cred.name, cred.version)
             when cred.suspended_at is null
             then format('Credential %s version %s may be presented to %s again', cred.name, cred.version, endpoint.url)
@@ -1202,7 +1207,7 @@ begin
                     from rackhand.credential c
                     join rackhand.credential_use u
                         on u.bmc_id = b.id and u.credential_id = c.id and u.version = c.version
-                    where c.id = b.credential_id and u.rejected_at >= b.machine_at),
+                    where c.id = b.credential_id and u.rejected_at >= v.machine_since),
                 'components', (
                     select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'name', f.name,
                         'software_id', f.software_id, 'version', f.version, 'updateable', f.updateable,

@@ -14,6 +14,11 @@ pub(crate) fn sha256_hex(text: &str, _: &()) -> garde::Result {
     if sound { Ok(()) } else { Err(Error::new("is not a SHA-256 of 64 lower-case hex digits")) }
 }
 
+/// Whether an address may hold a password: what stands before a `@`, also an encoded one. Such a text is not repeated.
+pub fn may_hold_password(address: &str) -> bool {
+    address.contains('@') || address.contains("%40")
+}
+
 /// A plain file name: no path, nothing a shell or URL treats specially.
 pub(crate) fn file_name(text: &str, _: &()) -> garde::Result {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

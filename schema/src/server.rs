@@ -278,7 +278,7 @@ pub struct BulkUpsert {
     pub replace: bool,
 }
 
-/// What became of the refusals that a person has forgotten, with those of one BMC.
+/// The result of letting the credential of one BMC be tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TriedAgain {
     /// Whether there was anything to forget.

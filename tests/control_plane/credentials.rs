@@ -6,6 +6,25 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rackhand_tests::{TestServer, TestSite, database::run as run_on, site::TestExecutor};
 use serde_json::{Value, json};
 
+/// A site, the scope of its executor, and its servers and their BMCs, in the same order.
+struct Rack {
+    site: TestSite,
+    one: Value,
+    servers: Vec<String>,
+    bmcs: Vec<Value>,
+}
+
+impl Rack {
+    /// At most ten servers: they are ordered by number.
+    async fn of(servers: usize) -> Self {
+        let site = TestSite::new().await;
+        let one = site.executor("one").await.scope;
+        let servers = site.servers(servers).await;
+        let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
+        Self { site, one, servers, bmcs: bmcs.as_array().unwrap().clone() }
+    }
+}
+
 /// By the executor that owns the BMC.
 async fn attempt(site: &TestSite, executor: &Value, bmc: &Value, step: &str) -> Value {
     own(site, executor, bmc).await;
@@ -67,21 +86,16 @@ async fn a_wrong_password_costs_two_refusals_in_the_whole_site() {
 
 #[tokio::test]
 async fn an_attempt_whose_executor_died_counts_as_failed() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    site.servers(1).await;
-    let bmc = site.database.value("select id from rackhand.bmc").await;
+    let Rack { site, one, bmcs, .. } = Rack::of(1).await;
+    let bmc = &bmcs[0];
     for allowed in [true, true, false, false] {
-        assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], allowed);
+        assert_eq!(attempt(&site, &one, bmc, "reserve").await["allowed"], allowed);
     }
 }
 
 #[tokio::test]
 async fn a_proven_credential_is_not_held_back() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    site.servers(2).await;
-    let bmcs = site.database.value("select array_agg(id) from rackhand.bmc").await;
+    let Rack { site, one, bmcs, .. } = Rack::of(2).await;
     attempt(&site, &one, &bmcs[0], "reserve").await;
     attempt(&site, &one, &bmcs[0], "accepted").await;
     for _ in 0..5 {
@@ -92,12 +106,9 @@ async fn a_proven_credential_is_not_held_back() {
 
 #[tokio::test]
 async fn to_a_bmc_at_another_address_nothing_is_proven_and_refusals_count_still() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    site.servers(2).await;
-    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
+    let Rack { site, one, bmcs, .. } = Rack::of(2).await;
     let names = site.database.value("select array_agg(name order by name) from rackhand.server").await;
-    let (bmcs, names) = (bmcs.as_array().unwrap(), names.as_array().unwrap());
+    let names = names.as_array().unwrap();
     let uses = "select count(*) from rackhand.credential_use";
     let first = site.database.value("select server_id from rackhand.bmc order by url limit 1").await;
     let entry = |n: usize, url: &str, ipmi: Option<&str>, key: &str| {
@@ -168,41 +179,35 @@ async fn to_a_bmc_at_another_address_nothing_is_proven_and_refusals_count_still(
 
 #[tokio::test]
 async fn attempts_without_an_answer_are_forgotten_one_in_ten_minutes() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    site.servers(1).await;
-    let bmc = site.database.value("select id from rackhand.bmc").await;
+    let Rack { site, one, bmcs, .. } = Rack::of(1).await;
+    let bmc = &bmcs[0];
     let later = async || {
         let passed = "update rackhand.credential_use set reserved_at = reserved_at - interval '10 minutes',
             unanswered_at = unanswered_at - interval '10 minutes'";
         site.database.owner.execute(passed, &[]).await.unwrap();
     };
     for allowed in [true, true, false] {
-        assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], allowed);
+        assert_eq!(attempt(&site, &one, bmc, "reserve").await["allowed"], allowed);
     }
-    let barred = attempt(&site, &one, &bmc, "reserve").await;
+    let barred = attempt(&site, &one, bmc, "reserve").await;
     assert!(barred["retry_after_ms"].as_u64().is_some(), "not for good: {barred}");
     for _ in 0..3 {
         later().await;
-        assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], true);
-        assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], false);
+        assert_eq!(attempt(&site, &one, bmc, "reserve").await["allowed"], true);
+        assert_eq!(attempt(&site, &one, bmc, "reserve").await["allowed"], false);
     }
     // A refusal is not forgotten.
-    attempt(&site, &one, &bmc, "rejected").await;
+    attempt(&site, &one, bmc, "rejected").await;
     later().await;
     later().await;
     later().await;
-    assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], true);
-    assert_eq!(attempt(&site, &one, &bmc, "reserve").await["allowed"], false);
+    assert_eq!(attempt(&site, &one, bmc, "reserve").await["allowed"], true);
+    assert_eq!(attempt(&site, &one, bmc, "reserve").await["allowed"], false);
 }
 
 #[tokio::test]
 async fn a_person_lets_one_bmc_be_tried_again_and_is_told_when_it_refused() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    let servers = site.servers(2).await;
-    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
-    let bmcs = bmcs.as_array().unwrap();
+    let Rack { site, one, servers, bmcs } = Rack::of(2).await;
     for _ in 0..2 {
         attempt(&site, &one, &bmcs[0], "reserve").await;
         attempt(&site, &one, &bmcs[0], "rejected").await;
@@ -227,11 +232,7 @@ async fn a_person_lets_one_bmc_be_tried_again_and_is_told_when_it_refused() {
 
 #[tokio::test]
 async fn a_server_that_refused_nothing_ends_no_suspension_and_the_others_are_named() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    let servers = site.servers(8).await;
-    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
-    let bmcs = bmcs.as_array().unwrap();
+    let Rack { site, one, servers, bmcs } = Rack::of(8).await;
     let names = site
         .database
         .value(
@@ -291,6 +292,50 @@ async fn refusals_of_removed_servers_keep_no_credential_suspended() {
     assert_eq!(site.database.value("select suspended_at from rackhand.credential").await, Value::Null);
 }
 
+/// A BMC has an old refusal, and its executor presents the new version, when it gets another credential.
+#[tokio::test]
+async fn an_attempt_under_way_is_not_forgotten_with_older_ones_of_its_bmc() {
+    let Rack { site, one, servers, bmcs } = Rack::of(2).await;
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    attempt(&site, &one, &bmcs[0], "rejected").await;
+    site.admin("credential_put", json!({"site_id": site.id, "name": "bmc", "version": 2, "sealed": "bmV3"}))
+        .await;
+    let of_second = async |bmc: &Value, step: &str| {
+        own(&site, &one, bmc).await;
+        let args = json!({"bmc_id": bmc, "credential_id": site.credential, "version": 2, "step": step});
+        site.database.run(&one, "credential_attempt", args).await.unwrap()
+    };
+    for (bmc, step) in [(&bmcs[1], "reserve"), (&bmcs[1], "rejected"), (&bmcs[0], "reserve")] {
+        of_second(bmc, step).await;
+    }
+    let other = "update rackhand.bmc set credential_id = null where id = $1::text::uuid";
+    site.database.owner.execute(other, &[&bmcs[0].as_str()]).await.unwrap();
+    let again = site.admin("credential_try_again", json!({"server_id": servers[1]})).await;
+    assert_eq!(again["changed"], true);
+    of_second(&bmcs[0], "rejected").await;
+    let counted = "select failures from rackhand.credential_use where version = 2";
+    assert_eq!(site.database.value(counted).await, 1);
+}
+
+/// Who renews the certificate of a BMC still reads that it refused.
+#[tokio::test]
+async fn a_new_tls_key_hides_no_refusal_from_plans_and_another_address_does() {
+    let Rack { site, one, servers, bmcs } = Rack::of(1).await;
+    attempt(&site, &one, &bmcs[0], "reserve").await;
+    attempt(&site, &one, &bmcs[0], "rejected").await;
+    let name = site.database.value("select name from rackhand.server").await;
+    let url = site.database.value("select url from rackhand.bmc").await;
+    for (address, shown) in [(url.as_str().unwrap(), true), ("https://10.77.0.1", false)] {
+        let server = json!({"index": 0, "name": name, "bmc_url": address, "credential_id": site.credential,
+            "spki_sha256": "77".repeat(32), "tags": []});
+        let put = json!({"site_id": site.id, "servers": [server], "replace": true});
+        assert_eq!(site.admin("servers_upsert", put).await["changed"], 1);
+        let context = json!({"site_id": site.id, "targets": servers});
+        let context = site.admin("job_context", context).await;
+        assert_eq!(context["servers"][0]["refused_at"].is_string(), shown, "{address}: {context}");
+    }
+}
+
 /// A server that is removed and registered again is the same BMC, whoever counts.
 #[tokio::test]
 async fn a_bmc_that_is_registered_again_and_again_is_not_locked() {
@@ -313,17 +358,15 @@ async fn a_bmc_that_is_registered_again_and_again_is_not_locked() {
 /// Its address goes there and back between the refusals.
 #[tokio::test]
 async fn a_bmc_that_is_moved_away_and_back_is_not_locked() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    site.servers(1).await;
-    let bmc = site.database.value("select id from rackhand.bmc").await;
+    let Rack { site, one, bmcs, .. } = Rack::of(1).await;
+    let bmc = &bmcs[0];
     let name = site.database.value("select name from rackhand.server").await;
     let url = site.database.value("select url from rackhand.bmc").await;
     let mut refused = 0;
     for _ in 0..4 {
-        if attempt(&site, &one, &bmc, "reserve").await["allowed"] == true {
+        if attempt(&site, &one, bmc, "reserve").await["allowed"] == true {
             refused += 1;
-            attempt(&site, &one, &bmc, "rejected").await;
+            attempt(&site, &one, bmc, "rejected").await;
         }
         for to in ["https://10.77.0.1", url.as_str().unwrap()] {
             let server = json!({"index": 0, "name": name, "bmc_url": to, "ipmi": null,
@@ -360,7 +403,10 @@ async fn refusals_of_removed_servers_are_forgotten_before_they_do_harm() {
     assert!(again().await);
     let said = "select message from rackhand.event where kind = 'credential.try_again'";
     let said = site.database.value(said).await.to_string();
-    assert!(said.contains("by BMCs that do not use it any more no longer count"), "{said}");
+    assert!(
+        said.contains("at BMCs that no longer use it do not count any more; it is not suspended"),
+        "{said}"
+    );
     assert!(!again().await);
     for step in ["reserve", "accepted", "reserve", "rejected"] {
         attempt(&site, &one, &bmcs[1], step).await;
@@ -392,12 +438,10 @@ async fn a_refusal_of_an_old_version_is_none_of_the_present_one() {
 
 #[tokio::test]
 async fn where_no_executor_was_refused_trying_again_changes_and_notes_nothing() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    let servers = site.servers(1).await;
-    let bmc = site.database.value("select id from rackhand.bmc").await;
-    attempt(&site, &one, &bmc, "reserve").await;
-    attempt(&site, &one, &bmc, "accepted").await;
+    let Rack { site, one, servers, bmcs } = Rack::of(1).await;
+    let bmc = &bmcs[0];
+    attempt(&site, &one, bmc, "reserve").await;
+    attempt(&site, &one, bmc, "accepted").await;
     let state = async || {
         let uses = "select jsonb_build_array((select jsonb_agg(u) from rackhand.credential_use u),
             (select count(*) from rackhand.event e where e.kind = 'credential.try_again'))";
@@ -407,8 +451,8 @@ async fn where_no_executor_was_refused_trying_again_changes_and_notes_nothing() 
     assert_eq!(before[1], 0);
     site.admin("credential_try_again", json!({"server_id": servers[0]})).await;
     assert_eq!(state().await, before);
-    attempt(&site, &one, &bmc, "reserve").await;
-    attempt(&site, &one, &bmc, "rejected").await;
+    attempt(&site, &one, bmc, "reserve").await;
+    attempt(&site, &one, bmc, "rejected").await;
     site.admin("credential_try_again", json!({"server_id": servers[0]})).await;
     assert_eq!(state().await, json!([null, 1]));
 }
@@ -671,11 +715,7 @@ async fn one_bmc_that_is_tried_again_proves_nothing_for_others() {
 /// changed; one that was refused without having been asked for counts.
 #[tokio::test]
 async fn what_is_heard_after_the_suspension_proves_nothing_and_refuses_still() {
-    let site = TestSite::new().await;
-    let one = site.executor("one").await.scope;
-    site.servers(5).await;
-    let bmcs = site.database.value("select array_agg(id order by url) from rackhand.bmc").await;
-    let bmcs = bmcs.as_array().unwrap();
+    let Rack { site, one, bmcs, .. } = Rack::of(5).await;
     for bmc in &bmcs[..4] {
         attempt(&site, &one, bmc, "reserve").await;
         attempt(&site, &one, bmc, "accepted").await;

@@ -11,6 +11,7 @@ use rackhand_ipmi::{
     session::{Config, Key, Lookup, Privilege, SuitePolicy, Timing},
     wire::suite::Suite,
 };
+use rackhand_schema::may_hold_password;
 use tokio::{
     net::lookup_host,
     signal::unix::{SignalKind, signal},
@@ -148,8 +149,7 @@ impl Place {
         let wrong = |why: &str| Failure::Usage(format!("`{url}`: {why}; it is ipmi://host[:port]"));
         let rest = url.strip_prefix("ipmi://").ok_or_else(|| wrong("not an address of IPMI"))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains('@') {
-            // Not repeated: there may be a password in it.
+        if may_hold_password(rest) {
             return Err(Failure::Usage("the account goes into --user, the password to stdin".to_owned()));
         }
         if rest.is_empty() || rest.contains(['/', '?', '#']) {

@@ -128,8 +128,7 @@ async fn inspect_ipmi(args: Inspect, out: Output) -> Result<()> {
 }
 
 async fn inspect_redfish(args: Inspect, out: Output) -> Result<()> {
-    let endpoint =
-        Endpoint::parse(&args.url).map_err(|error| Failure::Usage(format!("{}: {error}", args.url)))?;
+    let endpoint = Endpoint::parse(&args.url).map_err(|error| Failure::address(&args.url, error))?;
     let expected = args
         .pin
         .as_deref()

@@ -168,10 +168,8 @@ impl Http {
         if status.is_success() {
             let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
             return serde_json::from_slice(bytes).map_err(|error| {
-                CloudError::Unreachable(format!(
-                    "the answer is not understood: {}",
-                    clean(&error.to_string())
-                ))
+                let error = clean(&error.to_string());
+                CloudError::Unreachable(format!("{}: its answer is not valid: {error}", self.base))
             });
         }
         let problem: Option<Problem> = serde_json::from_slice(&bytes).ok();

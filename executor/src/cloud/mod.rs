@@ -16,7 +16,7 @@ use rackhand_schema::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CloudError {
     /// No answer, or one of a service in trouble. Try again later.
-    #[error("the control plane does not answer: {0}")]
+    #[error("no usable answer from the control plane: {0}")]
     Unreachable(String),
     /// The answer is larger than what is read of one.
     #[error("the answer of the control plane is too large")]

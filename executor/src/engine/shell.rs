@@ -168,7 +168,8 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
         BmcErrorKind::AuthWithheld { .. } => (
             ErrorCode::CredentialSuspended,
             format!(
-                "The credential for {server} was not presented: {said}. Store a new version, then retry."
+                "The credential for {server} was not presented: {said}. If it is suspended, seal a new version or \
+                 let it be tried again. Then retry."
             ),
         ),
         BmcErrorKind::AnotherMachine => (

@@ -77,9 +77,11 @@ struct Change {
     answers: Option<Duration>,
     /// When it was last looked at.
     looked: Option<Duration>,
+    /// Whether that showed no work.
+    quiet: bool,
 }
 
-/// While nothing may begin, and no work was seen, it is looked at so often.
+/// While nothing may begin, and no work is seen, it is looked at so often.
 const HELD_LOOK: Duration = Duration::from_secs(60);
 
 /// The state that ends `action`.
@@ -177,9 +179,9 @@ impl Change {
         self.looked.is_none_or(|at| context.now().saturating_sub(at) >= HELD_LOOK)
     }
 
-    /// Is the device at work? Once work was seen, also by a predecessor, nothing ends that but looks that show none, of a
-    /// device that has answered for a while: a queue that cannot be read any more does not, nor one that is gone or
-    /// empty after a restart, over whatever transport power is changed.
+    /// Is the device at work? Once work was seen, also by a predecessor, none counts only where a device that has answered
+    /// for a while shows none: not where its queue cannot be read any more, nor where that is gone or empty after a
+    /// restart, over whatever transport power is changed.
     async fn look(&mut self, context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
         let seen = self.state.work;
         let looked = work::look(context, power).await;
@@ -202,7 +204,7 @@ impl Change {
             return Ok(Some(work::shows_none(context)));
         }
         self.state.work = match (&work, seen) {
-            (None, _) => Work::None,
+            (None, _) => seen,
             (Some(Busy { why: Why::Boot, .. }), _) | (Some(_), Work::Boot) => Work::Boot,
             (Some(_), _) => Work::Job,
         };
@@ -344,12 +346,14 @@ impl Activity for Change {
         }
         // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
         // What the boot has begun is waited for as well.
-        if held && self.state.work == Work::None && !self.is_due(context) {
+        let quiet = self.quiet || self.state.work == Work::None;
+        if held && quiet && !self.is_due(context) {
             work::nothing_seen(context);
             return Ok(Probe::Unlooked);
         }
         self.looked = Some(context.now());
         let seen = self.look(context, power).await;
+        self.quiet = matches!(seen, Ok(None));
         if held {
             // People may take their time: that is no wait for the device. What was seen is remembered.
             let idle = matches!(seen, Ok(None)) && !is_changing(power);
@@ -435,7 +439,7 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change = Change { action, state, chosen, answers: None, looked: None };
+    let mut change = Change { action, state, chosen, answers: None, looked: None, quiet: false };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

@@ -72,8 +72,9 @@ pub async fn may_be_at_work(context: &Context, power: PowerState) -> Result<Opti
 /// That no work is shown yet.
 pub fn shows_none(context: &Context) -> Busy {
     let least = context.timing().upload_visibility.as_secs();
-    let words =
-        format!("it shows no device job, which counts once it has answered for {least} s without a break");
+    let words = format!(
+        "no device job is shown, which counts once the BMC has answered for {least} s without a break"
+    );
     Busy { words, why: Why::Unsure }
 }
 

@@ -520,6 +520,16 @@ async fn a_restart_that_only_the_login_of_a_request_meets_counts_as_one() {
     assert_eq!(resets(&world), before, "{}", world.plane.run(run).story());
 }
 
+/// So many times twenty minutes of work, and then a pause of the site.
+async fn pause_now_and_then(world: &World, times: u32, pause: Duration) {
+    for _ in 0..times {
+        tokio::time::sleep(seconds(20 * 60)).await;
+        world.plane.pause(true);
+        tokio::time::sleep(pause).await;
+        world.plane.pause(false);
+    }
+}
+
 /// A host says without end that it powers on, and people pause the site for two minutes now and then: a run beside it ends
 /// as without them.
 #[tokio::test(start_paused = true)]
@@ -528,12 +538,7 @@ async fn short_pauses_do_not_keep_a_run_beside_a_host_that_powers_on_for_ever() 
     *world.wire.retold.lock().unwrap() = Some(powers_on);
     let _executor = world.start(0, None).await;
     let run = world.power(0, PowerAction::ForceOff);
-    for _ in 0..12 {
-        tokio::time::sleep(seconds(20 * 60)).await;
-        world.plane.pause(true);
-        tokio::time::sleep(seconds(130)).await;
-        world.plane.pause(false);
-    }
+    pause_now_and_then(&world, 12, seconds(130)).await;
     let row = world.plane.run(run);
     assert_eq!(
         row.finish.as_ref().map(|finish| finish.code.as_str()),
@@ -1402,6 +1407,30 @@ async fn a_queue_that_is_empty_after_a_restart_of_the_bmc_ends_no_work_that_was_
     }
 }
 
+/// People pause the site beside a run that has seen a flash. As the pause ends, long after that flash, the BMC has
+/// restarted under another one.
+#[tokio::test(start_paused = true)]
+async fn an_empty_queue_is_doubtful_also_long_after_the_work_that_was_seen() {
+    let world = World::new(vec![r750()]);
+    let (_executor, run) = waits_beside_a_flash(&world, "is under way").await;
+    world.plane.pause(true);
+    tokio::time::sleep(seconds(3600)).await;
+    let (before, read) = (resets(&world), world.wire.redfish_requests.load(Ordering::Relaxed));
+    tokio::time::sleep(seconds(600)).await;
+    let read = world.wire.redfish_requests.load(Ordering::Relaxed) - read;
+    assert!(read < 150, "{read} in ten minutes of a pause, with nothing at work");
+    let job = ForeignJob { package: Some(IDRAC_FILE.into()), immediate: true };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+    world.wire.redfish_down.store(true, Ordering::Relaxed);
+    tokio::time::sleep(seconds(70)).await;
+    world.wire.redfish_down.store(false, Ordering::Relaxed);
+    world.plane.pause(false);
+    tokio::time::sleep(seconds(100)).await;
+    assert_eq!(resets(&world), before, "{}", world.plane.run(run).story());
+    assert_eq!(world.lab.total().bricked, 0);
+}
+
 /// The same after a boot that was seen for longer than an empty queue needs to count: what counts is how long the BMC has
 /// answered since it was away as a whole.
 #[tokio::test(start_paused = true)]
@@ -1545,12 +1574,7 @@ async fn short_pauses_keep_no_power_run_for_ever() {
     let (_executor, run) = waits_beside_a_flash(&world, "host is at work").await;
     tokio::time::sleep(seconds(20)).await;
     world.wire.redfish_down.store(true, Ordering::Relaxed);
-    for _ in 0..6 {
-        tokio::time::sleep(seconds(20 * 60)).await;
-        world.plane.pause(true);
-        tokio::time::sleep(seconds(60)).await;
-        world.plane.pause(false);
-    }
+    pause_now_and_then(&world, 6, seconds(60)).await;
     let row = world.plane.run(run);
     assert_eq!(row.finish.unwrap().code, ErrorCode::DeviceBusy.as_str());
     assert_eq!(resets(&world), 1, "another console's alone");

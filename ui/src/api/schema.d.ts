@@ -693,8 +693,9 @@ export interface paths {
         put?: never;
         /**
          * Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
-         *     have barred it. Forgotten are the attempts of this BMC, and of those that do not use the credential any more. Refused
-         *     where only other BMCs have refused it.
+         *     have barred it. The attempts of this BMC do not count any more, nor do those of BMCs that no longer use the
+         *     credential. Refused, and nothing is changed, if this BMC has refused nothing and two refusals of other BMCs that use
+         *     the credential keep it suspended.
          */
         post: operations["servers_try_again"];
         delete?: never;
@@ -2214,7 +2215,7 @@ export interface components {
          * @enum {string}
          */
         Tree: "audit" | "lines";
-        /** @description What became of the refusals that a person has forgotten, with those of one BMC. */
+        /** @description The result of letting the credential of one BMC be tried again. */
         TriedAgain: {
             /** @description Whether there was anything to forget. */
             changed: boolean;

@@ -192,7 +192,7 @@ function TryAgain({ server, blocked }: { server: Server; blocked: string | undef
       label="Let it be tried again…"
       blocked={blocked}
       title={`Try the credential on ${server.name} again`}
-      note="For a password that is right after all, such as after the BMC's own was changed. Executors may present it to this BMC again. The refusals by this BMC no longer count: if fewer than two by others are left, the credential is no longer suspended for any server. A wrong password may lock the account on the BMC: seal the credential anew instead."
+      note="For a password that is right after all, such as after the BMC's own was changed. Executors may present it to this BMC again. The refusals by this BMC no longer count, nor do those by BMCs that no longer use the credential: if fewer than two by others are left, the credential is no longer suspended for any server. A wrong password may lock the account on the BMC: seal the credential anew instead."
       send="Let it be tried again"
       failed="Nothing was changed"
       act={() => body(api.POST("/v1/servers/{id}/credential/try-again", { params: { path: { id: server.id } } }))}

@@ -221,7 +221,8 @@ fn plan_target(spec: &JobSpec, server: &TargetContext, credential: Option<&Crede
     let over_ipmi = credential.is_none_or(|credential| check_coverage(credential, server, &mut target));
     if let Some(suspended) = credential.and_then(|credential| credential.suspended) {
         target.warnings.push(format!(
-            "{suspended} Seal a new version, or let it be tried again on a server that refused it."
+            "{suspended} Seal a new version, or let it be tried again: on a server that refused it, or, if none that \
+             uses it did, on any."
         ));
     } else if let Some(at) = &server.refused_at {
         target.warnings.push(format!(

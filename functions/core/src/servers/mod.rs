@@ -98,8 +98,9 @@ async fn remove(Operator(call): Operator, Segment(id): Segment<ServerId>) -> Ans
 }
 
 /// Let executors present the credential to the BMC of this server again, after refusals or attempts without an answer
-/// have barred it. Forgotten are the attempts of this BMC, and of those that do not use the credential any more. Refused
-/// where only other BMCs have refused it.
+/// have barred it. The attempts of this BMC do not count any more, nor do those of BMCs that no longer use the
+/// credential. Refused, and nothing is changed, if this BMC has refused nothing and two refusals of other BMCs that use
+/// the credential keep it suspended.
 #[utoipa::path(post, path = "/v1/servers/{id}/credential/try-again", tag = "servers",
     params(("id" = ServerId, Path)), responses((status = 200, body = TriedAgain)),
     extensions(("x-rackhand-role" = json!("operator")), ("x-rackhand-errors" = json!(["invalid-request"]))))]
@@ -130,8 +131,8 @@ struct Item<'a> {
 }
 
 /// The items that can be stored, with their position in the request, and the refusals of the others. Of several items
-/// with one name and one address the last one stands, with the IPMI address that any of them names; with several
-/// addresses none does, for nobody can tell which is meant.
+/// with one name, the same addresses and the same TLS key the last one stands; where only one of them names an IPMI address
+/// or a key, or removes it, none does, for nobody can tell what is meant.
 fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     let mut named = std::collections::BTreeMap::<String, Vec<(usize, ServerUpsert)>>::new();
     let mut refused = Vec::new();
@@ -143,20 +144,16 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
     }
     let mut good = Vec::new();
     for (name, mut servers) in named {
-        let mut addresses: Vec<_> = servers.iter().map(|(_, server)| &server.bmc_url).collect();
-        let mut ipmi: Vec<_> = servers.iter().filter_map(|(_, server)| server.ipmi.clone()).collect();
+        let mut addresses: Vec<_> =
+            servers.iter().map(|(_, server)| (&server.bmc_url, &server.ipmi, &server.spki_sha256)).collect();
         addresses.dedup();
-        ipmi.dedup();
-        let detail = if addresses.len() == 1 && ipmi.len() <= 1 {
-            let ipmi = ipmi.pop().filter(Option::is_some);
-            let last = servers.pop().map(|(index, server)| {
-                let ipmi = server.ipmi.clone().or(ipmi);
-                (index, ServerUpsert { ipmi, ..server })
-            });
-            good.extend(last.map(|(index, server)| json!(Item { index, server: &server })));
-            format!("the server `{name}` is named again further down")
+        let detail = if addresses.len() == 1 {
+            good.extend(servers.pop().map(|(index, server)| json!(Item { index, server: &server })));
+            format!("the server `{name}` is named again further down: that entry stands")
         } else {
-            format!("the server `{name}` is named several times, with several addresses")
+            format!(
+                "the server `{name}` is named several times, and not always with the same addresses and TLS key"
+            )
         };
         refused.extend(servers.into_iter().map(|(index, _)| RefusedItem { index, detail: detail.clone() }));
     }
@@ -209,23 +206,37 @@ mod tests {
         let ipmi: Vec<_> = good.iter().map(|item| item.get("ipmi")).collect();
         assert_eq!(ipmi, [None, Some(&json!("10.0.0.7:6230")), None], "what is not named is not passed on");
         assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 9, 10]);
-        assert_eq!(refused[0].detail, "the server `a` is named several times, with several addresses");
-        assert_eq!(refused[4].detail, "the server `d` is named again further down");
+        assert_eq!(
+            refused[0].detail,
+            "the server `a` is named several times, and not always with the same addresses and TLS key"
+        );
+        assert_eq!(refused[4].detail, "the server `d` is named again further down: that entry stands");
     }
 
     #[test]
-    fn one_address_is_not_several() {
-        let named = |ipmi: Option<&str>| match ipmi {
-            Some(ipmi) => json!({"name": "a", "bmc_url": "https://10.0.0.1", "ipmi": ipmi}),
-            None => json!({"name": "a", "bmc_url": "https://10.0.0.1"}),
-        };
+    fn entries_that_differ_in_an_address_or_the_key_are_all_refused() {
+        let named = |ipmi: Value| json!({"name": "a", "bmc_url": "https://10.0.0.1", "ipmi": ipmi});
+        let unnamed = || json!({"name": "a", "bmc_url": "https://10.0.0.1"});
+        let one = || named(json!("10.0.0.2"));
+        let with_key =
+            |key: &str| json!({"name": "a", "bmc_url": "https://10.0.0.1", "spki_sha256": key.repeat(64)});
         for (items, stored) in [
-            (vec![named(None), named(Some("10.0.0.2")), named(None)], 1),
-            (vec![named(Some("10.0.0.2")), named(None), named(Some("10.0.0.3"))], 0),
+            (vec![one(), one()], 1),
+            (vec![named(Value::Null), named(Value::Null)], 1),
+            (vec![unnamed(), unnamed()], 1),
+            (vec![one(), unnamed()], 0),
+            (vec![unnamed(), one()], 0),
+            (vec![named(Value::Null), unnamed()], 0),
+            (vec![one(), named(Value::Null)], 0),
+            (vec![one(), unnamed(), one()], 0),
+            (vec![one(), named(json!("10.0.0.3")), one()], 0),
+            (vec![with_key("1"), with_key("1")], 1),
+            (vec![with_key("1"), with_key("2")], 0),
+            (vec![with_key("1"), unnamed()], 0),
         ] {
+            let count = items.len();
             let (good, refused) = sort_out(items);
-            assert_eq!((good.len(), refused.len()), (stored, 3 - stored), "{refused:?}");
-            assert!(good.iter().all(|item| item["ipmi"] == "10.0.0.2"), "{good:?}");
+            assert_eq!((good.len(), refused.len()), (stored, count - stored), "{refused:?}");
         }
     }
 }

@@ -377,7 +377,10 @@ fn a_plan_warns_of_what_would_hold_its_runs_up() {
     let plan_of = plan(&job(spec.clone(), &suspended.servers), &suspended).unwrap();
     assert_eq!(
         plan_of.targets[0].warnings,
-        [format!("{words} Seal a new version, or let it be tried again on a server that refused it.")]
+        [format!(
+            "{words} Seal a new version, or let it be tried again: on a server that refused it, or, if none that uses it \
+             did, on any."
+        )]
     );
     let context = Context { executors_online: false, ..context(&[server(1)]) };
     let plan = plan(&job(spec, &context.servers), &context).unwrap();
