@@ -121,15 +121,14 @@ fn has_name(url: &Url) -> bool {
 
 /// What to write instead of an address without its beginning.
 fn no_scheme(text: &str) -> Failure {
-    let whole = Url::parse(&format!("https://{text}")).ok();
-    let meant = whole.filter(|url| has_name(url) && url.query().is_none() && !text.contains("://"));
+    let read = |scheme: &str| Url::parse(&format!("{scheme}://{text}")).ok();
+    let meant = read("http").filter(is_loopback).or_else(|| read("https"));
+    let meant = meant.filter(|url| has_name(url) && url.query().is_none() && !text.contains("://"));
     let Some(url) = meant else {
         return Failure::Usage(format!("`{text}` is not an address like https://rackhand.example"));
     };
     // As it was read, for it is copied: the text may hold more than was read of it.
-    let origin = url.origin().ascii_serialization();
-    let local = origin.strip_prefix("https://").filter(|_| is_loopback(&url));
-    let address = local.map_or_else(|| origin.clone(), |place| format!("http://{place}"));
+    let address = url.origin().ascii_serialization();
     Failure::Usage(if url.path() == "/" {
         format!("{text}: write {address}")
     } else {
@@ -553,6 +552,8 @@ mod tests {
             ("rackhand.example:8420", "write https://rackhand.example:8420"),
             ("127.0.0.1:8420", "write http://127.0.0.1:8420"),
             ("localhost:8420", "write http://localhost:8420"),
+            ("localhost:443", "write http://localhost:443"),
+            ("[::1]:8420", "write http://[::1]:8420"),
             ("localhost:8420/x", "write scheme and host only, like http://localhost:8420"),
             ("rackhand.example:8420/x", "write scheme and host only, like https://rackhand.example:8420"),
             ("x\\a;reboot", "write scheme and host only, like https://x"),

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use crypto_box::{PublicKey, aead::OsRng};
 use rackhand_schema::{
     digest::sha256_hex,
+    may_hold_password,
     server::{Credential, CredentialTarget, NewCredential, SealedCredential},
     site::Site,
 };
@@ -321,11 +322,17 @@ impl InOrder {
     }
 }
 
+const NO_PASSWORD: &str =
+    "the address of a target has no `@` or `%40`: the account is given by --user and the password";
+
 fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
     let mut targets = InOrder::default();
     let is_ipmi = |text: &&String| text.starts_with("ipmi://");
     let mut given = args.targets.iter().peekable();
     while let Some(text) = given.next() {
+        if may_hold_password(text) {
+            return Err(Failure::address(text, NO_PASSWORD));
+        }
         let (url, pin) = text.rsplit_once('=').map_or((text.as_str(), None), |(url, pin)| (url, Some(pin)));
         let ipmi = if is_ipmi(&text) { None } else { given.next_if(is_ipmi).cloned() };
         targets.push(url.to_owned(), pin.map(str::to_owned), ipmi);
@@ -336,6 +343,9 @@ fn targets(args: &Set) -> Result<Vec<CredentialTarget>> {
         let rows: Vec<TargetRow> = serde_json::from_str(&text).map_err(|error| {
             let path = path.display();
             Failure::Usage(match error.is_data() {
+                true if may_hold_password(&error.to_string()) => {
+                    format!("{path}: line {}, column {}: {NO_PASSWORD}", error.line(), error.column())
+                }
                 true => format!("{path}: {error}"),
                 false => format!("{path} is not valid JSON: {}", json_trouble(&error)),
             })

@@ -230,14 +230,27 @@ fn no_address_with_a_password_is_repeated() {
     for at in ["@", "%40"] {
         let (https, ipmi) =
             (format!("https://root:calvin{at}10.0.0.7"), format!("ipmi://root:calvin{at}10.0.0.7"));
-        let target = format!("{https}={key}");
+        let (target, split) = (format!("{https}={key}"), format!("https://root:calvin=1{at}10.0.0.7"));
+        let bare = format!("root:calvin{at}10.0.0.7");
+        let file = |name: &str, content: Value| {
+            let path = home.0.path().join(name);
+            std::fs::write(&path, content.to_string()).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let list = file("list", json!([https]));
+        let rows = file("rows", json!([{"name": "a", "bmc_url": https, "spki_sha256": key}]));
         let account = ["--user", "root", "--password-stdin"];
         for arguments in [
             &["bmc", "inspect", &https][..],
             &["bmc", "inspect", &ipmi],
             &["bmc", "sensors", &ipmi],
+            &["bmc", "sensors", &https],
+            &["bmc", "power", &bare, "status"],
             &["credentials", "set", "bmc", "--site-key", key, "--target", &target],
             &["credentials", "set", "bmc", "--site-key", key, "--target", &ipmi],
+            &["credentials", "set", "bmc", "--site-key", key, "--target", &split],
+            &["credentials", "set", "bmc", "--site-key", key, "--targets-file", &list],
+            &["credentials", "set", "bmc", "--site-key", key, "--targets-file", &rows],
         ] {
             let output = home.run(&[arguments, &account].concat(), "secret\n");
             let said = String::from_utf8_lossy(&output.stderr);

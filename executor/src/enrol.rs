@@ -35,9 +35,9 @@ pub enum EnrolError {
     )]
     Refused { server: String, code: String, detail: String, directory: String },
     #[error(
-        "{server} shows the fingerprint {theirs} for this executor, but the keys in {directory} have {ours}: someone may \
-         be changing the connection. Nothing was stored here. Do not confirm that fingerprint: find out why, revoke the \
-         executor (`rackhand executors revoke {name}`), then enrol with a new token"
+        "{server} shows {theirs} for this executor, but the keys in {directory} have the fingerprint {ours}: someone may \
+         be changing the connection. This directory was not enrolled. Do not confirm the other fingerprint: find out why, \
+         revoke executor {name}, then enrol under another name with a new token"
     )]
     Fingerprint { server: String, name: String, theirs: String, ours: String, directory: String },
     #[error("a fingerprint is 64 hex digits, with or without blanks")]
@@ -106,12 +106,15 @@ pub async fn enrol(
     let ours = identity::fingerprint(&keys.signing_public(), &keys.sealing_public());
     let theirs = plain_fingerprint(&enrolled.fingerprint);
     if theirs != plain_fingerprint(&ours) {
-        // Beside ours it is compared by a person: nothing of it is shown but digits, and no more than there can be.
-        let theirs: String = theirs.chars().take(64).collect();
+        // Beside ours it is compared by a person: nothing of it is shown but digits, and only as many as there are.
+        let theirs = match theirs.len() {
+            64 => format!("the fingerprint {}", identity::grouped(&theirs)),
+            _ => "no valid fingerprint".to_owned(),
+        };
         return Err(EnrolError::Fingerprint {
             server: server.to_owned(),
             name: name.to_owned(),
-            theirs: identity::grouped(&theirs),
+            theirs,
             ours,
             directory: directory.display().to_string(),
         });
@@ -207,18 +210,22 @@ mod tests {
     #[tokio::test]
     async fn a_fingerprint_of_the_control_plane_is_one_line() {
         let directory = tempfile::tempdir().unwrap();
-        let enrolled = Enrolled {
-            executor_id: ExecutorId::generate(),
-            site_id: SiteId::generate(),
-            site: "dc-1".into(),
-            fingerprint: "ab\nFingerprint: cd".repeat(100),
-            site_public_key: None,
-        };
-        let body = serde_json::to_string(&enrolled).unwrap();
-        let (_, said) = answered(200, body, directory.path()).await;
-        let theirs = "abfe cdab fecd ".repeat(6);
-        assert!(said.contains(&format!("shows the fingerprint {}", &theirs[..15])), "{said}");
-        assert!(said.lines().count() == 1 && said.len() < 700, "{said}");
+        for (fingerprint, shown) in [
+            ("AB".repeat(32), "shows the fingerprint abab abab abab"),
+            ("ab\nFingerprint: cd".repeat(100), "shows no valid fingerprint for this executor"),
+            (String::new(), "shows no valid fingerprint for this executor"),
+        ] {
+            let enrolled = Enrolled {
+                executor_id: ExecutorId::generate(),
+                site_id: SiteId::generate(),
+                site: "dc-1".into(),
+                fingerprint,
+                site_public_key: None,
+            };
+            let body = serde_json::to_string(&enrolled).unwrap();
+            let (_, said) = answered(200, body, directory.path()).await;
+            assert!(said.contains(shown) && said.lines().count() == 1 && said.len() < 700, "{said}");
+        }
         let strange = r#"{"executor_id": "\nFingerprint: cd"}"#.to_owned();
         let (_, said) = answered(200, strange, directory.path()).await;
         assert!(said.contains("is not valid") && said.lines().count() == 1, "{said}");

@@ -147,11 +147,11 @@ pub struct Place {
 impl Place {
     pub fn parse(url: &str) -> Result<Self> {
         let wrong = |why: &str| Failure::Usage(format!("`{url}`: {why}; it is ipmi://host[:port]"));
-        let rest = url.strip_prefix("ipmi://").ok_or_else(|| wrong("not an address of IPMI"))?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if may_hold_password(rest) {
+        if may_hold_password(url) {
             return Err(Failure::Usage("the account goes into --user, the password to stdin".to_owned()));
         }
+        let rest = url.strip_prefix("ipmi://").ok_or_else(|| wrong("not an address of IPMI"))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.is_empty() || rest.contains(['/', '?', '#']) {
             return Err(wrong("no host, or something after it"));
         }

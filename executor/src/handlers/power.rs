@@ -77,7 +77,7 @@ struct Change {
     answers: Option<Duration>,
     /// When it was last looked at.
     looked: Option<Duration>,
-    /// Whether that showed no work.
+    /// Whether that showed no work, or nothing.
     quiet: bool,
 }
 
@@ -204,7 +204,9 @@ impl Change {
             return Ok(Some(work::shows_none(context)));
         }
         self.state.work = match (&work, seen) {
-            (None, _) => seen,
+            (None, Work::None) => Work::None,
+            // Of a boot that is over nothing is left but doubt: what comes now it has not begun.
+            (None, _) => Work::Job,
             (Some(Busy { why: Why::Boot, .. }), _) | (Some(_), Work::Boot) => Work::Boot,
             (Some(_), _) => Work::Job,
         };
@@ -353,7 +355,7 @@ impl Activity for Change {
         }
         self.looked = Some(context.now());
         let seen = self.look(context, power).await;
-        self.quiet = matches!(seen, Ok(None));
+        self.quiet = !matches!(&seen, Ok(Some(busy)) if busy.why != Why::Unsure);
         if held {
             // People may take their time: that is no wait for the device. What was seen is remembered.
             let idle = matches!(seen, Ok(None)) && !is_changing(power);

@@ -1431,6 +1431,38 @@ async fn an_empty_queue_is_doubtful_also_long_after_the_work_that_was_seen() {
     assert_eq!(world.lab.total().bricked, 0);
 }
 
+/// A power run that is held sees a boot. Long after it another console begins a flash: that is refused as it would be by a
+/// run that has seen nothing, and not waited for.
+#[tokio::test(start_paused = true)]
+async fn work_that_begins_long_after_a_boot_is_foreign() {
+    let world = World::new(vec![r750()]);
+    let (_executor, run) = waits_beside_a_flash(&world, "host is at work").await;
+    world.plane.pause(true);
+    tokio::time::sleep(seconds(3600)).await;
+    let job = ForeignJob { package: Some(IDRAC_FILE.into()), immediate: true };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    tokio::time::sleep(seconds(5)).await;
+    world.plane.pause(false);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.code, ErrorCode::ForeignDeviceJob.as_str(), "{}", row.story());
+}
+
+/// The job queue is away for the whole of a pause, after work was seen.
+#[tokio::test(start_paused = true)]
+async fn a_held_run_whose_bmc_shows_nothing_asks_for_little() {
+    let world = World::new(vec![r750()]);
+    let (_executor, _run) = waits_beside_a_flash(&world, "is under way").await;
+    world.plane.pause(true);
+    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+    world.wire.redfish_down.store(true, Ordering::Relaxed);
+    tokio::time::sleep(seconds(60)).await;
+    world.wire.redfish_down.store(false, Ordering::Relaxed);
+    let read = world.wire.redfish_requests.load(Ordering::Relaxed);
+    tokio::time::sleep(seconds(240)).await;
+    let read = world.wire.redfish_requests.load(Ordering::Relaxed) - read;
+    assert!(read < 60, "{read} in four minutes");
+}
+
 /// The same after a boot that was seen for longer than an empty queue needs to count: what counts is how long the BMC has
 /// answered since it was away as a whole.
 #[tokio::test(start_paused = true)]

@@ -65,12 +65,22 @@ pub fn build(host: Host) -> Result<()> {
     build_ui(&root.join("ui"))
 }
 
-/// Builds an example, with the features that the whole workspace asks for, and returns the command that runs it.
+/// Builds an example, with the features that the whole workspace asks for, and returns the command that runs it: cargo
+/// says where it is.
 pub fn example(name: &str) -> Result<Command> {
     let mut cargo = paths::cargo();
     cargo.args(["build", "--quiet", "--workspace", "--example", name]);
-    succeed(cargo, "cargo build")?;
-    Ok(Command::new(paths::binaries().join("examples").join(name)))
+    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
+    let built = cargo.output().map_err(|source| Failure::io("cannot run cargo", source))?;
+    if !built.status.success() {
+        return Err(Failure::Other(format!("the example {name} does not build")));
+    }
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let is_named = |message: &serde_json::Value| message.pointer("/target/name").is_some_and(|it| it == name);
+    let executable =
+        messages.filter(is_named).find_map(|message| Some(message.get("executable")?.as_str()?.to_owned()));
+    executable.map(Command::new).ok_or_else(|| Failure::Other(format!("cargo built no example {name}")))
 }
 
 /// Installs what a folder's lock file names, unless that is there already.

@@ -152,7 +152,7 @@ fn sort_out(items: Vec<Value>) -> (Vec<Value>, Vec<RefusedItem>) {
             format!("the server `{name}` is named again further down: that entry stands")
         } else {
             format!(
-                "the server `{name}` is named several times, and not always with the same addresses and TLS key"
+                "the server `{name}` is named several times, and not always with the same addresses and TLS key: write one entry for it, with all fields"
             )
         };
         refused.extend(servers.into_iter().map(|(index, _)| RefusedItem { index, detail: detail.clone() }));
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(refused.iter().map(|item| item.index).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 9, 10]);
         assert_eq!(
             refused[0].detail,
-            "the server `a` is named several times, and not always with the same addresses and TLS key"
+            "the server `a` is named several times, and not always with the same addresses and TLS key: write one entry for it, with all fields"
         );
         assert_eq!(refused[4].detail, "the server `d` is named again further down: that entry stands");
     }
