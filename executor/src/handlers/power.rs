@@ -350,6 +350,10 @@ impl Activity for Change {
         // What the boot has begun is waited for as well.
         let quiet = self.quiet || self.state.work == Work::None;
         if held && quiet && !self.is_due(context) {
+            if by != Via::Redfish {
+                // It was away between two looks.
+                self.answers = None;
+            }
             work::nothing_seen(context);
             return Ok(Probe::Unlooked);
         }

@@ -70,8 +70,11 @@ pub fn build(host: Host) -> Result<()> {
 pub fn example(name: &str) -> Result<Command> {
     let mut cargo = paths::cargo();
     cargo.args(["build", "--quiet", "--workspace", "--example", name]);
-    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
-    let built = cargo.output().map_err(|source| Failure::io("cannot run cargo", source))?;
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    let built = bound(&cargo)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|source| Failure::io("cannot run cargo", source))?;
     if !built.status.success() {
         return Err(Failure::Other(format!("the example {name} does not build")));
     }
@@ -364,7 +367,15 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 pub fn succeed(build: Command, what: &str) -> Result<()> {
-    // A build whose result nobody waits for any more ends, too.
+    let mut command = bound(&build);
+    // Data of a build is nothing for our stdout.
+    command.stdout(std::io::stderr());
+    let status = command.status().map_err(|source| Failure::io(format!("cannot run {what}"), source))?;
+    if status.success() { Ok(()) } else { Err(Failure::Other(format!("{what} failed"))) }
+}
+
+/// The same command, which ends with us: a build whose result nobody waits for any more holds cargo's lock.
+fn bound(build: &Command) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(build.get_program()).args(build.get_args());
     if let Some(folder) = build.get_current_dir() {
@@ -376,10 +387,8 @@ pub fn succeed(build: Command, what: &str) -> Result<()> {
             None => command.env_remove(name),
         };
     }
-    // Data of a build is nothing for our stdout.
-    command.stdin(std::process::Stdio::null()).stdout(std::io::stderr());
-    let status = command.status().map_err(|source| Failure::io(format!("cannot run {what}"), source))?;
-    if status.success() { Ok(()) } else { Err(Failure::Other(format!("{what} failed"))) }
+    command.stdin(std::process::Stdio::null());
+    command
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
