@@ -79,6 +79,8 @@ struct Change {
     looked: Option<Duration>,
     /// Whether that showed no work, or nothing.
     quiet: bool,
+    /// What told the power last.
+    told_by: Option<Via>,
 }
 
 /// While nothing may begin, and no work is seen, it is looked at so often.
@@ -348,12 +350,12 @@ impl Activity for Change {
         }
         // A boot is waited for here: each try before the intent counts. Whatever else there is, `prepare` says.
         // What the boot has begun is waited for as well.
+        if self.told_by.replace(by).is_some_and(|before| before != by) {
+            // Redfish was away, if only between two looks.
+            self.answers = None;
+        }
         let quiet = self.quiet || self.state.work == Work::None;
         if held && quiet && !self.is_due(context) {
-            if by != Via::Redfish {
-                // It was away between two looks.
-                self.answers = None;
-            }
             work::nothing_seen(context);
             return Ok(Probe::Unlooked);
         }
@@ -445,7 +447,8 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change = Change { action, state, chosen, answers: None, looked: None, quiet: false };
+    let mut change =
+        Change { action, state, chosen, answers: None, looked: None, quiet: false, told_by: None };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

@@ -1458,7 +1458,7 @@ async fn a_held_run_whose_bmc_shows_nothing_asks_for_little() {
     let read = world.wire.redfish_requests.load(Ordering::Relaxed);
     tokio::time::sleep(seconds(600)).await;
     let read = world.wire.redfish_requests.load(Ordering::Relaxed) - read;
-    assert!(read < 250, "{read} in ten minutes");
+    assert!((100..250).contains(&read), "{read} in ten minutes");
 }
 
 /// Redfish is away for seconds while a run is held, between two looks, and IPMI tells the power meanwhile. Another console
@@ -1480,7 +1480,8 @@ async fn an_outage_between_two_looks_of_a_held_run_makes_an_empty_queue_doubtful
         tokio::time::sleep(seconds(20)).await;
         world.plane.pause(false);
         tokio::time::sleep(seconds(60)).await;
-        assert_eq!(resets(&world), before, "{offset} {}", world.plane.run(run).story());
+        let row = world.plane.run(run);
+        assert!(row.finish.is_none() && resets(&world) == before, "{offset} {}", row.story());
     }
 }
 
