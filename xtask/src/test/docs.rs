@@ -11,10 +11,10 @@ use crate::{
     error::{Failure, Result},
     paths,
     terminal::say,
+    up::stack,
 };
 
 const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
-const PROGRAMS: [&str; 4] = ["rackhand", "rackhand-server", "rackhand-executor", "rackhand-lab"];
 
 /// Paths, and documents that are named anywhere.
 pub fn run() -> Result<Tally> {
@@ -46,15 +46,7 @@ fn named_files() -> Result<Tally> {
 
 /// Commands; needs the binaries, so it comes after the tests have built them.
 pub fn commands() -> Result<Tally> {
-    let mut built = paths::cargo();
-    built.args(["build", "--workspace", "--quiet"]);
-    for program in PROGRAMS {
-        built.args(["--bin", program]);
-    }
-    let status = built.status().map_err(|source| Failure::io("cannot run cargo", source))?;
-    if !status.success() {
-        return Err(Failure::Other("the programs do not build".to_owned()));
-    }
+    stack::build_programs()?;
     each(|text, _| {
         let mut wrong = Vec::new();
         for words in named_commands(text) {
@@ -231,7 +223,7 @@ fn named_commands(text: &str) -> BTreeSet<Vec<String>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let names = match words.as_slice() {
             ["cargo", "xtask", ..] => 2,
-            [program, _, ..] if PROGRAMS.contains(program) => 1,
+            [program, _, ..] if stack::BINARIES.contains(program) => 1,
             _ => continue,
         };
         let is_name = |word: &&&str| {

@@ -195,13 +195,10 @@ fn rust(args: &Args) -> Result<Tally> {
 /// These integration tests, and first the programs that they run. Always of the whole workspace, so that each
 /// dependency is compiled once, with the features that all of them together ask for.
 fn cargo_test(args: &Args, names: &[&str]) -> Result<Tally> {
-    let mut build = vec!["build", "--workspace", "--quiet"];
-    build.extend(stack::BINARIES.iter().flat_map(|binary| ["--bin", binary]));
-    let mut tally = cargo(&build)?;
+    stack::build_programs()?;
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(names.iter().flat_map(|name| ["--test", name]));
-    tally.add(cargo(&with_ignored(args, arguments))?);
-    Ok(tally)
+    cargo(&with_ignored(args, arguments))
 }
 
 fn with_ignored<'a>(args: &Args, mut arguments: Vec<&'a str>) -> Vec<&'a str> {

@@ -54,15 +54,20 @@ pub struct Stack {
 
 /// Builds the binaries, the host that was chosen, and the UI when its sources have changed.
 pub fn build(host: Host) -> Result<()> {
-    let root = paths::root();
     say("building the binaries");
-    let mut cargo = paths::cargo();
-    // With the features that the whole workspace asks for, as the tests have them.
-    cargo.args(["build", "--workspace"]);
-    cargo.args(BINARIES.iter().flat_map(|binary| ["--bin", binary]));
-    succeed(cargo, "cargo build")?;
+    build_programs()?;
     edge::build(host)?;
-    build_ui(&root.join("ui"))
+    build_ui(&paths::root().join("ui"))
+}
+
+/// Builds the programs that `up` and tests start, with the features that the tests of the whole workspace ask for. Without
+/// an example or a test among what is built, cargo leaves the features of dev-dependencies out, and compiles much of it a
+/// second time.
+pub fn build_programs() -> Result<()> {
+    let mut cargo = paths::cargo();
+    cargo.args(["build", "--workspace", "--example", "openapi"]);
+    cargo.args(BINARIES.iter().flat_map(|binary| ["--bin", binary]));
+    succeed(cargo, "cargo build")
 }
 
 /// Builds an example, with the features that the whole workspace asks for, and returns the command that runs it: cargo
