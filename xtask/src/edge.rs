@@ -103,6 +103,8 @@ fn worker() -> Result<()> {
     install::rust_targets(&paths::root(), &[WORKER_TARGET])?;
     let folder = worker_folder();
     stack::install_packages(&folder)?;
+    // It serves the UI, and does not start without it.
+    stack::build_ui(&paths::root().join("ui"))?;
     say("building the Worker");
     let mut cargo = paths::cargo();
     cargo.args(["build", "--profile", "edge", "--target", WORKER_TARGET, "--package", "rackhand-worker"]);
