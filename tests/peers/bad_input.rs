@@ -285,6 +285,46 @@ async fn paths_queries_and_headers_may_hold_anything() {
     }
 }
 
+/// A connection that ends after an answer is said to: a request that followed on it would be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_before_the_body_was_read_says_that_the_connection_ends() {
+    let target = Target::new().await;
+    let long = "x".repeat(1009);
+    let login = "/v1/auth/login";
+    for (path, kind, length, body, ends) in [
+        (login, "text/plain", 5000, long.as_str(), true),
+        (
+            login,
+            "application/json",
+            MAX_ANONYMOUS_BODY_BYTES + 2000,
+            &" ".repeat(MAX_ANONYMOUS_BODY_BYTES + 1),
+            true,
+        ),
+        ("/v1/jobs", "application/json", 5000, &long, true),
+        ("/v1/nothing", "application/json", 5000, &long, true),
+        (login, "text/plain", 1009, &long, false),
+        (login, "application/json", 2, "{}", false),
+        (login, "application/json", 0, "", false),
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(target.server.running.address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
+            let reading = tokio::time::timeout(Duration::from_secs(20), socket.read(&mut buffer));
+            let count = reading.await.expect("an answer").expect("a connection");
+            assert!(count > 0, "{path} {kind} {length}: the connection ended without an answer");
+            answer.extend_from_slice(&buffer[..count]);
+        }
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.starts_with("http/1.1 4"), "{answer}");
+        assert_eq!(answer.contains("\r\nconnection: close\r\n"), ends, "{path} {kind} {length}: {answer}");
+    }
+    target.is_well().await;
+}
+
 /// What does not even become a request: HTTP's own layer refuses it, and the next caller is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_are_no_http_disturb_nobody() {

@@ -1485,6 +1485,30 @@ async fn an_outage_between_two_looks_of_a_held_run_makes_an_empty_queue_doubtful
     }
 }
 
+/// The BMC is away while a power change is being prepared, and at no other look: IPMI tells the power meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_outage_while_a_change_is_prepared_makes_an_empty_queue_doubtful() {
+    let world = World::new(vec![r750()]).reached(Reach::Both);
+    let (_executor, run) = waits_beside_a_flash(&world, "is under way").await;
+    world.plane.pause(true);
+    tokio::time::sleep(seconds(3600)).await;
+    let before = resets(&world);
+    world.wire.hangs_after_queue.store(true, Ordering::Relaxed);
+    world.plane.pause(false);
+    while world.wire.hangs_after_queue.load(Ordering::Relaxed) {
+        assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+    let job = ForeignJob { package: Some(IDRAC_FILE.into()), immediate: true };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    tokio::time::sleep(seconds(120)).await;
+    let row = world.plane.run(run);
+    assert!(row.finish.is_none() && resets(&world) == before, "{}", row.story());
+    assert!(row.story().contains("using IPMI"), "{}", row.story());
+    assert_eq!(world.lab.total().bricked, 0);
+}
+
 /// The same after a boot that was seen for longer than an empty queue needs to count: what counts is how long the BMC has
 /// answered since it was away as a whole.
 #[tokio::test(start_paused = true)]

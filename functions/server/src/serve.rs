@@ -1,7 +1,17 @@
 //! The accept loop: TLS or plain connections, HTTP/1.1 and 2, their limits, and an orderly end.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use axum::body::{Body, Bytes, HttpBody};
+use http::{HeaderValue, Version, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -138,6 +148,60 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
     }
 }
 
+/// What is left of a request's body is read for so long before its answer is sent, and so many bytes of it.
+const REST: (Duration, usize) = (Duration::from_millis(200), 64 * 1024);
+
+/// A request's body, which is given back when it is dropped.
+struct Lent {
+    body: Option<Incoming>,
+    back: Arc<Mutex<Option<Incoming>>>,
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+    }
+}
+
+/// Whether the body was read to its end, or is now. A client that `waits` to be asked for it is not asked.
+async fn read_out(body: Option<Incoming>, waits: bool) -> bool {
+    let Some(mut body) = body else { return false };
+    if waits || body.is_end_stream() {
+        return body.is_end_stream();
+    }
+    let rest = async {
+        let mut left = REST.1;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(length) else { return false };
+            left = less;
+        }
+        true
+    };
+    tokio::time::timeout(REST.0, rest).await.unwrap_or(false)
+}
+
 async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: SocketAddr,
@@ -147,11 +211,20 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let shared = app.trusted_proxies.iter().any(|proxies| proxies.contains(peer.ip().to_canonical()));
     let (quiet, under_way) = (app.quiet, Requests::new(shared));
     let counted = under_way.clone();
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+    let service = service_fn(move |request: http::Request<Incoming>| {
         let (app, under_way) = (app.clone(), counted.begin());
         async move {
-            let request = request.map(axum::body::Body::new);
-            let (answer, untaken) = app.answer(request, peer.ip()).await;
+            let in_turn = request.version() < Version::HTTP_2;
+            let waits = request.headers().contains_key(header::EXPECT);
+            let back = Arc::default();
+            let request = request.map(|body| Body::new(Lent { body: Some(body), back: Arc::clone(&back) }));
+            let (mut answer, untaken) = app.answer(request, peer.ip()).await;
+            let left = back.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // hyper ends the connection then, without a word: a client's next request on it would be lost
+            // (RFC 9112, sections 9.3 and 9.6).
+            if in_turn && !read_out(left, waits).await {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             let stop = STOP.try_with(Clone::clone).ok();
             Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.answered(body, untaken, stop)))
         }

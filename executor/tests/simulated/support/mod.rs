@@ -71,6 +71,8 @@ type Such = fn(&str) -> bool;
 #[derive(Default)]
 pub struct Wire {
     pub redfish_down: AtomicBool,
+    /// The next look at a system's power that follows one at the queue of jobs at once gets no answer.
+    pub hangs_after_queue: AtomicBool,
     /// The next changing request is carried out, its answer lost, and Redfish is down from then on.
     pub redfish_cuts: AtomicBool,
     /// Requests that reached a Redfish service.
@@ -152,6 +154,14 @@ impl LabTransport {
         let (method, path) = (request.method(), request.uri().path());
         let reads = method == http::Method::GET || path.ends_with("GetRemoteServicesAPIStatus");
         !reads && !path.contains("/Sessions")
+    }
+
+    fn hangs(&self, request: &http::Request<Body>) -> bool {
+        let of_power = request.method() == http::Method::GET && request.uri().path().contains("/Systems/");
+        let read = *self.wire.queue_read.lock().unwrap();
+        of_power
+            && read.is_some_and(|read| read.elapsed() < Duration::from_secs(2))
+            && self.wire.hangs_after_queue.swap(false, Ordering::Relaxed)
     }
 
     fn note_change(&self, request: &http::Request<Body>) {
@@ -273,6 +283,10 @@ impl Transport for LabTransport {
                 tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + Duration::from_secs(10)))
                     .await;
                 return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
+            }
+            if self.hangs(&request) {
+                tokio::time::sleep_until(deadline).await;
+                return Err(TransportError::NoAnswer { why: "deadline".into() });
             }
             if self.wire.other_key.load(Ordering::Relaxed) {
                 let mismatch = PinMismatch { expected: Fingerprint([0; 32]), found: Fingerprint([1; 32]) };
