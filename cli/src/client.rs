@@ -20,7 +20,7 @@ use crate::{
     args::Global,
     config::{Config, StoredSession},
     error::{Failure, Result},
-    output::say,
+    output::{printable, say},
 };
 
 /// Longer than any answer that is held open on purpose.
@@ -523,7 +523,12 @@ async fn problem(response: reqwest::Response) -> Failure {
         .map(|seconds| format!(" Try again in {seconds} s."));
     match response.json::<Problem>().await {
         Ok(mut problem) => {
-            problem.detail.push_str(&retry.unwrap_or_default());
+            // Lines of our own follow, which it could look like.
+            problem.code = printable(&problem.code);
+            problem.detail = printable(&problem.detail) + &retry.unwrap_or_default();
+            for field in &mut problem.fields {
+                (field.field, field.detail) = (printable(&field.field), printable(&field.detail));
+            }
             // The page of the code, by its whole address.
             if let Some(page) = page.and_then(|page| page.join(&problem.code).ok()) {
                 problem.kind = page.into();

@@ -240,13 +240,16 @@ fn seal(plain: &SealedCredential, key: &PublicKey) -> Result<String> {
 /// The site's key, after comparing it with what is known of it from elsewhere.
 fn trusted_key(client: &Client, site: &Site, expected: Option<&str>) -> Result<PublicKey> {
     let offered = site.public_key.as_deref().ok_or_else(|| {
-        Failure::Conflict(format!("site {} has no key yet: enrol and start its first executor", site.name))
+        Failure::Conflict(format!(
+            "site {} has no key yet: enrol and start its first executor",
+            printable(&site.name)
+        ))
     })?;
     if let Some(expected) = expected.filter(|expected| *expected != offered) {
         return Err(Failure::Conflict(format!(
             "the control plane offers another key for site {} than the one given:\n  offered {offered}\n  \
              given   {expected}\nNothing was sealed. Someone may be trying to read this password.",
-            site.name
+            printable(&site.name)
         )));
     }
     let mut known = client.config().site_keys()?;
@@ -257,7 +260,7 @@ fn trusted_key(client: &Client, site: &Site, expected: Option<&str>) -> Result<P
             return Err(Failure::Conflict(format!(
                 "the key of site {} is not the one used before:\n  offered {offered}\n  before  {before}\n\
                  Nothing was sealed. Read the key on an executor of the site and give it as --site-key.",
-                site.name
+                printable(&site.name)
             )));
         }
         _ => {

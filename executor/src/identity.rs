@@ -16,6 +16,8 @@ use rackhand_schema::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::text;
+
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("{directory} is not enrolled; run `rackhand-executor enrol` first")]
@@ -45,6 +47,9 @@ pub struct Membership {
     /// The site's public key at enrolment; another one is refused from then on.
     pub site_public_key: Option<String>,
 }
+
+/// Characters of a site's name.
+const LONGEST_SITE: usize = 80;
 
 pub struct Identity {
     pub membership: Membership,
@@ -151,7 +156,9 @@ pub fn plain_fingerprint(text: &str) -> String {
 }
 
 impl Identity {
-    pub fn new(membership: Membership, keys: Keys) -> Self {
+    pub fn new(mut membership: Membership, keys: Keys) -> Self {
+        // The control plane has written it.
+        membership.site = text::within(&membership.site, LONGEST_SITE);
         Self { membership, keys }
     }
 
@@ -165,7 +172,7 @@ impl Identity {
         let text = std::fs::read(&path).map_err(file_error(&path))?;
         let membership = serde_json::from_slice(&text)
             .map_err(|_| IdentityError::Content { file: path.display().to_string() })?;
-        Ok(Self { membership, keys: Keys::load(directory)? })
+        Ok(Self::new(membership, Keys::load(directory)?))
     }
 
     /// # Errors
@@ -221,6 +228,28 @@ mod tests {
         assert_eq!(again.signing_public(), keys.signing_public());
         assert_eq!(again.sealing_public(), keys.sealing_public());
         assert!(Keys::generate().unwrap().save(directory.path()).is_err());
+    }
+
+    /// It is shown beside the fingerprint that a person confirms.
+    #[test]
+    fn the_name_of_the_site_is_one_short_line() {
+        let membership = Membership {
+            server: "https://x".into(),
+            name: "one".into(),
+            executor_id: ExecutorId::generate(),
+            site_id: SiteId::generate(),
+            site: format!("lab.\nFingerprint: cdcd{}Fingerprint: cdcd", " ".repeat(60)),
+            site_public_key: None,
+        };
+        let identity = Identity::new(membership.clone(), Keys::generate().unwrap());
+        assert_eq!(identity.membership.site, "lab. Fingerprint: cdcd Fingerprint: cdcd");
+        // As an older version has kept it.
+        let directory = tempfile::tempdir().unwrap();
+        identity.save(directory.path()).unwrap();
+        identity.keys.save(directory.path()).unwrap();
+        let path = directory.path().join("identity.json");
+        std::fs::write(path, serde_json::to_string(&membership).unwrap()).unwrap();
+        assert_eq!(Identity::load(directory.path()).unwrap().membership.site, identity.membership.site);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use futures::{StreamExt as _, stream};
 use garde::Validate as _;
 use rackhand_redfish::{Endpoint, Shown, probe};
-use rackhand_schema::{may_hold_password, server::ServerUpsert};
+use rackhand_schema::{has_password, may_hold_password, server::ServerUpsert};
 use tokio::time::Instant;
 
 /// BMCs that are asked at once: a handshake costs a slow BMC a second of its own.
@@ -41,9 +41,7 @@ impl Named {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, address) = text.split_once('=').map_or((None, text), |(name, rest)| (Some(name), rest));
         let shown = if may_hold_password(text) { "a BMC is not named right" } else { text };
-        if may_hold_password(address)
-            || name.is_some_and(|name| may_hold_password(name) && name.contains([':', '/']))
-        {
+        if may_hold_password(address) || name.is_some_and(has_password) {
             return Err(
                 "the address of a BMC has no `@` or `%40`: write [NAME=]https://HOST, without user and password"
                     .to_owned(),

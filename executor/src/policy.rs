@@ -94,7 +94,7 @@ impl Policy {
             Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(other) => return Err(error(other.to_string())),
         };
-        let policy: Self = toml::from_str(&text).map_err(|why| error(why.to_string()))?;
+        let policy: Self = toml::from_str(&text).map_err(|why| error(crate::config::trouble(&text, &why)))?;
         for kind in &policy.kinds {
             if !JobSpec::KINDS.contains(&kind.as_str()) {
                 return Err(error(format!("`{kind}` is not a job kind this version knows")));

@@ -29,6 +29,16 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// At most `most` characters of text that somebody else has written, with single blanks: where it stands beside what a
+/// person compares or types, it cannot look like another line.
+pub fn within(text: &str, most: usize) -> String {
+    let words = escaped(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(most) {
+        Some((end, _)) => words[..end].to_owned() + "…",
+        None => words,
+    }
+}
+
 fn steers(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -64,6 +74,8 @@ mod tests {
         assert_eq!(clean(&"x".repeat(5_000)).chars().count(), MAX_CHARS + 1);
         assert_eq!(clean(&"é".repeat(MAX_CHARS)), "é".repeat(MAX_CHARS));
         assert_eq!(escaped(&"\u{9b}x".repeat(5_000)), "\\u{9b}x".repeat(5_000));
+        assert_eq!(within("a\n\u{1b}b   c", 80), "a \\u{1b}b c");
+        assert_eq!(within(&"x ".repeat(100), 3), "x x…");
         let value = clean_value(&serde_json::json!({ "k\0": ["\u{7}"] }));
         assert_eq!(value, serde_json::json!({ "k\\u{0}": ["\\u{7}"] }));
         let huge = clean_value(&serde_json::json!("x".repeat(100_000)));

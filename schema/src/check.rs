@@ -14,9 +14,15 @@ pub(crate) fn sha256_hex(text: &str, _: &()) -> garde::Result {
     if sound { Ok(()) } else { Err(Error::new("is not a SHA-256 of 64 lower-case hex digits")) }
 }
 
-/// Whether an address may hold a password: what stands before a `@`, also an encoded one. Such a text is not repeated.
+/// Whether an address may hold a password: what stands before a `@`, also an encoded one, or one that a URL takes for it
+/// (IDNA maps them, UTS #46). Such a text is not repeated.
 pub fn may_hold_password(address: &str) -> bool {
-    address.contains('@') || address.contains("%40")
+    address.contains(['@', '＠', '﹫']) || address.contains("%40")
+}
+
+/// Whether a text that is no address has one with a password in it.
+pub fn has_password(text: &str) -> bool {
+    may_hold_password(text) && text.contains([':', '/'])
 }
 
 /// A plain file name: no path, nothing a shell or URL treats specially.
@@ -38,7 +44,10 @@ pub(crate) fn file_name(text: &str, _: &()) -> garde::Result {
 pub(crate) fn web_address(text: &str, _: &()) -> garde::Result {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let sound = rest.is_some_and(|rest| {
-        !rest.is_empty() && !rest.chars().any(|c| c == '@' || c.is_whitespace() || c.is_control())
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        !rest.is_empty()
+            && !may_hold_password(authority)
+            && !rest.chars().any(|c| c == '@' || c.is_whitespace() || c.is_control())
     });
     if sound { Ok(()) } else { Err(Error::new("is not an http:// or https:// address without a user in it")) }
 }
@@ -139,6 +148,15 @@ pub(crate) fn name(text: &str, context: &()) -> garde::Result {
     visible(text, context)?;
     if text.eq_ignore_ascii_case("rackhand") || text.eq_ignore_ascii_case("anonymous") {
         return Err(Error::new("is a name under which Rackhand itself acts"));
+    }
+    Ok(())
+}
+
+/// The name of a server: a [`name`], and no address with a password in it, which would stay in the record of events.
+pub(crate) fn server_name(text: &str, context: &()) -> garde::Result {
+    name(text, context)?;
+    if has_password(text) {
+        return Err(Error::new("looks like an address with a password: write the server's name"));
     }
     Ok(())
 }
@@ -401,10 +419,18 @@ mod tests {
         for wrong in ["", ".hidden", "a/b", "../x", "a b", "a\0", "ä", &"a".repeat(201)] {
             assert!(file_name(wrong, &()).is_err(), "{wrong}");
         }
-        for right in ["http://a", "https://repo.example/x.exe?y=1"] {
+        for right in ["http://a", "https://repo.example/x.exe?y=1", "https://repo.example/a%40b.exe"] {
             assert!(web_address(right, &()).is_ok(), "{right}");
         }
-        for wrong in ["", "ftp://x", "https://", "https://user:pass@host/", "https://a b", "https://a\n"] {
+        for wrong in [
+            "",
+            "ftp://x",
+            "https://",
+            "https://user:pass@host/",
+            "https://user:pass%40host/",
+            "https://a b",
+            "https://a\n",
+        ] {
             assert!(web_address(wrong, &()).is_err(), "{wrong}");
         }
         for right in ["2026-12-01T22:00:00Z", "2028-02-29T00:00:00Z"] {
@@ -514,8 +540,11 @@ mod tests {
         ] {
             assert!(name(bad, &()).is_err(), "{bad:?}");
         }
-        for good in ["Ada Admin", "Zoë", "node-0001", "高橋"] {
-            assert!(name(good, &()).is_ok(), "{good}");
+        for bad in ["https://root:calvin@10.0.0.9", "root:calvin%4010.0.0.9", "root:calvin＠10.0.0.9"] {
+            assert!(server_name(bad, &()).is_err() && name(bad, &()).is_ok(), "{bad}");
+        }
+        for good in ["Ada Admin", "Zoë", "node-0001", "高橋", "rack 3 @ hall 2"] {
+            assert!(server_name(good, &()).is_ok(), "{good}");
         }
     }
 }

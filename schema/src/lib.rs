@@ -21,7 +21,7 @@ pub mod server;
 pub mod site;
 pub mod version;
 
-pub use check::may_hold_password;
+pub use check::{has_password, may_hold_password};
 pub use error::{ErrorCode, Problem};
 pub use role::Role;
 

@@ -189,7 +189,7 @@ pub struct ServerList {
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerUpsert {
-    #[garde(length(chars, min = 1, max = 120), custom(crate::check::name))]
+    #[garde(length(chars, min = 1, max = 120), custom(crate::check::server_name))]
     pub name: String,
     /// `https://host[:port]`, or `https://host[:port]/redfish/v1/Systems/<id>` where the service has several systems
     /// and this server is that one. A BMC that speaks IPMI only is `ipmi://host[:port]`. A service (host and port) is

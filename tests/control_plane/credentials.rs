@@ -317,6 +317,37 @@ async fn an_attempt_under_way_is_not_forgotten_with_older_ones_of_its_bmc() {
     assert_eq!(site.database.value(counted).await, 1);
 }
 
+/// Somebody gives a BMC the credential back that it has refused, while another person lets it be tried again elsewhere.
+#[tokio::test]
+async fn refusals_of_a_bmc_that_gets_the_credential_back_meanwhile_count() {
+    let Rack { site, one, servers, bmcs } = Rack::of(2).await;
+    for step in ["reserve", "rejected", "reserve", "rejected"] {
+        attempt(&site, &one, &bmcs[0], step).await;
+    }
+    let of_first = bmcs[0].as_str().unwrap();
+    let set = |to: &str| format!("update rackhand.bmc set credential_id = {to} where id = '{of_first}'");
+    site.database.owner.execute(&set("null"), &[]).await.unwrap();
+    let mut owner = site.database.connect_owner().await;
+    let giving = owner.transaction().await.unwrap();
+    giving.execute(&set(&format!("'{}'", site.credential)), &[]).await.unwrap();
+    let again = site.database.run(&site.admin, "credential_try_again", json!({"server_id": servers[1]}));
+    let given = async {
+        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database()";
+        while site.database.value(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        giving.commit().await.unwrap();
+    };
+    let both = async { tokio::join!(again, given) };
+    let (again, ()) =
+        tokio::time::timeout(Duration::from_secs(30), both).await.expect("one waits for the other");
+    assert!(again.is_err(), "{again:?}");
+    let counted = "select jsonb_build_array(u.failures, c.suspended_at is not null)
+        from rackhand.credential_use u join rackhand.credential c on c.id = u.credential_id";
+    assert_eq!(site.database.value(counted).await, json!([2, true]));
+}
+
 /// Who renews the certificate of a BMC still reads that it refused.
 #[tokio::test]
 async fn a_new_tls_key_hides_no_refusal_from_plans_and_another_address_does() {

@@ -157,7 +157,11 @@ impl Place {
         }
         let port = |text: &str| text.parse().map_err(|_| wrong("the port is no number"));
         if let Some((host, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            let port = after.strip_prefix(':').map_or(Ok(PORT), port)?;
+            let port = match after.strip_prefix(':') {
+                Some(number) => port(number)?,
+                None if after.is_empty() => PORT,
+                None => return Err(wrong("something after the host")),
+            };
             return Ok(Self { host: host.to_owned(), port });
         }
         match rest.split_once(':') {
@@ -275,7 +279,7 @@ mod tests {
         assert_eq!(shown("ipmi://bmc-7").unwrap(), "ipmi://bmc-7:623");
         assert_eq!(shown("ipmi://10.0.0.7:6230/").unwrap(), "ipmi://10.0.0.7:6230");
         assert_eq!(shown("ipmi://[fd00::7]").unwrap(), "ipmi://[fd00::7]:623");
-        for wrong in ["https://bmc", "ipmi://", "ipmi://:623", "ipmi://a:b", "ipmi://a/b"] {
+        for wrong in ["https://bmc", "ipmi://", "ipmi://:623", "ipmi://a:b", "ipmi://a/b", "ipmi://[::1]x"] {
             assert!(shown(wrong).is_err(), "{wrong}");
         }
         let error = shown("ipmi://root:secret@bmc").unwrap_err();

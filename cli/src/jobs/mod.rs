@@ -20,6 +20,7 @@ use rackhand_schema::{
 use crate::{
     args::{at_least_one, digest, reason},
     client::Client,
+    doctor::quoted,
     error::{EXIT_CODES, Failure, Result, help},
     output::{Column, Output, moment, say, spaced, word},
     resolve, secret,
@@ -206,7 +207,7 @@ async fn confirm(client: &Client, job: &Job, out: Output) -> Result<String> {
         Some(_) => Err(Failure::Other("not approved".to_owned())),
         None => Err(Failure::Usage(format!(
             "no terminal to ask on; approve the plan you read with --digest {}",
-            job.plan.digest
+            quoted(&job.plan.digest)
         ))),
     }
 }

@@ -7,6 +7,7 @@ use rackhand_schema::{
     run::{Run, RunState},
 };
 
+use crate::doctor::quoted;
 use crate::output::{Output, counted, dash, moment, printable_lines, spaced, word};
 
 /// `8 succeeded, 2 running`, from the states of the API.
@@ -161,7 +162,7 @@ pub fn next_step_of_another(job: &Job) -> String {
 
 /// The command that approves a plan.
 pub fn approval(job: &Job) -> String {
-    format!("rackhand jobs apply {} --digest {}", job.id, job.plan.digest)
+    format!("rackhand jobs apply {} --digest {}", job.id, quoted(&job.plan.digest))
 }
 
 /// The servers that a job leaves out, with the first reason of each: `bmc-07 (blocked: no inventory yet)`.

@@ -6,6 +6,7 @@
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use http::Uri;
 use rackhand_schema::{
     ErrorCode, Role,
     id::{ExecutorId, ExecutorSessionId, SessionId, SiteId, TraceId, UserId},
@@ -329,6 +330,19 @@ pub struct Settings {
     pub max_wait: Duration,
     /// Who knows it may ask for [`crate::upkeep`]; absent: nobody, the host has a timer.
     pub tick_token: Option<String>,
+}
+
+/// `text` as [`Settings::public_url`], where it is one: `https://host[:port]` or `http://`. Strangers are told it, and
+/// people type it, so nothing else stands in it.
+pub fn public_address(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/');
+    let uri: Uri = text.parse().ok()?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte);
+    let sound = matches!(uri.scheme_str(), Some("https" | "http"))
+        && uri.authority().is_some_and(|authority| authority.as_str().bytes().all(plain))
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none();
+    sound.then(|| text.to_owned())
 }
 
 impl Settings {

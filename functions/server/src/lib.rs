@@ -26,7 +26,7 @@ use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
     forwarded::Network,
-    host::{NoEntropy, Process, Settings},
+    host::{NoEntropy, Process, Settings, public_address},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -117,6 +117,11 @@ pub enum StartError {
          the address under which they reach the control plane, such as https://rackhand.example:8420"
     )]
     NoPublicUrl(SocketAddr),
+    /// It may hold a password, so it is not repeated.
+    #[error(
+        "--public-url is scheme, host and port, such as https://rackhand.example:8420: no user, no password and no path"
+    )]
+    PublicUrl,
     #[error("cannot listen on {0}")]
     Listen(SocketAddr, #[source] std::io::Error),
     #[error("the database settings")]
@@ -162,7 +167,10 @@ impl Server {
         if config.tls.is_none() && !config.listen.ip().is_loopback() && !config.allow_plain_http {
             return Err(StartError::PlainHttp(config.listen));
         }
-        if config.public_url.is_none() && !config.listen.ip().is_loopback() {
+        let public_url = config.public_url.as_deref();
+        let public_url =
+            public_url.map(|url| public_address(url).ok_or(StartError::PublicUrl)).transpose()?;
+        if public_url.is_none() && !config.listen.ip().is_loopback() {
             return Err(StartError::NoPublicUrl(config.listen));
         }
         if let Some(ui) = config.ui_dir.as_ref().filter(|ui| !ui.join("index.html").is_file()) {
@@ -201,7 +209,7 @@ impl Server {
             entropy: |bytes| getrandom::fill(bytes).map_err(|_| NoEntropy),
             settings: Settings {
                 version: env!("CARGO_PKG_VERSION"),
-                public_url: config.public_url,
+                public_url,
                 max_wait: config.max_wait,
                 tick_token: config.tick_token,
             },
@@ -313,7 +321,22 @@ mod tests {
         assert!(matches!(Server::start(config.clone()).await, Err(StartError::PlainHttp(_))));
         config.allow_plain_http = true;
         assert!(matches!(Server::start(config.clone()).await, Err(StartError::NoPublicUrl(_))));
-        config.public_url = Some("https://rackhand.example".to_owned());
+        for wrong in [
+            "https://ada:hunter2@x",
+            "https://ada:hunter2%40x",
+            "https://$(reboot)",
+            "https://x;y",
+            "x",
+            "https://x/y",
+        ] {
+            config.public_url = Some(wrong.to_owned());
+            let error = Server::start(config.clone()).await.err().unwrap();
+            assert!(
+                matches!(error, StartError::PublicUrl) && !error.to_string().contains("hunter2"),
+                "{wrong}"
+            );
+        }
+        config.public_url = Some("https://rackhand.example:8420/".to_owned());
         Server::start(config).await.unwrap().shutdown().await;
     }
 }

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -151,10 +151,10 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
 /// What is left of a request's body is read for so long before its answer is sent, and so many bytes of it.
 const REST: (Duration, usize) = (Duration::from_millis(200), 64 * 1024);
 
-/// A request's body, which is given back when it is dropped.
+/// A request's body, which is given back when it is dropped; none when it was read to its end.
 struct Lent {
     body: Option<Incoming>,
-    back: Arc<Mutex<Option<Incoming>>>,
+    back: Arc<Mutex<Option<Option<Incoming>>>>,
 }
 
 impl HttpBody for Lent {
@@ -165,7 +165,12 @@ impl HttpBody for Lent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if frame.is_none() {
+            self.body = None;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,13 +184,14 @@ impl HttpBody for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.body.take());
     }
 }
 
 /// Whether the body was read to its end, or is now. A client that `waits` to be asked for it is not asked.
-async fn read_out(body: Option<Incoming>, waits: bool) -> bool {
-    let Some(mut body) = body else { return false };
+async fn read_out(back: Option<Option<Incoming>>, waits: bool) -> bool {
+    let Some(back) = back else { return false };
+    let Some(mut body) = back else { return true };
     if waits || body.is_end_stream() {
         return body.is_end_stream();
     }

@@ -12,7 +12,7 @@ use rackhand_functions::{
     auth::token::SigningKeys,
     database_url::{LIKE, allows, hosts, settled},
     forwarded::Network,
-    host::{InPlace, NoEntropy, Settings},
+    host::{InPlace, NoEntropy, Settings, public_address},
 };
 use spin_sdk::variables;
 
@@ -66,10 +66,9 @@ pub async fn configured() -> Result<&'static Configured, ConfigError> {
     let ca = optional("database_ca").await?;
     let keys = SigningKeys::from_text(&required("signing_key").await?)
         .map_err(|_| ConfigError::Wrong("signing_key", "64 hex digits, or a PKCS#8 PEM of an Ed25519 key"))?;
-    let public_url = optional("public_url").await?.map(|url| url.trim_end_matches('/').to_owned());
-    if public_url.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
-        return Err(ConfigError::Wrong("public_url", "scheme, host and port: `https://rackhand.example`"));
-    }
+    let wrong = || ConfigError::Wrong("public_url", "scheme, host and port: `https://rackhand.example`");
+    let public_url = optional("public_url").await?;
+    let public_url = public_url.map(|url| public_address(&url).ok_or_else(wrong)).transpose()?;
     let max_wait = number("max_wait_ms", DEFAULT_MAX_WAIT_MS, 0..=LONGEST_WAIT_MS, "0 to 60000").await?;
     let tick_token = optional("tick_token").await?;
     let poll = number("poll_ms", DEFAULT_POLL_MS, 20..=10_000, "20 to 10000").await?;

@@ -18,7 +18,7 @@ use http::{Request, Response};
 use rackhand_functions::{
     Host,
     auth::token::SigningKeys,
-    host::{ClientAddress, InPlace, NoEntropy, Process, Settings},
+    host::{ClientAddress, InPlace, NoEntropy, Process, Settings, public_address},
     reading::{self, Holder, Reading},
     request::{keep_to_https, log, sender},
 };
@@ -113,13 +113,12 @@ fn isolate(env: &Env) -> Result<Rc<Isolate>, String> {
             Some(text) => text.parse().map(Duration::from_millis).map_err(|_| "MAX_WAIT_MS as a number")?,
             None => MAX_WAIT,
         };
+        let public_url = text("PUBLIC_URL");
+        let public_url = public_url
+            .map(|url| public_address(&url).ok_or("PUBLIC_URL as https://host[:port]"))
+            .transpose()?;
         let tick_token = env.secret("TICK_TOKEN").ok().map(|token| token.to_string());
-        let settings = Settings {
-            version: env!("CARGO_PKG_VERSION"),
-            public_url: text("PUBLIC_URL"),
-            max_wait,
-            tick_token,
-        };
+        let settings = Settings { version: env!("CARGO_PKG_VERSION"), public_url, max_wait, tick_token };
         let isolate = Isolate {
             router: rackhand_functions::router(),
             keys,
