@@ -237,6 +237,11 @@ fn seal(plain: &SealedCredential, key: &PublicKey) -> Result<String> {
     Ok(BASE64_STANDARD.encode(sealed))
 }
 
+/// 32 bytes in Base64.
+fn is_key(text: &str) -> bool {
+    BASE64_STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
+}
+
 /// The site's key, after comparing it with what is known of it from elsewhere.
 fn trusted_key(client: &Client, site: &Site, expected: Option<&str>) -> Result<PublicKey> {
     let offered = site.public_key.as_deref().ok_or_else(|| {
@@ -245,6 +250,13 @@ fn trusted_key(client: &Client, site: &Site, expected: Option<&str>) -> Result<P
             printable(&site.name)
         ))
     })?;
+    if expected.is_some_and(|expected| !is_key(expected)) {
+        return Err(Failure::Usage(
+            "--site-key is 44 characters: `rackhand-executor site-key --data DIR` prints it on an executor of the site. \
+             Nothing was sealed."
+                .to_owned(),
+        ));
+    }
     if let Some(expected) = expected.filter(|expected| *expected != offered) {
         return Err(Failure::Conflict(format!(
             "the control plane offers another key for site {} than the one given:\n  offered {offered}\n  \

@@ -1,6 +1,10 @@
 //! `rackhand doctor`: checks everything between this machine and the executors, and says what to do.
 
-use rackhand_schema::{executor::ExecutorState, identity::Me, site::Site};
+use rackhand_schema::{
+    executor::{Executor, ExecutorState},
+    identity::Me,
+    site::Site,
+};
 use serde::Serialize;
 
 use crate::{
@@ -8,7 +12,7 @@ use crate::{
     credentials,
     error::{Failure, Result},
     executors,
-    output::{Column, Output, counted},
+    output::{Column, Output, counted, moment},
     sites, version,
 };
 
@@ -147,6 +151,14 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
     }
     match executors::list(client, Some(&id)).await {
         Ok(executors) => {
+            let away = |executor: &&Executor| executor.state == ExecutorState::Active && !executor.online;
+            for executor in executors.iter().filter(away) {
+                let seen = executor
+                    .seen_at
+                    .as_deref()
+                    .map_or_else(|| "never seen".to_owned(), |at| format!("last seen {}", moment(at)));
+                report.add(&name, Verdict::Warning, format!("{} is offline, {seen}", executor.name));
+            }
             for executor in executors.iter().filter(|executor| executor.state == ExecutorState::Joining) {
                 report.add(
                     &name,
@@ -171,7 +183,8 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
                     format!(
                         "credential {} is suspended after rejections: `rackhand credentials set {} --site {} --user USER \
                          --targets-file FILE` seals a new version, with the account on the BMCs and the file of \
-                         `rackhand servers import`",
+                         `rackhand servers import`; if its password is right, `rackhand servers try-again SERVER` on a server \
+                         that refused it",
                         credential.name,
                         quoted(&credential.name),
                         quoted(&site.name)

@@ -570,8 +570,11 @@ fn another_site_key_than_expected_seals_nothing() {
     home.login(&server);
     let target = format!("https://10.0.0.1={}", "0".repeat(64));
     let set = ["credentials", "set", "root", "--user", "root", "--password-stdin", "--target", &target];
-    let wrong = home.run(&[&set[..], &["--site-key", "AAAA"]].concat(), "planted-password\n");
-    assert_eq!(wrong.status.code(), Some(6), "{}", String::from_utf8_lossy(&wrong.stderr));
+    let other = "CAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    for (wrong, code) in [(other, 6), ("KEY", 2), ("AAAA", 2)] {
+        let wrong = home.run(&[&set[..], &["--site-key", wrong]].concat(), "planted-password\n");
+        assert_eq!(wrong.status.code(), Some(code), "{}", String::from_utf8_lossy(&wrong.stderr));
+    }
     assert!(!server.seen().iter().any(|line| line.starts_with("POST /v1/credentials")));
     let right = home.run(&[&set[..], &["--site-key", key]].concat(), "planted-password\n");
     assert_eq!(right.status.code(), Some(0), "{}", String::from_utf8_lossy(&right.stderr));

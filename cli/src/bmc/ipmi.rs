@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Failure, Result},
-    secret::PasswordSource,
+    secret::{PasswordSource, confirm},
 };
 
 /// The port of IPMI over LAN (section 13.1.2).
@@ -54,6 +54,12 @@ enum Level {
 }
 
 impl Access {
+    /// Asks before what cannot be undone, with the address that it is for.
+    pub fn confirm(&self, yes: bool, what: &str) -> Result<()> {
+        let place = Place::parse(&self.url)?;
+        confirm(yes, &format!("{place}: {what}"))
+    }
+
     /// Runs `act` in a session of its own, until a signal.
     pub async fn session<T>(self, act: impl AsyncFnOnce(&Bmc) -> Result<T>) -> Result<T> {
         self.open(async |bmc: &Bmc| until_interrupted(act(bmc)).await).await
@@ -148,7 +154,11 @@ impl Place {
     pub fn parse(url: &str) -> Result<Self> {
         let wrong = |why: &str| Failure::Usage(format!("`{url}`: {why}; it is ipmi://host[:port]"));
         if may_hold_password(url) {
-            return Err(Failure::Usage("the account goes into --user, the password to stdin".to_owned()));
+            return Err(Failure::Usage(
+                "an address of IPMI is ipmi://host[:port], without `@` or `%40`: the account goes into --user, the \
+                 password to standard input"
+                    .to_owned(),
+            ));
         }
         let rest = url.strip_prefix("ipmi://").ok_or_else(|| wrong("not an address of IPMI"))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);

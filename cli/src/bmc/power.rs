@@ -14,7 +14,6 @@ use super::ipmi::{Access, Bmc};
 use crate::{
     error::{Failure, Result},
     output::{Output, word},
-    secret::confirm,
 };
 
 #[derive(Debug, Args)]
@@ -66,7 +65,7 @@ const POLL: Duration = Duration::from_millis(500);
 pub async fn run(power: Power, out: Output) -> Result<()> {
     let Power { access, action, yes } = power;
     if !matches!(action, Action::Status | Action::On) {
-        confirm(yes, &format!("`{}` disturbs or stops what runs on the host.", word(&action)))?;
+        access.confirm(yes, &format!("`{}` disturbs or stops what runs on the host.", word(&action)))?;
     }
     let report = access.session(async |bmc: &Bmc| act(bmc, action).await).await?;
     out.one(&report, report.power, || {

@@ -14,7 +14,7 @@ use crate::{
 pub struct Raw {
     #[command(flatten)]
     access: Access,
-    /// Network function, command and data, in hex: `06 01`
+    /// Network function, command and data, in hex: `06 01`. Whatever the command does, it is sent without a question.
     #[arg(required = true, num_args = 2.., value_name = "HEX", value_parser = byte)]
     bytes: Vec<u8>,
     /// Logical unit behind the BMC's address.
@@ -49,6 +49,9 @@ pub async fn run(raw: Raw, out: Output) -> Result<()> {
         .await?;
     let report = Report { completion: completion.0, data: hex::encode(&data) };
     out.one(&report, &report.data, || {
+        if data.is_empty() {
+            return "completed, without data\n".to_owned();
+        }
         let bytes: Vec<String> = data.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{}\n", bytes.join(" "))
     })

@@ -21,7 +21,6 @@ use super::{
 use crate::{
     error::{Failure, Result},
     output::{Column, Format, Output, printable, say, write_stdout},
-    secret::confirm,
 };
 
 #[derive(Debug, Args)]
@@ -84,7 +83,7 @@ pub async fn run(args: Sel, out: Output) -> Result<()> {
         }
         Action::Follow => args.access.session(async |bmc: &Bmc| follow(bmc, out).await).await,
         Action::Clear => {
-            confirm(args.yes, "The entries of the log are lost.")?;
+            args.access.confirm(args.yes, "all entries of its event log will be erased.")?;
             args.access
                 .session(async |bmc: &Bmc| sel::clear(&bmc.client).await.map_err(|error| bmc.failed(&error)))
                 .await?;

@@ -29,7 +29,10 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -386,6 +389,8 @@ pub struct Line {
     /// The transports over which it was identified, or could not be.
     identified: Mutex<BTreeMap<Via, Option<String>>>,
     seat: Arc<Mutex<Option<look::Seat>>>,
+    /// Questions that a transport has left without an answer, and another one was asked.
+    missed: AtomicU64,
 }
 
 impl Drop for Line {
@@ -403,6 +408,7 @@ impl Line {
             moved: None,
             identified: Mutex::default(),
             seat: Arc::default(),
+            missed: AtomicU64::new(0),
         }
     }
 
@@ -551,6 +557,9 @@ impl Line {
             match self.ask_over(&clients, way, request).await {
                 Ok(answer) => return Ok((via, answer)),
                 Err(error) if choice::falls_through(error.kind) => {
+                    if error.kind == BmcErrorKind::Unreachable {
+                        self.missed.fetch_add(1, Ordering::Relaxed);
+                    }
                     tracing::info!(%via, %error, "asks over another transport where there is one");
                     failure = match failure {
                         Some(before) if !choice::more_telling(error.kind, before.kind) => Some(before),
@@ -612,6 +621,11 @@ impl Line {
     /// Whether the BMC may be spoken to over `via`.
     pub fn has(&self, via: Via) -> bool {
         self.actor.clients().way(via).is_ok()
+    }
+
+    /// How many of this line's questions a transport has left without an answer so far, whatever another one said.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
     }
 
     pub async fn power(&self, pick: Pick) -> Result<(Via, PowerState), BmcError> {

@@ -165,16 +165,11 @@ impl Context {
 
     /// A look at the device begins. Since it last answered it may have restarted unseen, if that is long ago.
     pub fn looks(&mut self) {
-        if self.is_unseen() {
+        let timing = self.timing();
+        let unseen = timing.settle.max(timing.poll * 2);
+        if self.last_answer.is_some_and(|last| self.now().saturating_sub(last) > unseen) {
             self.breaks();
         }
-    }
-
-    /// Whether the device last answered so long ago that it may have restarted since.
-    fn is_unseen(&self) -> bool {
-        let timing = self.timing();
-        let most = timing.settle.max(timing.poll * 2);
-        self.last_answer.is_some_and(|last| self.now().saturating_sub(last) > most)
     }
 
     /// A look of the activity at hand has ended without an error. One that may not begin may have asked for less.
@@ -192,10 +187,9 @@ impl Context {
     }
 
     /// How long the device has answered without a break, as far as this executor has seen it: what was away may have
-    /// restarted, and shows its work later than it answers. What is prepared may have waited for it since the last look.
+    /// restarted, and shows its work later than it answers.
     pub fn answered_for(&self) -> Duration {
-        let since = self.answers_since.filter(|_| !self.is_unseen());
-        since.map_or(Duration::ZERO, |since| self.now().saturating_sub(since))
+        self.answers_since.map_or(Duration::ZERO, |since| self.now().saturating_sub(since))
     }
 
     /// Whether it has answered for so long that its queue would show all that it was given before.

@@ -168,8 +168,8 @@ fn refusal(kind: BmcErrorKind, detail: &str, server: &str, phase: &str) -> Finis
         BmcErrorKind::AuthWithheld { .. } => (
             ErrorCode::CredentialSuspended,
             format!(
-                "The credential for {server} was not presented: {said}. If it is suspended, seal a new version or \
-                 let it be tried again. Then retry."
+                "The credential for {server} was not presented: {said}. Seal a new version, or let it be tried \
+                 again if the password is right, then retry."
             ),
         ),
         BmcErrorKind::AnotherMachine => (

@@ -69,13 +69,18 @@ pub async fn run(context: &mut Context) -> Result<Finish, Stop> {
     let mut read = Read::default();
     Ok(match perform(context, &mut read).await? {
         Ended::Done(evidence) => {
-            let unreadable = read.found.as_ref().map_or(0, |found| found.unreadable.len());
+            let unreadable: Vec<_> =
+                read.found.iter().flat_map(|found| found.unreadable.keys().cloned()).collect();
             if let Some(found) = read.found {
                 context.inventory(found).await?;
             }
-            let detail = match unreadable {
-                0 => format!("Read everything from {}.", context.server()),
-                some => format!("Read {}; {some} parts could not be read.", context.server()),
+            let server = context.server();
+            let detail = match unreadable.as_slice() {
+                [] => format!("Read everything from {server}."),
+                few if few.len() <= 5 => {
+                    format!("Read {server}, except: {}.", text::within(&few.join(", "), 300))
+                }
+                many => format!("Read {server}, except {} parts that its page names.", many.len()),
             };
             success(Outcome::Succeeded, detail, evidence)
         }

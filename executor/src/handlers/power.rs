@@ -81,6 +81,8 @@ struct Change {
     quiet: bool,
     /// What told the power last.
     told_by: Option<Via>,
+    /// [`Line::missed`](crate::broker::Line::missed) at the last look.
+    missed: u64,
 }
 
 /// While nothing may begin, and no work is seen, it is looked at so often.
@@ -187,6 +189,11 @@ impl Change {
     async fn look(&mut self, context: &Context, power: PowerState) -> Result<Option<Busy>, BmcError> {
         let seen = self.state.work;
         let looked = work::look(context, power).await;
+        let missed = context.line.missed();
+        if std::mem::replace(&mut self.missed, missed) != missed {
+            // Redfish was away, if only for a question that IPMI has answered.
+            self.answers = None;
+        }
         self.answers = looked.is_ok().then(|| self.answers.unwrap_or_else(|| context.now()));
         let answers = self.answers.unwrap_or_else(|| context.now());
         let work = match looked {
@@ -361,7 +368,8 @@ impl Activity for Change {
         }
         self.looked = Some(context.now());
         let seen = self.look(context, power).await;
-        self.quiet = !matches!(&seen, Ok(Some(busy)) if busy.why != Why::Unsure);
+        // A boot that hangs is seen on: its time would begin anew.
+        self.quiet = !work::boots(context) && !matches!(&seen, Ok(Some(busy)) if busy.why != Why::Unsure);
         if held {
             // People may take their time: that is no wait for the device. What was seen is remembered.
             let idle = matches!(seen, Ok(None)) && !is_changing(power);
@@ -448,7 +456,7 @@ pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, S
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
     let mut change =
-        Change { action, state, chosen, answers: None, looked: None, quiet: false, told_by: None };
+        Change { action, state, chosen, answers: None, looked: None, quiet: false, told_by: None, missed: 0 };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

@@ -73,7 +73,8 @@ pub async fn may_be_at_work(context: &Context, power: PowerState) -> Result<Opti
 pub fn shows_none(context: &Context) -> Busy {
     let least = context.timing().upload_visibility.as_secs();
     let words = format!(
-        "no device job is shown, which counts once the BMC has answered for {least} s without a break"
+        "the BMC shows no job; one that has just restarted may show it late, so that counts once it has answered for \
+         {least} s without a break"
     );
     Busy { words, why: Why::Unsure }
 }
@@ -90,6 +91,11 @@ pub async fn look(context: &Context, power: PowerState) -> Result<Option<Busy>, 
         return seen;
     }
     Ok(if context.waited(BOOT) < context.timing().host_boot { seen? } else { None })
+}
+
+/// Whether the last look has seen a boot, however long it lasts.
+pub fn boots(context: &Context) -> bool {
+    context.waits_begun(BOOT) > 0
 }
 
 /// No boot was seen, or nothing looked at: the next one has its whole time.

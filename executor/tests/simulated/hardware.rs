@@ -1488,25 +1488,66 @@ async fn an_outage_between_two_looks_of_a_held_run_makes_an_empty_queue_doubtful
 /// The BMC is away while a power change is being prepared, and at no other look: IPMI tells the power meanwhile.
 #[tokio::test(start_paused = true)]
 async fn an_outage_while_a_change_is_prepared_makes_an_empty_queue_doubtful() {
-    let world = World::new(vec![r750()]).reached(Reach::Both);
-    let (_executor, run) = waits_beside_a_flash(&world, "is under way").await;
-    world.plane.pause(true);
-    tokio::time::sleep(seconds(3600)).await;
-    let before = resets(&world);
-    world.wire.hangs_after_queue.store(true, Ordering::Relaxed);
-    world.plane.pause(false);
-    while world.wire.hangs_after_queue.load(Ordering::Relaxed) {
-        assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for away in [1, 20, 58, 90] {
+        let world = World::new(vec![r750()]).reached(Reach::Both);
+        let (_executor, run) = waits_beside_a_flash(&world, "is under way").await;
+        world.plane.pause(true);
+        tokio::time::sleep(seconds(3600)).await;
+        let before = resets(&world);
+        *world.wire.hangs_after_queue.lock().unwrap() = Some(seconds(away));
+        world.plane.pause(false);
+        while world.wire.hangs_after_queue.lock().unwrap().is_some() {
+            assert!(world.plane.run(run).finish.is_none(), "{away} {}", world.plane.run(run).story());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+        let job = ForeignJob { package: Some(IDRAC_FILE.into()), immediate: true };
+        world.lab.foreign_job("bmc-01", &job).unwrap();
+        tokio::time::sleep(seconds(120)).await;
+        let row = world.plane.run(run);
+        assert!(row.finish.is_none() && resets(&world) == before, "{away} {}", row.story());
+        assert!(row.story().contains("using IPMI"), "{away} {}", row.story());
+        assert_eq!(world.lab.total().bricked, 0, "{away}");
     }
-    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
-    let job = ForeignJob { package: Some(IDRAC_FILE.into()), immediate: true };
+}
+
+/// A BMC that takes seconds for each answer, as old ones do, has answered all the same.
+#[tokio::test(start_paused = true)]
+async fn a_slow_device_is_trusted_like_a_quick_one() {
+    for lasts in [3, 9] {
+        let world = World::new(vec![r750()]);
+        world.lab.fault("bmc-01", Fault::CutBeforeAccept, ONCE).unwrap();
+        slow(&world, |_| true, lasts);
+        let _executor = world.start(0, None).await;
+        let (row, finish) = end(&world, bios(&world)).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{lasts} {}", row.story());
+    }
+    let world = World::new(vec![r750()]);
+    let (_executor, run) = waits_beside_a_flash(&world, "is under way").await;
+    slow(&world, |_| true, 9);
+    let (row, finish) = end(&world, run).await;
+    assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+}
+
+/// A host hangs in its boot while hardware operations are paused. Whoever resumes them to force it off need not wait for
+/// one more boot.
+#[tokio::test(start_paused = true)]
+async fn a_pause_does_not_renew_the_patience_with_a_boot_that_hangs() {
+    let world = World::new(vec![r750()]);
+    *world.wire.retold.lock().unwrap() = Some(|document| hangs(document, "Scheduled", None, "JCP001"));
+    let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
     world.lab.foreign_job("bmc-01", &job).unwrap();
     tokio::time::sleep(seconds(120)).await;
-    let row = world.plane.run(run);
-    assert!(row.finish.is_none() && resets(&world) == before, "{}", row.story());
-    assert!(row.story().contains("using IPMI"), "{}", row.story());
-    assert_eq!(world.lab.total().bricked, 0);
+    let _executor = world.start(0, None).await;
+    let run = world.power(0, PowerAction::ForceOff);
+    tokio::time::sleep(seconds(60)).await;
+    world.plane.pause(true);
+    tokio::time::sleep(seconds(1300)).await;
+    world.plane.pause(false);
+    let resumed = tokio::time::Instant::now();
+    let (row, finish) = end(&world, run).await;
+    let took = resumed.elapsed().as_secs();
+    assert!(finish.outcome == Outcome::Succeeded && took < 120, "{took} {}", row.story());
 }
 
 /// The same after a boot that was seen for longer than an empty queue needs to count: what counts is how long the BMC has

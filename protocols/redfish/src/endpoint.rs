@@ -31,6 +31,9 @@ pub enum EndpointError {
     /// A scheme other than https (or http on loopback).
     #[error("only https is accepted (plain http on 127.0.0.1 and [::1] only)")]
     Scheme,
+    /// A port that is none.
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
     /// User information in the URL.
     #[error("the URL must not hold a user or password")]
     UserInfo,
@@ -41,7 +44,7 @@ impl Endpoint {
     /// `/redfish/v1/Systems/{id}` names one system of a service that holds several; any other is ignored.
     ///
     /// # Errors
-    /// Not a URL, a password in it, or plain `http` to another host than loopback: a password would go there
+    /// Not a URL, a port that is none, a password in it, or plain `http` to another host than loopback: a password would go there
     /// readable.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
         let text = text.trim();
@@ -58,6 +61,10 @@ impl Endpoint {
         }
         if authority.host().is_empty() {
             return Err(EndpointError::NotAUrl);
+        }
+        // `port_u16` is none as well where what stands there is no port.
+        if authority.as_str() != authority.host() && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(EndpointError::Port);
         }
         let loopback = matches!(authority.host(), "127.0.0.1" | "[::1]");
         if scheme == Scheme::HTTPS || scheme == Scheme::HTTP && loopback {
@@ -209,6 +216,10 @@ mod tests {
         assert_eq!(shown("ftp://10.0.0.7"), Err(EndpointError::Scheme));
         assert_eq!(shown("https://root:calvin@10.0.0.7"), Err(EndpointError::UserInfo));
         assert_eq!(shown("https://"), Err(EndpointError::NotAUrl));
+        // Not the port of https instead.
+        for text in ["https://10.0.0.7:99999", "10.0.0.7:abc", "https://[fd00::7]:0", "https://10.0.0.7:"] {
+            assert!(matches!(shown(text), Err(EndpointError::Port | EndpointError::NotAUrl)), "{text}");
+        }
     }
 
     #[test]

@@ -192,14 +192,14 @@ function TryAgain({ server, blocked }: { server: Server; blocked: string | undef
       label="Let it be tried again…"
       blocked={blocked}
       title={`Try the credential on ${server.name} again`}
-      note="For a password that is right after all, such as after the BMC's own was changed. Executors may present it to this BMC again. The refusals by this BMC no longer count, nor do those by BMCs that no longer use the credential: if fewer than two by others are left, the credential is no longer suspended for any server. A wrong password may lock the account on the BMC: seal the credential anew instead."
+      note="Use this only if the stored password is right, such as after the BMC's own was set back to it: executors will present it to this BMC again, and if it is wrong, the BMC may lock the account. If it is wrong, seal a new version of the credential instead. The refusals by this BMC no longer count, nor do those by BMCs that no longer use the credential. If fewer than two by others are left, the credential is no longer suspended for any server."
       send="Let it be tried again"
       failed="Nothing was changed"
       act={() => body(api.POST("/v1/servers/{id}/credential/try-again", { params: { path: { id: server.id } } }))}
       done={() => void queries.invalidateQueries({ queryKey: ["credentials"] })}
       outcome={({ changed, suspended }) => {
         if (!changed) return `The BMC of ${server.name} has refused nothing that counts: nothing was changed.`;
-        return suspended ? `No refusal by the BMC of ${server.name} counts any more. ${suspended}` : undefined;
+        return `No refusal by the BMC of ${server.name} counts any more. ${suspended ?? "Read its inventory: that presents the credential."}`;
       }}
     />
   );

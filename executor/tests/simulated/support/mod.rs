@@ -71,8 +71,9 @@ type Such = fn(&str) -> bool;
 #[derive(Default)]
 pub struct Wire {
     pub redfish_down: AtomicBool,
-    /// The next look at a system's power that follows one at the queue of jobs at once gets no answer.
-    pub hangs_after_queue: AtomicBool,
+    /// The next look at a system's power that follows one at the queue of jobs at once gets no answer, which is told
+    /// after so long.
+    pub hangs_after_queue: Mutex<Option<Duration>>,
     /// The next changing request is carried out, its answer lost, and Redfish is down from then on.
     pub redfish_cuts: AtomicBool,
     /// Requests that reached a Redfish service.
@@ -156,12 +157,11 @@ impl LabTransport {
         !reads && !path.contains("/Sessions")
     }
 
-    fn hangs(&self, request: &http::Request<Body>) -> bool {
+    fn hangs(&self, request: &http::Request<Body>) -> Option<Duration> {
         let of_power = request.method() == http::Method::GET && request.uri().path().contains("/Systems/");
-        let read = *self.wire.queue_read.lock().unwrap();
-        of_power
-            && read.is_some_and(|read| read.elapsed() < Duration::from_secs(2))
-            && self.wire.hangs_after_queue.swap(false, Ordering::Relaxed)
+        let read = (*self.wire.queue_read.lock().unwrap())?;
+        let at_once = of_power && read.elapsed() < Duration::from_secs(2);
+        self.wire.hangs_after_queue.lock().unwrap().take_if(|_| at_once)
     }
 
     fn note_change(&self, request: &http::Request<Body>) {
@@ -284,9 +284,9 @@ impl Transport for LabTransport {
                     .await;
                 return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
             }
-            if self.hangs(&request) {
-                tokio::time::sleep_until(deadline).await;
-                return Err(TransportError::NoAnswer { why: "deadline".into() });
+            if let Some(lasts) = self.hangs(&request) {
+                tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + lasts)).await;
+                return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
             }
             if self.wire.other_key.load(Ordering::Relaxed) {
                 let mismatch = PinMismatch { expected: Fingerprint([0; 32]), found: Fingerprint([1; 32]) };
