@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             say(format!("error: {}", without_passwords(&failure.to_string())));
             if let Some(hint) = failure.hint() {
-                say(format!("hint: {hint}"));
+                say(format!("hint: {}", without_passwords(&hint)));
             }
             if let Some(page) = failure.page() {
                 say(format!("more: {page}"));
@@ -86,7 +86,9 @@ fn without_passwords(text: &str) -> String {
     for argument in env::args_os().skip(1) {
         let argument = argument.to_string_lossy();
         let value = argument.split_once('=').map_or("", |(_, value)| value);
-        for secret in [&*argument, value].into_iter().filter(|text| has_password(text)) {
+        // Behind an option of one letter.
+        let attached = argument.strip_prefix('-').and_then(|rest| rest.get(1..)).unwrap_or_default();
+        for secret in [&*argument, value, attached].into_iter().filter(|text| has_password(text)) {
             shown = shown.replace(secret, "…");
         }
     }

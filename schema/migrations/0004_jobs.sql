@@ -664,9 +664,10 @@ begin
     if not found then
         perform rackhand.fail('invalid-request', 'No credential is set for the BMC of this server.');
     end if;
-    -- None of them gets the credential back meanwhile.
+    -- No other one gets the credential back meanwhile.
     perform from rackhand.bmc b
         where b.id in (select u.bmc_id from rackhand.credential_use u where u.credential_id = cred.id)
+            and b.credential_id is distinct from cred.id
         order by b.id for no key update;
     settled := clock_timestamp() - interval '10 minutes';
     unused := array(select u.bmc_id from rackhand.credential_use u where u.credential_id = cred.id

@@ -17,12 +17,16 @@ pub(crate) fn sha256_hex(text: &str, _: &()) -> garde::Result {
 /// Whether an address may hold a password: what stands before a `@`, also an encoded one, or one that a URL takes for it
 /// (IDNA maps them, UTS #46). Such a text is not repeated.
 pub fn may_hold_password(address: &str) -> bool {
-    address.contains(['@', '＠', '﹫']) || address.contains("%40")
+    last_at(address).is_some()
 }
 
-/// Whether a text that is no address has one with a password in it.
+/// Whether a text that is no address has one with a password in it: a colon, and a `@` behind it.
 pub fn has_password(text: &str) -> bool {
-    may_hold_password(text) && text.contains([':', '/'])
+    last_at(text).and_then(|at| text.get(..at)).is_some_and(|before| before.contains(':'))
+}
+
+fn last_at(text: &str) -> Option<usize> {
+    text.rfind(['@', '＠', '﹫']).max(text.rfind("%40"))
 }
 
 /// A plain file name: no path, nothing a shell or URL treats specially.
@@ -543,7 +547,9 @@ mod tests {
         for bad in ["https://root:calvin@10.0.0.9", "root:calvin%4010.0.0.9", "root:calvin＠10.0.0.9"] {
             assert!(server_name(bad, &()).is_err() && name(bad, &()).is_ok(), "{bad}");
         }
-        for good in ["Ada Admin", "Zoë", "node-0001", "高橋", "rack 3 @ hall 2"] {
+        for good in
+            ["Ada Admin", "Zoë", "node-0001", "高橋", "rack 3 @ hall 2", "node@hall:2", "idrac@dc1/r12"]
+        {
             assert!(server_name(good, &()).is_ok(), "{good}");
         }
     }

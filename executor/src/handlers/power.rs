@@ -83,6 +83,10 @@ struct Change {
     told_by: Option<Via>,
     /// [`Line::missed`](crate::broker::Line::missed) at the last look.
     missed: u64,
+    /// Since the look before that one a question was missed, too.
+    missing: bool,
+    /// The device was asked for the mark of a restart and did not answer. It is optional, and not asked for again.
+    markless: bool,
 }
 
 /// While nothing may begin, and no work is seen, it is looked at so often.
@@ -190,10 +194,13 @@ impl Change {
         let seen = self.state.work;
         let looked = work::look(context, power).await;
         let missed = context.line.missed();
-        if std::mem::replace(&mut self.missed, missed) != missed {
-            // Redfish was away, if only for a question that IPMI has answered.
+        let misses = std::mem::replace(&mut self.missed, missed) != missed;
+        if misses && !self.missing {
+            // Redfish was away, if only for a question that IPMI has answered. Where it never answers that one, each miss
+            // tells nothing new.
             self.answers = None;
         }
+        self.missing = misses;
         self.answers = looked.is_ok().then(|| self.answers.unwrap_or_else(|| context.now()));
         let answers = self.answers.unwrap_or_else(|| context.now());
         let work = match looked {
@@ -397,8 +404,12 @@ impl Activity for Change {
             context.event(Level::Warn, text, Value::Null).await?;
         }
         self.refuse_beside_work(context, power).await?;
-        self.state.mark =
-            if is_restart(self.action) { Mark::take(context, via).await } else { Mark::default() };
+        let asked = context.line.missed();
+        self.state.mark = match is_restart(self.action) && !self.markless {
+            true => Mark::take(context, via).await,
+            false => Mark::default(),
+        };
+        self.markless |= context.line.missed() != asked;
         let Mark { log_mark, last_reset } = &self.state.mark;
         Ok(Prepared {
             before: json!({
@@ -455,8 +466,18 @@ pub(super) fn word(value: &Value) -> String {
 pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, Stop> {
     let state: State = serde_json::from_value(context.grant.checkpoint.clone()).unwrap_or_default();
     let chosen = state.via.unwrap_or(Via::Redfish);
-    let mut change =
-        Change { action, state, chosen, answers: None, looked: None, quiet: false, told_by: None, missed: 0 };
+    let mut change = Change {
+        action,
+        state,
+        chosen,
+        answers: None,
+        looked: None,
+        quiet: false,
+        told_by: None,
+        missed: 0,
+        missing: false,
+        markless: false,
+    };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {
             let how = match evidence.get("verified") {

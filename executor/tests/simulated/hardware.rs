@@ -1336,12 +1336,16 @@ async fn power_waits_for_what_a_boot_begins() {
 
 /// Another console has a host booted into its flash, and a run is to force it off: until the run tells `seen`.
 async fn waits_beside_a_flash(world: &World, seen: &str) -> (Handle, RunId) {
+    waits_with(world, PowerAction::ForceOff, seen).await
+}
+
+async fn waits_with(world: &World, action: PowerAction, seen: &str) -> (Handle, RunId) {
     let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
     world.lab.foreign_job("bmc-01", &job).unwrap();
     tokio::time::sleep(seconds(120)).await;
     let executor = world.start(0, None).await;
     world.other_console_resets(0, "ForceRestart").await;
-    let run = world.power(0, PowerAction::ForceOff);
+    let run = world.power(0, action);
     while !world.plane.run(run).story().contains(seen) {
         assert!(world.plane.run(run).finish.is_none(), "{}", world.plane.run(run).story());
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -1527,6 +1531,25 @@ async fn a_slow_device_is_trusted_like_a_quick_one() {
     slow(&world, |_| true, 9);
     let (row, finish) = end(&world, run).await;
     assert_eq!(finish.outcome, Outcome::Succeeded, "{}", row.story());
+}
+
+/// What the BMC never answers tells nothing new each time: the log that a restart would be seen in, or, where IPMI tells
+/// the power, Redfish's own word of it.
+#[tokio::test(start_paused = true)]
+async fn what_is_never_answered_holds_nothing_back() {
+    type Such = fn(&str) -> bool;
+    let log: Such = |uri| uri.contains("LogServices");
+    let power: Such = |uri| uri.ends_with("/Systems/System.Embedded.1");
+    for (reach, action, silent) in
+        [(Reach::Redfish, PowerAction::ForceRestart, log), (Reach::Both, PowerAction::ForceOff, power)]
+    {
+        let world = World::new(vec![r750()]).reached(reach);
+        let (_executor, run) = waits_with(&world, action, "is under way").await;
+        *world.wire.silent.lock().unwrap() = Some(silent);
+        let (row, finish) = end(&world, run).await;
+        assert_eq!(finish.outcome, Outcome::Succeeded, "{action:?} {}", row.story());
+        assert_eq!(world.lab.total().bricked, 0, "{action:?}");
+    }
 }
 
 /// A host hangs in its boot while hardware operations are paused. Whoever resumes them to force it off need not wait for

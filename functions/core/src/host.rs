@@ -335,14 +335,17 @@ pub struct Settings {
 /// `text` as [`Settings::public_url`], where it is one: `https://host[:port]` or `http://`. Strangers are told it, and
 /// people type it, so nothing else stands in it.
 pub fn public_address(text: &str) -> Option<String> {
-    let text = text.trim_end_matches('/');
-    let uri: Uri = text.parse().ok()?;
+    let uri: Uri = text.trim_end_matches('/').parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte);
-    let sound = matches!(uri.scheme_str(), Some("https" | "http"))
-        && uri.authority().is_some_and(|authority| authority.as_str().bytes().all(plain))
+    let sound = matches!(scheme, "https" | "http")
+        && !authority.host().is_empty()
+        && authority.as_str().bytes().all(plain)
+        && (authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0))
         && matches!(uri.path(), "" | "/")
-        && uri.query().is_none();
-    sound.then(|| text.to_owned())
+        && uri.query().is_none()
+        && !text.contains('#');
+    sound.then(|| format!("{scheme}://{authority}"))
 }
 
 impl Settings {

@@ -326,6 +326,8 @@ mod tests {
             "https://ada:hunter2%40x",
             "https://$(reboot)",
             "https://x;y",
+            "https://x#ada:hunter2@x",
+            "https://x:99999",
             "x",
             "https://x/y",
         ] {

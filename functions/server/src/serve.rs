@@ -223,7 +223,11 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             let in_turn = request.version() < Version::HTTP_2;
             let waits = request.headers().contains_key(header::EXPECT);
             let back = Arc::default();
-            let request = request.map(|body| Body::new(Lent { body: Some(body), back: Arc::clone(&back) }));
+            // Over HTTP/2 a body that nobody reads is in nobody's way, unless it is kept.
+            let request = request.map(|body| match in_turn {
+                true => Body::new(Lent { body: Some(body), back: Arc::clone(&back) }),
+                false => Body::new(body),
+            });
             let (mut answer, untaken) = app.answer(request, peer.ip()).await;
             let left = back.lock().unwrap_or_else(PoisonError::into_inner).take();
             // hyper ends the connection then, without a word: a client's next request on it would be lost

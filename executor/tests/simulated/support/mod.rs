@@ -135,6 +135,8 @@ pub struct Wire {
     pub retold: Mutex<Option<fn(&mut serde_json::Value)>>,
     /// Answers to requests whose address is such a one are on their way for so long after they were made up.
     pub slow: Mutex<Vec<(Such, Duration)>>,
+    /// Requests whose address is such a one are never answered.
+    pub silent: Mutex<Option<Such>>,
     /// How often the device was asked what its host is at.
     pub readiness_asked: AtomicU32,
     /// As `redfish_cuts`.
@@ -283,6 +285,11 @@ impl Transport for LabTransport {
                 tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + Duration::from_secs(10)))
                     .await;
                 return Err(TransportError::NotSent { why: NotSent::ConnectTimeout });
+            }
+            let silent = *self.wire.silent.lock().unwrap();
+            if silent.is_some_and(|such| such(&request.uri().to_string())) {
+                tokio::time::sleep_until(deadline).await;
+                return Err(TransportError::NoAnswer { why: "deadline".into() });
             }
             if let Some(lasts) = self.hangs(&request) {
                 tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + lasts)).await;
