@@ -151,9 +151,7 @@ async fn examine_site(client: &Client, site: &Site, report: &mut Report) {
     }
     match executors::list(client, Some(&id)).await {
         Ok(executors) => {
-            let away = |executor: &&Executor| {
-                executor.state == ExecutorState::Active && !executor.online && site.executors_online > 0
-            };
+            let away = |executor: &&Executor| executor.state == ExecutorState::Active && !executor.online;
             for executor in executors.iter().filter(away) {
                 let seen = executor
                     .seen_at

@@ -85,11 +85,12 @@ fn without_passwords(text: &str) -> String {
     let mut shown = text.to_owned();
     for argument in env::args_os().skip(1) {
         let argument = argument.to_string_lossy();
-        let value = argument.split_once('=').map_or("", |(_, value)| value);
-        // Behind an option of one letter.
-        let attached = argument.strip_prefix('-').and_then(|rest| rest.get(1..)).unwrap_or_default();
-        for secret in [&*argument, value, attached].into_iter().filter(|text| has_password(text)) {
-            shown = shown.replace(secret, "…");
+        // What is said of an argument may be a part of it: a list's, or what stands behind an option.
+        for part in [&*argument].into_iter().chain(argument.split(',')) {
+            let ends = part.char_indices().filter_map(|(at, _)| part.get(at..));
+            if let Some(secret) = ends.take_while(|end| has_password(end)).find(|end| shown.contains(end)) {
+                shown = shown.replace(secret, "…");
+            }
         }
     }
     shown

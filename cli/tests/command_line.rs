@@ -264,6 +264,7 @@ fn no_address_with_a_password_is_repeated() {
             &["bmc", "power", "ipmi://10.0.0.1", "status", &format!("--nothing={https}")],
             &["credentials", "set", "bmc", "--targets-file", &https],
             &["servers", "list", &format!("-o{https}")],
+            &["events", "tail", &format!("-fo{https}")],
         ] {
             let output = home.run(&[arguments, &account].concat(), "secret\n");
             let said = String::from_utf8_lossy(&output.stderr);

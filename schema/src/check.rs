@@ -22,7 +22,8 @@ pub fn may_hold_password(address: &str) -> bool {
 
 /// Whether a text that is no address has one with a password in it: a colon, and a `@` behind it.
 pub fn has_password(text: &str) -> bool {
-    last_at(text).and_then(|at| text.get(..at)).is_some_and(|before| before.contains(':'))
+    let before = last_at(text).and_then(|at| text.get(..at)).unwrap_or_default();
+    before.contains([':', '：']) || before.to_ascii_lowercase().contains("%3a")
 }
 
 fn last_at(text: &str) -> Option<usize> {
@@ -544,7 +545,12 @@ mod tests {
         ] {
             assert!(name(bad, &()).is_err(), "{bad:?}");
         }
-        for bad in ["https://root:calvin@10.0.0.9", "root:calvin%4010.0.0.9", "root:calvin＠10.0.0.9"] {
+        for bad in [
+            "https://root:calvin@10.0.0.9",
+            "root:calvin%4010.0.0.9",
+            "root%3Acalvin@10.0.0.9",
+            "root:calvin＠10.0.0.9",
+        ] {
             assert!(server_name(bad, &()).is_err() && name(bad, &()).is_ok(), "{bad}");
         }
         for good in

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use super::{
     inventory::cancelled,
-    restart::Mark,
+    restart::{Mark, Mute},
     work::{self, Busy, Why},
 };
 use crate::{
@@ -85,8 +85,7 @@ struct Change {
     missed: u64,
     /// Since the look before that one a question was missed, too.
     missing: bool,
-    /// The device was asked for the mark of a restart and did not answer. It is optional, and not asked for again.
-    markless: bool,
+    mute: Mute,
 }
 
 /// While nothing may begin, and no work is seen, it is looked at so often.
@@ -195,9 +194,10 @@ impl Change {
         let looked = work::look(context, power).await;
         let missed = context.line.missed();
         let misses = std::mem::replace(&mut self.missed, missed) != missed;
-        if misses && !self.missing {
+        let shows_work = matches!(&looked, Ok(Some(_)));
+        if misses && (shows_work || !self.missing) {
             // Redfish was away, if only for a question that IPMI has answered. Where it never answers that one, each miss
-            // tells nothing new.
+            // tells nothing new, but work that was seen beside it leaves its doubt.
             self.answers = None;
         }
         self.missing = misses;
@@ -404,12 +404,10 @@ impl Activity for Change {
             context.event(Level::Warn, text, Value::Null).await?;
         }
         self.refuse_beside_work(context, power).await?;
-        let asked = context.line.missed();
-        self.state.mark = match is_restart(self.action) && !self.markless {
-            true => Mark::take(context, via).await,
+        self.state.mark = match is_restart(self.action) {
+            true => Mark::take(context, via, &mut self.mute).await,
             false => Mark::default(),
         };
-        self.markless |= context.line.missed() != asked;
         let Mark { log_mark, last_reset } = &self.state.mark;
         Ok(Prepared {
             before: json!({
@@ -476,7 +474,7 @@ pub async fn run(context: &mut Context, action: PowerAction) -> Result<Finish, S
         told_by: None,
         missed: 0,
         missing: false,
-        markless: false,
+        mute: Mute::default(),
     };
     Ok(match perform(context, &mut change).await? {
         Ended::Done(evidence) if change.state.acted => {

@@ -1,6 +1,8 @@
 //! Has the host restarted? A restart leaves the power state as it was, so something else must tell: the device's log,
 //! or the time of the last reset. [`Mark`] is what both said before.
 
+use std::collections::BTreeMap;
+
 use rackhand_schema::protocol::Intent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,12 +20,44 @@ pub struct Mark {
     pub last_reset: Option<String>,
 }
 
+/// Which of the questions for a mark a transport has left without an answer, and how often. They are optional: one that
+/// is never answered is not asked for ever.
+#[derive(Debug, Default)]
+pub struct Mute(BTreeMap<(Via, Question), u8>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    Log,
+    Reset,
+}
+
+impl Mute {
+    /// So often is one asked that is not answered.
+    const MOST: u8 = 2;
+
+    async fn ask<T: Default>(
+        &mut self,
+        asked: (Via, Question),
+        answer: impl Future<Output = Result<T, BmcError>>,
+    ) -> T {
+        let misses = self.0.entry(asked).or_default();
+        if *misses >= Self::MOST {
+            return T::default();
+        }
+        let answer = answer.await;
+        if answer.as_ref().is_err_and(|error| error.kind == BmcErrorKind::Unreachable) {
+            *misses += 1;
+        }
+        answer.unwrap_or_default()
+    }
+}
+
 impl Mark {
     /// A device that tells neither is no reason not to restart the host; the outcome is then less certain.
-    pub async fn take(context: &Context, via: Via) -> Self {
+    pub async fn take(context: &Context, via: Via, mute: &mut Mute) -> Self {
         Self {
-            log_mark: context.line.event_mark(via).await.unwrap_or_default(),
-            last_reset: context.line.last_reset(via).await.unwrap_or_default(),
+            log_mark: mute.ask((via, Question::Log), context.line.event_mark(via)).await,
+            last_reset: mute.ask((via, Question::Reset), context.line.last_reset(via)).await,
         }
     }
 

@@ -1548,8 +1548,33 @@ async fn what_is_never_answered_holds_nothing_back() {
         *world.wire.silent.lock().unwrap() = Some(silent);
         let (row, finish) = end(&world, run).await;
         assert_eq!(finish.outcome, Outcome::Succeeded, "{action:?} {}", row.story());
+        // The time of the last reset still tells.
+        assert!(finish.detail.ends_with("done, read back."), "{}", finish.detail);
         assert_eq!(world.lab.total().bricked, 0, "{action:?}");
     }
+}
+
+/// IPMI tells the power all the time, because Redfish never does. Then Redfish is away as a whole between two looks, and
+/// its queue, in which a job was seen, is empty afterwards.
+#[tokio::test(start_paused = true)]
+async fn an_outage_beside_a_question_that_is_never_answered_makes_an_empty_queue_doubtful() {
+    let world = World::new(vec![r750()]).reached(Reach::Both);
+    let in_job: fn(&mut serde_json::Value) = |document| hangs(document, "Running", None, "RED025");
+    *world.wire.retold.lock().unwrap() = Some(in_job);
+    let job = ForeignJob { package: Some(BIOS_R750.into()), immediate: false };
+    world.lab.foreign_job("bmc-01", &job).unwrap();
+    tokio::time::sleep(seconds(120)).await;
+    let _executor = world.start(0, None).await;
+    world.plane.pause(true);
+    let run = world.power(0, PowerAction::ForceOff);
+    *world.wire.silent.lock().unwrap() = Some(|uri| uri.ends_with("/Systems/System.Embedded.1"));
+    tokio::time::sleep(seconds(1800)).await;
+    let before = resets(&world);
+    *world.wire.retold.lock().unwrap() = Some(hides_jobs);
+    world.plane.pause(false);
+    tokio::time::sleep(seconds(150)).await;
+    let row = world.plane.run(run);
+    assert!(row.finish.is_none() && resets(&world) == before, "{}", row.story());
 }
 
 /// A host hangs in its boot while hardware operations are paused. Whoever resumes them to force it off need not wait for

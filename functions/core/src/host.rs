@@ -345,7 +345,8 @@ pub fn public_address(text: &str) -> Option<String> {
         && matches!(uri.path(), "" | "/")
         && uri.query().is_none()
         && !text.contains('#');
-    sound.then(|| format!("{scheme}://{authority}"))
+    let port = authority.port_u16().map_or_else(String::new, |port| format!(":{port}"));
+    sound.then(|| format!("{scheme}://{}{port}", authority.host()))
 }
 
 impl Settings {

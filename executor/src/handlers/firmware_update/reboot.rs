@@ -29,7 +29,7 @@ use crate::{
     },
     handlers::{
         power::word,
-        restart::Mark,
+        restart::{Mark, Mute},
         settle::{HOST_POWER, ON_TRIES, host_power},
         work::under_way,
     },
@@ -331,7 +331,7 @@ impl Activity for Restart<'_> {
             .into());
         };
         (self.next, self.power) = (next, power);
-        self.mark = Mark::take(context, Via::Redfish).await;
+        self.mark = Mark::take(context, Via::Redfish, &mut Mute::default()).await;
         let Mark { log_mark, last_reset } = &self.mark;
         let JobRef { id, .. } = self.state.job.clone().unwrap_or_default();
         let prior = if self.state.resets.is_empty() { power } else { PowerState::On };
