@@ -25,6 +25,7 @@ mod users;
 mod version;
 
 use std::{
+    cmp::Reverse,
     env,
     io::{self, Write as _},
     pin::pin,
@@ -80,20 +81,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// `text` without those arguments of this process in which an address may hold a password.
+/// Of a longer argument only the whole is looked for.
+const LONGEST_ARGUMENT: usize = 4096;
+
+/// `text` without those arguments of this process in which an address may hold a password. What is said of an argument may
+/// be a part of it: one of a list, or what stands behind an option.
 fn without_passwords(text: &str) -> String {
-    let mut shown = text.to_owned();
-    for argument in env::args_os().skip(1) {
-        let argument = argument.to_string_lossy();
-        // What is said of an argument may be a part of it: a list's, or what stands behind an option.
-        for part in [&*argument].into_iter().chain(argument.split(',')) {
+    let arguments: Vec<_> =
+        env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let mut secrets = Vec::new();
+    for argument in &arguments {
+        for part in [argument.as_str()].into_iter().chain(argument.split(',')) {
             let ends = part.char_indices().filter_map(|(at, _)| part.get(at..));
-            if let Some(secret) = ends.take_while(|end| has_password(end)).find(|end| shown.contains(end)) {
-                shown = shown.replace(secret, "…");
-            }
+            let most = if part.len() > LONGEST_ARGUMENT { 1 } else { part.len() };
+            secrets
+                .extend(ends.take(most).take_while(|end| has_password(end)).filter(|end| text.contains(end)));
         }
     }
-    shown
+    secrets.sort_by_key(|secret| Reverse(secret.len()));
+    secrets.iter().fold(text.to_owned(), |shown, secret| shown.replace(secret, "…"))
 }
 
 async fn run(cli: Cli) -> Result<()> {

@@ -265,6 +265,7 @@ fn no_address_with_a_password_is_repeated() {
             &["credentials", "set", "bmc", "--targets-file", &https],
             &["servers", "list", &format!("-o{https}")],
             &["events", "tail", &format!("-fo{https}")],
+            &["bmc", "power", &format!("ipmi://10.0.0.1{at}x"), &format!("https://root:calvin:0{at}x")],
         ] {
             let output = home.run(&[arguments, &account].concat(), "secret\n");
             let said = String::from_utf8_lossy(&output.stderr);
