@@ -155,11 +155,7 @@ async fn to_a_bmc_at_another_address_nothing_is_proven_and_refusals_count_still(
     let step = json!({"bmc_id": bmcs[0], "credential_id": site.credential, "version": 1, "step": "accepted"});
     let accepted = run_on(&connection, &one, "credential_attempt", step);
     let changed = async {
-        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database()";
-        while site.database.value(waits).await == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        site.database.until_waiting(1).await;
         moving.commit().await.unwrap();
     };
     let (accepted, ()) = tokio::join!(accepted, changed);
@@ -332,11 +328,7 @@ async fn refusals_of_a_bmc_that_gets_the_credential_back_meanwhile_count() {
     giving.execute(&set(&format!("'{}'", site.credential)), &[]).await.unwrap();
     let again = site.database.run(&site.admin, "credential_try_again", json!({"server_id": servers[1]}));
     let given = async {
-        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database()";
-        while site.database.value(waits).await == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        site.database.until_waiting(1).await;
         giving.commit().await.unwrap();
     };
     let both = async { tokio::join!(again, given) };

@@ -383,11 +383,7 @@ async fn a_password_that_was_changed_while_it_was_compared_does_nothing() {
     let connection = site.database.connect().await;
     let signs_in = run_on(&connection, &anonymous, "login_finish", finish(&known, "bb"));
     let changed = async {
-        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database()";
-        while site.database.value(waits).await == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        site.database.until_waiting(1).await;
         changing.commit().await.unwrap();
     };
     let waited =

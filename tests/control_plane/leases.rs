@@ -40,11 +40,7 @@ async fn an_executor_has_few_requests_for_leases_under_way() {
         run_on(&connection, &one.scope, "executor_lease", lease_args(&[], 0)).await
     });
     let refused = async {
-        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database()";
-        while site.database.value(waits).await != 3 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        site.database.until_waiting(3).await;
         let connection = site.database.connect().await;
         let refused = run_on(&connection, &one.scope, "executor_lease", lease_args(&[], 0)).await;
         assert_eq!(refused.unwrap_err().code, "lease-busy");

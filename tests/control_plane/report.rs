@@ -391,17 +391,7 @@ async fn an_executor_has_one_report_under_way() {
     let waiting = site.database.connect().await;
     let waiting = run_on(&waiting, &one.scope, "executor_report", report.clone());
     let refused = async {
-        while site
-            .database
-            .value(
-                "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database()",
-            )
-            .await
-            == 0
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        site.database.until_waiting(1).await;
         let refused = site.database.run(&one.scope, "executor_report", report.clone()).await.unwrap_err();
         assert_eq!(refused.code, "report-busy");
         site.database.run(&two.scope, "executor_report", json!({"items": []})).await.unwrap();

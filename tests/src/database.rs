@@ -1,6 +1,9 @@
 //! A database for each test, spoken to exactly as the hosts do: one `rackhand.run` under a scope.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -105,6 +108,19 @@ impl TestDatabase {
     /// `select <statement>($1)` under `scope`, as a host sends it.
     pub async fn run(&self, scope: &Value, statement: &str, args: Value) -> Result<Value, Refused> {
         run(&self.api, scope, statement, args).await
+    }
+
+    /// Returns once `count` sessions of this database wait for a lock; fails after half a minute.
+    pub async fn until_waiting(&self, count: i64) {
+        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database()";
+        let reached = async {
+            while self.value(waiting).await != count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let within = tokio::time::timeout(Duration::from_secs(30), reached);
+        within.await.unwrap_or_else(|_| panic!("{count} sessions do not wait for a lock"));
     }
 
     /// One value of a query as superuser.
