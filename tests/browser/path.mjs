@@ -405,6 +405,14 @@ async function run() {
       await check("tried-again");
       await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
       await page.getByRole("dialog").waitFor({ state: "detached" });
+      await answering(`/v1/servers/${id}/credential/try-again`, { changed: true, suspended: null }, async () => {
+        await page.getByRole("button", { name: "Let it be tried again…" }).click();
+        await page.getByRole("dialog").getByRole("button", { name: "Let it be tried again" }).click();
+        await page.getByRole("dialog").getByRole("status").getByText("Read its inventory").waitFor();
+        await check("tried-again-changed");
+        await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+        await page.getByRole("dialog").waitFor({ state: "detached" });
+      });
     });
     await page.getByRole("region", { name: "BMC endpoint" }).getByText(/^lab-root, version \d+$/).waitFor();
     await none(page.getByRole("button", { name: "Let it be tried again…" }), "it is offered where nothing failed");
